@@ -1,0 +1,2 @@
+//! The osbc command.
+fn main() {}

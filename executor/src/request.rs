@@ -1,0 +1,160 @@
+//! What crosses the boundary to the process that runs one stage: plain data, so that the same stage could run in a
+//! virtual machine or on a remote worker. Trees are named by folders of the store, never by content.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use osbc_ir::{InputOrigin, Kind, Value};
+use serde::{Deserialize, Serialize};
+
+/// All that a stage needs, self-contained.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageRequest {
+    /// The id that the stage is told as its own.
+    pub id: String,
+    /// The stage's module.
+    pub module: ModuleRequest,
+    /// Its options, an object.
+    pub options: Value,
+    /// Its inputs, in order.
+    pub inputs: Vec<InputRequest>,
+    /// Its devices, parents before children.
+    pub devices: Vec<DeviceRequest>,
+    /// Its mounts, in the order in which they are made.
+    pub mounts: Vec<MountRequest>,
+    /// Seconds since 1970 for "now".
+    pub source_epoch: Option<i64>,
+    /// The tree that it changes.
+    pub tree: TreeStack,
+    /// The tree that it runs in; the host's when none.
+    pub build_root: Option<TreeStack>,
+    /// The runner that starts it, e.g. `org.osbuild.debian`.
+    pub runner: String,
+    /// An existing empty folder on the store's file system, this stage's alone, for `/var`, inputs and mount points.
+    /// Whoever sends the request removes it afterwards.
+    pub scratch: PathBuf,
+    /// The capabilities that it has besides the usual ones.
+    pub capabilities: Vec<String>,
+    /// How long it may take.
+    pub timeout: Option<Duration>,
+}
+
+/// A module by name and, unless built in, by file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModuleRequest {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// The executable of an on-disk module; none for a built-in one.
+    pub path: Option<PathBuf>,
+}
+
+/// A tree as folders: layers for overlayfs, or one plain folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreeStack {
+    /// Read-only layers, lowest first. May be empty when there is an `upper`.
+    pub lower: Vec<PathBuf>,
+    /// Where changes go; none for a tree that is only read. With an empty `lower` this is the whole tree.
+    pub upper: Option<Upper>,
+}
+
+/// The writable end of a stack.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upper {
+    /// The folder that takes the changes.
+    pub dir: PathBuf,
+    /// An empty folder on the same file system, for overlayfs's own use.
+    pub work: PathBuf,
+}
+
+/// An input to be made visible.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputRequest {
+    /// Its name within the stage.
+    pub name: String,
+    /// Its module.
+    pub module: ModuleRequest,
+    /// What its references refer to.
+    pub origin: InputOrigin,
+    /// Its references, in order.
+    pub references: Vec<ReferenceRequest>,
+    /// Its options, an object.
+    pub options: Value,
+}
+
+/// One reference of an input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReferenceRequest {
+    /// The tree's id or the item's checksum, as the stage sees it.
+    pub id: String,
+    /// The options of this reference, an object.
+    pub options: Value,
+    /// Where the thing is.
+    pub from: ReferenceFrom,
+}
+
+/// Where a referenced thing is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReferenceFrom {
+    /// A tree; an empty one when the stack has no layer.
+    Tree(TreeStack),
+    /// An item in the store: a file or, for some content types, a folder.
+    Item(PathBuf),
+}
+
+/// A device to be opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRequest {
+    /// Its name within the stage.
+    pub name: String,
+    /// Its module.
+    pub module: ModuleRequest,
+    /// The device that it lies on: an index into [`StageRequest::devices`], smaller than its own.
+    pub parent: Option<usize>,
+    /// Its options, an object.
+    pub options: Value,
+}
+
+/// A mount to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountRequest {
+    /// Its name within the stage.
+    pub name: String,
+    /// Its module.
+    pub module: ModuleRequest,
+    /// The device: an index into [`StageRequest::devices`].
+    pub source: Option<usize>,
+    /// The partition of the device, starting at one.
+    pub partition: Option<u32>,
+    /// Where below the mounts' root.
+    pub target: Option<String>,
+    /// Its options, an object.
+    pub options: Value,
+}
+
+/// What the process that ran a stage gives back. Its output went to the pipes that it was started with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageReply {
+    /// The metadata that the stage set; `null` when none.
+    pub metadata: Value,
+    /// None when the stage succeeded.
+    pub failure: Option<StageFailure>,
+}
+
+/// Why a stage failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "message", rename_all = "snake_case")]
+pub enum StageFailure {
+    /// The module said so.
+    Module(String),
+    /// The stage's surroundings could not be prepared or taken down: an input, a device, a mount, the sandbox.
+    Environment(String),
+    /// It took longer than it may.
+    TimedOut(Duration),
+    /// It died by a signal or lost its process otherwise.
+    Died(String),
+    /// The build was ended.
+    Interrupted,
+}

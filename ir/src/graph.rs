@@ -1,0 +1,126 @@
+//! The sealed graph: every stage and source item a node with its content id, dependencies as edges.
+//!
+//! [`Manifest`] → [`seal`] → [`Graph`]. A node never changes; passes of the compiler read a graph and say things
+//! *about* its nodes, because a plan has a word to say on every one of them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use petgraph::graph::DiGraph;
+pub use petgraph::graph::NodeIndex;
+
+use crate::id::{CompatId, ItemId, StageId};
+use crate::manifest::{Manifest, Pipeline, PipelineIndex, Source, SourceItem};
+use crate::stage::Stage;
+
+/// Why one node needs another. Edges point from what is needed to what needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Edge {
+    /// The stage continues the tree of the one before it.
+    Base,
+    /// The stage runs inside that tree.
+    Build,
+    /// The stage reads that tree.
+    Input,
+    /// The stage reads that source item.
+    Fetch,
+}
+
+/// The id of either kind of node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NodeId {
+    /// A stage's.
+    Stage(StageId),
+    /// A source item's.
+    Item(ItemId),
+}
+
+/// A node of the graph.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Node {
+    /// A stage, and the tree after it.
+    Stage(StageNode),
+    /// Something to fetch.
+    Item(ItemNode),
+}
+
+/// A stage in the graph. What it says is in the manifest, at the place where it was written first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageNode {
+    /// What sharing and caching go by.
+    pub id: StageId,
+    /// osbuild's id of the same stage.
+    pub compat: CompatId,
+    /// The pipeline that it stands in; the first of those that share it.
+    pub pipeline: PipelineIndex,
+    /// Its position in that pipeline.
+    pub position: usize,
+}
+
+/// A source item in the graph.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ItemNode {
+    /// What caching goes by.
+    pub id: ItemId,
+    /// Its source: an index into [`Manifest::sources`].
+    pub source: usize,
+    /// Its position in [`Source::items`].
+    pub position: usize,
+}
+
+/// The nodes of a pipeline, in order. Two pipelines may name the same nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PipelineNodes {
+    /// The stages' nodes, first to last.
+    pub stages: Vec<NodeIndex>,
+}
+
+impl PipelineNodes {
+    /// The node that the pipeline's name points at: its last stage; none for a pipeline without stages.
+    pub fn last(&self) -> Option<NodeIndex> {
+        self.stages.last().copied()
+    }
+}
+
+/// The sealed DAG of a manifest.
+#[derive(Debug, Clone)]
+pub struct Graph {
+    /// The manifest that the nodes point into.
+    pub manifest: Arc<Manifest>,
+    /// Nodes and edges; edges point from what is needed to what needs it.
+    pub dag: DiGraph<Node, Edge>,
+    /// The nodes by id; where ids are equal, the first written.
+    pub by_id: HashMap<NodeId, NodeIndex>,
+    /// For every pipeline of the manifest, in its order, its nodes.
+    pub pipelines: Vec<PipelineNodes>,
+}
+
+impl Graph {
+    /// The stage node at `index`, or none if it is a source item.
+    pub fn stage_node(&self, index: NodeIndex) -> Option<&StageNode> {
+        match &self.dag[index] {
+            Node::Stage(stage) => Some(stage),
+            Node::Item(_) => None,
+        }
+    }
+
+    /// The item node at `index`, or none if it is a stage.
+    pub fn item_node(&self, index: NodeIndex) -> Option<&ItemNode> {
+        match &self.dag[index] {
+            Node::Stage(_) => None,
+            Node::Item(item) => Some(item),
+        }
+    }
+
+    /// The stage that a stage node stands for, and the pipeline that it was written in.
+    pub fn stage(&self, node: &StageNode) -> (&Pipeline, &Stage) {
+        let pipeline = self.manifest.pipeline(node.pipeline);
+        (pipeline, &pipeline.stages[node.position])
+    }
+
+    /// The source item that an item node stands for, and its source.
+    pub fn item(&self, node: &ItemNode) -> (&Source, &SourceItem) {
+        let source = &self.manifest.sources[node.source];
+        (source, &source.items[node.position])
+    }
+}

@@ -1,0 +1,26 @@
+//! The typed build graph of osbc.
+//!
+//! This crate holds what a manifest *means*: [`Manifest`] (lowered, every name resolved), [`Graph`] (sealed,
+//! every node with its content id), [`Plan`] (what to do with every node, and why) and [`Outcome`] (what came of
+//! it). It is data and pure functions: no I/O, no JSON Schema, no Linux.
+
+pub mod compat;
+pub mod graph;
+pub mod id;
+pub mod identity;
+pub mod manifest;
+pub mod module;
+pub mod outcome;
+pub mod plan;
+pub mod sink;
+pub mod stage;
+pub mod value;
+
+pub use graph::{Edge, Graph, ItemNode, Node, NodeId, PipelineNodes, StageNode};
+pub use id::{CompatId, ItemId, StageId, TreeDigest};
+pub use manifest::{FormatVersion, Manifest, Pipeline, PipelineIndex, Runner, Source, SourceItem};
+pub use module::{Kind, ModuleRef, Revision};
+pub use outcome::{NodeOutcome, Outcome, StageResult};
+pub use plan::{Action, Decision, Export, Plan, Reason, Segment};
+pub use stage::{Device, Input, InputOrigin, Mount, Reference, References, Stage, Target};
+pub use value::{Map, Number, Value};

@@ -1,0 +1,71 @@
+//! What came of a build.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use petgraph::graph::NodeIndex;
+use serde::{Deserialize, Serialize};
+
+use crate::value::Value;
+
+/// What a stage that ran gave back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageResult {
+    /// Whether it succeeded.
+    pub success: bool,
+    /// What it wrote to its standard output and error, invalid UTF-8 replaced.
+    pub output: String,
+    /// For a failed stage: what went wrong, in one line where the module could say so.
+    pub error: Option<String>,
+    /// The metadata that it wrote; `null` when it wrote none.
+    pub metadata: Value,
+    /// How long it took, preparation included.
+    pub duration: Duration,
+}
+
+/// What became of one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeOutcome {
+    /// The stage ran, well or not.
+    Ran(StageResult),
+    /// The result was used from the store; its metadata as recorded when it ran.
+    Cached {
+        /// The metadata of the stage; `null` when it wrote none.
+        metadata: Value,
+    },
+    /// The item was fetched.
+    Fetched {
+        /// How many bytes it has.
+        bytes: u64,
+    },
+    /// The item could not be fetched.
+    FetchFailed {
+        /// Why, with where it was to come from.
+        error: String,
+    },
+    /// Not started, because something that it needs failed or the build was ended.
+    NotStarted,
+}
+
+/// What came of a build: complete, so that reports never need to read the store.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    /// For every node that the plan wanted run, fetched or cached.
+    pub nodes: BTreeMap<NodeIndex, NodeOutcome>,
+    /// Whether the user ended the build.
+    pub interrupted: bool,
+    /// From start to end.
+    pub duration: Duration,
+}
+
+impl Outcome {
+    /// Whether everything that the plan wanted was done.
+    pub fn success(&self) -> bool {
+        !self.interrupted
+            && self.nodes.values().all(|node| match node {
+                NodeOutcome::Ran(result) => result.success,
+                NodeOutcome::Cached { .. } | NodeOutcome::Fetched { .. } => true,
+                NodeOutcome::FetchFailed { .. } | NodeOutcome::NotStarted => false,
+            })
+    }
+}

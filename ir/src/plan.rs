@@ -1,0 +1,110 @@
+//! The plan: every node of a graph with an action and the reason for it, and what runs in which order.
+
+use std::sync::Arc;
+
+use petgraph::graph::NodeIndex;
+use serde::Serialize;
+
+use crate::graph::Graph;
+use crate::manifest::PipelineIndex;
+
+/// What happens to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// A stage runs.
+    Run,
+    /// A source item is fetched.
+    Fetch,
+    /// The store has it; it is used from there.
+    Cached,
+    /// Nothing happens to it.
+    Unneeded,
+}
+
+/// Why a node has its action.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Reason {
+    /// Run: the export or checkpoint of this name ends here.
+    Exported {
+        /// The pipeline as the user named it.
+        name: String,
+    },
+    /// Run or fetch: this node, which runs, needs it as its base, build tree, input or source item.
+    NeededBy {
+        /// The id of the first node that needs it, in full.
+        id: String,
+    },
+    /// Cached: the store has its result.
+    InStore,
+    /// Unneeded: only nodes before a cached result would need it.
+    CoveredByCache,
+    /// Unneeded: nothing asked for leads to it.
+    NotRequested,
+}
+
+/// A node's place in the plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Decision {
+    /// What happens.
+    pub action: Action,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// A result that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Export {
+    /// As the user named it: a pipeline's name or an id.
+    pub name: String,
+    /// The pipeline.
+    pub pipeline: PipelineIndex,
+    /// Its last stage's node; none for a pipeline without stages, whose tree is empty.
+    #[serde(skip)]
+    pub node: Option<NodeIndex>,
+}
+
+/// Consecutive stages of one pipeline that change one tree, from a sealed base to the next sealed result. The unit
+/// of scheduling: its stages cannot overlap, segments can.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    /// The stages to run, in order; at least one. Only the last one's result is sealed.
+    pub steps: Vec<NodeIndex>,
+    /// The sealed node that the first step continues; none for an empty tree.
+    pub base: Option<NodeIndex>,
+    /// The segments that must be done before this one starts (indices into [`Plan::segments`], ascending).
+    pub after: Vec<usize>,
+    /// The items that must be fetched before this one starts (nodes with action `Fetch`, ascending).
+    pub fetches: Vec<NodeIndex>,
+    /// The longest remaining path from the start of this segment to the end of the build, in milliseconds by
+    /// recorded durations where known: higher runs first.
+    pub rank: u64,
+}
+
+/// What will be done, complete and settled.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The graph that all indices point into.
+    pub graph: Arc<Graph>,
+    /// What was asked for, in the order of asking.
+    pub exports: Vec<Export>,
+    /// For every node of the graph, by its index.
+    pub decisions: Vec<Decision>,
+    /// What to fetch: every node with action `Fetch`, the most urgent first.
+    pub fetches: Vec<NodeIndex>,
+    /// What to run; dependencies come before their dependents.
+    pub segments: Vec<Segment>,
+}
+
+impl Plan {
+    /// The decision on a node.
+    pub fn decision(&self, node: NodeIndex) -> &Decision {
+        &self.decisions[node.index()]
+    }
+
+    /// Whether there is nothing to fetch and nothing to run.
+    pub fn is_empty(&self) -> bool {
+        self.fetches.is_empty() && self.segments.is_empty()
+    }
+}

@@ -1,0 +1,116 @@
+//! A stage as meant: one step of a pipeline with everything that it works on, names resolved.
+
+use serde::{Deserialize, Serialize};
+
+use crate::manifest::PipelineIndex;
+use crate::module::ModuleRef;
+use crate::value::{Number, Value};
+
+/// One step of a pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stage {
+    /// The module that does the work; its kind is `Stage` or, for version 1's last step, `Assembler`.
+    pub module: ModuleRef,
+    /// The options, an object; `{}` when the manifest gives none.
+    pub options: Value,
+    /// The inputs, in the manifest's order, names unique.
+    pub inputs: Vec<Input>,
+    /// The devices, parents before children, names unique.
+    pub devices: Vec<Device>,
+    /// The mounts, in the order in which they are made, names unique.
+    pub mounts: Vec<Mount>,
+}
+
+/// Where an input's references lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InputOrigin {
+    /// To items of the manifest's sources (`org.osbuild.source`).
+    Source,
+    /// To trees of other pipelines (`org.osbuild.pipeline`).
+    Pipeline,
+}
+
+impl InputOrigin {
+    /// The name that manifests and modules use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            InputOrigin::Source => "org.osbuild.source",
+            InputOrigin::Pipeline => "org.osbuild.pipeline",
+        }
+    }
+}
+
+/// Trees or source items that a stage reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// Its name within the stage, e.g. `tree`.
+    pub name: String,
+    /// The module that makes it visible.
+    pub module: ModuleRef,
+    /// What kind of thing it refers to.
+    pub origin: InputOrigin,
+    /// What it refers to.
+    pub references: References,
+    /// Options of the input itself; `{}` when not given.
+    pub options: Value,
+}
+
+/// The references of one input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct References {
+    /// Whether the manifest gave a list, whose order may matter to a module and so is part of the id, rather than
+    /// an object.
+    pub ordered: bool,
+    /// The references as written; every target once.
+    pub entries: Vec<Reference>,
+}
+
+/// One reference of an input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reference {
+    /// What is referred to.
+    pub target: Target,
+    /// Options of this reference; `{}` when not given.
+    pub options: Value,
+}
+
+/// The far end of a reference.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// The finished tree of an earlier pipeline.
+    Pipeline(PipelineIndex),
+    /// The source item with this checksum, `ALGORITHM:HEX`.
+    Item(String),
+}
+
+/// A block device that a stage works on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its name within the stage.
+    pub name: String,
+    /// The module that opens it.
+    pub module: ModuleRef,
+    /// The device that it lies on: an index into [`Stage::devices`], smaller than its own.
+    pub parent: Option<usize>,
+    /// Its options; `{}` when not given.
+    pub options: Value,
+}
+
+/// A file system that is mounted while a stage runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Its name within the stage.
+    pub name: String,
+    /// The module that mounts it.
+    pub module: ModuleRef,
+    /// The device that is mounted: an index into [`Stage::devices`].
+    pub source: Option<usize>,
+    /// The partition of the device, starting at one.
+    pub partition: Option<Number>,
+    /// Where below the mounts' root it appears.
+    pub target: Option<String>,
+    /// Its options; `{}` when not given.
+    pub options: Value,
+}

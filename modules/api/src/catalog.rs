@@ -1,0 +1,163 @@
+//! The catalog: modules by kind and name, whoever provides them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use osbc_ir::{Kind, ModuleRef, Revision, Value};
+
+use crate::def::{Entry, ModuleDef};
+
+/// The description of a module.
+#[derive(Debug, Clone)]
+pub struct Module {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its full name.
+    pub name: String,
+    /// Which code.
+    pub revision: Revision,
+    /// One line.
+    pub summary: String,
+    /// The rest of its documentation, Markdown; may be empty.
+    pub description: String,
+    /// `schema` of its metadata: for a stage the schema of its options alone.
+    pub schema: Option<Value>,
+    /// `schema_2` of its metadata: for a stage the properties of a version 2 stage.
+    pub schema_2: Option<Value>,
+    /// Capabilities beyond the sandbox's usual ones.
+    pub capabilities: Vec<String>,
+    /// Who does the work.
+    pub provider: Provider,
+}
+
+/// Who provides a module.
+#[derive(Debug, Clone)]
+pub enum Provider {
+    /// osbc itself.
+    BuiltIn(&'static ModuleDef),
+    /// The executable at this path.
+    OnDisk(PathBuf),
+}
+
+impl Module {
+    /// How the graph names it.
+    pub fn to_ref(&self) -> ModuleRef {
+        ModuleRef { kind: self.kind, name: self.name.clone(), revision: self.revision }
+    }
+
+    /// For a source: the kind of content that it fetches, which is also the folder below `sources/`.
+    pub fn content_type(&self) -> &str {
+        if let Provider::BuiltIn(ModuleDef { entry: Entry::Source(source), .. }) = &self.provider {
+            return source.content_type;
+        }
+        match self.name.as_str() {
+            "org.osbuild.curl" | "org.osbuild.inline" | "org.osbuild.librepo" => "org.osbuild.files",
+            "org.osbuild.skopeo" => "org.osbuild.containers",
+            "org.osbuild.skopeo-index" => "org.osbuild.container-index",
+            name => name,
+        }
+    }
+
+    /// For a source: how many bytes an item has, where its description tells.
+    pub fn item_size(&self, description: &Value) -> Option<u64> {
+        match &self.provider {
+            Provider::BuiltIn(ModuleDef { entry: Entry::Source(source), .. }) => (source.size)(description),
+            Provider::BuiltIn(_) | Provider::OnDisk(_) => None,
+        }
+    }
+}
+
+/// Why a library could not describe a module that it has.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LibraryError {
+    /// A file cannot be read.
+    #[error("cannot read {}: {reason}", path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// The system's word.
+        reason: String,
+    },
+    /// A file is not what it should be.
+    #[error("{}: {reason}", path.display())]
+    Malformed {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it, with line and column where known.
+        reason: String,
+    },
+}
+
+/// A place that modules come from.
+pub trait Library: fmt::Debug + Send + Sync {
+    /// What people see: `built-in` or the directory.
+    fn label(&self) -> String;
+
+    /// The description of a module, or none if it is not there. Runners are found by exact name.
+    ///
+    /// # Errors
+    /// It is there and cannot be described.
+    fn module(&self, kind: Kind, name: &str) -> Result<Option<Module>, LibraryError>;
+
+    /// The names of all modules of a kind, sorted.
+    ///
+    /// # Errors
+    /// The library cannot be read.
+    fn names(&self, kind: Kind) -> Result<Vec<String>, LibraryError>;
+}
+
+type Found = Result<Option<Arc<Module>>, LibraryError>;
+
+/// All modules, from libraries in order of preference; each description is made once.
+#[derive(Debug)]
+pub struct Catalog {
+    libraries: Vec<Box<dyn Library>>,
+    known: Mutex<HashMap<(Kind, String), Found>>,
+}
+
+impl Catalog {
+    /// A catalog over libraries; where two have a module, the first one's counts.
+    pub fn new(libraries: Vec<Box<dyn Library>>) -> Self {
+        Self { libraries, known: Mutex::default() }
+    }
+
+    /// The libraries, most preferred first.
+    pub fn libraries(&self) -> &[Box<dyn Library>] {
+        &self.libraries
+    }
+
+    /// The module of that kind and name, or none.
+    ///
+    /// # Errors
+    /// The preferred library that has it cannot describe it.
+    pub fn module(&self, kind: Kind, name: &str) -> Found {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known
+            .entry((kind, name.to_owned()))
+            .or_insert_with(|| {
+                for library in &self.libraries {
+                    if let Some(module) = library.module(kind, name)? {
+                        return Ok(Some(Arc::new(module)));
+                    }
+                }
+                Ok(None)
+            })
+            .clone()
+    }
+
+    /// The names of all modules of a kind, sorted, each once.
+    ///
+    /// # Errors
+    /// A library cannot be read.
+    pub fn names(&self, kind: Kind) -> Result<Vec<String>, LibraryError> {
+        let mut names = Vec::new();
+        for library in &self.libraries {
+            names.extend(library.names(kind)?);
+        }
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+}

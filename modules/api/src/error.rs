@@ -1,0 +1,60 @@
+//! How a module fails.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+
+/// Why a module could not do its work. Shown to people as the reason of a failed stage or fetch.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The options do not fit the module's type, though they passed its schema.
+    #[error("invalid options: {0}")]
+    Options(#[source] serde_json::Error),
+    /// A file operation failed.
+    #[error("cannot {act} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as in "cannot … /etc/hostname": `read`, `write`, `create the folder`.
+        act: &'static str,
+        /// Where; inside a tree the path within it.
+        path: PathBuf,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// A tool is not in the build root.
+    #[error("the tool `{tool}` is not in the build root; install {packages} there")]
+    MissingTool {
+        /// The tool's name.
+        tool: String,
+        /// Which packages have it.
+        packages: String,
+    },
+    /// A tool failed.
+    #[error("`{command}` failed: {status}")]
+    ToolFailed {
+        /// The command line.
+        command: String,
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// The module refuses or gives up, and says why.
+    #[error("{reason}")]
+    Failed {
+        /// Lower case, no final period, names the thing and where there is one the way out.
+        reason: String,
+    },
+    /// The build was ended while the module worked.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Error {
+    /// A failure in the module's own words.
+    pub fn failed(reason: impl Into<String>) -> Self {
+        Error::Failed { reason: reason.into() }
+    }
+
+    /// Puts what was tried, and where, to a system error: `.map_err(Error::io("read", path))`.
+    pub fn io<E: Into<io::Error>>(act: &'static str, path: impl AsRef<Path>) -> impl FnOnce(E) -> Error {
+        move |source| Error::Io { act, path: path.as_ref().to_owned(), source: source.into() }
+    }
+}

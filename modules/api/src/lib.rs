@@ -1,0 +1,32 @@
+//! What an osbc module declares and is handed, and the catalog that finds modules by name.
+//!
+//! A built-in module is one file that declares a [`ModuleDef`]. The functions in it get a context
+//! ([`StageContext`], [`InputContext`], [`DeviceContext`], [`MountContext`], [`SourceContext`]) that holds all that a
+//! module may touch. The compiler sees modules as descriptions ([`Module`]), the executor calls their entries.
+
+pub mod catalog;
+pub mod context;
+pub mod def;
+pub mod error;
+pub mod schema;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod tool;
+pub mod tree;
+
+pub use catalog::{Catalog, Library, LibraryError, Module, Provider};
+pub use context::{
+    DeviceContext, InputContext, InputReference, MappedInput, MountContext, MountPoint, OpenDevice, SourceContext,
+    StageContext, StageMeta,
+};
+pub use def::{Entry, ModuleDef, Registered, SourceEntry};
+pub use error::Error;
+pub use osbc_ir::{InputOrigin, Kind, Map, Revision, Value};
+pub use schema::{Schema, StageSchema, options_schema};
+pub use tool::Tool;
+pub use tree::Tree;
+
+// So that a module file needs one import for its options.
+pub use schemars::JsonSchema;
+pub use serde::Deserialize;
+pub use serde_json::json;

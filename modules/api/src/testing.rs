@@ -1,0 +1,1 @@
+//! Running one module on a throw-away tree.

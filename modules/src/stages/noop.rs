@@ -1,0 +1,19 @@
+//! Does nothing.
+//!
+//! Any options are accepted and ignored.
+//!
+//! ```json
+//! { "type": "org.osbuild.noop", "options": { "note": "nothing happens" } }
+//! ```
+
+use osbc_module_api::*;
+
+pub(crate) static MODULE: ModuleDef = ModuleDef {
+    kind: Kind::Stage,
+    name: "org.osbuild.noop",
+    revision: 1,
+    capabilities: &[],
+    schema: || Schema::version_2(json!({"options": {"type": "object"}})),
+    rejects: &[r#"{"options": 1}"#],
+    entry: Entry::Stage(|_| Ok(())),
+};
