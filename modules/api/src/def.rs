@@ -1,6 +1,7 @@
 //! What a built-in module declares about itself.
 
 use osbc_ir::{Kind, Value};
+use serde::de::DeserializeOwned;
 
 use crate::context::{DeviceContext, InputContext, MappedInput, MountContext, OpenDevice, SourceContext, StageContext};
 use crate::error::Error;
@@ -24,8 +25,19 @@ pub struct ModuleDef {
     /// without its `type`, e.g. `{"options": {"hostname": 42}}`. Those it accepts are the examples of the file's
     /// header.
     pub rejects: &'static [&'static str],
+    /// Reads options as the entry does and forgets them, mostly `parse::<Options>`: lets the contract test see that
+    /// schema and type agree. For a source it gets the whole description.
+    pub parse: fn(&Value) -> Result<(), Error>,
     /// What it does.
     pub entry: Entry,
+}
+
+/// Reads options into a module's own type and forgets them: what [`ModuleDef::parse`] mostly is.
+///
+/// # Errors
+/// They do not fit.
+pub fn parse<T: DeserializeOwned>(options: &Value) -> Result<(), Error> {
+    T::deserialize(options).map(drop).map_err(Error::Options)
 }
 
 /// The function of a module, by kind.
@@ -61,6 +73,8 @@ pub struct SourceEntry {
 pub struct Registered {
     /// The module.
     pub def: &'static ModuleDef,
+    /// The name of its file, without folder and `.rs`.
+    pub file: &'static str,
     /// The header of its file: Markdown, a summary line first, with at least one `json` example.
     pub doc: &'static str,
 }

@@ -19,7 +19,7 @@ pub use context::{
     DeviceContext, InputContext, InputReference, MappedInput, MountContext, MountPoint, OpenDevice, SourceContext,
     StageContext, StageMeta,
 };
-pub use def::{Entry, ModuleDef, Registered, SourceEntry};
+pub use def::{Entry, ModuleDef, Registered, SourceEntry, parse};
 pub use error::Error;
 pub use osbc_ir::{InputOrigin, Kind, Map, Revision, Value};
 pub use schema::{Schema, StageSchema, options_schema};

@@ -15,5 +15,6 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     capabilities: &[],
     schema: || Schema::version_2(json!({"options": {"type": "object"}})),
     rejects: &[r#"{"options": 1}"#],
+    parse: |_| Ok(()),
     entry: Entry::Stage(|_| Ok(())),
 };
