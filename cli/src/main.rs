@@ -1,2 +1,42 @@
-//! The osbc command.
-fn main() {}
+//! The `osbc` command: arguments and presentation. The only place where compiler, executor and modules meet.
+
+mod args;
+mod commands;
+mod env;
+mod exit;
+mod monitor;
+mod render;
+mod wiring;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Args, Command};
+use crate::exit::Failure;
+
+fn main() -> ExitCode {
+    if env::is_stage_process() {
+        return osbc_executor::helper::stage_main(&wiring::builtin_catalog());
+    }
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return exit::usage(&error),
+    };
+    match run(args.command) {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Plan(args) => commands::plan::run(&args),
+        Command::Build(args) => commands::build::run(&args),
+        Command::Graph(args) => commands::graph::run(&args),
+        Command::Inspect(args) => commands::inspect::run(&args),
+        Command::Modules(args) => commands::modules::run(&args),
+        Command::Completions { shell } => commands::manual::completions(shell),
+        Command::Man { directory } => commands::manual::man(directory.as_deref()),
+    }
+}

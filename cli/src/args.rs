@@ -1,0 +1,180 @@
+//! The command line, as typed.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// A build-graph compiler and parallel executor for operating-system images.
+///
+/// Manifests in osbuild's formats become a graph of stages; what the store already has is left out, the rest runs in
+/// parallel, each stage in a sandbox of its own.
+#[derive(Debug, Parser)]
+#[command(name = "osbc", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 the build failed; 2 bad manifest or arguments; 3 the environment \
+                          lacks something; 130 interrupted.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show what a build would do, and why; touches nothing
+    Plan(PlanArgs),
+    /// Build pipelines and export their trees
+    Build(BuildArgs),
+    /// Draw the build graph
+    Graph(GraphArgs),
+    /// Print the manifest with the ids of its stages
+    Inspect(InspectArgs),
+    /// List the modules, or explain one
+    Modules(ModulesArgs),
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page, or write one page a command
+    Man {
+        /// Write `osbc.1`, `osbc-build.1`, … here instead of printing
+        directory: Option<PathBuf>,
+    },
+}
+
+/// Where a manifest and its modules come from.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ManifestArgs {
+    /// The manifest, a JSON file of format 1 or 2; `-` reads standard input
+    #[arg(value_name = "MANIFEST")]
+    pub(crate) manifest: PathBuf,
+
+    /// Look here for modules that osbc does not bring along: a folder like osbuild's `/usr/lib/osbuild`
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) libdir: Option<PathBuf>,
+}
+
+/// Which pipelines, and where results are kept.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct TargetArgs {
+    /// A pipeline to build, by name or id; may be repeated. Default: the manifest's `metadata.exports`, else every
+    /// pipeline that no other one uses
+    #[arg(short, long = "export", value_name = "PIPELINE")]
+    pub(crate) exports: Vec<String>,
+
+    /// The store. Default: /var/cache/osbc as root, $XDG_CACHE_HOME/osbc otherwise
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) manifest: ManifestArgs,
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    /// Print the plan as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct BuildArgs {
+    #[command(flatten)]
+    pub(crate) manifest: ManifestArgs,
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    /// Export each built pipeline to DIR/PIPELINE/
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+    /// How many stages run at the same time. Default: the number of processors
+    #[arg(short, long, value_name = "N")]
+    pub(crate) jobs: Option<NonZeroUsize>,
+    /// After a failure go on with whatever does not depend on it
+    #[arg(long)]
+    pub(crate) keep_going: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct GraphArgs {
+    #[command(flatten)]
+    pub(crate) manifest: ManifestArgs,
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    /// What to write
+    #[arg(long, value_enum, default_value_t = GraphFormat::Dot)]
+    pub(crate) format: GraphFormat,
+    /// One node for each pipeline or for each stage
+    #[arg(long, value_enum, default_value_t = GraphLevel::Stage)]
+    pub(crate) level: GraphLevel,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GraphFormat {
+    /// Graphviz, for `dot -Tsvg`
+    Dot,
+    /// Mermaid, for Markdown
+    Mermaid,
+    /// Nodes and edges as data
+    Json,
+    /// A picture; needs no tool
+    Svg,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GraphLevel {
+    /// One node for each pipeline
+    Pipeline,
+    /// One node for each stage
+    Stage,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct InspectArgs {
+    #[command(flatten)]
+    pub(crate) manifest: ManifestArgs,
+    /// Whose ids: BLAKE3 ids decide what osbc shares and caches, osbuild's name its checkpoints
+    #[arg(long, value_enum, default_value_t = IdScheme::Blake3)]
+    pub(crate) ids: IdScheme,
+    /// Print problems of the manifest as JSON on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum IdScheme {
+    /// osbc's own
+    Blake3,
+    /// osbuild's (SHA-256)
+    Osbuild,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ModulesArgs {
+    /// The module to explain: its full name, or the part behind `org.osbuild.`
+    pub(crate) name: Option<String>,
+    /// Look here too: a folder like osbuild's `/usr/lib/osbuild`
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) libdir: Option<PathBuf>,
+    /// Print as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Args;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+}

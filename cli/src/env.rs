@@ -1,0 +1,47 @@
+//! Every environment variable that osbc reads, and nothing else reads the environment.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+/// The name under which osbc starts itself to run one stage.
+pub(crate) const STAGE_PROCESS: &str = "osbc-stage";
+
+/// The variables that sources know: osbuild's own, and those of every HTTP client.
+const SOURCE_VARIABLES: [&str; 13] = [
+    "OSBUILD_SOURCES_CURL_PROXY",
+    "OSBUILD_SOURCES_CURL_SSL_CLIENT_KEY",
+    "OSBUILD_SOURCES_CURL_SSL_CLIENT_CERT",
+    "OSBUILD_SOURCES_CURL_SSL_CA_CERT",
+    "SSL_CERT_FILE",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "HTTP_PROXY",
+];
+
+/// Whether this process was started to run one stage: by its first argument, which no user types.
+pub(crate) fn is_stage_process() -> bool {
+    std::env::args_os().nth(1).is_some_and(|argument| argument == OsStr::new(STAGE_PROCESS))
+}
+
+/// What sources may know of the environment.
+pub(crate) fn sources() -> BTreeMap<String, String> {
+    SOURCE_VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), variable(name)?))).collect()
+}
+
+/// Where the user's caches lie: `$XDG_CACHE_HOME`, else `$HOME/.cache`.
+pub(crate) fn cache_home() -> Option<PathBuf> {
+    variable("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(|| variable("HOME").map(|home| PathBuf::from(home).join(".cache")))
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
