@@ -1,0 +1,8 @@
+//! The commands, one file each.
+
+pub(crate) mod build;
+pub(crate) mod graph;
+pub(crate) mod inspect;
+pub(crate) mod manual;
+pub(crate) mod modules;
+pub(crate) mod plan;

@@ -1,0 +1,77 @@
+//! How a command fails: whose failure it is decides the exit code, and nothing else does.
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use miette::GraphicalReportHandler;
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The manifest has problems. Exit code 2.
+    #[error("the manifest is invalid")]
+    Manifest(Box<osbc_compiler::Report>),
+    /// The arguments name something that is not there. Exit code 2.
+    #[error("{0}")]
+    Arguments(String),
+    /// The machine lacks something. Exit code 3.
+    #[error("{0}")]
+    Environment(String),
+    /// The output cannot be written. Exit code 3.
+    #[error("cannot write {}: {source}", path.display())]
+    Output {
+        /// Where to.
+        path: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// A module's description cannot be read. Exit code 3.
+    #[error(transparent)]
+    Library(#[from] osbc_module_api::LibraryError),
+}
+
+/// The build failed.
+pub(crate) const BUILD_FAILED: u8 = 1;
+/// Bad manifest or arguments.
+const BAD_REQUEST: u8 = 2;
+/// The machine lacks something.
+const ENVIRONMENT: u8 = 3;
+/// Ended by the user.
+pub(crate) const INTERRUPTED: u8 = 130;
+
+impl Failure {
+    /// The machine lacks something.
+    pub(crate) fn environment(reason: impl Display) -> Self {
+        Failure::Environment(reason.to_string())
+    }
+
+    /// The command line asks for something that is not there.
+    pub(crate) fn arguments(reason: impl Display) -> Self {
+        Failure::Arguments(reason.to_string())
+    }
+
+    /// Shows the failure to a person, on standard error, and gives the exit code.
+    pub(crate) fn report(&self) -> ExitCode {
+        match self {
+            Failure::Manifest(report) => anstream::eprint!("{}", report.render(&GraphicalReportHandler::new())),
+            other => anstream::eprintln!("osbc: {other}"),
+        }
+        self.code()
+    }
+
+    /// The exit code.
+    pub(crate) fn code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Failure::Manifest(_) | Failure::Arguments(_) => BAD_REQUEST,
+            Failure::Environment(_) | Failure::Output { .. } | Failure::Library(_) => ENVIRONMENT,
+        })
+    }
+}
+
+/// Shows what clap has to say: help and version on standard output with 0, mistakes on standard error with 2.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    // A closed pipe is no reason to say more.
+    error.print().ok();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(BAD_REQUEST))
+}

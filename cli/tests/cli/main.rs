@@ -1,0 +1,9 @@
+//! The `osbc` command as a user types it, in real sandboxes, on real loop devices, with real tools.
+
+mod bad_input;
+mod documents;
+mod harness;
+mod layering;
+mod offline;
+mod quickstart;
+mod recovery;
