@@ -1,0 +1,1 @@
+//! Copying parts of trees as `cp -a --reflink=auto` does.
