@@ -50,7 +50,8 @@ pub struct ModuleRequest {
     pub path: Option<PathBuf>,
 }
 
-/// A tree as folders: layers for overlayfs, or one plain folder.
+/// A tree as folders: layers for overlayfs, or one plain folder. Opened and mounted by [`crate::overlay`] only, on
+/// either side of the boundary.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TreeStack {
     /// Read-only layers, lowest first. May be empty when there is an `upper`.
@@ -64,7 +65,8 @@ pub struct TreeStack {
 pub struct Upper {
     /// The folder that takes the changes.
     pub dir: PathBuf,
-    /// An empty folder on the same file system, for overlayfs's own use.
+    /// A folder on the same file system for overlayfs's own use: one for all stages that change the same `dir`, one
+    /// after the other.
     pub work: PathBuf,
 }
 
