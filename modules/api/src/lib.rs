@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod context;
 pub mod def;
 pub mod error;
+pub mod loopdev;
 pub mod schema;
 #[cfg(feature = "testing")]
 pub mod testing;
