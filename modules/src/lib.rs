@@ -2,3 +2,7 @@
 //! modules in the same terms.
 
 pub mod builtin;
+mod archive;
+mod compression;
+mod partition_table;
+mod single_file;

@@ -1,0 +1,60 @@
+//! Compresses a file to gzip.
+//!
+//! The one file of the input `file` becomes `filename` in the tree. Neither its name nor its time is recorded, so the
+//! same data gives the same result. No tool is needed.
+//!
+//! ```json
+//! {
+//!   "type": "org.osbuild.gzip",
+//!   "inputs": {
+//!     "file": {
+//!       "type": "org.osbuild.files",
+//!       "origin": "org.osbuild.pipeline",
+//!       "references": { "name:image": { "file": "disk.img" } }
+//!     }
+//!   },
+//!   "options": { "filename": "disk.img.gz", "level": 9 }
+//! }
+//! ```
+
+use osbc_module_api::*;
+
+use crate::compression::Format;
+use crate::single_file;
+
+pub(crate) static MODULE: ModuleDef = ModuleDef {
+    kind: Kind::Stage,
+    name: "org.osbuild.gzip",
+    revision: 1,
+    capabilities: &[],
+    schema: || Schema::stage::<Options>().inputs(&["file"]).done(),
+    rejects: &[
+        r#"{"options": {}}"#,
+        r#"{"options": {"filename": "x.gz", "level": 0}}"#,
+        r#"{"options": {"filename": "x.gz", "level": 10}}"#,
+        r#"{"options": {"filename": "x.gz", "extra": true}}"#,
+        r#"{"options": {"filename": "x.gz"}, "inputs": {"other": {}}}"#,
+    ],
+    parse: parse::<Options>,
+    entry: Entry::Stage(run),
+};
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Options {
+    /// The compressed file
+    filename: String,
+    /// From 1, fast, to 9, small
+    #[serde(default = "fastest")]
+    #[schemars(range(min = 1, max = 9))]
+    level: u32,
+}
+
+fn fastest() -> u32 {
+    1
+}
+
+fn run(cx: &StageContext) -> Result<(), Error> {
+    let options: Options = cx.options()?;
+    single_file::compress(cx, Format::Gzip, options.level, &options.filename)
+}

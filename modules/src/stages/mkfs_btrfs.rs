@@ -1,0 +1,95 @@
+//! Makes a btrfs file system on a device.
+//!
+//! Calls `mkfs.btrfs` of the build root on the device `device`.
+//!
+//! ```json
+//! {
+//!   "type": "org.osbuild.mkfs.btrfs",
+//!   "devices": {
+//!     "device": { "type": "org.osbuild.loopback", "options": { "filename": "disk.img", "start": 2048, "size": 819200 } }
+//!   },
+//!   "options": { "uuid": "6e4ff95f-f662-45ee-a82a-bdf44a2d0b75", "label": "root", "metadata": "dup" }
+//! }
+//! ```
+
+use std::ffi::OsString;
+
+use osbc_module_api::*;
+
+pub(crate) static MODULE: ModuleDef = ModuleDef {
+    kind: Kind::Stage,
+    name: "org.osbuild.mkfs.btrfs",
+    revision: 1,
+    capabilities: &[],
+    schema: || Schema::stage::<Options>().devices(&["device"]).done(),
+    rejects: &[
+        r#"{"options": {}}"#,
+        r#"{"options": {"uuid": 123}}"#,
+        r#"{"options": {"uuid": "u", "label": 1}}"#,
+        r#"{"options": {"uuid": "u", "metadata": "raid1"}}"#,
+        r#"{"options": {"uuid": "u", "extra": 1}}"#,
+        r#"{"options": {"uuid": "u"}, "devices": {}}"#,
+    ],
+    parse: parse::<Options>,
+    entry: Entry::Stage(run),
+};
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Options {
+    /// Identifier of the volume
+    uuid: String,
+    /// Label of the file system
+    #[schemars(length(max = 256))]
+    label: Option<String>,
+    /// Profile of the metadata's block groups
+    metadata: Option<Profile>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Profile {
+    Single,
+    Dup,
+}
+
+/// What `mkfs.btrfs` is told besides the device.
+fn arguments(options: &Options) -> Vec<OsString> {
+    let mut arguments = vec!["-U", &options.uuid];
+    if let Some(label) = options.label.as_deref().filter(|label| !label.is_empty()) {
+        arguments.extend(["-L", label]);
+    }
+    match options.metadata {
+        Some(Profile::Single) => arguments.extend(["-m", "single"]),
+        Some(Profile::Dup) => arguments.extend(["-m", "dup"]),
+        None => {}
+    }
+    arguments.into_iter().map(OsString::from).collect()
+}
+
+fn run(cx: &StageContext) -> Result<(), Error> {
+    let options: Options = cx.options()?;
+    cx.tool("mkfs.btrfs")?.args(arguments(&options)).arg(&cx.device("device")?.path).run()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments_of(options: Value) -> Vec<OsString> {
+        arguments(&Options::deserialize(options).expect("valid options"))
+    }
+
+    #[test]
+    fn only_what_is_given_is_said() {
+        assert_eq!(arguments_of(json!({"uuid": "u"})), ["-U", "u"]);
+        assert_eq!(arguments_of(json!({"uuid": "u", "label": ""})), ["-U", "u"]);
+    }
+
+    #[test]
+    fn label_and_profile_follow_the_identifier() {
+        let options = json!({"uuid": "u", "label": "data", "metadata": "single"});
+        assert_eq!(arguments_of(options), ["-U", "u", "-L", "data", "-m", "single"]);
+        assert_eq!(arguments_of(json!({"uuid": "u", "metadata": "dup"})), ["-U", "u", "-m", "dup"]);
+    }
+}
