@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod context;
 pub mod def;
 pub mod error;
+pub mod location;
 pub mod loopdev;
 pub mod schema;
 #[cfg(feature = "testing")]
@@ -22,6 +23,7 @@ pub use context::{
 };
 pub use def::{Entry, ModuleDef, Registered, SourceEntry, parse};
 pub use error::Error;
+pub use location::Location;
 pub use osbc_ir::{InputOrigin, Kind, Map, Revision, Value};
 pub use schema::{Schema, StageSchema, options_schema};
 pub use tool::Tool;
