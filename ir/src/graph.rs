@@ -1,20 +1,24 @@
 //! The sealed graph: every stage and source item a node with its content id, dependencies as edges.
 //!
-//! [`Manifest`] → [`seal`] → [`Graph`]. A node never changes; passes of the compiler read a graph and say things
+//! [`Manifest`] → [`Manifest::seal`] → [`Graph`]. A node never changes; passes of the compiler read a graph and say things
 //! *about* its nodes, because a plan has a word to say on every one of them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use petgraph::Direction;
 use petgraph::graph::DiGraph;
 pub use petgraph::graph::NodeIndex;
+use petgraph::visit::EdgeRef;
+use serde::Serialize;
 
 use crate::id::{CompatId, ItemId, StageId};
 use crate::manifest::{Manifest, Pipeline, PipelineIndex, Source, SourceItem};
 use crate::stage::Stage;
 
 /// Why one node needs another. Edges point from what is needed to what needs it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Edge {
     /// The stage continues the tree of the one before it.
     Base,
@@ -96,6 +100,34 @@ pub struct Graph {
 }
 
 impl Graph {
+    /// The id of the node at `index`.
+    pub fn id(&self, index: NodeIndex) -> NodeId {
+        match &self.dag[index] {
+            Node::Stage(stage) => NodeId::Stage(stage.id),
+            Node::Item(item) => NodeId::Item(item.id),
+        }
+    }
+
+    /// What the node at `index` needs, and as what.
+    pub fn needs(&self, index: NodeIndex) -> impl Iterator<Item = (NodeIndex, Edge)> {
+        self.dag.edges_directed(index, Direction::Incoming).map(|edge| (edge.source(), *edge.weight()))
+    }
+
+    /// What needs the node at `index`, and as what.
+    pub fn users(&self, index: NodeIndex) -> impl Iterator<Item = (NodeIndex, Edge)> {
+        self.dag.edges_directed(index, Direction::Outgoing).map(|edge| (edge.target(), *edge.weight()))
+    }
+
+    /// The node that the stage at `index` continues.
+    pub fn base(&self, index: NodeIndex) -> Option<NodeIndex> {
+        self.needs(index).find_map(|(node, edge)| (edge == Edge::Base).then_some(node))
+    }
+
+    /// The node whose tree the stage at `index` runs in; the host's tree when none.
+    pub fn build(&self, index: NodeIndex) -> Option<NodeIndex> {
+        self.needs(index).find_map(|(node, edge)| (edge == Edge::Build).then_some(node))
+    }
+
     /// The stage node at `index`, or none if it is a source item.
     pub fn stage_node(&self, index: NodeIndex) -> Option<&StageNode> {
         match &self.dag[index] {

@@ -90,8 +90,10 @@ impl Manifest {
         &self.pipelines[index.0]
     }
 
-    /// The runner that the stages of a pipeline are started with: that of its build pipeline, or the host's.
+    /// The runner that the stages of a pipeline are started with: that of its build pipeline, or the host's when it has
+    /// none or one without stages, whose tree does not exist.
     pub fn runner_of<'a>(&'a self, pipeline: &Pipeline, host: &'a Runner) -> &'a Runner {
-        pipeline.build.map_or(host, |build| &self.pipeline(build).runner)
+        let build = pipeline.build.map(|build| self.pipeline(build));
+        build.filter(|build| !build.stages.is_empty()).map_or(host, |build| &build.runner)
     }
 }

@@ -1,11 +1,13 @@
 //! The plan: every node of a graph with an action and the reason for it, and what runs in which order.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use petgraph::graph::NodeIndex;
 use serde::Serialize;
 
-use crate::graph::Graph;
+use crate::graph::{Edge, Graph, NodeId};
+use crate::id::StageId;
 use crate::manifest::PipelineIndex;
 
 /// What happens to a node.
@@ -31,12 +33,16 @@ pub enum Reason {
         /// The pipeline as the user named it.
         name: String,
     },
-    /// Run or fetch: this node, which runs, needs it as its base, build tree, input or source item.
+    /// Run or fetch: a stage that runs needs it.
     NeededBy {
-        /// The id of the first node that needs it, in full.
-        id: String,
+        /// The first stage that needs it.
+        id: StageId,
+        /// As what.
+        edge: Edge,
     },
-    /// Cached: the store has its result.
+    /// Fetch: every source item was asked for.
+    AllSources,
+    /// Cached: the store has it, and something that is asked for or runs uses it.
     InStore,
     /// Unneeded: only nodes before a cached result would need it.
     CoveredByCache,
@@ -51,6 +57,23 @@ pub struct Decision {
     pub action: Action,
     /// Why.
     pub reason: Reason,
+}
+
+/// What the store has of a graph, fixed before planning so that planning and running cannot disagree.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Have(HashSet<NodeId>);
+
+impl Have {
+    /// Whether the store has the result of a stage, or an item.
+    pub fn contains(&self, id: &NodeId) -> bool {
+        self.0.contains(id)
+    }
+}
+
+impl FromIterator<NodeId> for Have {
+    fn from_iter<T: IntoIterator<Item = NodeId>>(ids: T) -> Self {
+        Self(ids.into_iter().collect())
+    }
 }
 
 /// A result that was asked for.
@@ -73,7 +96,8 @@ pub struct Segment {
     pub steps: Vec<NodeIndex>,
     /// The sealed node that the first step continues; none for an empty tree.
     pub base: Option<NodeIndex>,
-    /// The segments that must be done before this one starts (indices into [`Plan::segments`], ascending).
+    /// The segments that must be done before this one starts (indices into [`Plan::segments`], ascending, all smaller
+    /// than its own).
     pub after: Vec<usize>,
     /// The items that must be fetched before this one starts (nodes with action `Fetch`, ascending).
     pub fetches: Vec<NodeIndex>,

@@ -1,1 +1,280 @@
-//! To be written.
+//! Where the facts that an id covers go: into a hash, or into a list that people can compare.
+//!
+//! [`crate::identity`] walks the facts once, in one order, and tells them to a [`Sink`]; a sink knows nothing about
+//! stages. The encoding of [`HashSink`] is ours alone and self-delimiting: every fact starts with a tag byte, every text and list
+//! carries its length before its content, object keys are sorted by code point, numbers go by their canonical text
+//! ([`crate::value`]). Two different sequences of facts therefore never give the same bytes.
+
+use std::fmt::{Display, Write};
+
+use crate::value::Value;
+
+/// Takes the facts of a node one by one. The order of calls is part of what is told.
+pub trait Sink {
+    /// A part named `name` begins; what follows belongs to it until [`Sink::close`].
+    fn open(&mut self, name: &dyn Display);
+    /// The part that was opened last ends.
+    fn close(&mut self);
+    /// A list of `len` parts follows.
+    fn list(&mut self, len: usize);
+    /// The fact `name` is not given.
+    fn absent(&mut self, name: &dyn Display);
+    /// One of a numbered set of variants.
+    fn variant(&mut self, name: &dyn Display, number: u8, text: &str);
+    /// A text.
+    fn text(&mut self, name: &dyn Display, text: &str);
+    /// A whole number.
+    fn number(&mut self, name: &dyn Display, number: i64);
+    /// A digest.
+    fn digest(&mut self, name: &dyn Display, digest: &[u8; 32]);
+    /// A JSON value with canonical numbers.
+    fn value(&mut self, name: &dyn Display, value: &Value);
+}
+
+/// The tag bytes of the encoding. Never renumber: every id depends on them.
+mod tag {
+    pub(super) const ABSENT: u8 = 0;
+    pub(super) const LIST: u8 = 1;
+    pub(super) const VARIANT: u8 = 2;
+    pub(super) const TEXT: u8 = 3;
+    pub(super) const NUMBER: u8 = 4;
+    pub(super) const DIGEST: u8 = 5;
+    pub(super) const NULL: u8 = 16;
+    pub(super) const FALSE: u8 = 17;
+    pub(super) const TRUE: u8 = 18;
+    pub(super) const DECIMAL: u8 = 19;
+    pub(super) const STRING: u8 = 20;
+    pub(super) const ARRAY: u8 = 21;
+    pub(super) const OBJECT: u8 = 22;
+}
+
+/// Encodes facts and hashes them with BLAKE3, keyed by a context string.
+#[derive(Debug, Default)]
+pub struct HashSink {
+    bytes: Vec<u8>,
+}
+
+impl HashSink {
+    /// The digest of all facts so far, in a context: the same facts of another kind of node have another digest.
+    pub fn finish(&self, context: &str) -> [u8; 32] {
+        blake3::derive_key(context, &self.bytes)
+    }
+
+    fn sized(&mut self, tag: u8, content: &str) {
+        self.tagged_len(tag, content.len());
+        self.bytes.extend_from_slice(content.as_bytes());
+    }
+
+    fn tagged_len(&mut self, tag: u8, len: usize) {
+        self.bytes.push(tag);
+        self.bytes.extend_from_slice(&(len as u64).to_le_bytes());
+    }
+
+    fn json(&mut self, value: &Value) {
+        match value {
+            Value::Null => self.bytes.push(tag::NULL),
+            Value::Bool(false) => self.bytes.push(tag::FALSE),
+            Value::Bool(true) => self.bytes.push(tag::TRUE),
+            Value::Number(number) => self.sized(tag::DECIMAL, number.as_str()),
+            Value::String(text) => self.sized(tag::STRING, text),
+            Value::Array(items) => {
+                self.tagged_len(tag::ARRAY, items.len());
+                for item in items {
+                    self.json(item);
+                }
+            }
+            Value::Object(entries) => {
+                self.tagged_len(tag::OBJECT, entries.len());
+                let mut sorted: Vec<_> = entries.iter().collect();
+                sorted.sort_unstable_by_key(|(key, _)| *key);
+                for (key, item) in sorted {
+                    self.sized(tag::STRING, key);
+                    self.json(item);
+                }
+            }
+        }
+    }
+}
+
+impl Sink for HashSink {
+    fn open(&mut self, _name: &dyn Display) {}
+
+    fn close(&mut self) {}
+
+    fn list(&mut self, len: usize) {
+        self.tagged_len(tag::LIST, len);
+    }
+
+    fn absent(&mut self, _name: &dyn Display) {
+        self.bytes.push(tag::ABSENT);
+    }
+
+    fn variant(&mut self, _name: &dyn Display, number: u8, _text: &str) {
+        self.bytes.extend_from_slice(&[tag::VARIANT, number]);
+    }
+
+    fn text(&mut self, _name: &dyn Display, text: &str) {
+        self.sized(tag::TEXT, text);
+    }
+
+    fn number(&mut self, _name: &dyn Display, number: i64) {
+        self.bytes.push(tag::NUMBER);
+        self.bytes.extend_from_slice(&number.to_le_bytes());
+    }
+
+    fn digest(&mut self, _name: &dyn Display, digest: &[u8; 32]) {
+        self.bytes.push(tag::DIGEST);
+        self.bytes.extend_from_slice(digest);
+    }
+
+    fn value(&mut self, _name: &dyn Display, value: &Value) {
+        self.json(value);
+    }
+}
+
+/// Lists facts as (path, text), e.g. `("mounts/root/options/readonly", "true")`: two lists tell what differs.
+#[derive(Debug, Default)]
+pub struct ExplainSink {
+    path: Vec<String>,
+    facts: Vec<(String, String)>,
+}
+
+impl ExplainSink {
+    /// The facts, in the order of telling. What is absent is left out.
+    pub fn into_facts(self) -> Vec<(String, String)> {
+        self.facts
+    }
+
+    fn fact(&mut self, name: &dyn Display, text: String) {
+        let mut path = self.path.join("/");
+        let separator = if path.is_empty() { "" } else { "/" };
+        // Writing to a string cannot fail.
+        let _ = write!(path, "{separator}{name}");
+        self.facts.push((path, text));
+    }
+}
+
+impl Sink for ExplainSink {
+    fn open(&mut self, name: &dyn Display) {
+        self.path.push(name.to_string());
+    }
+
+    fn close(&mut self) {
+        self.path.pop();
+    }
+
+    fn list(&mut self, _len: usize) {}
+
+    fn absent(&mut self, _name: &dyn Display) {}
+
+    fn variant(&mut self, name: &dyn Display, _number: u8, text: &str) {
+        self.fact(name, text.to_owned());
+    }
+
+    fn text(&mut self, name: &dyn Display, text: &str) {
+        self.fact(name, text.to_owned());
+    }
+
+    fn number(&mut self, name: &dyn Display, number: i64) {
+        self.fact(name, number.to_string());
+    }
+
+    fn digest(&mut self, name: &dyn Display, digest: &[u8; 32]) {
+        self.fact(name, blake3::Hash::from_bytes(*digest).to_hex().to_string());
+    }
+
+    fn value(&mut self, name: &dyn Display, value: &Value) {
+        match value {
+            Value::Array(items) if !items.is_empty() => {
+                self.open(name);
+                for (index, item) in items.iter().enumerate() {
+                    self.value(&index, item);
+                }
+                self.close();
+            }
+            Value::Object(entries) if !entries.is_empty() => {
+                self.open(name);
+                for (key, item) in entries {
+                    self.value(key, item);
+                }
+                self.close();
+            }
+            leaf => self.fact(name, leaf.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn hash(value: &Value) -> [u8; 32] {
+        let mut sink = HashSink::default();
+        sink.value(&"", value);
+        sink.finish("test")
+    }
+
+    #[test]
+    fn the_order_of_keys_is_no_fact() {
+        assert_eq!(hash(&json!({"a": 1, "b": {"c": 2, "d": 3}})), hash(&json!({"b": {"d": 3, "c": 2}, "a": 1})));
+    }
+
+    #[test]
+    fn values_that_look_alike_differ() {
+        let values = [
+            json!(null),
+            json!(false),
+            json!(true),
+            json!(0),
+            json!(0.0),
+            json!("0"),
+            json!(""),
+            json!([]),
+            json!({}),
+            json!([[]]),
+            json!([[], []]),
+            json!([""]),
+            json!({"": ""}),
+            json!(["a", "b"]),
+            json!(["ab"]),
+            json!(["b", "a"]),
+            json!({"a": "b"}),
+            json!([["a"], "b"]),
+            json!([["a", "b"]]),
+        ];
+        for (index, one) in values.iter().enumerate() {
+            for other in &values[..index] {
+                assert_ne!(hash(one), hash(other), "{one} and {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_context_separates() {
+        let sink = HashSink::default();
+        assert_ne!(sink.finish("one"), sink.finish("other"));
+    }
+
+    #[test]
+    fn explaining_names_every_leaf_by_its_path() {
+        let mut sink = ExplainSink::default();
+        sink.open(&"stage");
+        sink.absent(&"base");
+        sink.number(&"epoch", -1);
+        sink.value(&"options", &json!({"paths": ["/a", {"b": {}}], "é": 1.5}));
+        sink.close();
+        let facts = sink.into_facts();
+        let facts: Vec<_> = facts.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+        assert_eq!(
+            facts,
+            [
+                ("stage/epoch", "-1"),
+                ("stage/options/paths/0", "\"/a\""),
+                ("stage/options/paths/1/b", "{}"),
+                ("stage/options/é", "1.5"),
+            ]
+        );
+    }
+}

@@ -1,0 +1,7 @@
+//! Ids and sealing, seen from outside: what they cover, that they never change by accident, how nodes hang together.
+
+mod blake3_ids;
+mod compat_ids;
+mod properties;
+mod sample;
+mod sealing;
