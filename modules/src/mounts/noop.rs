@@ -1,0 +1,50 @@
+//! Mounts nothing: makes an empty folder where a file system would appear.
+//!
+//! Any options are accepted and ignored.
+//!
+//! ```json
+//! { "name": "root", "type": "org.osbuild.noop", "source": "disk", "target": "/boot", "options": { "note": "none" } }
+//! ```
+
+use osbc_module_api::*;
+
+use crate::filesystem_mount::{make_mountpoint, schema};
+
+pub(crate) static MODULE: ModuleDef = ModuleDef {
+    kind: Kind::Mount,
+    name: "org.osbuild.noop",
+    revision: 1,
+    capabilities: &[],
+    schema: || Schema::version_2(schema(json!({"type": "object"}))),
+    rejects: &[
+        r#"{"name": "root", "target": "/"}"#,
+        r#"{"name": "root", "source": "disk"}"#,
+        r#"{"name": "root", "source": "disk", "target": "/", "options": []}"#,
+    ],
+    parse: |_| Ok(()),
+    entry: Entry::Mount(|context| make_mountpoint(context).map(|(_, path)| Some(path))),
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_folder_appears_below_the_root_and_links_in_the_way_stay_inside() {
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/real", folder.path().join("link")).unwrap();
+        std::fs::create_dir(folder.path().join("real")).unwrap();
+        let Entry::Mount(mount) = MODULE.entry else { panic!("a mount") };
+        let at = |target| {
+            let options = json!({});
+            let (source, root, tree) = (None, folder.path(), folder.path());
+            mount(&MountContext { source, target, root, tree, options: &options })
+        };
+        assert_eq!(at(Some("/boot/efi")).unwrap(), Some(folder.path().join("boot/efi")));
+        assert!(folder.path().join("boot/efi").is_dir());
+        assert_eq!(at(Some("/")).unwrap(), Some(folder.path().to_owned()));
+        assert_eq!(at(Some("/link/sub")).unwrap(), Some(folder.path().join("real/sub")));
+        assert!(folder.path().join("real/sub").is_dir());
+        assert_eq!(at(None).unwrap_err().to_string(), "the mount needs a target");
+    }
+}
