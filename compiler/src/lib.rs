@@ -1,1 +1,3 @@
-//! Placeholder.
+//! From the text of a manifest to a plan: formats, validation, lowering, passes, diagnostics, describers.
+
+pub mod passes;

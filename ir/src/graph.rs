@@ -48,6 +48,16 @@ pub enum Node {
     Item(ItemNode),
 }
 
+impl Node {
+    /// Its id.
+    pub fn id(&self) -> NodeId {
+        match self {
+            Node::Stage(stage) => NodeId::Stage(stage.id),
+            Node::Item(item) => NodeId::Item(item.id),
+        }
+    }
+}
+
 /// A stage in the graph. What it says is in the manifest, at the place where it was written first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StageNode {
@@ -102,10 +112,7 @@ pub struct Graph {
 impl Graph {
     /// The id of the node at `index`.
     pub fn id(&self, index: NodeIndex) -> NodeId {
-        match &self.dag[index] {
-            Node::Stage(stage) => NodeId::Stage(stage.id),
-            Node::Item(item) => NodeId::Item(item.id),
-        }
+        self.dag[index].id()
     }
 
     /// What the node at `index` needs, and as what.

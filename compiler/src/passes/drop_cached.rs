@@ -1,0 +1,95 @@
+//! Dropping what the store makes unnecessary: the way back from the exports ends at every tree that is there, so a cached
+//! tree's whole past goes, with the build trees and inputs that only it needed.
+
+use osbc_ir::{Edge, Export, Graph, Have, Node};
+
+use super::reach::{Need, walk};
+
+/// What becomes of a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is needed and the store does not have it.
+    Run(Need),
+    /// It is needed and the store has it.
+    Cached(Need),
+    /// Nothing that runs or is asked for needs it. Also said of every source item.
+    Idle,
+}
+
+/// For every node of the graph, by its index, its fate. `have` tells what the store has.
+pub fn drop_cached(graph: &Graph, exports: &[Export], have: &Have) -> Vec<Fate> {
+    let stored: Vec<bool> =
+        graph.dag.node_weights().map(|node| matches!(node, Node::Stage(_)) && have.contains(&node.id())).collect();
+    let mut needs = vec![None; stored.len()];
+    walk(graph, exports, &mut needs, |user, edge| edge != Edge::Fetch && !stored[user.index()]);
+    let fate = |(need, stored): (Option<Need>, bool)| match need {
+        Some(need) if stored => Fate::Cached(need),
+        Some(need) => Fate::Run(need),
+        None => Fate::Idle,
+    };
+    needs.into_iter().zip(stored).map(fate).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::passes::sketch::Sketch;
+
+    const MANIFEST: &str = "
+        build: packages<#b
+        os(build): packages<#a hostname
+        tools: packages2
+        tar(tools): tar<os
+    ";
+
+    fn fates(exports: &[&str], have: &[&str]) -> Vec<String> {
+        let sketch = Sketch::shared(MANIFEST);
+        let fates = drop_cached(&sketch.graph, &sketch.exports(exports), &sketch.have(have));
+        let told = sketch.graph.dag.node_indices().filter_map(|node| match fates[node.index()] {
+            Fate::Run(_) => Some(format!("run {}", sketch.label(node))),
+            Fate::Cached(_) => Some(format!("use {}", sketch.label(node))),
+            Fate::Idle => None,
+        });
+        told.collect()
+    }
+
+    #[test]
+    fn with_an_empty_store_all_that_is_needed_runs() {
+        assert_eq!(
+            fates(&["tar"], &[]),
+            ["run build/packages", "run os/packages", "run os/hostname", "run tools/packages2", "run tar/tar"]
+        );
+    }
+
+    #[test]
+    fn a_cached_tree_takes_its_whole_past_with_it() {
+        assert_eq!(fates(&["tar"], &["os/hostname"]), ["use os/hostname", "run tools/packages2", "run tar/tar"]);
+    }
+
+    #[test]
+    fn what_only_a_cached_past_needed_goes_even_if_it_is_cached_too() {
+        assert_eq!(
+            fates(&["tar"], &["os/hostname", "os/packages", "build/packages", "tools/packages2"]),
+            ["use os/hostname", "use tools/packages2", "run tar/tar"]
+        );
+    }
+
+    #[test]
+    fn a_pipeline_goes_on_from_its_last_cached_stage() {
+        assert_eq!(
+            fates(&["os"], &["os/packages"]),
+            ["run build/packages", "use os/packages", "run os/hostname"],
+            "the build tree is needed by the stage that still runs"
+        );
+    }
+
+    #[test]
+    fn a_cached_export_leaves_nothing_to_do() {
+        assert_eq!(fates(&["tar"], &["tar/tar"]), ["use tar/tar"]);
+    }
+
+    #[test]
+    fn a_cached_item_stands_for_itself_only() {
+        assert_eq!(fates(&["build"], &["#b"]), ["run build/packages"]);
+    }
+}

@@ -1,0 +1,223 @@
+//! A plan as a manifest's author reads it: pipeline by pipeline, stage by stage as written, a shared stage at each of its
+//! places, and item by item what is fetched.
+
+use osbc_ir::graph::NodeIndex;
+use osbc_ir::{Action, CompatId, Edge, ItemId, Node, NodeId, Plan, Reason, StageId};
+use serde::Serialize;
+
+/// A pipeline with its stages as written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PipelineOccurrences {
+    /// Its name.
+    pub name: String,
+    /// Its stages, first to last.
+    pub stages: Vec<Occurrence>,
+}
+
+/// A stage at one of the places where it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Occurrence {
+    /// Its node.
+    #[serde(skip)]
+    pub node: NodeIndex,
+    /// Its id.
+    pub id: StageId,
+    /// osbuild's id of it.
+    pub osbuild_id: CompatId,
+    /// The full name of its module.
+    pub module: String,
+    /// What happens here.
+    pub action: OccurrenceAction,
+    /// Why.
+    pub reason: OccurrenceReason,
+}
+
+/// What happens at a place where a stage is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OccurrenceAction {
+    /// It runs.
+    Run,
+    /// Its result is in the store and used from there.
+    Cached,
+    /// It runs or is cached where it is written first, in another pipeline, and that result is used.
+    Shared,
+    /// Nothing.
+    Unneeded,
+}
+
+/// Why it happens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum OccurrenceReason {
+    /// Run: it is what was asked for.
+    Exported {
+        /// As the user named it.
+        name: String,
+    },
+    /// Run or fetch: a stage that runs needs it.
+    NeededBy {
+        /// The pipeline of the first stage that needs it.
+        pipeline: String,
+        /// That stage's module.
+        module: String,
+        /// That stage's id.
+        id: StageId,
+        /// As what.
+        edge: Edge,
+    },
+    /// Fetch: every source item was asked for.
+    AllSources,
+    /// Cached.
+    InStore,
+    /// Shared: the same stage stands in this pipeline.
+    SameAs {
+        /// The pipeline that it is written in first.
+        pipeline: String,
+    },
+    /// Unneeded: only nodes before a cached result would need it.
+    CoveredByCache,
+    /// Unneeded: nothing asked for leads to it.
+    NotRequested,
+}
+
+/// A source item and what happens to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FetchOccurrence {
+    /// Its node.
+    #[serde(skip)]
+    pub node: NodeIndex,
+    /// Its id.
+    pub id: ItemId,
+    /// The full name of the module that fetches it.
+    pub module: String,
+    /// What it is checked against.
+    pub checksum: String,
+    /// How many bytes it has, where the manifest tells.
+    pub size: Option<u64>,
+    /// `Fetch`, `Cached` or `Unneeded`.
+    pub action: Action,
+    /// Why.
+    pub reason: OccurrenceReason,
+}
+
+/// Every written stage of every pipeline, in the manifest's order, and every source item.
+pub fn occurrences(plan: &Plan) -> (Vec<PipelineOccurrences>, Vec<FetchOccurrence>) {
+    let graph = &plan.graph;
+    let pipelines = graph.manifest.pipelines.iter().zip(&graph.pipelines).enumerate();
+    let pipelines = pipelines.map(|(index, (pipeline, nodes))| PipelineOccurrences {
+        name: pipeline.name.clone(),
+        stages: nodes.stages.iter().filter_map(|node| occurrence(plan, index, *node)).collect(),
+    });
+    let fetches = graph.dag.node_indices().filter_map(|node| {
+        let Node::Item(item) = &graph.dag[node] else { return None };
+        let (source, written) = graph.item(item);
+        Some(FetchOccurrence {
+            node,
+            id: item.id,
+            module: source.module.name.clone(),
+            checksum: written.checksum.clone(),
+            size: written.size,
+            action: plan.decision(node).action,
+            reason: reason(plan, &plan.decision(node).reason),
+        })
+    });
+    (pipelines.collect(), fetches.collect())
+}
+
+fn occurrence(plan: &Plan, pipeline: usize, node: NodeIndex) -> Option<Occurrence> {
+    let stage = plan.graph.stage_node(node)?;
+    let (first, written) = plan.graph.stage(stage);
+    let decision = plan.decision(node);
+    let (action, reason) = match decision.action {
+        Action::Unneeded => (OccurrenceAction::Unneeded, reason(plan, &decision.reason)),
+        Action::Run | Action::Cached | Action::Fetch if stage.pipeline.0 != pipeline => {
+            (OccurrenceAction::Shared, OccurrenceReason::SameAs { pipeline: first.name.clone() })
+        }
+        Action::Cached => (OccurrenceAction::Cached, reason(plan, &decision.reason)),
+        Action::Run | Action::Fetch => (OccurrenceAction::Run, reason(plan, &decision.reason)),
+    };
+    let module = written.module.name.clone();
+    Some(Occurrence { node, id: stage.id, osbuild_id: stage.compat, module, action, reason })
+}
+
+fn reason(plan: &Plan, reason: &Reason) -> OccurrenceReason {
+    let graph = &plan.graph;
+    match reason {
+        Reason::Exported { name } => OccurrenceReason::Exported { name: name.clone() },
+        Reason::NeededBy { id, edge } => {
+            let user = graph.by_id[&NodeId::Stage(*id)];
+            let user = graph.stage_node(user).expect("the id of a stage is a stage's");
+            let (pipeline, stage) = graph.stage(user);
+            OccurrenceReason::NeededBy {
+                pipeline: pipeline.name.clone(),
+                module: stage.module.name.clone(),
+                id: *id,
+                edge: *edge,
+            }
+        }
+        Reason::AllSources => OccurrenceReason::AllSources,
+        Reason::InStore => OccurrenceReason::InStore,
+        Reason::CoveredByCache => OccurrenceReason::CoveredByCache,
+        Reason::NotRequested => OccurrenceReason::NotRequested,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::passes::sketch::Sketch;
+
+    fn told(reason: &OccurrenceReason) -> String {
+        match reason {
+            OccurrenceReason::NeededBy { pipeline, module, edge, .. } => format!("{edge:?} of {pipeline}/{module}"),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_written_stage_is_told_with_its_action_and_reason() {
+        let sketch = Sketch::shared(
+            "one: packages<#a hostname
+             two: packages<#a users tar
+             old: gone<#b",
+        );
+        let plan = sketch.plan(&["one", "two"], &["two/users"]);
+        let (pipelines, fetches) = occurrences(&plan);
+        let lines: Vec<_> = pipelines
+            .iter()
+            .flat_map(|pipeline| pipeline.stages.iter().map(move |stage| (pipeline, stage)))
+            .map(|(pipeline, stage)| {
+                format!("{} {} {:?}: {}", pipeline.name, stage.module, stage.action, told(&stage.reason))
+            })
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "one org.osbuild.packages Run: Base of one/org.osbuild.hostname",
+                r#"one org.osbuild.hostname Run: Exported { name: "one" }"#,
+                r#"two org.osbuild.packages Shared: SameAs { pipeline: "one" }"#,
+                "two org.osbuild.users Cached: InStore",
+                r#"two org.osbuild.tar Run: Exported { name: "two" }"#,
+                "old org.osbuild.gone Unneeded: NotRequested",
+            ]
+        );
+        let fetches: Vec<_> =
+            fetches.iter().map(|item| (item.checksum.as_str(), item.size, item.action, told(&item.reason))).collect();
+        assert_eq!(
+            fetches,
+            [
+                ("#a", Some(10), Action::Fetch, "Fetch of one/org.osbuild.packages".to_owned()),
+                ("#b", Some(10), Action::Unneeded, "NotRequested".to_owned()),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_not_needed_is_unneeded_at_every_place() {
+        let sketch = Sketch::shared("one: packages\ntwo: packages\nother: noop");
+        let (pipelines, _) = occurrences(&sketch.plan(&["other"], &[]));
+        let actions: Vec<_> = pipelines.iter().map(|pipeline| pipeline.stages[0].action).collect();
+        assert_eq!(actions, [OccurrenceAction::Unneeded, OccurrenceAction::Unneeded, OccurrenceAction::Run]);
+    }
+}

@@ -1,0 +1,100 @@
+//! Reaching: which nodes matter for what was asked for, whatever the store may have.
+
+use std::collections::VecDeque;
+
+use osbc_ir::graph::NodeIndex;
+use osbc_ir::{Edge, Export, Graph};
+
+/// Why a node matters: the first reason met on the way back from what was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// It is this export (an index into the list of them).
+    Export(usize),
+    /// This stage needs it, as what the edge says.
+    By(NodeIndex, Edge),
+}
+
+/// For every node of the graph, by its index, why it matters; none if no export leads to it.
+pub fn reach(graph: &Graph, exports: &[Export]) -> Vec<Option<Need>> {
+    let mut needs = vec![None; graph.dag.node_count()];
+    walk(graph, exports, &mut needs, |_, _| true);
+    needs
+}
+
+/// The nodes that matter, exports first, then ever further back.
+pub(super) fn in_order<'a>(graph: &'a Graph, exports: &[Export]) -> impl Iterator<Item = NodeIndex> + use<'a> {
+    let mut needs = vec![None; graph.dag.node_count()];
+    walk(graph, exports, &mut needs, |_, _| true).into_iter()
+}
+
+/// Goes back from the exports, breadth first, and notes for every node why it was met. From a node that was met, `follow`
+/// tells which edges to take. Gives the nodes in the order of meeting.
+pub(super) fn walk(
+    graph: &Graph,
+    exports: &[Export],
+    needs: &mut [Option<Need>],
+    follow: impl Fn(NodeIndex, Edge) -> bool,
+) -> Vec<NodeIndex> {
+    let mut met = Vec::new();
+    let mut queue = VecDeque::new();
+    for (index, export) in exports.iter().enumerate() {
+        if let Some(node) = export.node
+            && needs[node.index()].is_none()
+        {
+            needs[node.index()] = Some(Need::Export(index));
+            queue.push_back(node);
+        }
+    }
+    while let Some(user) = queue.pop_front() {
+        met.push(user);
+        for (node, edge) in graph.needs(user) {
+            if needs[node.index()].is_none() && follow(user, edge) {
+                needs[node.index()] = Some(Need::By(user, edge));
+                queue.push_back(node);
+            }
+        }
+    }
+    met
+}
+
+#[cfg(test)]
+mod tests {
+    use osbc_ir::Edge;
+
+    use super::*;
+    use crate::passes::sketch::Sketch;
+
+    #[test]
+    fn what_an_export_leads_to_matters_and_says_what_needs_it_first() {
+        let sketch = Sketch::shared(
+            "build: packages<#b
+             os(build): packages<#a hostname
+             tar(build): tar<os
+             other(build): noop<#c",
+        );
+        let needs = reach(&sketch.graph, &sketch.exports(&["tar"]));
+        let need = |label: &str| needs[sketch.node(label).index()];
+        let by = |label: &str, edge| Some(Need::By(sketch.node(label), edge));
+        assert_eq!(need("tar/tar"), Some(Need::Export(0)));
+        assert_eq!(need("os/hostname"), by("tar/tar", Edge::Input));
+        assert_eq!(need("os/packages"), by("os/hostname", Edge::Base));
+        assert_eq!(need("#a"), by("os/packages", Edge::Fetch));
+        assert_eq!(need("build/packages"), by("tar/tar", Edge::Build));
+        assert_eq!(need("#b"), by("build/packages", Edge::Fetch));
+        assert_eq!(need("other/noop"), None);
+        assert_eq!(need("#c"), None);
+    }
+
+    #[test]
+    fn an_export_that_another_one_needs_is_still_an_export() {
+        let sketch = Sketch::shared("os: packages\ntar: tar<os");
+        let needs = reach(&sketch.graph, &sketch.exports(&["tar", "os"]));
+        assert_eq!(needs[sketch.node("os/packages").index()], Some(Need::Export(1)));
+    }
+
+    #[test]
+    fn a_pipeline_without_stages_leads_nowhere() {
+        let sketch = Sketch::shared("empty:\nos: packages");
+        assert_eq!(reach(&sketch.graph, &sketch.exports(&["empty"])), [None]);
+    }
+}
