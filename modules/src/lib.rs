@@ -4,6 +4,7 @@
 mod archive;
 mod bind;
 pub mod builtin;
+mod checksum;
 mod compression;
 mod filesystem_mount;
 mod partition_table;
