@@ -1,6 +1,7 @@
 //! What came of a build.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use petgraph::graph::NodeIndex;
@@ -13,8 +14,10 @@ use crate::value::Value;
 pub struct StageResult {
     /// Whether it succeeded.
     pub success: bool,
-    /// What it wrote to its standard output and error, invalid UTF-8 replaced.
+    /// What it wrote to its standard output and error, invalid UTF-8 replaced; of very much, the beginning and the end.
     pub output: String,
+    /// The file with all of it; none where it could not be kept.
+    pub log: Option<PathBuf>,
     /// For a failed stage: what went wrong, in one line where the module could say so.
     pub error: Option<String>,
     /// The metadata that it wrote; `null` when it wrote none.

@@ -1,0 +1,329 @@
+//! Copies a tree with everything that a file system keeps: owners, modes, times to the nanosecond, extended
+//! attributes and ACLs, hard links, holes, device nodes, pipes and sockets. Knows descriptors and names, nothing of
+//! objects or layers.
+//!
+//! One task a folder, run by rayon; symbolic links are copied, never followed. Folders get their attributes last and
+//! the deepest first, since making an entry changes the times of its folder and a default ACL those of the entry.
+
+mod attributes;
+mod data;
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, OsStr};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rayon::prelude::*;
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+
+use crate::deep;
+
+/// A file from this size on is a task of its own.
+const LARGE: i64 = 64 << 10;
+
+/// Whether the copy belongs to the owners of the original.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ownership {
+    /// It does.
+    Keep,
+    /// It belongs to whoever copies; a bit that lends an owner's rights to who runs a file goes where the owner does.
+    Drop,
+}
+
+/// What a copy came to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Copied {
+    /// How many entries, folders included.
+    pub entries: u64,
+    /// The sizes of all files, holes included.
+    pub bytes: u64,
+    /// The extended attributes that the place of the copy does not take.
+    pub lost: Vec<Lost>,
+}
+
+/// An extended attribute that could not be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// The entry, below the root of the copy.
+    pub path: PathBuf,
+    /// The attribute's name.
+    pub attribute: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Why a tree could not be copied.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot copy {}: {source}", path.display())]
+pub struct CopyError {
+    /// The entry, below the root of the copy.
+    pub path: PathBuf,
+    /// The system's word.
+    pub source: io::Error,
+}
+
+/// Copies all that the folder `from` holds, and its own attributes, to the folder `to`, which must be empty.
+///
+/// # Errors
+/// The first entry that cannot be read or written; what was copied before it stays.
+pub fn copy_tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>, ownership: Ownership) -> Result<Copied, CopyError> {
+    let at_root = |source: rustix::io::Errno| CopyError { path: PathBuf::from("."), source: source.into() };
+    attributes::remove_inherited(to);
+    let job = Job {
+        ownership,
+        clones: AtomicBool::new(true),
+        failed: AtomicBool::new(false),
+        first_failure: Mutex::default(),
+        entries: AtomicU64::new(0),
+        bytes: AtomicU64::new(0),
+        lost: Mutex::default(),
+        first_names: Mutex::default(),
+        links: Mutex::default(),
+        folders: Mutex::new(vec![Folder {
+            path: PathBuf::from("."),
+            depth: 0,
+            stat: rustix::fs::fstat(from).map_err(at_root)?,
+        }]),
+    };
+    let pair = Pair { from: reopen(from).map_err(at_root)?, to: reopen(to).map_err(at_root)? };
+    rayon::scope(|scope| job.folder(scope, pair, PathBuf::new(), 0));
+    job.link_all(to);
+    job.finish_folders(from, to);
+    match into_inner(job.first_failure) {
+        Some(failure) => Err(failure),
+        None => Ok(Copied {
+            entries: job.entries.into_inner(),
+            bytes: job.bytes.into_inner(),
+            lost: into_inner(job.lost),
+        }),
+    }
+}
+
+/// Gives the folder `to` the attributes of the folder `from`, but for what overlayfs notes in a layer's folders.
+///
+/// # Errors
+/// One cannot be read or set.
+pub(crate) fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+    let stat = rustix::fs::fstat(from)?;
+    let mut refused = Ok(());
+    attributes::remove_inherited(to);
+    let keep = |name: &CStr| !name.to_bytes().starts_with(b"trusted.overlay.");
+    attributes::copy_those(from, to, &stat, Ownership::Keep, keep, &mut |_, reason| refused = Err(reason.into()))?;
+    refused
+}
+
+/// A folder and its copy.
+struct Pair {
+    from: OwnedFd,
+    to: OwnedFd,
+}
+
+/// A folder whose attributes are still to be set.
+struct Folder {
+    path: PathBuf,
+    depth: usize,
+    stat: Stat,
+}
+
+/// One copy in progress.
+struct Job {
+    ownership: Ownership,
+    /// Whether it is worth asking for a reflink: until the first time that the file system has none.
+    clones: AtomicBool,
+    failed: AtomicBool,
+    first_failure: Mutex<Option<CopyError>>,
+    entries: AtomicU64,
+    bytes: AtomicU64,
+    lost: Mutex<Vec<Lost>>,
+    /// Of a file with several names, where it was copied under the first one met.
+    first_names: Mutex<HashMap<(u64, u64), PathBuf>>,
+    /// The further names: where the first one is, and the new one.
+    links: Mutex<Vec<(PathBuf, PathBuf)>>,
+    folders: Mutex<Vec<Folder>>,
+}
+
+impl Job {
+    fn fail(&self, path: PathBuf, source: impl Into<io::Error>) {
+        self.failed.store(true, Ordering::Relaxed);
+        lock(&self.first_failure).get_or_insert(CopyError { path, source: source.into() });
+    }
+
+    fn folder<'scope>(&'scope self, scope: &rayon::Scope<'scope>, pair: Pair, path: PathBuf, depth: usize) {
+        let names = match Dir::read_from(&pair.from) {
+            Ok(names) => names,
+            Err(error) => return self.fail(path, error),
+        };
+        self.entries.fetch_add(1, Ordering::Relaxed);
+        let pair = Arc::new(pair);
+        for entry in names {
+            if self.failed.load(Ordering::Relaxed) {
+                return;
+            }
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => return self.fail(path, error),
+            };
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            let at = path.join(OsStr::from_bytes(name.to_bytes()));
+            if let Err(error) = self.entry(scope, &pair, name, &at, depth) {
+                self.fail(at, error);
+            }
+        }
+    }
+
+    fn entry<'scope>(
+        &'scope self,
+        scope: &rayon::Scope<'scope>,
+        pair: &Arc<Pair>,
+        name: &CStr,
+        at: &Path,
+        depth: usize,
+    ) -> io::Result<()> {
+        let stat = rustix::fs::statat(&pair.from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind == FileType::Directory {
+            rustix::fs::mkdirat(&pair.to, name, Mode::RWXU)?;
+            lock(&self.folders).push(Folder { path: at.to_owned(), depth: depth + 1, stat });
+            let (pair, name, at) = (Arc::clone(pair), CString::from(name), at.to_owned());
+            scope.spawn(move |scope| {
+                let opened = open_pair(&pair, &name);
+                drop(pair);
+                match opened {
+                    Ok(opened) => self.folder(scope, opened, at, depth + 1),
+                    Err(error) => self.fail(at, error),
+                }
+            });
+            return Ok(());
+        }
+        self.entries.fetch_add(1, Ordering::Relaxed);
+        if stat.st_nlink > 1
+            && let Some(first) = self.first_name(&stat, at)
+        {
+            lock(&self.links).push((first, at.to_owned()));
+            return Ok(());
+        }
+        if kind != FileType::RegularFile {
+            return self.special(pair, name, at, kind, &stat);
+        }
+        if stat.st_size < LARGE {
+            return self.file(pair, name, at, &stat);
+        }
+        let (pair, name, at) = (Arc::clone(pair), CString::from(name), at.to_owned());
+        scope.spawn(move |_| {
+            if self.failed.load(Ordering::Relaxed) {
+                return;
+            }
+            if let Err(error) = self.file(&pair, &name, &at, &stat) {
+                self.fail(at, error);
+            }
+        });
+        Ok(())
+    }
+
+    /// Where the file was copied to already, or none if this is the first of its names.
+    fn first_name(&self, stat: &Stat, at: &Path) -> Option<PathBuf> {
+        let mut names = lock(&self.first_names);
+        let known = names.get(&(stat.st_dev, stat.st_ino)).cloned();
+        if known.is_none() {
+            names.insert((stat.st_dev, stat.st_ino), at.to_owned());
+        }
+        known
+    }
+
+    fn file(&self, pair: &Pair, name: &CStr, at: &Path, stat: &Stat) -> io::Result<()> {
+        let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let from = rustix::fs::openat(&pair.from, name, read, Mode::empty())?;
+        let to = rustix::fs::openat(&pair.to, name, write, Mode::RUSR | Mode::WUSR)?;
+        data::copy(from.as_fd(), to.as_fd(), stat.st_size.unsigned_abs(), &self.clones)?;
+        self.bytes.fetch_add(stat.st_size.unsigned_abs(), Ordering::Relaxed);
+        attributes::copy(from.as_fd(), to.as_fd(), stat, self.ownership, &mut self.losing(at))
+    }
+
+    fn special(&self, pair: &Pair, name: &CStr, at: &Path, kind: FileType, stat: &Stat) -> io::Result<()> {
+        if kind == FileType::Symlink {
+            let target = rustix::fs::readlinkat(&pair.from, name, Vec::new())?;
+            rustix::fs::symlinkat(&*target, &pair.to, name)?;
+        } else {
+            rustix::fs::mknodat(&pair.to, name, kind, Mode::RUSR | Mode::WUSR, stat.st_rdev)?;
+        }
+        attributes::copy_by_name(pair.from.as_fd(), pair.to.as_fd(), name, stat, self.ownership, &mut self.losing(at))
+    }
+
+    fn losing<'a>(&'a self, at: &'a Path) -> impl FnMut(&CStr, rustix::io::Errno) + 'a {
+        move |attribute, reason| {
+            let attribute = attribute.to_string_lossy().into_owned();
+            lock(&self.lost).push(Lost { path: at.to_owned(), attribute, reason: reason.to_string() });
+        }
+    }
+
+    fn link_all(&self, to: BorrowedFd<'_>) {
+        if self.failed.load(Ordering::Relaxed) {
+            return;
+        }
+        for (first, name) in std::mem::take(&mut *lock(&self.links)) {
+            let linked = deep::place(to, &first).and_then(|first| {
+                let name = deep::place(to, &name)?;
+                let flags = AtFlags::empty();
+                Ok(rustix::fs::linkat(first.folder(), &*first.path, name.folder(), &*name.path, flags)?)
+            });
+            if let Err(error) = linked {
+                return self.fail(name, error);
+            }
+        }
+    }
+
+    /// Sets the attributes of all folders, the deepest first, those of one depth at the same time.
+    fn finish_folders(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
+        let mut folders = std::mem::take(&mut *lock(&self.folders));
+        folders.sort_unstable_by_key(|folder| std::cmp::Reverse(folder.depth));
+        for same_depth in folders.chunk_by(|a, b| a.depth == b.depth) {
+            if self.failed.load(Ordering::Relaxed) {
+                return;
+            }
+            same_depth.par_iter().for_each(|folder| {
+                let finished = open_folder_below(from, &folder.path).and_then(|from| {
+                    let to = open_folder_below(to, &folder.path)?;
+                    let lost = &mut self.losing(&folder.path);
+                    attributes::copy(from.as_fd(), to.as_fd(), &folder.stat, self.ownership, lost)
+                });
+                if let Err(error) = finished {
+                    self.fail(folder.path.clone(), error);
+                }
+            });
+        }
+    }
+}
+
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+fn open_pair(parents: &Pair, name: &CStr) -> io::Result<Pair> {
+    let from = rustix::fs::openat(&parents.from, name, FOLDER, Mode::empty())?;
+    let to = rustix::fs::openat(&parents.to, name, FOLDER, Mode::empty())?;
+    Ok(Pair { from, to })
+}
+
+fn open_folder_below(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    let place = deep::place(root, path)?;
+    Ok(rustix::fs::openat(place.folder(), &*place.path, FOLDER, Mode::empty())?)
+}
+
+/// A descriptor of the same folder with a reading position of its own.
+fn reopen(folder: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::openat(folder, c".", FOLDER, Mode::empty())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn into_inner<T>(mutex: Mutex<T>) -> T {
+    mutex.into_inner().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,79 @@
+//! The bytes of one file: shared by a reflink where the file system can, else copied inside the kernel, holes kept.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
+
+/// What is copied at a time where the kernel cannot copy by itself.
+const BLOCK: usize = 1 << 20;
+
+/// Copies `size` bytes of `from` to the empty file `to`. `clones` says whether reflinks are worth a try, and is
+/// taken back when they are not.
+pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64, clones: &AtomicBool) -> io::Result<()> {
+    if size == 0 {
+        return Ok(());
+    }
+    if clones.load(Ordering::Relaxed) {
+        match rustix::fs::ioctl_ficlone(to, from) {
+            Ok(()) => return Ok(()),
+            Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::NOTTY | Errno::NOSYS) => clones.store(false, Ordering::Relaxed),
+            // This one file cannot be cloned.
+            Err(_) => {}
+        }
+    }
+    let mut position = 0;
+    while position < size {
+        let (start, end) = match rustix::fs::seek(from, SeekFrom::Data(position)) {
+            Ok(start) => (start, rustix::fs::seek(from, SeekFrom::Hole(start))?.min(size)),
+            Err(Errno::NXIO) => break,
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => (position, size),
+            Err(error) => return Err(error.into()),
+        };
+        if start >= size {
+            break;
+        }
+        copy_range(from, to, start, end)?;
+        position = end;
+    }
+    Ok(rustix::fs::ftruncate(to, size)?)
+}
+
+fn copy_range(from: BorrowedFd<'_>, to: BorrowedFd<'_>, start: u64, end: u64) -> io::Result<()> {
+    let (mut read_at, mut write_at) = (start, start);
+    while read_at < end {
+        let length = usize::try_from(end - read_at).unwrap_or(usize::MAX);
+        match rustix::fs::copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), length) {
+            // Nothing although the file has more: some file systems only read by reading.
+            Ok(0) => return copy_by_hand(from, to, read_at, end),
+            Ok(_) => {}
+            Err(Errno::INTR) => {}
+            Err(Errno::XDEV | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL | Errno::PERM) => {
+                return copy_by_hand(from, to, read_at, end);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn copy_by_hand(from: BorrowedFd<'_>, to: BorrowedFd<'_>, start: u64, end: u64) -> io::Result<()> {
+    let mut buffer = vec![0; BLOCK.min(usize::try_from(end - start).unwrap_or(BLOCK))];
+    let mut position = start;
+    while position < end {
+        let wanted = buffer.len().min(usize::try_from(end - position).unwrap_or(BLOCK));
+        let got = rustix::io::retry_on_intr(|| rustix::io::pread(from, &mut buffer[..wanted], position))?;
+        if got == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was copied"));
+        }
+        let mut written = 0;
+        while written < got {
+            let at = position + written as u64;
+            written += rustix::io::retry_on_intr(|| rustix::io::pwrite(to, &buffer[written..got], at))?;
+        }
+        position += got as u64;
+    }
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! Deletes trees, in parallel and whatever their depth. Knows nothing of objects: renaming a tree aside first, so that
+//! nobody meets a half of it, is the caller's part.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, IFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::deep;
+
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Deletes what is at `path`, with all that is in it; nothing there is fine. Symbolic links are not followed, and
+/// neither marks against deletion nor missing permissions of the owner's own folders stand in the way.
+///
+/// # Errors
+/// The first entry that cannot be deleted; the others are deleted all the same.
+pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    let root = match open_folder(CWD, path) {
+        Ok(root) => root,
+        Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::NOTDIR | Errno::LOOP) => return Ok(unlink(CWD, path, AtFlags::empty())?),
+        Err(error) => return Err(error.into()),
+    };
+    let job = Job { folders: Mutex::default(), failure: Mutex::default() };
+    let start = root.try_clone()?;
+    rayon::scope(|scope| job.empty(scope, start, PathBuf::new(), 0));
+    let mut folders = job.folders.into_inner().unwrap_or_else(PoisonError::into_inner);
+    folders.sort_unstable_by_key(|(depth, _)| std::cmp::Reverse(*depth));
+    let mut failure = job.failure.into_inner().unwrap_or_else(PoisonError::into_inner);
+    for (_, folder) in &folders {
+        let removed = deep::place(root.as_fd(), folder)
+            .and_then(|place| Ok(unlink(place.folder(), &place.path, AtFlags::REMOVEDIR)?));
+        if let Err(error) = removed {
+            failure.get_or_insert(error);
+        }
+    }
+    match failure {
+        Some(failure) => Err(failure),
+        None => Ok(unlink(CWD, path, AtFlags::REMOVEDIR)?),
+    }
+}
+
+struct Job {
+    /// The folders below the root with their depths; removed last.
+    folders: Mutex<Vec<(usize, PathBuf)>>,
+    failure: Mutex<Option<io::Error>>,
+}
+
+impl Job {
+    fn note(&self, result: rustix::io::Result<()>) {
+        if let Err(error) = result {
+            self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.into());
+        }
+    }
+
+    fn empty<'scope>(&'scope self, scope: &rayon::Scope<'scope>, folder: OwnedFd, path: PathBuf, depth: usize) {
+        let names = match Dir::read_from(&folder) {
+            Ok(names) => names,
+            Err(error) => return self.note(Err(error)),
+        };
+        let folder = Arc::new(folder);
+        for entry in names {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => return self.note(Err(error)),
+            };
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            if !is_folder(&folder, name, entry.file_type()) {
+                let name = Path::new(OsStr::from_bytes(name.to_bytes()));
+                self.note(unlink(folder.as_fd(), name, AtFlags::empty()));
+                continue;
+            }
+            let at = path.join(OsStr::from_bytes(name.to_bytes()));
+            self.folders.lock().unwrap_or_else(PoisonError::into_inner).push((depth + 1, at.clone()));
+            let (parent, name) = (Arc::clone(&folder), CString::from(name));
+            scope.spawn(move |scope| {
+                let opened = open_folder(parent.as_fd(), name.as_c_str());
+                drop(parent);
+                match opened {
+                    Ok(opened) => self.empty(scope, opened, at, depth + 1),
+                    Err(error) => self.note(Err(error)),
+                }
+            });
+        }
+    }
+}
+
+fn is_folder(folder: &OwnedFd, name: &CStr, kind: FileType) -> bool {
+    if kind != FileType::Unknown {
+        return kind == FileType::Directory;
+    }
+    rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+}
+
+/// Opens a folder, its owner's permissions restored where they were taken away.
+fn open_folder(parent: BorrowedFd<'_>, name: impl rustix::path::Arg + Copy) -> rustix::io::Result<OwnedFd> {
+    let opened = rustix::fs::openat(parent, name, FOLDER, Mode::empty());
+    let opened = match opened {
+        Err(Errno::ACCESS) => {
+            rustix::fs::chmodat(parent, name, Mode::RWXU, AtFlags::empty())?;
+            rustix::fs::openat(parent, name, FOLDER, Mode::empty())
+        }
+        other => other,
+    }?;
+    // Entries of a folder that its owner may not write to, or that is marked, cannot be deleted: as root the mode does
+    // not matter, and the mark is met when the first entry is refused.
+    if !rustix::process::geteuid().is_root() {
+        rustix::fs::fchmod(&opened, Mode::RWXU)?;
+    }
+    Ok(opened)
+}
+
+/// Removes one entry of `parent`, or of a folder below it.
+fn unlink(parent: BorrowedFd<'_>, name: &Path, flags: AtFlags) -> rustix::io::Result<()> {
+    match rustix::fs::unlinkat(parent, name, flags) {
+        Err(Errno::PERM) => {
+            let folder = name.parent().filter(|folder| !folder.as_os_str().is_empty());
+            clear_marks(parent, folder.unwrap_or(Path::new(".")));
+            clear_marks(parent, name);
+            rustix::fs::unlinkat(parent, name, flags)
+        }
+        other => other,
+    }
+}
+
+/// Takes the marks `immutable` and `append only` from a file or folder; nothing else can have them.
+fn clear_marks(parent: BorrowedFd<'_>, name: &Path) {
+    let markable = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| {
+        matches!(FileType::from_raw_mode(stat.st_mode), FileType::Directory | FileType::RegularFile)
+    });
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    if markable
+        && let Ok(entry) = rustix::fs::openat(parent, name, flags, Mode::empty())
+        && let Ok(marks) = rustix::fs::ioctl_getflags(&entry)
+    {
+        // Whether it worked shows when the entry is deleted.
+        rustix::fs::ioctl_setflags(&entry, marks - (IFlags::IMMUTABLE | IFlags::APPEND)).ok();
+    }
+}

@@ -1,0 +1,213 @@
+//! The store: fetched items, sealed results, and what is in progress. Knows files, locks and layers; no manifest, no
+//! schedule, no sandbox.
+//!
+//! ```text
+//! <store>/format                               the number of this layout
+//! <store>/CACHEDIR.TAG                         tells backups to leave it out
+//! <store>/lock                                 between those who lease and those who evict
+//! <store>/sources/<content type>/<checksum>    fetched items, in osbuild's layout
+//! <store>/objects/<id>/meta.json               a sealed result: what it is, and what it lies on
+//! <store>/objects/<id>/tree/                     its whole tree,
+//! <store>/objects/<id>/layer/                    or what it changes in the tree of those below it (overlayfs)
+//! <store>/objects/<id>/durable                   all of it has reached the disk
+//! <store>/work/<uuid>/                         one lease: its list of what it uses, and what it is making
+//! <store>/downloads/<content type>:<checksum>/ the part of an item that was fetched so far
+//! <store>/logs/<build>/                        the output of every stage that ran
+//! <store>/history.jsonl                        how long stages took
+//! ```
+//!
+//! **Objects.** An object appears by one rename, complete, and never changes after it; there is no other way into
+//! `objects/`. It can be trusted as long as the system runs that made it, since the kernel serves what was written
+//! whether or not it has reached the disk. Once it has, the object gets its mark `durable`, and can be trusted for good.
+//! So a process that dies loses no sealed result; a system that dies loses those of its last seconds, never more than
+//! that, and never silently: without the mark and from another boot an object counts as absent. This keeps the price
+//! of a seal at one rename; the disk is synced behind it, many results at a time ([`sync`]), and a build waits for
+//! that only at its end. A damaged object, a foreign folder, or one whose lower layers are missing counts as absent too
+//! and is set aside when its result is sealed again.
+//!
+//! **Locks.** All are `flock`s, gone with the process that holds them.
+//! - Who uses a store holds a [`Lease`]: a folder below `work/`, locked for as long as it lives, with the list of the
+//!   objects and items that nobody may take away. One lock, however many objects.
+//! - Making that list is done under the shared side of `lock`, so that nothing disappears between the look and the
+//!   list. Who evicts takes the exclusive side, reads the lists of all locked leases, and renames what is in none of
+//!   them (nor below one that is) out of `objects/` before letting go.
+//! - A new object is put on its maker's list before it appears.
+//! - What lies in an unlocked folder of `work/` belongs to nobody and is swept when a store is opened.
+//! - Two processes may make the same object: the second rename finds the place taken and drops its own.
+
+mod clamp;
+pub mod error;
+mod items;
+mod layout;
+mod lease;
+mod links;
+mod lock;
+mod object;
+mod seal;
+mod sweep;
+mod sync;
+mod work;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use osbc_ir::{Graph, Have, NodeId};
+
+pub use error::StoreError;
+pub use items::{Download, Slot};
+pub use lease::Lease;
+pub use object::{ObjectMeta, StepRecord};
+pub use seal::Sealing;
+pub use work::Work;
+
+use layout::Layout;
+
+/// The format of the layout above.
+const FORMAT: u32 = 1;
+
+/// The text that marks a folder as a cache (bford.info/cachedir).
+const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is the store of osbc.\n";
+
+/// How a result is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Layers {
+    /// As a layer on its base where overlayfs can be used, as a whole tree elsewhere.
+    #[default]
+    Auto,
+    /// As a layer, or not at all.
+    Overlay,
+    /// As a whole tree: reflinked where the file system can, else copied.
+    Plain,
+}
+
+/// A store on disk. Clones are handles on the same one.
+#[derive(Debug, Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    layout: Layout,
+    layers: Layers,
+    boot: Option<String>,
+    /// Whether overlayfs can be used here; found out when it is first needed.
+    overlay: OnceLock<bool>,
+}
+
+impl Store {
+    /// Opens the store at `path` for building, making it where there is none, and sweeps away what dead processes
+    /// left there.
+    ///
+    /// # Errors
+    /// The folder holds something else or a newer format, or cannot be written to.
+    pub fn open(path: &Path, layers: Layers) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(path).map_err(StoreError::io("make the store", path))?;
+        let path = path.canonicalize().map_err(StoreError::io("find the store", path))?;
+        let store = Self::at(path, layers);
+        let layout = &store.shared.layout;
+        if !store.check_format()? {
+            // First of all: with it the folder is ours, and what a crash keeps from being made is made next time.
+            std::fs::write(layout.format(), format!("{FORMAT}\n")).map_err(StoreError::io("write", layout.format()))?;
+        }
+        let tag = layout.root.join("CACHEDIR.TAG");
+        if !tag.exists() {
+            std::fs::write(&tag, CACHEDIR_TAG).map_err(StoreError::io("write", &tag))?;
+        }
+        for folder in [layout.objects(), layout.work(), layout.downloads(), layout.sources(), layout.logs()] {
+            match std::fs::create_dir(&folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(StoreError::io("make", &folder)(error));
+                }
+                _ => {}
+            }
+        }
+        sweep::sweep(layout)?;
+        Ok(store)
+    }
+
+    /// Opens the store at `path` to look at it, changing nothing; none if there is none yet.
+    ///
+    /// # Errors
+    /// The folder holds something else or a newer format, or cannot be read.
+    pub fn look(path: &Path) -> Result<Option<Self>, StoreError> {
+        let path = match path.canonicalize() {
+            Ok(path) => path,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::io("find the store", path)(error)),
+        };
+        let store = Self::at(path, Layers::default());
+        Ok(store.check_format()?.then_some(store))
+    }
+
+    /// The folder that it lies in.
+    pub fn path(&self) -> &Path {
+        &self.shared.layout.root
+    }
+
+    /// Which of these nodes of a graph it has right now. Nothing keeps them there: who goes on to use them takes a
+    /// [`Store::lease`].
+    pub fn present(&self, graph: &Graph, ids: impl IntoIterator<Item = NodeId>) -> Have {
+        let mut reader = self.reader();
+        let there = |id: &NodeId| match id {
+            NodeId::Stage(id) => reader.read(*id).is_some(),
+            NodeId::Item(id) => self.item_of(graph, *id).is_some(),
+        };
+        ids.into_iter().filter(there).collect()
+    }
+
+    /// Takes a lease on those of these nodes of a graph that the store has: they stay until it is dropped.
+    ///
+    /// # Errors
+    /// The store cannot be written to.
+    pub fn lease(&self, graph: &Graph, ids: impl IntoIterator<Item = NodeId>) -> Result<Lease, StoreError> {
+        Lease::take(self.clone(), graph, ids)
+    }
+
+    fn at(root: PathBuf, layers: Layers) -> Self {
+        let shared = Shared { layout: Layout { root }, layers, boot: object::boot(), overlay: OnceLock::new() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    fn layout(&self) -> &Layout {
+        &self.shared.layout
+    }
+
+    fn reader(&self) -> object::Reader<'_> {
+        object::Reader::new(&self.shared.layout, self.shared.boot.as_deref())
+    }
+
+    /// Whether the folder is a store of the known format; false if it is empty.
+    fn check_format(&self) -> Result<bool, StoreError> {
+        let (layout, path) = (self.layout(), self.path());
+        let not_a_store = || StoreError::NotAStore { path: path.to_owned() };
+        match std::fs::read_to_string(layout.format()) {
+            Ok(text) if text.is_empty() => return Ok(false),
+            Ok(text) => {
+                let found: u32 = text.trim().parse().map_err(|_| not_a_store())?;
+                if found > FORMAT {
+                    return Err(StoreError::NewerFormat { path: path.to_owned(), found, known: FORMAT });
+                }
+                return Ok(true);
+            }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(not_a_store()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(StoreError::io("read", layout.format())(error));
+            }
+            Err(_) => {}
+        }
+        let entries = std::fs::read_dir(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotADirectory => not_a_store(),
+            _ => StoreError::io("read", path)(error),
+        })?;
+        for entry in entries {
+            let entry = entry.map_err(StoreError::io("read", path))?;
+            // A file system of the store's own begins with that folder.
+            if entry.file_name() != "lost+found" {
+                return Err(not_a_store());
+            }
+        }
+        Ok(false)
+    }
+}

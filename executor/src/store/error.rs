@@ -1,0 +1,183 @@
+//! What can go wrong with a store, in words for people.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::copy::CopyError;
+
+/// Why the store could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The folder holds something else.
+    #[error("{} is not a store: it holds other files; name a new or an empty folder", path.display())]
+    NotAStore {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The store was written by a later osbc.
+    #[error(
+        "the store {} has format {found}, this osbc knows {known}; use a newer osbc or another folder",
+        path.display()
+    )]
+    NewerFormat {
+        /// The store.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The format that is known here.
+        known: u32,
+    },
+    /// The store lies on a file system that cannot be written to.
+    #[error("cannot {act} {}: the file system is read-only; name another store", path.display())]
+    ReadOnly {
+        /// What was tried.
+        act: &'static str,
+        /// Where.
+        path: PathBuf,
+    },
+    /// The user may not write there.
+    #[error("cannot {act} {}: permission denied; name a store that you may write to", path.display())]
+    Denied {
+        /// What was tried.
+        act: &'static str,
+        /// Where.
+        path: PathBuf,
+    },
+    /// The file system is full, or the user's part of it.
+    #[error(
+        "cannot {act} {}: no space left{}, {} free; make room or name a store elsewhere",
+        path.display(),
+        need.map(|need| format!(", {} needed", bytes(need))).unwrap_or_default(),
+        bytes(*have)
+    )]
+    NoSpace {
+        /// What was tried.
+        act: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// How many bytes it takes, where known.
+        need: Option<u64>,
+        /// How many bytes were free just after.
+        have: u64,
+    },
+    /// Layers were asked for where they cannot be had.
+    #[error("the store {} cannot hold layers: {source}; they need root, Linux 6.7 and a file system like ext4, xfs or btrfs", path.display())]
+    NoLayers {
+        /// The store.
+        path: PathBuf,
+        /// The kernel's word.
+        source: io::Error,
+    },
+    /// A tree could not be copied into or within the store.
+    #[error("{source} (below {})", path.display())]
+    Copy {
+        /// The root of the copy.
+        path: PathBuf,
+        /// Which entry, and why.
+        source: CopyError,
+    },
+    /// The store cannot hold an attribute of a tree.
+    #[error("the store's file system does not take the attribute {attribute} of {}: {reason}", path.display())]
+    Lossy {
+        /// The entry.
+        path: PathBuf,
+        /// The attribute's name.
+        attribute: String,
+        /// Why.
+        reason: String,
+    },
+    /// A source item's name cannot be a file's.
+    #[error("`{name}` cannot be the name of a source item")]
+    ItemName {
+        /// The content type and checksum.
+        name: String,
+    },
+    /// The build was ended while it waited for another process.
+    #[error("interrupted")]
+    Interrupted,
+    /// A file operation failed.
+    #[error("cannot {act} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        act: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// The system's word.
+        source: io::Error,
+    },
+}
+
+impl StoreError {
+    /// Puts what was tried, and where, to a system error: `.map_err(StoreError::io("write", &path))`.
+    pub(crate) fn io<E: Into<io::Error>>(act: &'static str, path: impl AsRef<Path>) -> impl FnOnce(E) -> StoreError {
+        move |source| {
+            let (path, source) = (path.as_ref().to_owned(), source.into());
+            match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    let have = free_space(&path);
+                    StoreError::NoSpace { act, path, need: None, have }
+                }
+                io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly { act, path },
+                io::ErrorKind::PermissionDenied => StoreError::Denied { act, path },
+                _ => StoreError::Io { act, path, source },
+            }
+        }
+    }
+
+    /// The same for a failed copy, whose entries are below `path`.
+    pub(crate) fn copy(path: &Path) -> impl FnOnce(CopyError) -> StoreError {
+        move |failure| match failure.source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem => {
+                StoreError::io("copy to", path)(failure.source)
+            }
+            _ => StoreError::Copy { path: path.to_owned(), source: failure },
+        }
+    }
+
+    /// Whether the surroundings, not the build, have to change.
+    pub fn is_environment(&self) -> bool {
+        !matches!(self, StoreError::ItemName { .. } | StoreError::Interrupted)
+    }
+}
+
+/// The bytes that may still be written at a path, or at the nearest folder above it that is there.
+fn free_space(path: &Path) -> u64 {
+    path.ancestors()
+        .find_map(|folder| rustix::fs::statvfs(folder).ok())
+        .map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// A size for people: `12 kB`, `3.4 GB`.
+fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
+    if count < 1000 {
+        return format!("{count} B");
+    }
+    let mut value = count as f64 / 1000.0;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if value < 10.0 { format!("{value:.1} {}", UNITS[unit]) } else { format!("{value:.0} {}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        for (count, text) in [(0, "0 B"), (999, "999 B"), (1234, "1.2 kB"), (999_999, "1.0 MB"), (12_345_678, "12 MB")] {
+            assert_eq!(bytes(count), text);
+        }
+    }
+
+    #[test]
+    fn the_system_s_word_becomes_a_way_out() {
+        let error = StoreError::io("write", "/tmp/x")(io::Error::from(io::ErrorKind::StorageFull));
+        assert!(error.to_string().starts_with("cannot write /tmp/x: no space left, "), "{error}");
+        let error = StoreError::io("write", "/tmp/x")(io::Error::from(io::ErrorKind::ReadOnlyFilesystem));
+        assert_eq!(error.to_string(), "cannot write /tmp/x: the file system is read-only; name another store");
+    }
+}

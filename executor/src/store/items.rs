@@ -1,0 +1,131 @@
+//! Source items: where they are, and how a new one comes in.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use osbc_ir::{Graph, ItemId, NodeId, Source, SourceItem};
+
+use super::error::StoreError;
+use super::lease::Lease;
+use super::{Store, lock};
+
+/// How often it is asked whether another process is done with an item.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// The fetched bytes in the folder of a download.
+const DATA: &str = "data";
+
+/// What to do about an item that the lease did not find.
+#[derive(Debug)]
+pub enum Slot {
+    /// Another process has fetched it meanwhile.
+    There(PathBuf),
+    /// Fetch it.
+    Fetch(Download),
+}
+
+/// An item being fetched, by nobody else at the same time. Dropped without [`Download::commit`], what was fetched so
+/// far is kept for the next try.
+#[derive(Debug)]
+pub struct Download {
+    /// Holds the lock on the folder.
+    _owner: OwnedFd,
+    folder: PathBuf,
+    item: PathBuf,
+}
+
+impl Store {
+    /// An item of a graph and its source; none if the graph or the store does not have it.
+    pub(super) fn item_of<'g>(&self, graph: &'g Graph, id: ItemId) -> Option<(&'g Source, &'g SourceItem)> {
+        let node = graph.by_id.get(&NodeId::Item(id))?;
+        let (source, item) = graph.item(graph.item_node(*node)?);
+        let path = self.layout().item(&source.content_type, &item.checksum)?;
+        path.symlink_metadata().is_ok().then_some((source, item))
+    }
+}
+
+impl Lease {
+    /// Where an item lies, or would lie.
+    ///
+    /// # Errors
+    /// Its name cannot be a file's.
+    pub fn item(&self, content_type: &str, checksum: &str) -> Result<PathBuf, StoreError> {
+        let path = self.store().layout().item(content_type, checksum);
+        path.ok_or_else(|| StoreError::ItemName { name: format!("{content_type}/{checksum}") })
+    }
+
+    /// Takes on the fetching of an item that is not there; waits while another process fetches it.
+    ///
+    /// # Errors
+    /// The store cannot be written to, or `interrupted` said so while it waited.
+    pub fn download(
+        &self,
+        content_type: &str,
+        checksum: &str,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Slot, StoreError> {
+        let item = self.item(content_type, checksum)?;
+        self.note_item(content_type, checksum)?;
+        let folder = self.store().layout().downloads().join(format!("{content_type}:{checksum}"));
+        let owner = loop {
+            if let Some(owner) = lock::own_folder(&folder).map_err(StoreError::io("make", &folder))? {
+                break owner;
+            }
+            if interrupted() {
+                return Err(StoreError::Interrupted);
+            }
+            std::thread::sleep(PATIENCE);
+        };
+        let download = Download { _owner: owner, folder, item };
+        let there = download.item.symlink_metadata().is_ok();
+        Ok(if there { Slot::There(download.item.clone()) } else { Slot::Fetch(download) })
+    }
+}
+
+impl Download {
+    /// The file to write; a part of it may be there from an earlier try.
+    pub fn target(&self) -> PathBuf {
+        self.folder.join(DATA)
+    }
+
+    /// Puts the fetched and verified item in its place; gives its size in bytes.
+    ///
+    /// # Errors
+    /// It is not there, or the disk refuses.
+    pub fn commit(self) -> Result<u64, StoreError> {
+        let target = self.target();
+        let file = File::open(&target).map_err(StoreError::io("open", &target))?;
+        let metadata = file.metadata().map_err(StoreError::io("read", &target))?;
+        if metadata.is_dir() {
+            rustix::fs::syncfs(&file).map_err(StoreError::io("write to the disk", &target))?;
+        } else {
+            file.sync_all().map_err(StoreError::io("write to the disk", &target))?;
+        }
+        if let Some(folder) = self.item.parent() {
+            std::fs::create_dir_all(folder).map_err(StoreError::io("make", folder))?;
+        }
+        std::fs::rename(&target, &self.item).map_err(StoreError::io("put in place", &self.item))?;
+        let size = if metadata.is_dir() { folder_size(&self.item) } else { Ok(metadata.len()) };
+        size.map_err(StoreError::io("read", &self.item))
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        // Stays when it holds a part to go on with.
+        std::fs::remove_dir(&self.folder).ok();
+    }
+}
+
+fn folder_size(folder: &Path) -> io::Result<u64> {
+    let mut size = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        size += if metadata.is_dir() { folder_size(&entry.path())? } else { metadata.len() };
+    }
+    Ok(size)
+}

@@ -1,0 +1,88 @@
+//! Where everything in a store lies.
+
+use std::path::{Component, Path, PathBuf};
+
+use osbc_ir::StageId;
+
+/// The file in an object that describes it.
+pub(crate) const META: &str = "meta.json";
+/// The file in an object that says that all of it has reached the disk.
+pub(crate) const DURABLE: &str = "durable";
+/// The folder of an object that holds a whole tree.
+pub(crate) const TREE: &str = "tree";
+/// The folder of an object that holds the changes to the layers below it.
+pub(crate) const LAYER: &str = "layer";
+
+/// The paths of one store.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    /// The store itself.
+    pub(crate) root: PathBuf,
+}
+
+impl Layout {
+    /// The file with the number of the format.
+    pub(crate) fn format(&self) -> PathBuf {
+        self.root.join("format")
+    }
+
+    /// The lock between those who lease and those who evict.
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    pub(crate) fn objects(&self) -> PathBuf {
+        self.root.join("objects")
+    }
+
+    pub(crate) fn object(&self, id: StageId) -> PathBuf {
+        self.objects().join(id.to_string())
+    }
+
+    pub(crate) fn work(&self) -> PathBuf {
+        self.root.join("work")
+    }
+
+    pub(crate) fn downloads(&self) -> PathBuf {
+        self.root.join("downloads")
+    }
+
+    pub(crate) fn sources(&self) -> PathBuf {
+        self.root.join("sources")
+    }
+
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    pub(crate) fn history(&self) -> PathBuf {
+        self.root.join("history.jsonl")
+    }
+
+    /// A source item; none if its name would lead elsewhere.
+    pub(crate) fn item(&self, content_type: &str, checksum: &str) -> Option<PathBuf> {
+        (is_name(content_type) && is_name(checksum)).then(|| self.sources().join(content_type).join(checksum))
+    }
+}
+
+/// Whether a text is one ordinary component of a path.
+fn is_name(text: &str) -> bool {
+    let mut components = Path::new(text).components();
+    !text.contains('\0')
+        && matches!((components.next(), components.next()), (Some(Component::Normal(name)), None) if name == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_item_s_name_leads_nowhere_else() {
+        let layout = Layout { root: PathBuf::from("s") };
+        assert_eq!(layout.item("a.b", "sha256:1"), Some(PathBuf::from("s/sources/a.b/sha256:1")));
+        for name in ["", ".", "..", "/", "/etc", "a/b", "a/", "a\0"] {
+            assert_eq!(layout.item("a", name), None, "{name:?}");
+            assert_eq!(layout.item(name, "a"), None, "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Keeps hard links whole across layers.
+//!
+//! A stage that writes to one name of a file with several of them, all in a lower layer, brings just that name into its
+//! own layer. While its mount lives the others follow it by overlayfs's index; a later mount would show them with the
+//! old content. So before a layer is sealed the other names are brought up too, which only needs doing where the index
+//! holds anything at all.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
+
+use super::work::Work;
+use crate::{deep, overlay};
+
+/// Brings every name of a hard-linked file that has one in the layer into it.
+pub(super) fn complete(work: &Work<'_>) -> io::Result<()> {
+    let upper = work.upper();
+    let index = match std::fs::read_dir(upper.work.join("index")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    if index.count() == 0 {
+        return Ok(());
+    }
+    overlay::settle(&upper.work)?;
+    let merged = overlay::open(&work.stack)?;
+    let own = rustix::fs::openat(CWD, &upper.dir, FOLDER, Mode::empty())?;
+    for names in linked_names(merged.as_fd())?.into_values() {
+        if names.iter().any(|(name, _)| is_there(own.as_fd(), name)) {
+            for (name, stat) in names.iter().filter(|(name, _)| !is_there(own.as_fd(), name)) {
+                bring_up(merged.as_fd(), name, stat)?;
+            }
+        }
+    }
+    drop(merged);
+    overlay::settle(&upper.work)
+}
+
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// The names of all files that have several, by file.
+fn linked_names(root: BorrowedFd<'_>) -> io::Result<BTreeMap<(u64, u64), Vec<(PathBuf, Stat)>>> {
+    let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    let mut folders = vec![PathBuf::from(".")];
+    while let Some(path) = folders.pop() {
+        let place = deep::place(root, &path)?;
+        let folder = rustix::fs::openat(place.folder(), &*place.path, FOLDER, Mode::empty())?;
+        for entry in Dir::read_from(&folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            let at = path.join(OsStr::from_bytes(name.to_bytes()));
+            if entry.file_type() == FileType::Directory {
+                folders.push(at);
+                continue;
+            }
+            let stat = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            if stat.st_nlink > 1 {
+                found.entry((stat.st_dev, stat.st_ino)).or_default().push((at, stat));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn is_there(layer: BorrowedFd<'_>, name: &Path) -> bool {
+    deep::place(layer, name)
+        .is_ok_and(|place| rustix::fs::statat(place.folder(), &*place.path, AtFlags::SYMLINK_NOFOLLOW).is_ok())
+}
+
+/// Has overlayfs copy a name up, or rather link it to the copy that the index knows: any change does, so the time is
+/// set to what it is.
+fn bring_up(merged: BorrowedFd<'_>, name: &Path, stat: &Stat) -> io::Result<()> {
+    let modified = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ };
+    let times =
+        Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: modified };
+    let place = deep::place(merged, name)?;
+    Ok(rustix::fs::utimensat(place.folder(), &*place.path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}

@@ -1,0 +1,44 @@
+//! Clears away what dead processes left behind.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use super::error::StoreError;
+use super::layout::Layout;
+use super::lock;
+use crate::delete::remove_tree;
+
+/// For how long the part of an item that was fetched is kept for a next try.
+const KEEP_DOWNLOADS: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Removes every folder of `work/` that nobody owns any more, and the parts of items that nobody has fetched on with
+/// for a week.
+pub(super) fn sweep(layout: &Layout) -> Result<(), StoreError> {
+    each_unowned(&layout.work(), |_| true)?;
+    each_unowned(&layout.downloads(), |folder| {
+        let changed = folder.symlink_metadata().and_then(|metadata| metadata.modified());
+        changed.is_ok_and(|changed| changed.elapsed().is_ok_and(|age| age > KEEP_DOWNLOADS))
+    })
+}
+
+fn each_unowned(folder: &Path, is_old: impl Fn(&Path) -> bool) -> Result<(), StoreError> {
+    for entry in std::fs::read_dir(folder).map_err(StoreError::io("read", folder))? {
+        let path = entry.map_err(StoreError::io("read", folder))?.path();
+        if !is_old(&path) {
+            continue;
+        }
+        let owned = match lock::own_existing(&path) {
+            Ok(Some(owned)) => owned,
+            Ok(None) => continue,
+            Err(error) => return Err(StoreError::io("lock", &path)(error)),
+        };
+        match remove_tree(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(StoreError::io("remove", &path)(error));
+            }
+            _ => drop(owned),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,189 @@
+//! A tree in the making: what a segment's stages change, on top of a sealed base.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use osbc_ir::StageId;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec};
+
+use super::error::StoreError;
+use super::layout::{LAYER, TREE};
+use super::lease::Lease;
+use super::{Layers, Store};
+use crate::copy::{Ownership, copy_attributes, copy_tree};
+use crate::delete::remove_tree;
+use crate::overlay;
+use crate::request::{TreeStack, Upper};
+
+/// How many layers a tree may have: look-ups through a hundred cost seventeen times those through one.
+pub(super) const MAX_LAYERS: usize = 32;
+
+/// The future object in the folder of a work.
+const OBJECT: &str = "object";
+/// The folder for overlayfs's own use.
+const OVERLAY: &str = "overlay";
+/// The folder for a stage's scratch files.
+const SCRATCH: &str = "scratch";
+
+/// A tree in the making. Dropped without being sealed, nothing of it remains.
+#[derive(Debug)]
+pub struct Work<'a> {
+    pub(super) lease: &'a Lease,
+    pub(super) folder: PathBuf,
+    pub(super) base: Option<StageId>,
+    /// The objects whose layers lie below, lowest first.
+    pub(super) lowers: Vec<StageId>,
+    pub(super) stack: TreeStack,
+    /// When the tree was created, by the clock that stamps its files.
+    pub(super) created: Timespec,
+}
+
+impl Lease {
+    /// Begins a tree that continues a leased or just sealed result, or an empty one.
+    ///
+    /// # Errors
+    /// The store cannot be written to or has no room.
+    ///
+    /// # Panics
+    /// The base is not under this lease.
+    pub fn work(&self, base: Option<StageId>) -> Result<Work<'_>, StoreError> {
+        let folder = self.new_path();
+        make_folder(&folder)?;
+        // Not the clock of the process, which is a little ahead of the one that stamps files.
+        let stat = rustix::fs::stat(&folder).map_err(StoreError::io("read", &folder))?;
+        let created = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ };
+        let upper = Upper { dir: folder.join(OBJECT).join(TREE), work: folder.join(OVERLAY) };
+        let mut work = Work {
+            lease: self,
+            base,
+            lowers: Vec::new(),
+            stack: TreeStack { lower: Vec::new(), upper: Some(upper) },
+            created,
+            folder,
+        };
+        make_folder(&work.folder.join(OBJECT))?;
+        let Some(id) = base else {
+            make_folder(&work.upper().dir)?;
+            let mode = Mode::from_raw_mode(0o755);
+            rustix::fs::chmodat(CWD, &work.upper().dir, mode, AtFlags::empty())
+                .map_err(StoreError::io("make", &work.upper().dir))?;
+            return Ok(work);
+        };
+        let below = self.object(id).expect("a base is leased or was sealed under the lease");
+        let stack = below.stack(self.store().layout());
+        if below.lowers.len() + 2 <= MAX_LAYERS && self.store().has_layers()? {
+            work.lowers = below.lowers.iter().copied().chain([id]).collect();
+            work.put_on(stack)?;
+        } else {
+            work.copy_from(&stack)?;
+        }
+        Ok(work)
+    }
+}
+
+impl Work<'_> {
+    /// The tree, ready for the next stage to mount and change.
+    ///
+    /// # Errors
+    /// What the mount of the last stage left cannot be removed.
+    pub fn stack(&self) -> Result<TreeStack, StoreError> {
+        let overlay = &self.upper().work;
+        overlay::settle(overlay).map_err(StoreError::io("clean", overlay))?;
+        Ok(self.stack.clone())
+    }
+
+    /// An empty folder for one stage; what the one before had is removed.
+    ///
+    /// # Errors
+    /// The store cannot be written to.
+    pub fn scratch(&self) -> Result<PathBuf, StoreError> {
+        let path = self.folder.join(SCRATCH);
+        remove_tree(&path).map_err(StoreError::io("remove", &path))?;
+        make_folder(&path)?;
+        Ok(path)
+    }
+
+    pub(super) fn upper(&self) -> &Upper {
+        self.stack.upper.as_ref().expect("a work has an upper folder from the start")
+    }
+
+    pub(super) fn object(&self) -> PathBuf {
+        self.folder.join(OBJECT)
+    }
+
+    /// Makes an empty layer on `stack`, its root with the attributes of the root below.
+    fn put_on(&mut self, stack: TreeStack) -> Result<(), StoreError> {
+        let layer = self.object().join(LAYER);
+        make_folder(&layer)?;
+        let overlay = self.upper().work.clone();
+        make_folder(&overlay)?;
+        let top = stack.lower.last().expect("an object has a folder of its own");
+        let copied = open_folder(top).and_then(|top| copy_attributes(top.as_fd(), open_folder(&layer)?.as_fd()));
+        copied.map_err(StoreError::io("make", &layer))?;
+        self.stack = TreeStack { lower: stack.lower, upper: Some(Upper { dir: layer, work: overlay }) };
+        Ok(())
+    }
+
+    /// Makes a whole tree of its own with the content of `stack`.
+    fn copy_from(&self, stack: &TreeStack) -> Result<(), StoreError> {
+        let tree = &self.upper().dir;
+        make_folder(tree)?;
+        let from = overlay::open(stack).map_err(StoreError::io("open the layers below", tree))?;
+        let to = open_folder(tree).map_err(StoreError::io("open", tree))?;
+        let copied = copy_tree(from.as_fd(), to.as_fd(), Ownership::Keep).map_err(StoreError::copy(tree))?;
+        match copied.lost.into_iter().next() {
+            None => Ok(()),
+            Some(lost) => Err(StoreError::Lossy {
+                path: tree.join(lost.path),
+                attribute: lost.attribute,
+                reason: lost.reason,
+            }),
+        }
+    }
+}
+
+impl Drop for Work<'_> {
+    fn drop(&mut self) {
+        // What cannot be removed now goes with the lease, or is swept when the store is next opened.
+        remove_tree(&self.folder).ok();
+    }
+}
+
+impl Store {
+    /// Whether results are kept as layers here.
+    fn has_layers(&self) -> Result<bool, StoreError> {
+        let probe = || probe(&self.layout().work());
+        match self.shared.layers {
+            Layers::Plain => Ok(false),
+            Layers::Auto => Ok(*self.shared.overlay.get_or_init(|| probe().is_ok())),
+            Layers::Overlay => {
+                if !*self.shared.overlay.get_or_init(|| false) {
+                    probe().map_err(|source| StoreError::NoLayers { path: self.path().to_owned(), source })?;
+                }
+                Ok(true)
+            }
+        }
+    }
+}
+
+/// Tries what layers need: a mount on two lower ones, and the renaming of a folder out of them.
+fn probe(folder: &Path) -> io::Result<()> {
+    let place = tempfile::Builder::new().prefix("probe-").tempdir_in(folder)?;
+    let path = |name: &str| place.path().join(name);
+    for name in ["lower", "lower/folder", "middle", "upper", "work"] {
+        std::fs::create_dir(path(name))?;
+    }
+    let upper = Upper { dir: path("upper"), work: path("work") };
+    let root = overlay::open(&TreeStack { lower: vec![path("lower"), path("middle")], upper: Some(upper) })?;
+    Ok(rustix::fs::renameat(&root, "folder", &root, "renamed")?)
+}
+
+fn make_folder(path: &Path) -> Result<(), StoreError> {
+    std::fs::create_dir(path).map_err(StoreError::io("make", path))
+}
+
+fn open_folder(path: &Path) -> io::Result<std::os::fd::OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
+}
