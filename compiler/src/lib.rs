@@ -1,3 +1,36 @@
-//! From the text of a manifest to a plan: formats, validation, lowering, passes, diagnostics, describers.
+//! The compiler: from the text of a manifest to the graph, and from there to a plan.
+//!
+//! ```text
+//! SourceText ─ format::parse ─► Document ─ validate ─► Validated ─ lower ─► ir::Manifest
+//! ```
+//!
+//! Every arrow consumes its input; only the text stays, because problems point into it. Nothing here touches a tree, a
+//! store or the network, and nothing prints.
 
+use osbc_ir::{Manifest, Runner};
+use osbc_module_api::Catalog;
+
+pub mod describe;
+pub mod description;
+pub mod format;
+pub mod lower;
 pub mod passes;
+pub mod place;
+pub mod problem;
+mod spans;
+pub mod text;
+pub mod validate;
+
+pub use describe::{IdScheme, describe};
+pub use problem::{Code, Phase, Problem, Report};
+pub use text::{ReadError, SourceText};
+
+/// Compiles a manifest up to where every name is resolved. `host` is the runner of pipelines that name none.
+///
+/// # Errors
+/// All problems of the manifest, with their places.
+pub fn compile(text: &SourceText, catalog: &Catalog, host: &Runner) -> Result<Manifest, Report> {
+    let document = format::parse(text).map_err(|problem| Report::new(text, vec![problem]))?;
+    let validated = validate::validate(document, catalog, host).map_err(|problems| Report::new(text, problems))?;
+    Ok(lower::lower(validated))
+}

@@ -2,6 +2,8 @@
 
 use osbc_module_api::{Kind, Library, LibraryError, Module, Provider, Registered, Revision};
 
+use crate::runners::BUILT_IN;
+
 include!(concat!(env!("OUT_DIR"), "/registry.rs"));
 
 /// The modules that osbc brings along.
@@ -23,6 +25,9 @@ impl Library for BuiltIn {
     }
 
     fn names(&self, kind: Kind) -> Result<Vec<String>, LibraryError> {
+        if kind == Kind::Runner {
+            return Ok(BUILT_IN.map(str::to_owned).to_vec());
+        }
         let mut names: Vec<String> =
             MODULES.iter().filter(|row| row.def.kind == kind).map(|row| row.def.name.to_owned()).collect();
         names.sort();

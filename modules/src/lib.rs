@@ -4,8 +4,11 @@
 mod archive;
 mod bind;
 pub mod builtin;
+mod calendar;
 mod checksum;
 mod compression;
 mod filesystem_mount;
 mod partition_table;
+pub mod runners;
 mod single_file;
+mod tarball;

@@ -10,6 +10,7 @@ pub mod def;
 pub mod error;
 pub mod location;
 pub mod loopdev;
+pub mod runner;
 pub mod schema;
 #[cfg(feature = "testing")]
 pub mod testing;

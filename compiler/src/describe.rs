@@ -1,0 +1,118 @@
+//! From a graph back to a manifest, ids included: what `inspect` prints. In osbuild's ids it equals what osbuild prints.
+
+use std::io;
+
+use osbc_ir::graph::NodeIndex;
+use osbc_ir::{FormatVersion, Graph, PipelineIndex, Value};
+use serde::Serialize;
+use serde_json::ser::{CharEscape, Formatter, Serializer};
+
+mod v1;
+mod v2;
+
+/// Which ids to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdScheme {
+    /// osbuild's, SHA-256.
+    Osbuild,
+    /// Those that osbc caches and shares by, BLAKE3.
+    Blake3,
+}
+
+/// Describes a graph in the format that its manifest was written in, with an id on every stage.
+pub fn describe(graph: &Graph, ids: IdScheme) -> Value {
+    let view = View { graph, ids };
+    match graph.manifest.version {
+        FormatVersion::V1 => v1::describe(&view),
+        FormatVersion::V2 => v2::describe(&view),
+    }
+}
+
+/// A graph with ids of one kind.
+struct View<'a> {
+    graph: &'a Graph,
+    ids: IdScheme,
+}
+
+impl View<'_> {
+    fn id(&self, node: NodeIndex) -> Value {
+        let Some(stage) = self.graph.stage_node(node) else { return Value::Null };
+        Value::String(match self.ids {
+            IdScheme::Osbuild => stage.compat.to_string(),
+            IdScheme::Blake3 => stage.id.to_string(),
+        })
+    }
+
+    /// The id of a pipeline's last stage; null if it has none.
+    fn pipeline_id(&self, index: PipelineIndex) -> Value {
+        self.graph.pipelines[index.0].last().map_or(Value::Null, |node| self.id(node))
+    }
+}
+
+/// Whether Python would take options for set.
+fn is_set(options: &Value) -> bool {
+    options.as_object().is_none_or(|options| !options.is_empty())
+}
+
+/// JSON as Python's `json.dumps` writes it: a space behind `,` and `:`, nothing but ASCII.
+pub fn to_python_json(value: &Value) -> String {
+    let mut out = Vec::new();
+    let written = value.serialize(&mut Serializer::with_formatter(&mut out, PythonFormatter));
+    written.ok().and_then(|()| String::from_utf8(out).ok()).unwrap_or_default()
+}
+
+struct PythonFormatter;
+
+impl Formatter for PythonFormatter {
+    fn begin_array_value<W: ?Sized + io::Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { out.write_all(b", ") }
+    }
+
+    fn begin_object_key<W: ?Sized + io::Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { out.write_all(b", ") }
+    }
+
+    fn begin_object_value<W: ?Sized + io::Write>(&mut self, out: &mut W) -> io::Result<()> {
+        out.write_all(b": ")
+    }
+
+    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, out: &mut W, fragment: &str) -> io::Result<()> {
+        for char in fragment.chars() {
+            if char.is_ascii() {
+                write!(out, "{char}")?;
+            } else {
+                for unit in char.encode_utf16(&mut [0; 2]) {
+                    write!(out, "\\u{unit:04x}")?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write_char_escape<W: ?Sized + io::Write>(&mut self, out: &mut W, escape: CharEscape) -> io::Result<()> {
+        match escape {
+            CharEscape::Quote => out.write_all(b"\\\""),
+            CharEscape::ReverseSolidus | CharEscape::Solidus => out.write_all(b"\\\\"),
+            CharEscape::Backspace => out.write_all(b"\\b"),
+            CharEscape::FormFeed => out.write_all(b"\\f"),
+            CharEscape::LineFeed => out.write_all(b"\\n"),
+            CharEscape::CarriageReturn => out.write_all(b"\\r"),
+            CharEscape::Tab => out.write_all(b"\\t"),
+            CharEscape::AsciiControl(byte) => write!(out, "\\u{byte:04x}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn json_is_written_as_python_writes_it() {
+        let value = json!({"a": [1, 2.5, null, {}], "é😀": "\n\u{1}\u{7f}\"\\/"});
+        let python = r#"{"a": [1, 2.5, null, {}], "\u00e9\ud83d\ude00": "\n\u0001"#.to_owned() + "\u{7f}\\\"\\\\/\"}";
+        assert_eq!(to_python_json(&value), python);
+    }
+}

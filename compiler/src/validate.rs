@@ -1,0 +1,151 @@
+//! Finds everything that is wrong with a manifest, in one go: against its format's schema, against the schemas of its
+//! modules, and what no schema can say. What comes out can be lowered without fail.
+
+use osbc_ir::{FormatVersion, Kind, Runner, Value};
+use osbc_module_api::Catalog;
+
+use crate::description::Description;
+use crate::format::{Document, v1, v2};
+use crate::place::Place;
+use crate::problem::{Code, Phase, Problem};
+use modules::{Modules, module_name};
+use schema::Schema;
+
+pub(crate) mod devices;
+mod message;
+pub(crate) mod modules;
+mod names;
+mod repr;
+mod schema;
+mod suggest;
+
+/// A manifest without problems: every module is there, every name leads somewhere.
+#[derive(Debug)]
+pub struct Validated<'a> {
+    pub(crate) description: Description,
+    pub(crate) modules: Modules<'a>,
+    /// The names of all runners.
+    pub(crate) runners: Vec<String>,
+    /// The runner of the host.
+    pub(crate) host: Runner,
+}
+
+/// Checks a manifest.
+///
+/// # Errors
+/// All problems, in no order.
+pub fn validate<'a>(document: Document, catalog: &'a Catalog, host: &Runner) -> Result<Validated<'a>, Vec<Problem>> {
+    let Document { version, value } = document;
+    let mut problems = Vec::new();
+    match Schema::of_manifest(version) {
+        Ok(schema) => {
+            let root = Place::root();
+            let errors = schema.errors(&value);
+            problems.extend(errors.iter().map(|error| message::problem(error, &schema, &value, &root, &root)));
+        }
+        Err(error) => {
+            let message = format!("the schema of the manifest {error}");
+            problems.push(Problem::new(Code::Schema, Phase::Validate, Place::root(), message));
+        }
+    }
+    let mut walk = Walk { modules: Modules::new(catalog, version), problems };
+    match version {
+        FormatVersion::V1 => walk.v1(&value),
+        FormatVersion::V2 => walk.v2(&value),
+    }
+    let Walk { mut modules, mut problems } = walk;
+    let description = match version {
+        FormatVersion::V1 => v1::read(value),
+        FormatVersion::V2 => v2::read(value),
+    };
+    let runners = catalog.names(Kind::Runner).unwrap_or_else(|error| {
+        problems.push(Problem::new(Code::BrokenModule, Phase::Load, Place::root(), format!("the runners: {error}")));
+        Vec::new()
+    });
+    names::check(&description, &mut modules, &runners, &mut problems);
+    if problems.is_empty() {
+        Ok(Validated { description, modules, runners, host: host.clone() })
+    } else {
+        Err(problems)
+    }
+}
+
+/// Goes through all that a manifest says to modules. What has the wrong shape is passed by: the manifest's schema has
+/// a word on it.
+struct Walk<'a> {
+    modules: Modules<'a>,
+    problems: Vec<Problem>,
+}
+
+impl Walk<'_> {
+    fn check(&mut self, kind: Kind, name: &str, value: &Value, path: &Place, place: &Place) {
+        self.modules.check(kind, name, value, path, place, &mut self.problems);
+    }
+
+    fn v1(&mut self, manifest: &Value) {
+        for (name, source) in manifest.get("sources").and_then(Value::as_object).into_iter().flatten() {
+            let place = Place::root().with("sources");
+            let (module, _) = v1::source_module(name);
+            // osbuild names the place after the module.
+            self.check(Kind::Source, module, source, &place.with(module.to_owned()), &place.with(name.clone()));
+        }
+        let mut place = Place::root();
+        let mut above = Some(manifest);
+        while let Some(pipeline) = above.and_then(|above| above.get("pipeline")) {
+            place = place.with("pipeline");
+            for (index, stage) in items(pipeline.get("stages")) {
+                if let Some(name) = module_name(stage, "name") {
+                    let place = place.with("stages").with(index);
+                    self.check(Kind::Stage, name, stage, &place, &place);
+                }
+            }
+            if let Some(assembler) = pipeline.get("assembler")
+                && let Some(name) = module_name(assembler, "name")
+            {
+                let place = place.with("assembler");
+                self.check(Kind::Assembler, name, assembler, &place, &place);
+            }
+            above = pipeline.get("build");
+            place = place.with("build");
+        }
+    }
+
+    fn v2(&mut self, manifest: &Value) {
+        for (name, source) in manifest.get("sources").and_then(Value::as_object).into_iter().flatten() {
+            let place = Place::root().with("sources").with(name.clone());
+            self.check(Kind::Source, name, source, &place, &place);
+        }
+        for (index, pipeline) in items(manifest.get("pipelines")) {
+            let pipelines = Place::root().with("pipelines").with(index).with("stages");
+            for (index, stage) in items(pipeline.get("stages")) {
+                let place = pipelines.with(index);
+                if let Some(name) = module_name(stage, "type") {
+                    self.check(Kind::Stage, name, stage, &place, &place);
+                }
+                for (kind, group) in [(Kind::Device, "devices"), (Kind::Input, "inputs")] {
+                    for (key, value) in stage.get(group).and_then(Value::as_object).into_iter().flatten() {
+                        if let Some(name) = module_name(value, "type") {
+                            let place = place.with(group).with(key.clone());
+                            self.check(kind, name, value, &place, &place);
+                        }
+                    }
+                }
+                for (index, mount) in items(stage.get("mounts")) {
+                    if let Some(name) = module_name(mount, "type") {
+                        let mounts = place.with("mounts");
+                        // osbuild names the place after the mount.
+                        let path = match mount.get("name").and_then(Value::as_str) {
+                            Some(name) => mounts.with(name.to_owned()),
+                            None => mounts.with(index),
+                        };
+                        self.check(Kind::Mount, name, mount, &path, &mounts.with(index));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn items(value: Option<&Value>) -> impl Iterator<Item = (usize, &Value)> {
+    value.and_then(Value::as_array).into_iter().flatten().enumerate()
+}

@@ -1,0 +1,168 @@
+//! The modules that a manifest names, each looked up and its schema compiled once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use osbc_ir::{FormatVersion, Kind, ModuleRef, Value};
+use osbc_module_api::{Catalog, LibraryError, Module, Provider};
+
+use super::message;
+use super::schema::{Schema, SchemaError};
+use super::suggest::did_you_mean;
+use crate::place::Place;
+use crate::problem::{Anchor, Code, Phase, Problem};
+
+/// The modules that were asked for so far.
+#[derive(Debug)]
+pub(crate) struct Modules<'a> {
+    catalog: &'a Catalog,
+    version: FormatVersion,
+    known: HashMap<Kind, HashMap<String, Known>>,
+}
+
+/// What became of a look-up.
+#[derive(Debug)]
+enum Known {
+    /// It is there.
+    Found {
+        module: Arc<Module>,
+        /// None until something is checked against it.
+        schema: Option<Result<Schema, SchemaError>>,
+    },
+    /// No library has it; a name that is close.
+    Missing(Option<String>),
+    /// It is there and cannot be described.
+    Broken(LibraryError),
+}
+
+impl<'a> Modules<'a> {
+    /// None yet.
+    pub(crate) fn new(catalog: &'a Catalog, version: FormatVersion) -> Self {
+        Self { catalog, version, known: HashMap::new() }
+    }
+
+    fn look_up(&mut self, kind: Kind, name: &str) -> &mut Known {
+        let of_kind = self.known.entry(kind).or_default();
+        if !of_kind.contains_key(name) {
+            let known = match self.catalog.module(kind, name) {
+                Ok(Some(module)) => Known::Found { module, schema: None },
+                Ok(None) => {
+                    let names = self.catalog.names(kind).unwrap_or_default();
+                    Known::Missing(did_you_mean(name, names.iter().map(String::as_str)))
+                }
+                Err(error) => Known::Broken(error),
+            };
+            of_kind.insert(name.to_owned(), known);
+        }
+        of_kind.entry(name.to_owned()).or_insert(Known::Missing(None))
+    }
+
+    /// Checks what a manifest says to a module. `path` is where osbuild says that it stands, `place` where it does.
+    pub(crate) fn check(
+        &mut self,
+        kind: Kind,
+        name: &str,
+        value: &Value,
+        path: &Place,
+        place: &Place,
+        problems: &mut Vec<Problem>,
+    ) {
+        let version = self.version;
+        let known = self.look_up(kind, name);
+        if let Some(problem) = known.problem(kind, name, path, place, version) {
+            problems.push(problem);
+        }
+        let Known::Found { module, schema } = known else { return };
+        match schema.get_or_insert_with(|| Schema::of_module(module, version)) {
+            Ok(schema) => {
+                let errors = schema.errors(value);
+                problems.extend(errors.iter().map(|error| message::problem(error, schema, value, path, place)));
+                if errors.is_empty() {
+                    problems.extend(missing_options(module, schema, value, path, place));
+                }
+            }
+            Err(error) => {
+                let phase = match error {
+                    SchemaError::Missing { .. } => Phase::Load,
+                    SchemaError::Invalid { .. } => Phase::Validate,
+                };
+                let message = format!("the {kind} module `{name}` {error}");
+                let problem = Problem::new(Code::BrokenModule, phase, path.clone(), message);
+                problems.push(problem.at(Anchor::Value(place.clone())));
+            }
+        }
+    }
+
+    /// Looks a module up that a manifest implies without naming it.
+    /// Returns what is wrong if there is no such module.
+    pub(crate) fn require(&mut self, kind: Kind, name: &str, place: &Place) -> Option<Problem> {
+        let version = self.version;
+        let mut problem = self.look_up(kind, name).problem(kind, name, place, place, version)?;
+        problem.phase = Phase::Load;
+        Some(problem)
+    }
+
+    /// A module that was looked up, and found.
+    pub(crate) fn get(&self, kind: Kind, name: &str) -> Option<&Arc<Module>> {
+        match self.known.get(&kind)?.get(name)? {
+            Known::Found { module, .. } => Some(module),
+            Known::Missing(_) | Known::Broken(_) => None,
+        }
+    }
+
+    /// How the graph names a module that was looked up.
+    pub(crate) fn reference(&self, kind: Kind, name: &str) -> ModuleRef {
+        self.get(kind, name).map(|module| module.to_ref()).expect("validation looked every module up")
+    }
+}
+
+impl Known {
+    fn problem(&self, kind: Kind, name: &str, path: &Place, place: &Place, version: FormatVersion) -> Option<Problem> {
+        let (code, phase, message, help) = match self {
+            Known::Found { .. } => return None,
+            Known::Missing(guess) => {
+                (Code::UnknownModule, Phase::Validate, format!("there is no {kind} module `{name}`"), guess.clone())
+            }
+            Known::Broken(error) => {
+                (Code::BrokenModule, Phase::Load, format!("the {kind} module `{name}`: {error}"), None)
+            }
+        };
+        let anchor = match (kind, version) {
+            (Kind::Source, _) => Anchor::Key(place.clone()),
+            (_, FormatVersion::V1) => Anchor::Value(place.with("name")),
+            (_, FormatVersion::V2) => Anchor::Value(place.with("type")),
+        };
+        let problem = Problem::new(code, phase, path.clone(), message).at(anchor);
+        Some(
+            problem
+                .label("no library has it")
+                .help(help.or_else(|| Some(format!("`osbc modules` lists the {kind}s that there are")))),
+        )
+    }
+}
+
+/// osbuild hands a stage without options `{}` and lets it fail when it runs. Of built-in modules we know better.
+fn missing_options(module: &Module, schema: &Schema, value: &Value, path: &Place, place: &Place) -> Option<Problem> {
+    if !matches!(module.provider, Provider::BuiltIn(_)) || value.get("options").is_some() {
+        return None;
+    }
+    let required = schema.source().pointer("/properties/options/required")?.as_array()?;
+    let names: Vec<String> = required.iter().filter_map(Value::as_str).map(|name| format!("`{name}`")).collect();
+    if names.is_empty() {
+        return None;
+    }
+    let needs = names.join(", ");
+    let message = format!("'options' is a required property of `{}`", module.name);
+    let problem = Problem::new(Code::MissingOptions, Phase::Validate, path.clone(), message);
+    Some(
+        problem
+            .at(Anchor::Value(place.clone()))
+            .label("options are missing")
+            .help(format!("give `options` with {needs}")),
+    )
+}
+
+/// The name of a module, where a manifest says it: never empty.
+pub(crate) fn module_name<'v>(value: &'v Value, key: &str) -> Option<&'v str> {
+    value.get(key).and_then(Value::as_str).filter(|name| !name.is_empty())
+}

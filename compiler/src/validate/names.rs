@@ -1,0 +1,260 @@
+//! What no schema can say: that every name leads somewhere, and only back. Most of it osbuild notices while loading.
+
+use std::collections::{HashMap, HashSet};
+
+use osbc_ir::{FormatVersion, InputOrigin, Kind};
+use osbc_module_api::runner::choose;
+
+use super::devices::{self, Fault};
+use super::modules::Modules;
+use super::suggest::did_you_mean;
+use crate::description::{Description, Input, Pipeline, Stage};
+use crate::format::v1::source_module;
+use crate::place::{Key, Place};
+use crate::problem::{Anchor, Code, Phase, Problem};
+
+/// The input module to which a pipeline without stages is an empty tree.
+const TREE_INPUT: &str = "org.osbuild.tree";
+
+/// For how many problems a close name is looked for: a manifest with more has another fault than its fingers.
+const MAX_SUGGESTIONS: usize = 100;
+
+/// Checks every name of a manifest.
+pub(crate) fn check(
+    description: &Description,
+    modules: &mut Modules<'_>,
+    runners: &[String],
+    problems: &mut Vec<Problem>,
+) {
+    let mut pipelines = HashMap::new();
+    for (index, pipeline) in description.pipelines.iter().enumerate() {
+        if let Some(name) = &pipeline.name {
+            pipelines.entry(name.as_str()).or_insert(index);
+        }
+    }
+    let items = description.sources.iter().flat_map(|source| source.items.keys()).map(String::as_str).collect();
+    let mut check = Check { description, pipelines, items, runners, problems, suggestions: MAX_SUGGESTIONS };
+    if description.version == FormatVersion::V1 {
+        check.v1_sources();
+        check.implied_modules(modules);
+    }
+    for (index, pipeline) in description.pipelines.iter().enumerate() {
+        check.pipeline(index, pipeline);
+        for stage in &pipeline.stages {
+            check.devices(stage);
+            check.mounts(stage);
+            for input in &stage.inputs {
+                check.input(index, input);
+            }
+        }
+    }
+}
+
+struct Check<'a> {
+    description: &'a Description,
+    /// The first pipeline of each name.
+    pipelines: HashMap<&'a str, usize>,
+    items: HashSet<&'a str>,
+    runners: &'a [String],
+    problems: &'a mut Vec<Problem>,
+    /// How many more close names may be looked for.
+    suggestions: usize,
+}
+
+impl<'a> Check<'a> {
+    fn load(&mut self, code: Code, place: Place, message: String, label: &str, help: Option<String>) {
+        self.problems.push(Problem::new(code, Phase::Load, place, message).label(label).help(help));
+    }
+
+    fn suggest<'n>(&mut self, written: &str, names: impl IntoIterator<Item = &'n str>) -> Option<String> {
+        self.suggestions = self.suggestions.checked_sub(1)?;
+        did_you_mean(written, names)
+    }
+
+    /// Version 1 knows three kinds of sources.
+    fn v1_sources(&mut self) {
+        for source in &self.description.sources {
+            let (name, items) = source_module(&source.module);
+            let help = "format 1 has the sources org.osbuild.files, org.osbuild.ostree and org.osbuild.librepo";
+            let (message, help) = match items {
+                None => (format!("format 1 has no source `{name}`"), Some(help.to_owned())),
+                Some(key) if source.options.get(key).is_none() => (format!("the source `{name}` has no `{key}`"), None),
+                Some(_) => continue,
+            };
+            let problem = Problem::new(Code::UnknownSource, Phase::Load, source.place.clone(), message);
+            self.problems.push(problem.at(Anchor::Key(source.place.clone())).label("here").help(help));
+        }
+    }
+
+    /// Version 1 adds inputs without naming their modules.
+    fn implied_modules(&mut self, modules: &mut Modules<'_>) {
+        for stage in self.description.pipelines.iter().flat_map(|pipeline| &pipeline.stages) {
+            for input in &stage.inputs {
+                self.problems.extend(modules.require(Kind::Input, &input.module, &stage.place));
+            }
+        }
+    }
+
+    fn pipeline(&mut self, index: usize, pipeline: &Pipeline) {
+        let place = &pipeline.place;
+        match &pipeline.name {
+            None => {
+                let message = "a pipeline has no name".to_owned();
+                let help = Some("give it a `name`, by which others and exports refer to it".to_owned());
+                self.load(Code::UnnamedPipeline, place.clone(), message, "`name` is missing", help);
+            }
+            Some(name) if self.pipelines.get(name.as_str()).is_some_and(|first| *first != index) => {
+                let message = format!("there are two pipelines `{name}`");
+                let first = &self.description.pipelines[self.pipelines[name.as_str()]].place;
+                let help = Some(format!("the first one is `{first}`"));
+                self.load(Code::DuplicatePipeline, place.with("name"), message, "this name is taken", help);
+            }
+            Some(_) => {}
+        }
+        if let Some(build) = &pipeline.build {
+            let place = place.with("build");
+            if build.starts_with("name:") {
+                self.reference(index, build, place);
+            } else {
+                let message = format!("`{build}` does not name a build pipeline");
+                let help = match self.pipelines.contains_key(build.as_str()) {
+                    true => format!("write \"name:{build}\""),
+                    false => "write \"name:\" and the name of an earlier pipeline".to_owned(),
+                };
+                self.load(Code::InvalidBuild, place, message, "has no `name:` in front", Some(help));
+            }
+        }
+        if let Some((runner, place)) = &pipeline.runner
+            && choose(runner, self.runners.iter().map(String::as_str)).is_none()
+        {
+            let message = format!("there is no runner for `{runner}`");
+            let runners = self.runners;
+            let help = self.suggest(runner, runners.iter().map(String::as_str));
+            let help = help.or_else(|| {
+                Some(
+                    "a runner fits if the distribution is the same and its version not above the wanted one".to_owned(),
+                )
+            });
+            self.load(Code::UnknownRunner, place.clone(), message, "no runner fits", help);
+        }
+        if let Some(epoch) = &pipeline.source_epoch
+            && !epoch.as_str().contains(['.', 'e'])
+            && epoch.as_i64().is_none()
+        {
+            let problem = Problem::new(
+                Code::SourceEpoch,
+                Phase::Validate,
+                place.with("source-epoch"),
+                format!("source-epoch {} is out of range", super::repr::repr(&epoch.clone().into())),
+            );
+            self.problems.push(problem.label("more than 64 bits").help("seconds since 1970".to_owned()));
+        }
+    }
+
+    /// An earlier pipeline by `name:`.
+    fn reference(&mut self, from: usize, reference: &str, place: Place) -> Option<&'a Pipeline> {
+        let description = self.description;
+        let name = reference.strip_prefix("name:")?;
+        match self.pipelines.get(name).copied() {
+            Some(index) if index < from => return Some(&description.pipelines[index]),
+            Some(index) => {
+                let message = if index == from {
+                    format!("the pipeline `{name}` refers to itself")
+                } else {
+                    format!("the pipeline `{name}` comes later")
+                };
+                let help = "references only reach back; move the pipeline that is referred to before this one";
+                self.load(Code::ForwardReference, place, message, "not an earlier pipeline", Some(help.to_owned()));
+            }
+            None => {
+                let earlier = description.pipelines[..from].iter().filter_map(|pipeline| pipeline.name.as_deref());
+                let help = self.suggest(name, earlier);
+                let message = format!("there is no pipeline `{name}`");
+                self.load(Code::UnknownPipeline, place, message, "no pipeline has this name", help);
+            }
+        }
+        None
+    }
+
+    fn input(&mut self, from: usize, input: &Input) {
+        for reference in &input.references {
+            let place = || input.place.with(reference.key.clone());
+            match input.origin {
+                InputOrigin::Pipeline => {
+                    // What does not name a pipeline is dropped, as osbuild does.
+                    let Some(name) = reference.id.strip_prefix("name:") else { continue };
+                    let target = self.reference(from, &reference.id, place());
+                    if target.is_some_and(|target| target.stages.is_empty()) && input.module != TREE_INPUT {
+                        let message = format!("the pipeline `{name}` has no stages, so there is no tree to read");
+                        let help = format!("only inputs of type {TREE_INPUT} take it for an empty tree");
+                        self.load(Code::EmptyPipeline, place(), message, "an empty pipeline", Some(help));
+                    }
+                }
+                InputOrigin::Source => {
+                    if self.items.contains(reference.id.as_str()) {
+                        continue;
+                    }
+                    let mut items: Vec<&str> = Vec::new();
+                    if self.suggestions > 0 {
+                        items = self
+                            .description
+                            .sources
+                            .iter()
+                            .flat_map(|one| one.items.keys())
+                            .map(String::as_str)
+                            .collect();
+                    }
+                    let help = self.suggest(&reference.id, items).or_else(|| Some("add it to a source".to_owned()));
+                    let message = format!("no source has the item `{}`", reference.id);
+                    let anchor = match reference.key {
+                        Key::Name(_) if input.ordered => Anchor::Value(place()),
+                        Key::Name(_) => Anchor::Key(place()),
+                        Key::Index(_) => Anchor::Value(place()),
+                    };
+                    let problem = Problem::new(Code::UnknownItem, Phase::Load, place(), message);
+                    self.problems.push(problem.at(anchor).label("not in any source").help(help));
+                }
+            }
+        }
+    }
+
+    fn devices(&mut self, stage: &Stage) {
+        for fault in devices::order(&stage.devices).err().unwrap_or_default() {
+            let (Fault::MissingParent(position) | Fault::Cycle(position)) = fault;
+            let device = &stage.devices[position];
+            let parent = device.parent.as_deref().unwrap_or_default();
+            let place = stage.place.with("devices").with(device.name.clone()).with("parent");
+            match fault {
+                Fault::MissingParent(_) => {
+                    let help = self.suggest(parent, stage.devices.iter().map(|device| device.name.as_str()));
+                    let message = format!("the device `{}` lies on `{parent}`, which is not there", device.name);
+                    self.load(Code::UnknownDevice, place, message, "the stage has no such device", help);
+                }
+                Fault::Cycle(_) => {
+                    let message = format!("the device `{}` is its own parent", device.name);
+                    let help = "one of the devices in the cycle must do without a parent".to_owned();
+                    self.load(Code::DeviceCycle, place, message, "a cycle of devices", Some(help));
+                }
+            }
+        }
+    }
+
+    fn mounts(&mut self, stage: &Stage) {
+        let mut names = HashSet::new();
+        for mount in &stage.mounts {
+            let place = stage.place.with("mounts").with(mount.index);
+            if !names.insert(mount.name.as_str()) {
+                let message = format!("there are two mounts `{}`", mount.name);
+                let help = "the names of a stage's mounts have to differ".to_owned();
+                self.load(Code::DuplicateMount, place.with("name"), message, "this name is taken", Some(help));
+            }
+            if let Some(source) = &mount.source
+                && !stage.devices.iter().any(|device| device.name == *source)
+            {
+                let help = self.suggest(source, stage.devices.iter().map(|device| device.name.as_str()));
+                let message = format!("the mount `{}` is of `{source}`, which is no device of the stage", mount.name);
+                self.load(Code::UnknownDevice, place.with("source"), message, "the stage has no such device", help);
+            }
+        }
+    }
+}

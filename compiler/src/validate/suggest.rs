@@ -1,0 +1,47 @@
+//! "Did you mean …?": the closest of the names that there are.
+
+use strsim::damerau_levenshtein;
+
+/// Beyond this many names nothing is compared: whoever has so many does not type them.
+const MAX_NAMES: usize = 2_000;
+/// Names longer than this are not compared.
+const MAX_LENGTH: usize = 80;
+
+/// The name that is closest to what was written, if one is close enough for a slip of the fingers.
+pub(crate) fn closest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if written.len() > MAX_LENGTH {
+        return None;
+    }
+    let names = names.into_iter().take(MAX_NAMES).filter(|name| name.len() <= MAX_LENGTH);
+    let scored = names.map(|name| (damerau_levenshtein(written, name), name));
+    let (distance, name) = scored.min_by_key(|(distance, _)| *distance)?;
+    let length = tail(written).len().max(tail(name).len());
+    (distance <= (length / 3).max(1) && distance < length && name != written).then_some(name)
+}
+
+/// The help line for it.
+pub(crate) fn did_you_mean<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    closest(written, names).map(|name| format!("did you mean `{name}`?"))
+}
+
+/// What tells modules apart.
+fn tail(name: &str) -> &str {
+    name.strip_prefix("org.osbuild.").unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slips_are_found_and_strangers_are_not() {
+        let names = ["org.osbuild.mkdir", "org.osbuild.mkfs.ext4", "org.osbuild.ln"];
+        assert_eq!(closest("org.osbuild.mkdri", names), Some("org.osbuild.mkdir"));
+        assert_eq!(closest("org.osbuild.mkfs.ext", names), Some("org.osbuild.mkfs.ext4"));
+        assert_eq!(closest("org.osbuild.selinux", names), None);
+        assert_eq!(closest("tre", ["tree", "build"]), Some("tree"));
+        assert_eq!(closest("x", ["y"]), None);
+        assert_eq!(closest("", ["a"]), None);
+        assert_eq!(closest("tree", ["build"]), None);
+    }
+}
