@@ -170,12 +170,14 @@ pub fn release(device: OwnedFd, timeout: Duration) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a loop device"));
     }
     let name = name_of(minor(number));
-    let state = Path::new("/sys/block").join(&name).join("loop/backing_file");
-    let backing = std::fs::read(&state).ok();
+    let folder = Path::new("/sys/block").join(&name);
+    // The path of the file cannot tell: seen from here, files of two stages' trees have the same one.
+    let sequence = || std::fs::read(folder.join("diskseq")).ok();
+    let before = sequence();
     drop(device);
     let end = Instant::now() + timeout;
-    // With another file the device is somebody else's by now.
-    while backing.is_some() && std::fs::read(&state).ok() == backing {
+    // With another sequence number the device is somebody else's by now.
+    while folder.join("loop/backing_file").exists() && sequence() == before {
         if Instant::now() >= end {
             let reason = format!("{name} is still in use after {} s", timeout.as_secs());
             return Err(io::Error::new(io::ErrorKind::TimedOut, reason));

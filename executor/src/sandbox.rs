@@ -1,0 +1,112 @@
+//! One stage, as the process that prepares it sees it: surroundings, inputs, devices, mounts, the stage, and all of it
+//! taken down in reverse. Runs in the helper (`helper`), as the first process of a pid namespace; what it does to mounts
+//! stays in its own mount namespace and ends with it. Knows nothing of the store, the scheduler, or the build.
+//!
+//! In the request's scratch folder, on the store's file system:
+//!
+//! ```text
+//! var/      the stage's /var
+//! inputs/   what input modules make, one folder each
+//! mounts/   where mount modules mount
+//! sandbox/  a file system in memory, in this mount namespace only:
+//!   root/     the sandbox's root
+//!   build/    the build tree
+//!   trees/N/  trees that inputs refer to
+//! ```
+
+pub(crate) mod message;
+
+mod confine;
+mod inside;
+mod root;
+mod spec;
+mod surroundings;
+mod sys;
+mod teardown;
+
+pub(crate) use spec::environment;
+
+use std::sync::Arc;
+
+use osbc_module_api::{Catalog, Entry, Error, Provider, StageContext};
+
+use crate::request::{ModuleRequest, StageFailure, StageReply, StageRequest};
+use surroundings::Surroundings;
+
+/// Runs a stage from its first mount to its last unmount.
+///
+/// Must be called by the only thread of the first process of a pid namespace; it kills everything else in there.
+pub(crate) fn run_stage(request: &StageRequest, catalog: &Catalog) -> StageReply {
+    let entry = match stage_entry(catalog, &request.module) {
+        Ok(entry) => entry,
+        Err(reason) => return StageReply::failed(StageFailure::Environment(reason)),
+    };
+    let mut surroundings = Surroundings::default();
+    let mut reply = match surroundings.prepare(request, catalog) {
+        Ok(()) => inside::run(request, entry, &mut surroundings),
+        Err(reason) => StageReply::failed(StageFailure::Environment(reason)),
+    };
+    let problems = surroundings.close();
+    if !problems.is_empty() {
+        reply.add_problem(&problems.join("; "));
+    }
+    reply
+}
+
+/// The built-in module that a request means.
+fn entry(catalog: &Catalog, module: &ModuleRequest) -> Result<Entry, String> {
+    if module.path.is_some() {
+        return Err(format!(
+            "{} is an on-disk module, and running those comes with the drop-in for osbuild; use a built-in module",
+            module.name
+        ));
+    }
+    let found = catalog.module(module.kind, &module.name).map_err(|error| error.to_string())?;
+    match found.as_ref().map(Arc::as_ref).map(|module| &module.provider) {
+        Some(Provider::BuiltIn(definition)) => Ok(definition.entry),
+        _ => Err(format!("there is no built-in module {}", module.name)),
+    }
+}
+
+fn stage_entry(catalog: &Catalog, module: &ModuleRequest) -> Result<fn(&StageContext) -> Result<(), Error>, String> {
+    match entry(catalog, module)? {
+        Entry::Stage(function) => Ok(function),
+        _ => Err(format!("{} is no stage", module.name)),
+    }
+}
+
+impl StageReply {
+    /// The reply of a stage that failed.
+    pub(crate) fn failed(failure: StageFailure) -> Self {
+        Self { metadata: osbc_module_api::Value::Null, failure: Some(failure) }
+    }
+
+    /// Puts a failure of taking down to the reply, which keeps the failure that it has.
+    fn add_problem(&mut self, problem: &str) {
+        let both = |first: &str| format!("{first}; and then: {problem}");
+        self.failure = Some(match self.failure.take() {
+            None => StageFailure::Environment(problem.to_owned()),
+            Some(StageFailure::Module(first)) => StageFailure::Module(both(&first)),
+            Some(StageFailure::Environment(first)) => StageFailure::Environment(both(&first)),
+            Some(StageFailure::Died(first)) => StageFailure::Died(both(&first)),
+            Some(other @ (StageFailure::TimedOut(_) | StageFailure::Interrupted)) => other,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_cleanup_hides_no_failure() {
+        let mut reply = StageReply::failed(StageFailure::Module("the disk is full".into()));
+        reply.add_problem("cannot unmount /x: busy");
+        let both = "the disk is full; and then: cannot unmount /x: busy".to_owned();
+        assert_eq!(reply.failure, Some(StageFailure::Module(both)));
+
+        let mut reply = StageReply { metadata: osbc_module_api::Value::Null, failure: None };
+        reply.add_problem("cannot unmount /x: busy");
+        assert_eq!(reply.failure, Some(StageFailure::Environment("cannot unmount /x: busy".into())));
+    }
+}

@@ -1,0 +1,125 @@
+//! How the two sides of the process boundary talk: one socket, the helper's standard input. It carries the request,
+//! a handle on the process that does the work, then the reply; and its end tells each side of the other's.
+//!
+//! A message is its length (eight bytes, little-endian), then JSON.
+
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A message as bytes.
+///
+/// # Errors
+/// It has no JSON form.
+pub(crate) fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; 8];
+    serde_json::to_writer(&mut bytes, message)?;
+    let length = (bytes.len() - 8) as u64;
+    bytes[..8].copy_from_slice(&length.to_le_bytes());
+    Ok(bytes)
+}
+
+/// Writes a message.
+///
+/// # Errors
+/// The other side is gone.
+pub(crate) fn send(mut to: impl Write, message: &impl Serialize) -> io::Result<()> {
+    to.write_all(&encode(message)?)
+}
+
+/// Reads a message.
+///
+/// # Errors
+/// It ends too early or is not what was expected.
+pub(crate) fn receive<T: DeserializeOwned>(mut from: impl Read) -> io::Result<T> {
+    let mut length = [0; 8];
+    from.read_exact(&mut length)?;
+    let mut bytes = Vec::new();
+    from.take(u64::from_le_bytes(length)).read_to_end(&mut bytes)?;
+    Ok(serde_json::from_slice(&bytes)?)
+}
+
+/// The message that `bytes` hold, if they hold all of it.
+///
+/// # Errors
+/// It is not what was expected.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<Option<T>> {
+    let Some((length, rest)) = bytes.split_first_chunk() else { return Ok(None) };
+    match usize::try_from(u64::from_le_bytes(*length)) {
+        Ok(length) if length <= rest.len() => Ok(Some(serde_json::from_slice(&rest[..length])?)),
+        _ => Ok(None),
+    }
+}
+
+/// Passes a descriptor on with one byte that carries it, or says by that byte that there is none.
+///
+/// # Errors
+/// The other side is gone.
+pub(crate) fn send_descriptor(socket: impl AsFd, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if let Some(descriptor) = &descriptor {
+        ancillary.push(SendAncillaryMessage::ScmRights(std::slice::from_ref(descriptor)));
+    }
+    sendmsg(socket, &[IoSlice::new(&[0])], &mut ancillary, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// Takes the descriptor that the other side passes on; none when that one ended before.
+///
+/// # Errors
+/// There is nothing to read yet, on a socket that does not block.
+pub(crate) fn receive_descriptor(socket: impl AsFd) -> io::Result<Option<OwnedFd>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    recvmsg(socket, &mut [IoSliceMut::new(&mut [0])], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    Ok(ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::request::{StageFailure, StageReply};
+
+    #[test]
+    fn every_reply_survives_the_way() {
+        let failures = [
+            None,
+            Some(StageFailure::Module("no".into())),
+            Some(StageFailure::Environment("no".into())),
+            Some(StageFailure::TimedOut(Duration::from_millis(1500))),
+            Some(StageFailure::Died("no".into())),
+            Some(StageFailure::Interrupted),
+        ];
+        for failure in failures {
+            let metadata = serde_json::from_str(r#"{"a": 123456789012345678901234567890, "b": [1.50]}"#);
+            let reply = StageReply { metadata: metadata.expect("JSON"), failure };
+            let bytes = encode(&reply).expect("has a JSON form");
+            assert_eq!(receive::<StageReply>(&bytes[..]).expect("is whole"), reply);
+            assert_eq!(decode(&bytes).expect("is whole"), Some(reply));
+            assert_eq!(decode::<StageReply>(&bytes[..bytes.len() - 1]).expect("is a beginning"), None);
+            assert_eq!(decode::<StageReply>(&bytes[..3]).expect("is a beginning"), None);
+        }
+    }
+
+    #[test]
+    fn what_is_no_message_is_refused() {
+        let bytes = encode(&json!({"failure": "what?"})).expect("has a JSON form");
+        assert!(decode::<StageReply>(&bytes).is_err());
+        assert!(receive::<StageReply>(&bytes[..bytes.len() - 1]).is_err());
+    }
+}

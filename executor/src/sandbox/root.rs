@@ -1,0 +1,217 @@
+//! Builds the sandbox's root below a folder of the calling process's own mount namespace. Knows what belongs there from
+//! `spec`, and nothing of modules.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, makedev, mknodat, openat2};
+use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
+
+use super::spec::{CMDLINE, Item, READ_ONLY_PROC, ROOT, When};
+use super::sys;
+use crate::overlay;
+use crate::request::TreeStack;
+
+/// Something that could not be made, and where.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {act} {}: {source}", path.display())]
+pub(crate) struct RootError {
+    act: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Puts what was tried, and where, to a system error.
+pub(crate) fn cannot<E: Into<io::Error>>(act: &'static str, path: &Path) -> impl FnOnce(E) -> RootError {
+    move |source| RootError { act, path: path.to_owned(), source: source.into() }
+}
+
+/// Makes the folder `path`, with those around it.
+///
+/// # Errors
+/// It cannot be made.
+pub(crate) fn make_folder(path: &Path, mode: u32) -> Result<(), RootError> {
+    let made = DirBuilder::new().recursive(true).mode(mode).create(path);
+    made.map_err(cannot("make the folder", path))
+}
+
+/// Mounts a tree at the folder `target`: read-only unless it has an upper end. A stack without any folder is an empty
+/// read-only tree.
+///
+/// # Errors
+/// A folder of the stack is missing, or the kernel refuses.
+pub(crate) fn mount_stack(stack: &TreeStack, target: &Path) -> Result<(), RootError> {
+    let folders = stack.lower.len() + usize::from(stack.upper.is_some());
+    let attributes = if stack.upper.is_some() { sys::PLAIN } else { sys::READ_ONLY };
+    let mount = match folders {
+        0 => sys::new_mount("tmpfs", &[("mode", "755"), ("nr_inodes", "1")], MountAttrFlags::empty()),
+        1 => overlay::open(stack).and_then(sys::copy_mount),
+        _ => overlay::open(stack),
+    };
+    let mount = mount.map_err(cannot("open a tree for", target))?;
+    sys::set_attributes(&mount, attributes).map_err(cannot("set up the mount", target))?;
+    sys::attach(mount, target).map_err(cannot("mount", target))
+}
+
+/// Makes the root at `place`/root; other things beside it are out of the stage's sight. `place` is a folder in memory,
+/// the umask is 0. `build_root` is the tree that the stage runs in, none for the host's.
+///
+/// # Errors
+/// Some part of it could not be made.
+pub(crate) fn build(place: &Path, build_root: Option<&TreeStack>) -> Result<PathBuf, RootError> {
+    let build_root = BuildRoot::open(place, build_root)?;
+    let root = place.join("root");
+    make_folder(&root, 0o755)?;
+    // What becomes the root of a mount namespace must be a mount.
+    bind(open(&root)?, &root, sys::PLAIN)?;
+    for item in ROOT {
+        make(&root, &build_root, *item)?;
+    }
+    let cmdline = place.join("cmdline");
+    make_file(&cmdline, CMDLINE, 0o444)?;
+    bind(open(&cmdline)?, &root.join("proc/cmdline"), sys::READ_ONLY)?;
+    Ok(root)
+}
+
+fn make(root: &Path, build_root: &BuildRoot, item: Item) -> Result<(), RootError> {
+    match item {
+        Item::Folder { at, mode } => make_folder(&root.join(at), mode),
+        Item::File { at } => make_file(&root.join(at), "", 0o666),
+        Item::Link { at, to } => {
+            let path = root.join(at);
+            symlink(to, &path).map_err(cannot("make the link", &path))
+        }
+        Item::Tmpfs { at, mode, devices } => {
+            let attributes = if devices { MountAttrFlags::MOUNT_ATTR_NOSUID } else { sys::PLAIN };
+            new_mount(&root.join(at), "tmpfs", &[("mode", &format!("{mode:o}"))], attributes)
+        }
+        Item::Terminals { at } => {
+            let options = [("ptmxmode", "666"), ("mode", "620"), ("gid", "5")];
+            let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+            new_mount(&root.join(at), "devpts", &options, attributes)
+        }
+        Item::Node { at, major, minor, optional } => {
+            if optional && !Path::new("/").join(at).exists() {
+                return Ok(());
+            }
+            let path = root.join(at);
+            let mode = Mode::from_raw_mode(0o666);
+            mknodat(CWD, &path, FileType::CharacterDevice, mode, makedev(major, minor))
+                .map_err(cannot("make the device node", &path))
+        }
+        Item::Processes { at } => processes(&root.join(at)),
+        Item::System { at } => {
+            let target = root.join(at);
+            make_folder(&target, 0o755)?;
+            bind(open(Path::new("/sys"))?, &target, sys::READ_ONLY | MountAttrFlags::MOUNT_ATTR_NOEXEC)
+        }
+        Item::BuildRoot { at, when } => match build_root.find(at, when)? {
+            Some((found, is_folder)) => {
+                let target = root.join(at);
+                if is_folder {
+                    make_folder(&target, 0o755)?
+                } else {
+                    make_file(&target, "", 0o444)?
+                }
+                bind(found, &target, sys::READ_ONLY)
+            }
+            None => Ok(()),
+        },
+    }
+}
+
+/// A fresh `/proc`. Its mount shows the pid namespace of the calling process.
+fn processes(target: &Path) -> Result<(), RootError> {
+    let attributes = sys::PLAIN | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    new_mount(target, "proc", &[], attributes)?;
+    for name in READ_ONLY_PROC {
+        let path = target.join(name);
+        if path.exists() {
+            bind(open(&path)?, &path, attributes | MountAttrFlags::MOUNT_ATTR_RDONLY)?;
+        }
+    }
+    Ok(())
+}
+
+/// A new file system without a device at the folder `target`, which is made.
+///
+/// # Errors
+/// The kernel refuses.
+pub(crate) fn new_mount(
+    target: &Path,
+    kind: &str,
+    options: &[(&str, &str)],
+    attributes: MountAttrFlags,
+) -> Result<(), RootError> {
+    make_folder(target, 0o755)?;
+    let mount = sys::new_mount(kind, options, attributes).map_err(cannot("make a file system for", target))?;
+    sys::attach(mount, target).map_err(cannot("mount", target))
+}
+
+/// Makes what is at `from` visible at `target` too, with the mounts below it.
+///
+/// # Errors
+/// The kernel refuses.
+pub(crate) fn bind(from: OwnedFd, target: &Path, attributes: MountAttrFlags) -> Result<(), RootError> {
+    let mount = sys::copy_mount(from).map_err(cannot("copy the mount for", target))?;
+    sys::set_attributes(&mount, attributes).map_err(cannot("set up the mount", target))?;
+    sys::attach(mount, target).map_err(cannot("mount", target))
+}
+
+/// A handle on a folder or file of the caller's own root, for [`bind`].
+///
+/// # Errors
+/// It is not there.
+pub(crate) fn open(path: &Path) -> Result<OwnedFd, RootError> {
+    rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(cannot("open", path))
+}
+
+fn make_file(path: &Path, content: &str, mode: u32) -> Result<(), RootError> {
+    fs::write(path, content).map_err(cannot("write", path))?;
+    rustix::fs::chmod(path, Mode::from_raw_mode(mode)).map_err(cannot("set the mode of", path))
+}
+
+/// The tree that a stage runs in.
+struct BuildRoot {
+    root: OwnedFd,
+    is_host: bool,
+}
+
+impl BuildRoot {
+    fn open(place: &Path, stack: Option<&TreeStack>) -> Result<Self, RootError> {
+        let Some(stack) = stack else {
+            return Ok(Self { root: open(Path::new("/"))?, is_host: true });
+        };
+        let target = place.join("build");
+        make_folder(&target, 0o755)?;
+        mount_stack(stack, &target)?;
+        Ok(Self { root: open(&target)?, is_host: false })
+    }
+
+    /// A handle on what is at `at`, resolved inside, and whether it is a folder.
+    fn find(&self, at: &'static str, when: When) -> Result<Option<(OwnedFd, bool)>, RootError> {
+        if when == When::FolderOfPipeline && self.is_host {
+            return Ok(None);
+        }
+        let follow = if when == When::Found { OFlags::empty() } else { OFlags::NOFOLLOW };
+        let flags = OFlags::PATH | OFlags::CLOEXEC | follow;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let found = loop {
+            match openat2(&self.root, at, flags, Mode::empty(), resolve) {
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+                result => break result.map_err(cannot("open in the build root", Path::new(at)))?,
+            }
+        };
+        let status = fstat(&found).map_err(cannot("examine in the build root", Path::new(at)))?;
+        Ok(match FileType::from_raw_mode(status.st_mode) {
+            FileType::Directory => Some((found, true)),
+            FileType::RegularFile if when == When::Found => Some((found, false)),
+            _ => None,
+        })
+    }
+}

@@ -1,0 +1,195 @@
+//! What a stage finds around itself, as data: the sandbox's root, its environment, its capabilities. Makes no system
+//! call; `root` and `confine` carry it out.
+
+use std::collections::HashSet;
+use std::str::FromStr;
+
+use caps::Capability;
+
+/// Where the stage's tree lies in the sandbox.
+pub(crate) const TREE: &str = "/run/osbuild/tree";
+/// Where its inputs lie, one folder each.
+pub(crate) const INPUTS: &str = "/run/osbuild/inputs";
+/// Where its mounts lie.
+pub(crate) const MOUNTS: &str = "/run/osbuild/mounts";
+/// Where its devices' nodes lie.
+pub(crate) const DEVICES: &str = "/dev";
+/// What `/proc/cmdline` says.
+pub(crate) const CMDLINE: &str = "root=/dev/osbuild\n";
+/// What the machine is called.
+pub(crate) const HOSTNAME: &str = "localhost";
+
+/// One thing in the sandbox's root. Paths are relative to it; the folder around them exists or is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Item {
+    /// A folder of this mode.
+    Folder { at: &'static str, mode: u32 },
+    /// An empty file that anybody may write to: for the metadata of on-disk modules.
+    File { at: &'static str },
+    /// A symbolic link.
+    Link { at: &'static str, to: &'static str },
+    /// An empty file system in memory, its root of this mode. Device nodes work in it where `devices`.
+    Tmpfs { at: &'static str, mode: u32, devices: bool },
+    /// Pseudo terminals of the sandbox's own.
+    Terminals { at: &'static str },
+    /// A character device for everybody; only where the host's `/dev` has it when `optional`.
+    Node { at: &'static str, major: u32, minor: u32, optional: bool },
+    /// The processes of the sandbox, with `/proc/cmdline` replaced and what is dangerous to write read-only.
+    Processes { at: &'static str },
+    /// The host's `/sys`, read-only.
+    System { at: &'static str },
+    /// A folder or file of the build root at the same path, read-only; left out where the build root has none.
+    BuildRoot { at: &'static str, when: When },
+}
+
+/// Which build roots something is taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// From all that have it, wherever links in the build root lead.
+    Found,
+    /// From all where it is a real folder.
+    Folder,
+    /// From build pipelines where it is a real folder, never from the host.
+    FolderOfPipeline,
+}
+
+/// The sandbox's root, in the order in which it is made. The stage's tree, inputs, mounts and `/var` come on top.
+pub(crate) const ROOT: &[Item] = &[
+    Item::BuildRoot { at: "boot", when: When::FolderOfPipeline },
+    Item::BuildRoot { at: "usr", when: When::Folder },
+    Item::Link { at: "lib", to: "usr/lib" },
+    Item::Link { at: "lib64", to: "usr/lib64" },
+    Item::Link { at: "bin", to: "usr/bin" },
+    Item::Link { at: "sbin", to: "usr/sbin" },
+    // Not 1777: the kernel's protection of sticky folders would keep a shell from writing to /dev/null.
+    Item::Tmpfs { at: "dev", mode: 0o755, devices: true },
+    Item::Node { at: "dev/null", major: 1, minor: 3, optional: false },
+    Item::Node { at: "dev/zero", major: 1, minor: 5, optional: false },
+    Item::Node { at: "dev/full", major: 1, minor: 7, optional: false },
+    Item::Node { at: "dev/random", major: 1, minor: 8, optional: false },
+    Item::Node { at: "dev/urandom", major: 1, minor: 9, optional: false },
+    Item::Node { at: "dev/tty", major: 5, minor: 0, optional: false },
+    Item::Node { at: "dev/fuse", major: 10, minor: 229, optional: true },
+    Item::Link { at: "dev/fd", to: "/proc/self/fd" },
+    Item::Link { at: "dev/stdin", to: "/proc/self/fd/0" },
+    Item::Link { at: "dev/stdout", to: "/proc/self/fd/1" },
+    Item::Link { at: "dev/stderr", to: "/proc/self/fd/2" },
+    Item::Terminals { at: "dev/pts" },
+    Item::Link { at: "dev/ptmx", to: "pts/ptmx" },
+    Item::Tmpfs { at: "dev/shm", mode: 0o1777, devices: false },
+    Item::Folder { at: "etc", mode: 0o755 },
+    Item::Tmpfs { at: "run", mode: 0o755, devices: false },
+    Item::Tmpfs { at: "tmp", mode: 0o1777, devices: false },
+    Item::Processes { at: "proc" },
+    Item::System { at: "sys" },
+    Item::BuildRoot { at: "etc/mke2fs.conf", when: When::Found },
+    Item::BuildRoot { at: "etc/containers", when: When::Found },
+    Item::BuildRoot { at: "ostree", when: When::Found },
+    Item::BuildRoot { at: "etc/selinux", when: When::Found },
+    Item::Folder { at: "var", mode: 0o755 },
+    Item::Folder { at: "run/osbuild/tree", mode: 0o755 },
+    Item::Folder { at: "run/osbuild/inputs", mode: 0o755 },
+    Item::Folder { at: "run/osbuild/mounts", mode: 0o755 },
+    Item::File { at: "run/osbuild/meta" },
+];
+
+/// Folders of `/proc` that change the whole machine when written to.
+pub(crate) const READ_ONLY_PROC: [&str; 4] = ["sys", "sysrq-trigger", "irq", "bus"];
+
+/// The capabilities that every stage has.
+pub(crate) const CAPABILITIES: [Capability; 19] = [
+    Capability::CAP_AUDIT_WRITE,
+    Capability::CAP_CHOWN,
+    Capability::CAP_DAC_OVERRIDE,
+    Capability::CAP_DAC_READ_SEARCH,
+    Capability::CAP_FOWNER,
+    Capability::CAP_FSETID,
+    Capability::CAP_IPC_LOCK,
+    Capability::CAP_LINUX_IMMUTABLE,
+    Capability::CAP_MAC_OVERRIDE,
+    Capability::CAP_MKNOD,
+    Capability::CAP_NET_BIND_SERVICE,
+    Capability::CAP_SETFCAP,
+    Capability::CAP_SETGID,
+    Capability::CAP_SETPCAP,
+    Capability::CAP_SETUID,
+    Capability::CAP_SYS_ADMIN,
+    Capability::CAP_SYS_CHROOT,
+    Capability::CAP_SYS_NICE,
+    Capability::CAP_SYS_RESOURCE,
+];
+
+/// The capabilities of a stage whose module asks for `more`.
+///
+/// # Errors
+/// The name of one that does not exist.
+pub(crate) fn capabilities(more: &[String]) -> Result<HashSet<Capability>, String> {
+    let mut wanted: HashSet<Capability> = CAPABILITIES.into();
+    for name in more {
+        wanted.insert(Capability::from_str(name).map_err(|_| name.clone())?);
+    }
+    Ok(wanted)
+}
+
+/// The environment of a stage, complete.
+pub(crate) fn environment(terminal: &str, source_epoch: Option<i64>) -> Vec<(&'static str, String)> {
+    let mut environment = vec![
+        ("container", "bwrap-osbuild".to_owned()),
+        ("LC_CTYPE", "C.UTF-8".to_owned()),
+        ("PATH", "/usr/sbin:/usr/bin".to_owned()),
+        ("PYTHONPATH", "/run/osbuild/lib".to_owned()),
+        ("PYTHONUNBUFFERED", "1".to_owned()),
+        ("TERM", terminal.to_owned()),
+    ];
+    if let Some(epoch) = source_epoch {
+        environment.push(("SOURCE_DATE_EPOCH", epoch.to_string()));
+    }
+    environment
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_is_complete_and_has_an_epoch_only_where_set() {
+        let names = |epoch| environment("dumb", epoch).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        let usual = ["container", "LC_CTYPE", "PATH", "PYTHONPATH", "PYTHONUNBUFFERED", "TERM"];
+        assert_eq!(names(None), usual);
+        assert_eq!(names(Some(0)), [&usual[..], &["SOURCE_DATE_EPOCH"]].concat());
+        assert!(environment("vt100", Some(-5)).contains(&("SOURCE_DATE_EPOCH", "-5".to_owned())));
+        assert!(environment("vt100", None).contains(&("TERM", "vt100".to_owned())));
+    }
+
+    #[test]
+    fn a_module_gets_what_it_asks_for_on_top() {
+        let usual = capabilities(&[]).expect("known names");
+        assert_eq!(usual.len(), 19);
+        let more = capabilities(&["CAP_MAC_ADMIN".to_owned()]).expect("known names");
+        assert_eq!(more.difference(&usual).collect::<Vec<_>>(), [&Capability::CAP_MAC_ADMIN]);
+        assert_eq!(capabilities(&["CAP_MAGIC".to_owned()]), Err("CAP_MAGIC".to_owned()));
+    }
+
+    #[test]
+    fn folders_come_before_what_lies_in_them() {
+        let made = |item: &Item| match *item {
+            Item::Folder { at, .. } | Item::Tmpfs { at, .. } | Item::Processes { at } | Item::System { at } => Some(at),
+            _ => None,
+        };
+        for (index, item) in ROOT.iter().enumerate() {
+            let Some(at) = made(item) else { continue };
+            let inside = |other: &Item| match *other {
+                Item::Folder { at: path, .. }
+                | Item::File { at: path }
+                | Item::Link { at: path, .. }
+                | Item::Tmpfs { at: path, .. }
+                | Item::Terminals { at: path }
+                | Item::Node { at: path, .. }
+                | Item::Processes { at: path }
+                | Item::System { at: path }
+                | Item::BuildRoot { at: path, .. } => path.starts_with(&format!("{at}/")),
+            };
+            assert!(!ROOT[..index].iter().any(inside), "something in {at} would be hidden");
+        }
+    }
+}

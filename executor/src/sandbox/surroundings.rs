@@ -1,0 +1,230 @@
+//! What a stage finds besides the root: its tree, inputs, devices and mounts. Calls the modules that make them, in the
+//! mount namespace of the process that prepares, with the host's root; and closes them in reverse.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use nix::sched::{CloneFlags, unshare};
+use osbc_module_api::{
+    Catalog, DeviceContext, Entry, InputContext, InputReference, MappedInput, MountContext, MountPoint, OpenDevice,
+    Tree,
+};
+use rustix::mount::{MountAttrFlags, MountPropagationFlags, mount_change};
+
+use super::root::{self, make_folder, mount_stack};
+use super::teardown::{MountTable, release_device, unmount_all};
+use super::{entry, spec, sys};
+use crate::request::{DeviceRequest, InputRequest, MountRequest, ReferenceFrom, StageRequest};
+
+/// What was made for a stage so far.
+#[derive(Debug, Default)]
+pub(super) struct Surroundings {
+    /// The sandbox's root, seen from outside.
+    pub(super) root: PathBuf,
+    /// The inputs by name, with paths of the sandbox.
+    pub(super) inputs: BTreeMap<String, MappedInput>,
+    /// The devices in the request's order, as the modules returned them.
+    pub(super) devices: Vec<OpenDevice>,
+    /// The mounts by name, with paths of the sandbox.
+    pub(super) mounts: BTreeMap<String, MountPoint>,
+    /// What was mounted before the first mount module.
+    before: Option<MountTable>,
+}
+
+impl Surroundings {
+    /// Enters a mount namespace and makes everything in it.
+    ///
+    /// # Errors
+    /// Why the stage cannot run. What was made until then is there to be closed.
+    pub(super) fn prepare(&mut self, request: &StageRequest, catalog: &Catalog) -> Result<(), String> {
+        self.prepare_root(request).map_err(|error| error.to_string())?;
+        let trees = request.scratch.join("sandbox/trees");
+        for input in &request.inputs {
+            let mapped = map_input(input, catalog, &request.scratch, &trees)
+                .map_err(|reason| format!("input `{}`: {reason}", input.name))?;
+            self.inputs.insert(input.name.clone(), mapped);
+        }
+        self.show("inputs", &request.scratch, spec::INPUTS, sys::READ_ONLY)?;
+
+        if !request.devices.is_empty() {
+            let tree = Tree::open(self.inside(spec::TREE)).map_err(|error| error.to_string())?;
+            for device in &request.devices {
+                let opened = self
+                    .open_device(device, catalog, &tree)
+                    .map_err(|reason| format!("device `{}`: {reason}", device.name))?;
+                self.devices.push(opened);
+            }
+        }
+
+        self.show("mounts", &request.scratch, spec::MOUNTS, sys::PLAIN)?;
+        if !request.mounts.is_empty() {
+            self.before = Some(MountTable::read().map_err(|error| format!("cannot list the mounts: {error}"))?);
+            for mount in &request.mounts {
+                let path = self.mount(mount, catalog).map_err(|reason| format!("mount `{}`: {reason}", mount.name))?;
+                self.mounts.insert(mount.name.clone(), MountPoint { path });
+            }
+            for place in [spec::TREE, spec::MOUNTS] {
+                let folder = root::open(&self.inside(place)).map_err(|error| error.to_string())?;
+                sys::set_attributes(folder, sys::PLAIN).map_err(|error| format!("cannot set up {place}: {error}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes everything down in reverse and returns what did not work. What is not taken down here ends with the mount
+    /// namespace.
+    pub(super) fn close(&mut self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if let Some(before) = self.before.take() {
+            problems.extend(unmount_all(&before));
+        }
+        while let Some(device) = self.devices.pop() {
+            if let Err(error) = release_device(device.keep) {
+                problems.push(format!("device {}: {error}", device.path.display()));
+            }
+        }
+        problems
+    }
+
+    /// Where a path of the sandbox lies for this process.
+    fn inside(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    fn prepare_root(&mut self, request: &StageRequest) -> Result<(), root::RootError> {
+        let namespace = root::cannot("enter a mount namespace at", Path::new("/"));
+        unshare(CloneFlags::CLONE_NEWNS)
+            .map_err(io::Error::from)
+            .and_then(|()| Ok(mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?))
+            .map_err(namespace)?;
+        let place = request.scratch.join("sandbox");
+        make_folder(&place, 0o755)?;
+        root::new_mount(&place, "tmpfs", &[("mode", "755")], MountAttrFlags::MOUNT_ATTR_NOSUID)?;
+        self.root = root::build(&place, request.build_root.as_ref())?;
+
+        let var = request.scratch.join("var");
+        make_folder(&var, 0o755)?;
+        make_folder(&var.join("tmp"), 0o1777)?;
+        root::bind(root::open(&var)?, &self.inside("/var"), sys::PLAIN)?;
+        mount_stack(&request.tree, &self.inside(spec::TREE))
+    }
+
+    /// Makes a folder of the scratch folder visible in the sandbox.
+    fn show(&self, name: &str, scratch: &Path, at: &str, attributes: MountAttrFlags) -> Result<(), String> {
+        let folder = scratch.join(name);
+        make_folder(&folder, 0o755)
+            .and_then(|()| root::open(&folder))
+            .and_then(|folder| root::bind(folder, &self.inside(at), attributes))
+            .map_err(|error| error.to_string())
+    }
+
+    fn open_device(&self, device: &DeviceRequest, catalog: &Catalog, tree: &Tree) -> Result<OpenDevice, String> {
+        let Entry::Device(open) = entry(catalog, &device.module)? else {
+            return Err(format!("{} is no device", device.module.name));
+        };
+        let parent = match device.parent {
+            Some(index) => Some(self.devices.get(index).ok_or("its parent is not open yet")?),
+            None => None,
+        };
+        let dev = self.inside(spec::DEVICES);
+        open(&DeviceContext { dev: &dev, tree, parent, options: &device.options }).map_err(|error| error.to_string())
+    }
+
+    /// Makes a mount and returns where it lies in the sandbox.
+    fn mount(&self, mount: &MountRequest, catalog: &Catalog) -> Result<PathBuf, String> {
+        let Entry::Mount(make) = entry(catalog, &mount.module)? else {
+            return Err(format!("{} is no mount", mount.module.name));
+        };
+        let source = match mount.source {
+            Some(index) => Some(self.node(index, mount.partition)?),
+            None => None,
+        };
+        let (root, tree) = (self.inside(spec::MOUNTS), self.inside(spec::TREE));
+        let context =
+            MountContext { source, target: mount.target.as_deref(), root: &root, tree: &tree, options: &mount.options };
+        match make(&context).map_err(|error| error.to_string())? {
+            None => Ok(PathBuf::from(spec::MOUNTS)),
+            Some(path) => below(&path, &root, spec::MOUNTS),
+        }
+    }
+
+    /// The node of a device or of its partition.
+    fn node(&self, device: usize, partition: Option<u32>) -> Result<PathBuf, String> {
+        let device = self.devices.get(device).ok_or("its device is not open")?;
+        let mut name = device.path.clone().into_os_string();
+        if let Some(partition) = partition {
+            name.push(format!("p{partition}"));
+        }
+        Ok(self.inside(spec::DEVICES).join(name))
+    }
+}
+
+fn map_input(input: &InputRequest, catalog: &Catalog, scratch: &Path, trees: &Path) -> Result<MappedInput, String> {
+    let Entry::Input(map) = entry(catalog, &input.module)? else {
+        return Err(format!("{} is no input", input.module.name));
+    };
+    if !is_plain(&input.name) {
+        return Err("an input's name becomes a folder's name, so it can have no `/` and be neither `.` nor `..`".into());
+    }
+    let target = scratch.join("inputs").join(&input.name);
+    make_folder(&target, 0o755).map_err(|error| error.to_string())?;
+    let mut references = Vec::new();
+    for (index, reference) in input.references.iter().enumerate() {
+        let path = match &reference.from {
+            ReferenceFrom::Item(path) => path.clone(),
+            ReferenceFrom::Tree(stack) => {
+                let path = trees.join(&input.name).join(index.to_string());
+                make_folder(&path, 0o755)
+                    .and_then(|()| mount_stack(stack, &path))
+                    .map_err(|error| error.to_string())?;
+                path
+            }
+        };
+        references.push(InputReference { id: reference.id.clone(), options: reference.options.clone(), path });
+    }
+    let context =
+        InputContext { origin: input.origin, references, options: input.options.clone(), target: target.clone() };
+    let mapped = map(&context).map_err(|error| error.to_string())?;
+    let inside = Path::new(spec::INPUTS).join(&input.name);
+    Ok(MappedInput { path: below(&mapped.path, &target, inside)?, data: mapped.data })
+}
+
+fn is_plain(name: &str) -> bool {
+    let mut components = Path::new(name).components();
+    matches!(components.next(), Some(Component::Normal(only)) if only == name) && components.next().is_none()
+}
+
+/// A path that a module returned, absolute or relative to `root`, as one below `inside`.
+fn below(path: &Path, root: &Path, inside: impl AsRef<Path>) -> Result<PathBuf, String> {
+    let relative = if path.is_absolute() { path.strip_prefix(root).ok() } else { Some(path) };
+    let relative = relative.filter(|path| !path.components().any(|part| part == Component::ParentDir));
+    let relative = relative.ok_or_else(|| format!("the module returned {}, which is elsewhere", path.display()))?;
+    Ok(inside.as_ref().components().chain(relative.components().filter(|part| *part != Component::CurDir)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_modules_become_paths_of_the_sandbox() {
+        let root = Path::new("/scratch/mounts");
+        let moved = |path: &str| below(Path::new(path), root, spec::MOUNTS);
+        assert_eq!(moved("/scratch/mounts/boot/efi"), Ok("/run/osbuild/mounts/boot/efi".into()));
+        assert_eq!(moved("/scratch/mounts"), Ok("/run/osbuild/mounts".into()));
+        assert_eq!(moved("boot"), Ok("/run/osbuild/mounts/boot".into()));
+        assert_eq!(moved("."), Ok("/run/osbuild/mounts".into()));
+        for outside in ["/scratch/mounts/../x", "../x", "/etc", "/scratch/mountsx"] {
+            assert!(moved(outside).is_err(), "{outside}");
+        }
+    }
+
+    #[test]
+    fn names_of_inputs_are_single_components() {
+        assert!(is_plain("tree") && is_plain("org.osbuild.files") && is_plain("a b"));
+        for name in ["", ".", "..", "a/b", "/a", "a/", "./a"] {
+            assert!(!is_plain(name), "{name}");
+        }
+    }
+}
