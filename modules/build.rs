@@ -49,5 +49,6 @@ fn add(modules: &mut String, rows: &mut String, folder: &str, file: &Path, doc: 
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
     let name = format!("{folder}_{stem}");
     writeln!(modules, "#[path = {:?}]\nmod {name};", file.display().to_string()).expect("a string grows");
-    writeln!(rows, "    Registered {{ def: &{name}::MODULE, file: {stem:?}, doc: {doc:?} }},").expect("a string grows");
+    let file = format!("{folder}/{stem}.rs");
+    writeln!(rows, "    Registered {{ def: &{name}::MODULE, file: {file:?}, doc: {doc:?} }},").expect("a string grows");
 }

@@ -8,6 +8,7 @@ mod calendar;
 mod checksum;
 mod compression;
 mod filesystem_mount;
+mod firstboot;
 mod partition_table;
 pub mod runners;
 mod single_file;

@@ -73,7 +73,7 @@ pub struct SourceEntry {
 pub struct Registered {
     /// The module.
     pub def: &'static ModuleDef,
-    /// The name of its file, without folder and `.rs`.
+    /// Its file, below `modules/src`.
     pub file: &'static str,
     /// The header of its file: Markdown, a summary line first, with at least one `json` example.
     pub doc: &'static str,

@@ -1,6 +1,6 @@
 //! Does nothing.
 //!
-//! Any options are accepted and ignored.
+//! Any options, inputs, devices and mounts are accepted and ignored.
 //!
 //! ```json
 //! { "type": "org.osbuild.noop", "options": { "note": "nothing happens" } }
@@ -13,8 +13,8 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.noop",
     revision: 1,
     capabilities: &[],
-    schema: || Schema::version_2(json!({"options": {"type": "object"}})),
-    rejects: &[r#"{"options": 1}"#],
+    schema: || Schema::version_2(json!({"options": {"type": "object"}, "devices": {}, "inputs": {}, "mounts": {}})),
+    rejects: &[r#"{"options": 1}"#, r#"{"option": {}}"#],
     parse: |_| Ok(()),
     entry: Entry::Stage(|_| Ok(())),
 };

@@ -1,0 +1,338 @@
+//! What every module owes, checked for all that the registry has: its file's name, its documentation, the agreement of
+//! schema, examples and options type, and for stages that no symlink in a tree leads their writes out of it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+
+use osbc_module_api::testing::Case;
+use osbc_module_api::{Entry, Kind, Map, ModuleDef, Registered, Schema, Value, json};
+use osbc_modules::builtin::MODULES;
+
+/// Stages whose examples cannot run on a bare tree in the test's process: they need inputs, mounts, tools or programs of
+/// the tree. Each has tests of its own. Those whose examples all have devices need not be named: they write there.
+const NEED_MORE: &[&str] = &[
+    "org.osbuild.copy",
+    "org.osbuild.error",
+    "org.osbuild.gzip",
+    "org.osbuild.oci-archive",
+    "org.osbuild.qemu",
+    "org.osbuild.squashfs",
+    "org.osbuild.tar",
+    "org.osbuild.untar",
+    "org.osbuild.xz",
+    "org.osbuild.zip",
+    "org.osbuild.zstd",
+];
+
+/// Runs a check on every module and reports all that fail it.
+fn each(check: impl Fn(&Registered) -> Result<(), String>) {
+    let faults: Vec<String> = MODULES
+        .iter()
+        .filter_map(|row| check(row).err().map(|fault| format!("{} ({}): {fault}", row.file, row.def.name)))
+        .collect();
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+/// The examples of a module: the `json` blocks of its header.
+fn examples(row: &Registered) -> Result<Vec<Map<String, Value>>, String> {
+    let mut examples = Vec::new();
+    for block in row.doc.split("```json\n").skip(1) {
+        let text = block.split("```").next().unwrap_or_default();
+        let value: Value = serde_json::from_str(text).map_err(|error| format!("example is no JSON: {error}"))?;
+        let Value::Object(example) = value else { return Err("example is no object".to_owned()) };
+        if example.get("type") != Some(&json!(row.def.name)) {
+            return Err(format!("example has another `type` than `{}`", row.def.name));
+        }
+        examples.push(example);
+    }
+    if examples.is_empty() { Err("the header has no ```json example".to_owned()) } else { Ok(examples) }
+}
+
+/// What is checked in a manifest of a format version, put together from a module's schemas as osbuild does it.
+fn composed(def: &ModuleDef, version: u8) -> Value {
+    let Schema { schema, schema_2 } = (def.schema)();
+    let mut whole = json!({"type": "object", "additionalProperties": false});
+    let object = whole.as_object_mut().expect("written as one");
+    let mut update = |own: Option<Value>| {
+        let Some(Value::Object(own)) = own else { panic!("{} has no schema that is an object", def.name) };
+        object.extend(own);
+    };
+    match def.kind {
+        Kind::Stage | Kind::Assembler => {
+            let key = if version == 2 { "type" } else { "name" };
+            let own = if version == 2 { schema_2 } else { None };
+            let mut properties = json!({"mounts": {"type": "array"}, "devices": {"type": "object"}});
+            let all = properties.as_object_mut().expect("written as one");
+            match own.or_else(|| schema.map(|options| json!({ "options": options }))) {
+                Some(Value::Object(own)) => all.extend(own),
+                _ => panic!("{} has no schema that is an object", def.name),
+            }
+            all.insert(key.to_owned(), json!({"enum": [def.name]}));
+            update(Some(json!({"required": [key], "properties": properties})));
+        }
+        Kind::Device => {
+            let options = schema_2.or(schema);
+            update(Some(json!({
+                "additionalProperties": true,
+                "properties": {"type": {"enum": [def.name]}, "options": options},
+            })));
+        }
+        Kind::Mount => {
+            update(schema_2);
+            object["properties"]["type"] = json!({"enum": [def.name]});
+        }
+        Kind::Input | Kind::Source => update(schema_2.or(schema)),
+        Kind::Runner => panic!("{}: runners are not modules of the registry", def.name),
+    }
+    whole
+}
+
+fn validator(def: &ModuleDef, version: u8) -> Result<jsonschema::Validator, String> {
+    jsonschema::draft4::meta::validate(&composed(def, version)).map_err(|error| format!("schema: {error}"))?;
+    jsonschema::draft4::new(&composed(def, version)).map_err(|error| format!("schema: {error}"))
+}
+
+/// An example as the schema of that version sees it, and the options that the module gets to parse.
+fn as_written(def: &ModuleDef, example: &Map<String, Value>, version: u8) -> (Value, Value) {
+    let mut whole = example.clone();
+    whole.remove("type");
+    if def.kind == Kind::Source {
+        return (Value::Object(whole.clone()), Value::Object(whole));
+    }
+    let options = example.get("options").cloned().unwrap_or_else(|| json!({}));
+    if version == 1 {
+        return (json!({"name": def.name, "options": options}), options);
+    }
+    whole.insert("type".to_owned(), json!(def.name));
+    (Value::Object(whole), options)
+}
+
+#[test]
+fn files_are_named_after_their_modules() {
+    each(|row| {
+        let folder = match row.def.kind {
+            Kind::Source => "sources",
+            Kind::Input => "inputs",
+            Kind::Device => "devices",
+            Kind::Mount => "mounts",
+            Kind::Stage => "stages",
+            Kind::Assembler => "assemblers",
+            Kind::Runner => return Err("is a runner".to_owned()),
+        };
+        let stem = row.def.name.splitn(3, '.').nth(2).ok_or("the name has no two dots")?.replace(['.', '-'], "_");
+        let file = format!("{folder}/{stem}.rs");
+        if row.file == file { Ok(()) } else { Err(format!("the file is to be {file}")) }
+    });
+}
+
+#[test]
+fn names_are_used_once() {
+    let mut names: Vec<_> = MODULES.iter().map(|row| (row.def.kind, row.def.name)).collect();
+    names.sort();
+    assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
+}
+
+#[test]
+fn kinds_have_entries_of_their_kind() {
+    each(|row| {
+        let fits = match row.def.entry {
+            Entry::Stage(_) => matches!(row.def.kind, Kind::Stage | Kind::Assembler),
+            Entry::Input(_) => row.def.kind == Kind::Input,
+            Entry::Device(_) => row.def.kind == Kind::Device,
+            Entry::Mount(_) => row.def.kind == Kind::Mount,
+            Entry::Source(_) => row.def.kind == Kind::Source,
+        };
+        if fits { Ok(()) } else { Err("the entry is of another kind".to_owned()) }
+    });
+}
+
+#[test]
+fn headers_begin_with_a_summary_line() {
+    each(|row| {
+        let mut lines = row.doc.lines();
+        let summary = lines.next().unwrap_or_default();
+        let starts_well = summary.chars().next().is_some_and(char::is_uppercase);
+        if !starts_well || !summary.ends_with('.') {
+            return Err(format!("the header's first line is to be a sentence: {summary:?}"));
+        }
+        match lines.next() {
+            Some("") => Ok(()),
+            _ => Err("an empty line is to follow the summary".to_owned()),
+        }
+    });
+}
+
+#[test]
+fn examples_pass_the_schema_and_the_options_type() {
+    each(|row| {
+        let validator = validator(row.def, 2)?;
+        for example in examples(row)? {
+            let (whole, options) = as_written(row.def, &example, 2);
+            validator.validate(&whole).map_err(|error| format!("the schema refuses an example: {error}"))?;
+            (row.def.parse)(&options).map_err(|error| format!("the type refuses an example: {error}"))?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn examples_without_inputs_pass_the_schema_of_version_1() {
+    each(|row| {
+        if !matches!(row.def.kind, Kind::Stage | Kind::Assembler) || (row.def.schema)().schema.is_none() {
+            return Ok(());
+        }
+        let validator = validator(row.def, 1)?;
+        for example in examples(row)? {
+            let (whole, _) = as_written(row.def, &example, 1);
+            validator.validate(&whole).map_err(|error| format!("the schema refuses an example: {error}"))?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn rejects_are_refused_by_the_schema() {
+    each(|row| {
+        let validator = validator(row.def, 2)?;
+        if row.def.rejects.is_empty() {
+            return Err("`rejects` is empty".to_owned());
+        }
+        for text in row.def.rejects {
+            let Ok(Value::Object(reject)) = serde_json::from_str(text) else {
+                return Err(format!("not a JSON object: {text}"));
+            };
+            if validator.is_valid(&as_written(row.def, &reject, 2).0) {
+                return Err(format!("the schema accepts {text}"));
+            }
+        }
+        Ok(())
+    });
+}
+
+/// A tree with what most stages look for.
+fn bare(def: &'static ModuleDef) -> Case {
+    let folders = [
+        "boot/loader/entries",
+        "etc/systemd/system/multi-user.target.wants",
+        "home",
+        "root",
+        "tmp",
+        "usr/bin",
+        "usr/lib/systemd/system",
+        "usr/share/zoneinfo/Europe",
+        "var/lib",
+        "var/log",
+    ];
+    folders
+        .iter()
+        .fold(Case::new(def), |case, folder| case.dir(folder))
+        .file("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
+        .file("etc/group", "root:x:0:\n")
+        .file("etc/os-release", "ID=linux\n")
+        .file("etc/hosts", "127.0.0.1 localhost\n")
+        .file("usr/share/zoneinfo/Europe/Berlin", "TZif2")
+}
+
+/// All below a folder that a stage could change: what it is, who owns it, what it holds.
+fn snapshot(folder: &Path) -> BTreeMap<PathBuf, String> {
+    let mut all = BTreeMap::new();
+    let mut rest = vec![folder.to_owned()];
+    while let Some(path) = rest.pop() {
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        let content = if metadata.is_dir() {
+            rest.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            String::new()
+        } else if metadata.is_symlink() {
+            fs::read_link(&path).unwrap().display().to_string()
+        } else {
+            format!("{} {:?}", metadata.len(), fs::read(&path).unwrap().get(..4096))
+        };
+        let facts = format!("{:o} {} {} {}", metadata.mode(), metadata.uid(), metadata.gid(), content);
+        all.insert(path.strip_prefix(folder).unwrap().to_owned(), facts);
+    }
+    all
+}
+
+/// The times of a folder and the file in it that change with every change.
+fn stamps(folder: &Path) -> Vec<(PathBuf, i64, i64)> {
+    let paths = [folder.to_owned(), folder.join("canary")];
+    let stamp = |path: &PathBuf| {
+        let metadata = fs::symlink_metadata(path).unwrap();
+        (path.clone(), metadata.ctime(), metadata.ctime_nsec())
+    };
+    paths.iter().map(stamp).collect()
+}
+
+/// What a stage changes in the bare tree, or why it fails there.
+fn changes(def: &'static ModuleDef, options: &Value) -> Result<Vec<PathBuf>, String> {
+    let case = bare(def);
+    let path = case.path();
+    let before = snapshot(&path);
+    let done = case.run(options.clone());
+    done.result.as_ref().map_err(ToString::to_string)?;
+    let after = snapshot(&path);
+    let mut changed: Vec<PathBuf> =
+        after.iter().filter(|(path, facts)| before.get(*path) != Some(facts)).map(|(path, _)| path.clone()).collect();
+    changed.extend(before.keys().filter(|path| !after.contains_key(*path)).cloned());
+    Ok(changed)
+}
+
+/// Runs a stage on the bare tree with a link at `path` to a folder outside, or to a file in there.
+fn lead_out(def: &'static ModuleDef, options: &Value, path: &Path) -> Result<(), String> {
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("canary"), "sings").unwrap();
+    let up = PathBuf::from("../".repeat(24));
+    for target in [outside.path().to_owned(), outside.path().join("canary")] {
+        for target in [target.clone(), up.join(target.strip_prefix("/").unwrap())] {
+            let before = (snapshot(outside.path()), stamps(outside.path()));
+            let case = bare(def);
+            case.tree().remove_dir_all(path).unwrap();
+            case.tree().create_dir_all(path.parent().unwrap(), 0o755).unwrap();
+            symlink(&target, case.path().join(path)).unwrap();
+            // It may fail or find its way inside the tree, as long as all is as it was outside.
+            let _ = case.run(options.clone());
+            if (snapshot(outside.path()), stamps(outside.path())) != before {
+                return Err(format!("is led out of the tree by a link at {}", path.display()));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn no_link_in_a_tree_leads_a_stage_out_of_it() {
+    each(|row| {
+        if row.def.kind != Kind::Stage {
+            return Ok(());
+        }
+        if NEED_MORE.contains(&row.def.name) {
+            return Ok(());
+        }
+        let examples = examples(row)?;
+        if examples.iter().all(|example| example.contains_key("devices")) {
+            return Ok(());
+        }
+        let mut ran = false;
+        for example in examples {
+            if ["inputs", "devices", "mounts"].iter().any(|key| example.contains_key(*key)) {
+                continue;
+            }
+            ran = true;
+            let options = example.get("options").cloned().unwrap_or_else(|| json!({}));
+            let changed = changes(row.def, &options).map_err(|error| format!("fails on a bare tree: {error}"))?;
+            let mut places: Vec<&Path> =
+                changed.iter().flat_map(|path| path.ancestors()).filter(|path| *path != Path::new("")).collect();
+            places.sort();
+            places.dedup();
+            for place in places {
+                lead_out(row.def, &options, place)?;
+            }
+        }
+        if ran {
+            return Ok(());
+        }
+        Err("no example runs without inputs, devices and mounts: test it in its file and name it in NEED_MORE".into())
+    });
+}
