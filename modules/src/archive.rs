@@ -5,6 +5,7 @@
 
 pub(crate) mod attributes;
 pub(crate) mod header;
+pub(crate) mod names;
 pub(crate) mod transform;
 
 use std::collections::HashMap;
@@ -18,12 +19,13 @@ use std::path::Path;
 use osbc_module_api::Error;
 
 use self::header::{Format, Member, Type};
+use self::names::Names;
 use self::transform::Transform;
 
 /// What goes into an archive besides names and contents.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Settings {
-    /// How members are laid out. Attributes and holes need more than the older formats can say: with any of them the
+    /// How members are laid out. Attributes need more than the older formats can say: with any of them asked for, the
     /// archive is written in POSIX format, as GNU tar does.
     pub(crate) format: Format,
     /// Extended attributes whose names the function accepts; none without it.
@@ -32,27 +34,36 @@ pub(crate) struct Settings {
     pub(crate) acls: bool,
     /// SELinux contexts.
     pub(crate) selinux: bool,
-    /// Leave holes of sparse files out.
+    /// Leave holes of sparse files out, which the formats ustar and v7 cannot.
     pub(crate) sparse: bool,
     /// Rewrites the members' names.
     pub(crate) transform: Option<Transform>,
+    /// The names of owners that go into the archive beside their numbers.
+    pub(crate) names: Names,
 }
 
 impl Settings {
     fn effective_format(&self) -> Format {
-        if self.xattrs.is_some() || self.acls || self.selinux || self.sparse { Format::Posix } else { self.format }
+        if self.xattrs.is_some() || self.acls || self.selinux { Format::Posix } else { self.format }
     }
 }
 
 /// Archives some paths of a tree, each with all that lies below it, and the end marker.
 ///
-/// `members` are names relative to `root`, written as given: `.` for the whole tree with its root.
+/// `members` are names relative to `root`, written as given: `.` for the whole tree with its root. A file that comes
+/// again is a hard link to its first member.
 ///
 /// # Errors
 /// Something cannot be read, the archive cannot be written, or a name or number does not fit the format.
 pub(crate) fn write<W: Write>(root: &Path, members: &[OsString], settings: &Settings, out: W) -> Result<W, Error> {
-    let mut writer =
-        Writer { root, settings, format: settings.effective_format(), out, written: 0, links: HashMap::new() };
+    let format = settings.effective_format();
+    if settings.sparse && matches!(format, Format::Ustar | Format::V7) {
+        return Err(Error::failed(
+            "the formats ustar and v7 cannot leave out holes; use gnu or posix for sparse files",
+        ));
+    }
+    let several = members.len() > 1;
+    let mut writer = Writer { root, settings, format, out, written: 0, several, links: HashMap::new() };
     for member in members {
         writer.add(member.as_bytes())?;
     }
@@ -77,7 +88,9 @@ struct Writer<'a, W> {
     format: Format,
     out: W,
     written: u64,
-    /// The name of the first member of each file with several names.
+    /// Whether a file may come twice though it has one name.
+    several: bool,
+    /// The name of the first member of each file that may come again.
     links: HashMap<(u64, u64), Vec<u8>>,
 }
 
@@ -94,8 +107,9 @@ impl<W: Write> Writer<'_, W> {
         }
         self.member(name, &path, &metadata)?;
         if metadata.is_dir() {
+            let separator: &[u8] = if name.ends_with(b"/") { b"" } else { b"/" };
             for entry in top_level(&path)? {
-                self.add(&[name, b"/", entry.as_bytes()].concat())?;
+                self.add(&[name, separator, entry.as_bytes()].concat())?;
             }
         }
         Ok(())
@@ -107,11 +121,14 @@ impl<W: Write> Writer<'_, W> {
         if metadata.is_dir() && !shown.ends_with(b"/") {
             shown.push(b'/');
         }
-        let mut member = Member::new(shown, metadata);
-        if !metadata.is_dir() && metadata.nlink() > 1 {
+        let mut member = Member::new(shown, metadata, &self.settings.names);
+        if !metadata.is_dir() && (self.several || metadata.nlink() > 1) {
             let key = (metadata.dev(), metadata.ino());
             if let Some(first) = self.links.get(&key) {
-                member.link = self.renamed(&first.clone(), Target::HardLink);
+                let target = self.renamed(first, Target::HardLink);
+                // Readers take the target for a name below the folder that they extract to.
+                let slashes = target.iter().take_while(|byte| **byte == b'/').count();
+                member.link = target[slashes..].to_vec();
                 member.kind = Type::HardLink;
                 return self.header(&member, path);
             }
@@ -141,7 +158,12 @@ impl<W: Write> Writer<'_, W> {
         let holes_possible = metadata.blocks() * 512 < metadata.len();
         if self.settings.sparse && holes_possible {
             let map = header::DataMap::of(&file, metadata.len()).map_err(Error::io("find the holes of", path))?;
-            let preamble = map.describe(&mut member, metadata.len());
+            let preamble = if self.format == Format::Posix {
+                map.describe_in_records(&mut member, metadata.len())
+            } else {
+                map.describe_in_header(&mut member, metadata.len());
+                Vec::new()
+            };
             self.header(&member, path)?;
             self.bytes(&preamble)?;
             for (start, length) in map.extents {
@@ -210,3 +232,6 @@ pub(crate) enum Target {
     /// What a symbolic link says.
     SymbolicLink,
 }
+
+#[cfg(test)]
+mod tests;

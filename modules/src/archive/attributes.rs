@@ -1,6 +1,7 @@
 //! Extended attributes, access control lists and SELinux contexts as records of an extended tar header.
 
 use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use osbc_module_api::Error;
@@ -8,6 +9,11 @@ use rustix::fs::{lgetxattr, llistxattr};
 use rustix::io::Errno;
 
 use super::Settings;
+use super::names::Names;
+
+const SELINUX: &[u8] = b"security.selinux";
+const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
+const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
 
 /// The records of a file's attributes, in the order in which GNU tar writes them.
 ///
@@ -18,33 +24,37 @@ pub(crate) fn records(path: &Path, metadata: &Metadata, settings: &Settings) -> 
     if settings.xattrs.is_none() && !settings.acls && !settings.selinux {
         return Ok(records);
     }
-    for name in names(path)? {
-        let key = match name.as_slice() {
-            b"system.posix_acl_access" if settings.acls => b"SCHILY.acl.access".to_vec(),
-            b"system.posix_acl_default" if settings.acls && metadata.is_dir() => b"SCHILY.acl.default".to_vec(),
-            b"security.selinux" if settings.selinux => b"RHT.security.selinux".to_vec(),
-            b"security.selinux" => continue,
-            plain if plain.starts_with(b"system.posix_acl_") => continue,
-            plain if settings.xattrs.is_some_and(|wanted| wanted(plain)) => [b"SCHILY.xattr.", plain].concat(),
-            _ => continue,
-        };
-        let mut value = value(path, &name)?;
-        if key.starts_with(b"SCHILY.acl.") {
-            value = acl_text(&value)
-                .ok_or_else(|| Error::failed(format!("the access control list of {} is malformed", path.display())))?
-                .into_bytes();
-        } else if key == b"RHT.security.selinux" && value.last() == Some(&0) {
-            value.pop();
+    let names = names(path)?;
+    if settings.selinux && has(&names, SELINUX) {
+        let mut context = value(path, SELINUX)?;
+        if context.last() == Some(&0) {
+            context.pop();
         }
-        records.push((key, value));
+        records.push((b"RHT.security.selinux".to_vec(), context));
     }
-    // GNU tar writes the context first, then the lists, then the rest.
-    records.sort_by_key(|(key, _)| match key.as_slice() {
-        b"RHT.security.selinux" => 0,
-        list if list.starts_with(b"SCHILY.acl.") => 1,
-        _ => 2,
-    });
+    let lists = [(ACL_ACCESS, "SCHILY.acl.access"), (ACL_DEFAULT, "SCHILY.acl.default")];
+    if settings.acls && lists.iter().any(|(name, _)| has(&names, name)) {
+        for (name, key) in lists.into_iter().take(if metadata.is_dir() { 2 } else { 1 }) {
+            let text = if has(&names, name) {
+                acl_text(&value(path, name)?, &settings.names).ok_or_else(|| {
+                    Error::failed(format!("the access control list of {} is malformed", path.display()))
+                })?
+            } else if name == ACL_ACCESS {
+                mode_text(metadata.mode())
+            } else {
+                Vec::new()
+            };
+            records.push((key.into(), text));
+        }
+    }
+    for name in names.iter().filter(|name| settings.xattrs.is_some_and(|wanted| wanted(name))) {
+        records.push(([b"SCHILY.xattr.", name.as_slice()].concat(), value(path, name)?));
+    }
     Ok(records)
+}
+
+fn has(names: &[Vec<u8>], name: &[u8]) -> bool {
+    names.iter().any(|there| there == name)
 }
 
 /// The names of a file's attributes, sorted.
@@ -79,35 +89,53 @@ fn value(path: &Path, name: &[u8]) -> Result<Vec<u8>, Error> {
 }
 
 /// The kernel's form of an access control list (version 2: tag, permissions and id of each entry, little endian) as
-/// text, ids as numbers.
-fn acl_text(value: &[u8]) -> Option<String> {
+/// text, one entry a line, ids as names where they have one.
+fn acl_text(value: &[u8], names: &Names) -> Option<Vec<u8>> {
     let (version, entries) = value.split_at_checked(4)?;
     if version != 2u32.to_le_bytes() || entries.len() % 8 != 0 {
         return None;
     }
-    let mut lines = Vec::new();
+    let mut text = Vec::new();
     for entry in entries.chunks_exact(8) {
         let tag = u16::from_le_bytes([entry[0], entry[1]]);
         let permissions = u16::from_le_bytes([entry[2], entry[3]]);
         let id = u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
-        let who = match tag {
-            0x01 => "user:".to_owned(),
-            0x02 => format!("user:{id}"),
-            0x04 => "group:".to_owned(),
-            0x08 => format!("group:{id}"),
-            0x10 => "mask:".to_owned(),
-            0x20 => "other:".to_owned(),
+        let (kind, name) = match tag {
+            0x01 => ("user", b"".to_vec()),
+            0x02 => ("user", or_number(names.user(id), id)),
+            0x04 => ("group", b"".to_vec()),
+            0x08 => ("group", or_number(names.group(id), id)),
+            0x10 => ("mask", b"".to_vec()),
+            0x20 => ("other", b"".to_vec()),
             _ => return None,
         };
-        let bit = |mask: u16, letter: char| if permissions & mask == 0 { '-' } else { letter };
-        lines.push(format!("{who}:{}{}{}", bit(4, 'r'), bit(2, 'w'), bit(1, 'x')));
+        line(kind, &name, permissions.into(), &mut text);
     }
-    Some(lines.join(","))
+    Some(text)
+}
+
+/// The list that a file without one has by its mode.
+fn mode_text(mode: u32) -> Vec<u8> {
+    let mut text = Vec::new();
+    for (kind, shift) in [("user", 6), ("group", 3), ("other", 0)] {
+        line(kind, b"", mode >> shift, &mut text);
+    }
+    text
+}
+
+fn or_number(name: &[u8], id: u32) -> Vec<u8> {
+    if name.is_empty() { id.to_string().into_bytes() } else { name.to_vec() }
+}
+
+fn line(kind: &str, name: &[u8], permissions: u32, text: &mut Vec<u8>) {
+    let bit = |mask: u32, letter: u8| if permissions & mask == 0 { b'-' } else { letter };
+    text.extend_from_slice(&[kind.as_bytes(), b":", name, b":"].concat());
+    text.extend_from_slice(&[bit(4, b'r'), bit(2, b'w'), bit(1, b'x'), b'\n']);
 }
 
 #[cfg(test)]
 mod tests {
-    use super::acl_text;
+    use super::*;
 
     #[test]
     fn access_control_lists_become_text() {
@@ -117,7 +145,13 @@ mod tests {
             value.extend(permissions.to_le_bytes());
             value.extend(id.to_le_bytes());
         }
-        assert_eq!(acl_text(&value).as_deref(), Some("user::rw-,user:1000:r--,group::r--,mask::r--"));
-        assert_eq!(acl_text(&value[..7]), None);
+        let expected = b"user::rw-\nuser:1000:r--\ngroup::r--\nmask::r--\n";
+        assert_eq!(acl_text(&value, &Names::default()).as_deref(), Some(&expected[..]));
+        assert_eq!(acl_text(&value[..7], &Names::default()), None);
+    }
+
+    #[test]
+    fn a_mode_is_a_list_of_three() {
+        assert_eq!(mode_text(0o100751), b"user::rwx\ngroup::r-x\nother::--x\n");
     }
 }

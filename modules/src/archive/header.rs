@@ -9,6 +9,8 @@ use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::{SeekFrom, seek};
 
+use super::names::Names;
+
 /// How members are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Format {
@@ -23,6 +25,14 @@ pub(crate) enum Format {
     Ustar,
     /// Unix V7.
     V7,
+}
+
+impl Format {
+    /// How long a name may be in the header itself.
+    fn name_limit(self) -> usize {
+        // The old format ends every name with a NUL.
+        if self == Format::OldGnu { NAME - 1 } else { NAME }
+    }
 }
 
 /// What a member is.
@@ -64,19 +74,31 @@ pub(crate) struct Member {
     pub(crate) device: Option<(u32, u32)>,
     /// Extended records, in order; only the POSIX format writes them.
     pub(crate) records: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The name in the header itself, and the records that tell readers the true one.
+    stand_in: Option<(Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>)>,
+    /// The pieces of a sparse file and its size with the holes, as GNU's formats say it in the header.
+    pieces: Option<(Vec<(u64, u64)>, u64)>,
     mode: u32,
     uid: u32,
     gid: u32,
+    user: Vec<u8>,
+    group: Vec<u8>,
+    root_user: Vec<u8>,
+    root_group: Vec<u8>,
     mtime: i64,
     mtime_nanoseconds: i64,
 }
 
 const NAME: usize = 100;
+const OWNER: usize = 32;
+/// How long the description of a piece of a sparse file is, and how many a header has room for.
+const PIECE: usize = 24;
+const PIECES_IN_HEADER: usize = 4;
 const PREFIX: usize = 155;
 
 impl Member {
     /// A member with the owner, mode and time of a file; of type `File` and without content.
-    pub(crate) fn new(name: Vec<u8>, metadata: &Metadata) -> Self {
+    pub(crate) fn new(name: Vec<u8>, metadata: &Metadata, names: &Names) -> Self {
         Self {
             name,
             kind: Type::File,
@@ -84,9 +106,15 @@ impl Member {
             link: Vec::new(),
             device: None,
             records: Vec::new(),
+            stand_in: None,
+            pieces: None,
             mode: metadata.mode() & 0o7777,
             uid: metadata.uid(),
             gid: metadata.gid(),
+            user: names.user(metadata.uid()).to_vec(),
+            group: names.group(metadata.gid()).to_vec(),
+            root_user: names.user(0).to_vec(),
+            root_group: names.group(0).to_vec(),
             mtime: metadata.mtime(),
             mtime_nanoseconds: metadata.mtime_nsec(),
         }
@@ -98,9 +126,10 @@ impl Member {
     /// Something does not fit and the format has no way to say it.
     pub(crate) fn encode(&self, format: Format) -> Result<Vec<u8>, String> {
         let mut blocks = Vec::with_capacity(512);
+        let full = self.stand_in.as_ref().map_or(&self.name, |(name, _)| name);
         let (prefix, name) = match format {
-            Format::Ustar | Format::Posix => split(&self.name).unwrap_or((b"", &self.name)),
-            Format::Gnu | Format::OldGnu | Format::V7 => (b"".as_slice(), self.name.as_slice()),
+            Format::Ustar => split(full).unwrap_or((b"", full)),
+            _ => (b"".as_slice(), full.as_slice()),
         };
         if format == Format::Posix {
             let records = self.pax_records(name);
@@ -110,25 +139,27 @@ impl Member {
         } else {
             for (text, flag, what) in [(&self.link[..], b'K', "link target"), (name, b'L', "name")] {
                 match format {
-                    _ if text.len() <= NAME => {}
-                    Format::Gnu | Format::OldGnu => long_name(text, flag, &mut blocks),
+                    _ if text.len() <= format.name_limit() => {}
+                    Format::Gnu | Format::OldGnu => self.long_name(text, flag, &mut blocks),
                     _ => return Err(format!("its {what} is longer than the format allows")),
                 }
             }
         }
         blocks.extend_from_slice(&self.block(format, prefix, name)?);
+        if let Some((pieces, _)) = &self.pieces {
+            more_pieces(pieces.get(PIECES_IN_HEADER..).unwrap_or_default(), &mut blocks);
+        }
         Ok(blocks)
     }
 
     /// What the POSIX format says in an extended header: what does not fit, fractions of seconds, attributes.
     fn pax_records(&self, name: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let mut records: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        let mut records = self.stand_in.as_ref().map_or_else(Vec::new, |(_, records)| records.clone());
         let mut add = |key: &str, value: Vec<u8>| records.push((key.into(), value));
-        if name.len() > NAME {
-            add("path", self.name.clone());
-        }
-        if self.link.len() > NAME {
-            add("linkpath", self.link.clone());
+        for (key, text) in [("path", name), ("linkpath", &self.link)] {
+            if text.len() > NAME || !text.is_ascii() {
+                add(key, text.to_vec());
+            }
         }
         if self.size > octal_limit(12) {
             add("size", self.size.to_string().into());
@@ -151,26 +182,40 @@ impl Member {
         let body: Vec<u8> = records.iter().flat_map(|(key, value)| record(key, value)).collect();
         let trimmed = self.name.strip_suffix(b"/").unwrap_or(&self.name);
         let (folder, base) = match trimmed.iter().rposition(|byte| *byte == b'/') {
-            Some(slash) => (&trimmed[..=slash], &trimmed[slash + 1..]),
-            None => (b"".as_slice(), trimmed),
+            Some(slash) => (&trimmed[..slash], &trimmed[slash + 1..]),
+            None => (b".".as_slice(), trimmed),
         };
-        let mut name = [folder, b"PaxHeaders/", base].concat();
+        let mut name = [folder, b"/PaxHeaders/", base].concat();
         name.truncate(NAME);
         let mut block = Block::new(&name, b'x', body.len() as u64);
         block.octal(100, 8, 0o644);
+        let time = u64::try_from(self.mtime).unwrap_or(0).min(octal_limit(12));
+        block.octal(136, 12, time);
         block.posix_magic();
         blocks.extend_from_slice(&block.finish());
         append_padded(&body, blocks);
     }
 
+    /// GNU's way for long names: a member whose content is the name.
+    fn long_name(&self, name: &[u8], flag: u8, blocks: &mut Vec<u8>) {
+        let mut block = Block::new(b"././@LongLink", flag, name.len() as u64 + 1);
+        block.octal(100, 8, 0o644);
+        block.text(257, b"ustar  \0");
+        block.owner(&self.root_user, &self.root_group);
+        blocks.extend_from_slice(&block.finish());
+        append_padded(&[name, b"\0"].concat(), blocks);
+    }
+
     fn block(&self, format: Format, prefix: &[u8], name: &[u8]) -> Result<[u8; 512], String> {
         let flag = match (format, self.kind) {
-            (Format::V7, Type::File | Type::Directory) => 0,
-            (Format::V7, Type::HardLink | Type::SymbolicLink) => self.kind.flag(),
-            (Format::V7, _) => return Err("the v7 format knows no devices and pipes".to_owned()),
+            _ if self.pieces.is_some() => b'S',
+            (Format::V7, Type::File) => 0,
+            (Format::V7, Type::CharDevice | Type::BlockDevice | Type::Fifo) => {
+                return Err("the v7 format knows no devices and pipes".to_owned());
+            }
             (_, kind) => kind.flag(),
         };
-        let mut block = Block::new(&name[..name.len().min(NAME)], flag, 0);
+        let mut block = Block::new(&name[..name.len().min(format.name_limit())], flag, 0);
         let wide = matches!(format, Format::Gnu | Format::OldGnu);
         // What an extended header says stands as 0 in the header itself.
         let lenient = format == Format::Posix;
@@ -180,6 +225,9 @@ impl Member {
         block.number(124, 12, i128::from(self.size), wide, lenient).map_err(|()| "its size does not fit")?;
         block.number(136, 12, i128::from(self.mtime), wide, lenient).map_err(|()| "its time does not fit")?;
         block.text(157, &self.link[..self.link.len().min(NAME)]);
+        if format != Format::V7 {
+            block.owner(&self.user, &self.group);
+        }
         match format {
             Format::V7 => {}
             Format::Gnu | Format::OldGnu => block.text(257, b"ustar  \0"),
@@ -188,13 +236,33 @@ impl Member {
                 block.text(345, prefix);
             }
         }
-        if format != Format::V7 && (format == Format::Posix || format == Format::Ustar || self.device.is_some()) {
+        if !wide || self.device.is_some() {
             let (major, minor) = self.device.unwrap_or((0, 0));
             let fits = |()| "its device number does not fit";
             block.number(329, 8, i128::from(major), wide, false).map_err(fits)?;
             block.number(337, 8, i128::from(minor), wide, false).map_err(fits)?;
         }
+        if let Some((pieces, size)) = &self.pieces {
+            for (index, piece) in pieces.iter().take(PIECES_IN_HEADER).enumerate() {
+                block.piece(386 + index * PIECE, *piece);
+            }
+            block.0[482] = u8::from(pieces.len() > PIECES_IN_HEADER);
+            block.number(483, 12, i128::from(*size), true, false).map_err(|()| "its size does not fit")?;
+        }
         Ok(block.finish())
+    }
+}
+
+/// The blocks that follow a header for the pieces of a sparse file that do not fit into it.
+fn more_pieces(pieces: &[(u64, u64)], blocks: &mut Vec<u8>) {
+    let mut chunks = pieces.chunks(512 / PIECE).peekable();
+    while let Some(chunk) = chunks.next() {
+        let mut block = Block([0; 512]);
+        for (index, piece) in chunk.iter().enumerate() {
+            block.piece(index * PIECE, *piece);
+        }
+        block.0[504] = u8::from(chunks.peek().is_some());
+        blocks.extend_from_slice(&block.0);
     }
 }
 
@@ -232,15 +300,6 @@ fn decimal_time(seconds: i64, nanoseconds: i64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// GNU's way for long names: a member whose content is the name.
-fn long_name(name: &[u8], flag: u8, blocks: &mut Vec<u8>) {
-    let mut block = Block::new(b"././@LongLink", flag, name.len() as u64 + 1);
-    block.octal(100, 8, 0o644);
-    block.text(257, b"ustar  \0");
-    blocks.extend_from_slice(&block.finish());
-    append_padded(&[name, b"\0"].concat(), blocks);
-}
-
 fn append_padded(content: &[u8], blocks: &mut Vec<u8>) {
     blocks.extend_from_slice(content);
     blocks.resize(blocks.len().next_multiple_of(512), 0);
@@ -265,6 +324,11 @@ impl Block {
         self.0[offset..offset + text.len()].copy_from_slice(text);
     }
 
+    fn owner(&mut self, user: &[u8], group: &[u8]) {
+        self.text(265, &user[..user.len().min(OWNER)]);
+        self.text(297, &group[..group.len().min(OWNER)]);
+    }
+
     fn posix_magic(&mut self) {
         self.text(257, b"ustar\x0000");
     }
@@ -272,6 +336,14 @@ impl Block {
     fn octal(&mut self, offset: usize, width: usize, value: u64) {
         let text = format!("{value:0width$o}\0", width = width - 1);
         self.text(offset, text.as_bytes());
+    }
+
+    /// Start and length of a piece of a sparse file; both fit in base 256 if not in octal.
+    fn piece(&mut self, offset: usize, (start, length): (u64, u64)) {
+        for (offset, value) in [(offset, start), (offset + PIECE / 2, length)] {
+            let fits = self.number(offset, PIECE / 2, i128::from(value), true, false);
+            debug_assert!(fits.is_ok(), "base 256 holds any 64 bits");
+        }
     }
 
     /// A number in octal, or, where it does not fit, in base 256 (`wide`) or as 0 (`lenient`).
@@ -327,29 +399,43 @@ impl DataMap {
         Ok(Self { extents })
     }
 
-    /// Makes `member` a sparse member of GNU's format 1.0 and returns the map that precedes its content.
-    pub(crate) fn describe(&self, member: &mut Member, length: u64) -> Vec<u8> {
-        // A hole at the end is marked by an empty piece of data.
-        let ends_with_data = self.extents.last().is_some_and(|(start, size)| start + size == length);
-        let tail = (!ends_with_data).then_some((length, 0));
-        let extents: Vec<(u64, u64)> = self.extents.iter().copied().chain(tail).collect();
-        let mut map = format!("{}\n", extents.len());
-        for (start, size) in &extents {
+    /// The pieces, and an empty one at the end that marks the file's size.
+    fn marked(&self, length: u64) -> Vec<(u64, u64)> {
+        self.extents.iter().copied().chain([(length, 0)]).collect()
+    }
+
+    fn stored(&self) -> u64 {
+        self.extents.iter().map(|(_, size)| size).sum()
+    }
+
+    /// Makes `member` a sparse member as GNU's own formats have it.
+    pub(crate) fn describe_in_header(&self, member: &mut Member, length: u64) {
+        member.size = self.stored();
+        member.pieces = Some((self.marked(length), length));
+    }
+
+    /// Makes `member` a sparse member of version 1.0 of the extension to POSIX archives; returns the map that precedes
+    /// its content.
+    pub(crate) fn describe_in_records(&self, member: &mut Member, length: u64) -> Vec<u8> {
+        let pieces = self.marked(length);
+        let mut map = format!("{}\n", pieces.len());
+        for (start, size) in &pieces {
             map.push_str(&format!("{start}\n{size}\n"));
         }
         let mut map = map.into_bytes();
         map.resize(map.len().next_multiple_of(512), 0);
-        let name = std::mem::take(&mut member.name);
+        let name = &member.name;
         let slash = name.iter().rposition(|byte| *byte == b'/').map_or(0, |index| index + 1);
-        member.name = [&name[..slash], b"GNUSparseFile.0/", &name[slash..]].concat();
-        member.size = map.len() as u64 + self.extents.iter().map(|(_, size)| size).sum::<u64>();
+        let folder = if slash == 0 { b"./".as_slice() } else { &name[..slash] };
+        let stand_in = [folder, b"GNUSparseFile.0/", &name[slash..]].concat();
+        member.size = map.len() as u64 + self.stored();
         let records = [
             ("GNU.sparse.major", b"1".to_vec()),
             ("GNU.sparse.minor", b"0".to_vec()),
-            ("GNU.sparse.name", name),
+            ("GNU.sparse.name", name.clone()),
             ("GNU.sparse.realsize", length.to_string().into_bytes()),
         ];
-        member.records.splice(0..0, records.map(|(key, value)| (key.as_bytes().to_vec(), value)));
+        member.stand_in = Some((stand_in, records.map(|(key, value)| (key.as_bytes().to_vec(), value)).to_vec()));
         map
     }
 }

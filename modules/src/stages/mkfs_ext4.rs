@@ -103,8 +103,20 @@ mod tests {
             "metadata_csum_seed": true, "orphan_file": false, "verity": true,
         });
         let expected = [
-            "-U", "u", "-L", "root", "-E", "lazy_itable_init=0", "-E", "lazy_journal_init=0",
-            "-O", "verity", "-O", "^orphan_file", "-O", "metadata_csum_seed",
+            "-U",
+            "u",
+            "-L",
+            "root",
+            "-E",
+            "lazy_itable_init=0",
+            "-E",
+            "lazy_journal_init=0",
+            "-O",
+            "verity",
+            "-O",
+            "^orphan_file",
+            "-O",
+            "metadata_csum_seed",
         ];
         assert_eq!(arguments_of(options), expected);
     }

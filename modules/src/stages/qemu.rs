@@ -1,0 +1,250 @@
+//! Converts a disk image to another format.
+//!
+//! Calls `qemu-img` of the build root on the one file of the input `image`. The formats are `qcow2`, `vdi`, `vmdk`,
+//! `vpc` and `vhdx`, each with options of its own.
+//!
+//! ```json
+//! {
+//!   "type": "org.osbuild.qemu",
+//!   "inputs": {
+//!     "image": {
+//!       "type": "org.osbuild.files",
+//!       "origin": "org.osbuild.pipeline",
+//!       "references": { "name:image": { "file": "disk.img" } }
+//!     }
+//!   },
+//!   "options": { "filename": "disk.qcow2", "format": { "type": "qcow2", "compat": "1.1" } }
+//! }
+//! ```
+
+use osbc_module_api::*;
+
+use crate::single_file;
+
+pub(crate) static MODULE: ModuleDef = ModuleDef {
+    kind: Kind::Stage,
+    name: "org.osbuild.qemu",
+    revision: 1,
+    capabilities: &[],
+    schema: || Schema::stage::<Options>().inputs(&["image"]).done(),
+    rejects: &[
+        r#"{"options": {"filename": "x.qcow2"}}"#,
+        r#"{"options": {"filename": "x.raw", "format": {"type": "raw"}}}"#,
+        r#"{"options": {"filename": "x.qcow2", "format": {"compat": "1.1"}}}"#,
+        r#"{"options": {"filename": "x.vdi", "format": {"type": "vdi", "compat": "1.1"}}}"#,
+        r#"{"options": {"filename": "x.vmdk", "format": {"type": "vmdk", "adapter_type": "nvme"}}}"#,
+        r#"{"options": {"filename": "x.vpc", "format": {"type": "vpc", "subformat": "sparse"}}}"#,
+        r#"{"options": {"filename": "x.vdi", "format": {"type": "vdi"}}, "inputs": {}}"#,
+    ],
+    parse: parse::<Options>,
+    entry: Entry::Stage(run),
+};
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Options {
+    /// The converted image
+    filename: String,
+    /// The format that it gets
+    format: Format,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+enum Format {
+    /// QEMU's own format
+    Qcow2 {
+        /// Whether the data is compressed
+        #[serde(default = "yes")]
+        compression: bool,
+        /// Version of the format
+        compat: Option<String>,
+    },
+    /// VirtualBox
+    Vdi {},
+    /// VMware
+    Vmdk {
+        /// Virtual adapter
+        adapter_type: Option<Adapter>,
+        /// Whether the image has version 6
+        #[serde(default)]
+        compat6: bool,
+        /// Whether the data is compressed
+        #[serde(default = "yes")]
+        compression: bool,
+        /// Layout of the extents
+        subformat: Option<VmdkLayout>,
+    },
+    /// Virtual PC
+    Vpc {
+        /// Whether the disk has exactly the image's size instead of the nearest one that a geometry gives
+        #[serde(default = "yes")]
+        force_size: bool,
+        /// Kind of the disk
+        #[serde(default)]
+        subformat: VpcLayout,
+    },
+    /// Hyper-V
+    Vhdx {},
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+enum Adapter {
+    #[serde(rename = "ide")]
+    Ide,
+    #[serde(rename = "lsilogic")]
+    LsiLogic,
+    #[serde(rename = "buslogic")]
+    BusLogic,
+    #[serde(rename = "legacyESX")]
+    LegacyEsx,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+enum VmdkLayout {
+    MonolithicSparse,
+    MonolithicFlat,
+    TwoGbMaxExtentSparse,
+    TwoGbMaxExtentFlat,
+    StreamOptimized,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum VpcLayout {
+    #[default]
+    Fixed,
+    Dynamic,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Format {
+    /// qemu-img's name of the format.
+    fn name(&self) -> &'static str {
+        match self {
+            Format::Qcow2 { .. } => "qcow2",
+            Format::Vdi {} => "vdi",
+            Format::Vmdk { .. } => "vmdk",
+            Format::Vpc { .. } => "vpc",
+            Format::Vhdx {} => "vhdx",
+        }
+    }
+
+    /// Whether the data is compressed, and the format's options as qemu-img takes them.
+    fn details(&self) -> (bool, Vec<String>) {
+        match self {
+            Format::Vdi {} | Format::Vhdx {} => (false, Vec::new()),
+            Format::Qcow2 { compression, compat } => {
+                let compat = compat.as_deref().filter(|compat| !compat.is_empty());
+                (*compression, compat.map(|compat| format!("compat={compat}")).into_iter().collect())
+            }
+            Format::Vmdk { adapter_type, compat6, compression, subformat } => {
+                let adapter = adapter_type.map(|adapter| format!("adapter_type={}", adapter.word()));
+                let version = compat6.then(|| "compat6".to_owned());
+                let layout = subformat.map(|layout| format!("subformat={}", layout.word()));
+                (*compression, adapter.into_iter().chain(version).chain(layout).collect())
+            }
+            Format::Vpc { force_size, subformat } => {
+                let layout = match subformat {
+                    VpcLayout::Fixed => "subformat=fixed",
+                    VpcLayout::Dynamic => "subformat=dynamic",
+                };
+                let size = force_size.then_some("force_size");
+                (false, std::iter::once(layout).chain(size).map(str::to_owned).collect())
+            }
+        }
+    }
+
+    /// What qemu-img is told besides the files.
+    fn arguments(&self) -> Vec<String> {
+        let (compressed, options) = self.details();
+        let mut arguments = vec!["convert".to_owned(), "-O".to_owned(), self.name().to_owned()];
+        if compressed {
+            arguments.push("-c".to_owned());
+        }
+        if !options.is_empty() {
+            arguments.extend(["-o".to_owned(), options.join(",")]);
+        }
+        arguments
+    }
+}
+
+impl Adapter {
+    fn word(self) -> &'static str {
+        match self {
+            Adapter::Ide => "ide",
+            Adapter::LsiLogic => "lsilogic",
+            Adapter::BusLogic => "buslogic",
+            Adapter::LegacyEsx => "legacyESX",
+        }
+    }
+}
+
+impl VmdkLayout {
+    fn word(self) -> &'static str {
+        match self {
+            VmdkLayout::MonolithicSparse => "monolithicSparse",
+            VmdkLayout::MonolithicFlat => "monolithicFlat",
+            VmdkLayout::TwoGbMaxExtentSparse => "twoGbMaxExtentSparse",
+            VmdkLayout::TwoGbMaxExtentFlat => "twoGbMaxExtentFlat",
+            VmdkLayout::StreamOptimized => "streamOptimized",
+        }
+    }
+}
+
+fn run(cx: &StageContext) -> Result<(), Error> {
+    let options: Options = cx.options()?;
+    let source = single_file::path(cx, "image")?;
+    let target = cx.tree.path_for_tools(&options.filename)?;
+    cx.tool("qemu-img")?.args(options.format.arguments()).arg(source).arg(target).run()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments_of(format: Value) -> String {
+        Format::deserialize(format).expect("a valid format").arguments().join(" ")
+    }
+
+    #[test]
+    fn qcow2_is_compressed_unless_told_otherwise() {
+        assert_eq!(arguments_of(json!({"type": "qcow2"})), "convert -O qcow2 -c");
+        assert_eq!(arguments_of(json!({"type": "qcow2", "compression": false})), "convert -O qcow2");
+        let options = json!({"type": "qcow2", "compat": "0.10"});
+        assert_eq!(arguments_of(options), "convert -O qcow2 -c -o compat=0.10");
+    }
+
+    #[test]
+    fn vmdk_joins_its_options() {
+        assert_eq!(arguments_of(json!({"type": "vmdk"})), "convert -O vmdk -c");
+        let options = json!({"type": "vmdk", "adapter_type": "ide"});
+        assert_eq!(arguments_of(options), "convert -O vmdk -c -o adapter_type=ide");
+        let options = json!({
+            "type": "vmdk", "compression": false, "compat6": true, "subformat": "streamOptimized",
+            "adapter_type": "legacyESX",
+        });
+        assert_eq!(
+            arguments_of(options),
+            "convert -O vmdk -o adapter_type=legacyESX,compat6,subformat=streamOptimized"
+        );
+    }
+
+    #[test]
+    fn vpc_is_fixed_and_of_exact_size_unless_told_otherwise() {
+        assert_eq!(arguments_of(json!({"type": "vpc"})), "convert -O vpc -o subformat=fixed,force_size");
+        let options = json!({"type": "vpc", "subformat": "dynamic", "force_size": false});
+        assert_eq!(arguments_of(options), "convert -O vpc -o subformat=dynamic");
+    }
+
+    #[test]
+    fn vdi_and_vhdx_have_no_options() {
+        assert_eq!(arguments_of(json!({"type": "vdi"})), "convert -O vdi");
+        assert_eq!(arguments_of(json!({"type": "vhdx"})), "convert -O vhdx");
+        assert!(Format::deserialize(json!({"type": "vdi", "compression": true})).is_err());
+    }
+}

@@ -1,0 +1,109 @@
+//! Tar archives as files of the tree, packed as a name or an option says. Knows which packers osbc has itself and which
+//! ones it takes from the build root; nothing of what is in the archive.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::process::Stdio;
+
+use osbc_module_api::*;
+
+use crate::archive::{self, Settings};
+use crate::compression::Format;
+use crate::single_file;
+
+/// How an archive is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Packing {
+    /// Not at all.
+    Plain,
+    /// By osbc, at the level that the format's own tool uses when told none.
+    Own(Format),
+    /// By this tool of the build root, which packs its standard input to its standard output.
+    Tool(&'static str),
+}
+
+impl Packing {
+    /// The packing that GNU tar's `--auto-compress` chooses for a file of that name.
+    pub(crate) fn of_name(name: &str) -> Self {
+        let base = name.rsplit('/').next().unwrap_or(name);
+        let Some((stem, suffix)) = base.rsplit_once('.') else { return Packing::Plain };
+        match suffix {
+            _ if stem.is_empty() => Packing::Plain,
+            "gz" | "tgz" | "taz" => Packing::Own(Format::Gzip),
+            "bz2" | "tbz" | "tbz2" | "tz2" => Packing::Own(Format::Bzip2),
+            "lzma" | "tlz" => Packing::Own(Format::Lzma),
+            "xz" | "txz" => Packing::Own(Format::Xz),
+            "zst" | "tzst" => Packing::Own(Format::Zstd),
+            "Z" | "taZ" => Packing::Tool("compress"),
+            "lz" => Packing::Tool("lzip"),
+            "lzo" => Packing::Tool("lzop"),
+            _ => Packing::Plain,
+        }
+    }
+}
+
+/// Archives `members` of the folder `root` to the file `target` of the stage's tree.
+///
+/// # Errors
+/// A member cannot be archived, the file cannot be written, or a tool is missing or fails.
+pub(crate) fn write(
+    cx: &StageContext,
+    root: &Path,
+    members: &[OsString],
+    settings: &Settings,
+    packing: Packing,
+    target: &str,
+) -> Result<(), Error> {
+    let file = single_file::create(&cx.tree, target)?;
+    match packing {
+        Packing::Plain => archive::write(root, members, settings, buffered(file)).map(drop),
+        Packing::Own(format) => {
+            let encoder = format.encoder(format.default_level(), None, buffered(file));
+            let encoder = archive::write(root, members, settings, encoder.map_err(Error::io("compress to", target))?)?;
+            encoder.finish().and_then(|mut file| file.flush()).map_err(Error::io("compress to", target))
+        }
+        Packing::Tool(name) => {
+            let mut command = cx.tool(name)?.into_command();
+            let start = Error::io("start", name);
+            let mut packer = command.stdin(Stdio::piped()).stdout(file).spawn().map_err(start)?;
+            let written = match packer.stdin.take() {
+                Some(pipe) => archive::write(root, members, settings, pipe).map(drop),
+                None => Err(Error::io("write to", name)(io::Error::from(io::ErrorKind::BrokenPipe))),
+            };
+            let status = packer.wait().map_err(Error::io("wait for", name))?;
+            // A packer that fails takes the pipe away: its own word says more than the broken pipe.
+            if status.success() { written } else { Err(Error::ToolFailed { command: name.to_owned(), status }) }
+        }
+    }
+}
+
+fn buffered(file: File) -> BufWriter<File> {
+    BufWriter::with_capacity(1 << 18, file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_names_suffix_chooses_the_packing() {
+        for (name, packing) in [
+            ("a.tar", Packing::Plain),
+            ("a", Packing::Plain),
+            (".gz", Packing::Plain),
+            ("x.gz/a", Packing::Plain),
+            ("x/.gz", Packing::Plain),
+            ("a.GZ", Packing::Plain),
+            ("a.tar.gz", Packing::Own(Format::Gzip)),
+            ("x/a.tbz2", Packing::Own(Format::Bzip2)),
+            ("a.tar.xz", Packing::Own(Format::Xz)),
+            ("a.tar.zst", Packing::Own(Format::Zstd)),
+            ("a.tar.lzma", Packing::Own(Format::Lzma)),
+            ("a.tar.Z", Packing::Tool("compress")),
+        ] {
+            assert_eq!(Packing::of_name(name), packing, "{name}");
+        }
+    }
+}
