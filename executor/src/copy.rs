@@ -95,11 +95,9 @@ pub fn copy_tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>, ownership: Ownership)
     job.finish_folders(from, to);
     match into_inner(job.first_failure) {
         Some(failure) => Err(failure),
-        None => Ok(Copied {
-            entries: job.entries.into_inner(),
-            bytes: job.bytes.into_inner(),
-            lost: into_inner(job.lost),
-        }),
+        None => {
+            Ok(Copied { entries: job.entries.into_inner(), bytes: job.bytes.into_inner(), lost: into_inner(job.lost) })
+        }
     }
 }
 

@@ -135,9 +135,8 @@ fn unlink(parent: BorrowedFd<'_>, name: &Path, flags: AtFlags) -> rustix::io::Re
 
 /// Takes the marks `immutable` and `append only` from a file or folder; nothing else can have them.
 fn clear_marks(parent: BorrowedFd<'_>, name: &Path) {
-    let markable = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| {
-        matches!(FileType::from_raw_mode(stat.st_mode), FileType::Directory | FileType::RegularFile)
-    });
+    let markable = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| matches!(FileType::from_raw_mode(stat.st_mode), FileType::Directory | FileType::RegularFile));
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     if markable
         && let Ok(entry) = rustix::fs::openat(parent, name, flags, Mode::empty())

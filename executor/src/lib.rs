@@ -1,13 +1,28 @@
 //! Runs a plan: schedules it, fetches, sandboxes and runs stages, stores results. Never sees a manifest's text.
+//!
+//! ```text
+//! store.lease(graph, ids) → Lease → (the compiler plans) → run(plan, lease, parts) → Outcome → export(lease, …)
+//! ```
 
 pub mod copy;
 mod deep;
 mod delete;
 pub mod event;
+pub mod export;
+mod fetch;
 pub mod helper;
+pub mod history;
 pub mod interrupt;
+mod lock;
+mod log;
 pub mod overlay;
 pub mod request;
+mod run;
 pub mod runner;
 mod sandbox;
+mod scheduler;
+mod segment;
+mod step;
 pub mod store;
+
+pub use run::{Parts, Settings, run};

@@ -41,7 +41,6 @@ mod items;
 mod layout;
 mod lease;
 mod links;
-mod lock;
 mod object;
 mod seal;
 mod sweep;
@@ -61,6 +60,7 @@ pub use object::{ObjectMeta, StepRecord};
 pub use seal::Sealing;
 pub use work::Work;
 
+use crate::history::Durations;
 use layout::Layout;
 
 /// The format of the layout above.
@@ -146,6 +146,15 @@ impl Store {
         &self.shared.layout.root
     }
 
+    /// How long stages took that ran with this store.
+    ///
+    /// # Errors
+    /// The history is there and cannot be read.
+    pub fn durations(&self) -> Result<Durations, StoreError> {
+        let path = self.layout().history();
+        Durations::read(&path).map_err(StoreError::io("read", path))
+    }
+
     /// Which of these nodes of a graph it has right now. Nothing keeps them there: who goes on to use them takes a
     /// [`Store::lease`].
     pub fn present(&self, graph: &Graph, ids: impl IntoIterator<Item = NodeId>) -> Have {
@@ -170,7 +179,7 @@ impl Store {
         Self { shared: Arc::new(shared) }
     }
 
-    fn layout(&self) -> &Layout {
+    pub(crate) fn layout(&self) -> &Layout {
         &self.shared.layout
     }
 

@@ -39,12 +39,16 @@ pub(super) fn copy_those(
         rustix::fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
     }
     let get = |name: &CStr, value: &mut [u8]| rustix::fs::fgetxattr(from, name, value);
-    for_each_attribute(|list| rustix::fs::flistxattr(from, list), get, |name, value| {
-        if !keep(name) {
-            return Ok(());
-        }
-        settle(name, rustix::fs::fsetxattr(to, name, value, XattrFlags::empty()), losing)
-    })?;
+    for_each_attribute(
+        |list| rustix::fs::flistxattr(from, list),
+        get,
+        |name, value| {
+            if !keep(name) {
+                return Ok(());
+            }
+            settle(name, rustix::fs::fsetxattr(to, name, value, XattrFlags::empty()), losing)
+        },
+    )?;
     rustix::fs::fchmod(to, mode(stat, ownership))?;
     Ok(rustix::fs::futimens(to, &times(stat))?)
 }
@@ -60,19 +64,17 @@ pub(super) fn copy_by_name(
 ) -> io::Result<()> {
     let no_follow = AtFlags::SYMLINK_NOFOLLOW;
     if ownership == Ownership::Keep {
-        rustix::fs::chownat(
-            to,
-            name,
-            Some(Uid::from_raw(stat.st_uid)),
-            Some(Gid::from_raw(stat.st_gid)),
-            no_follow,
-        )?;
+        rustix::fs::chownat(to, name, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)), no_follow)?;
     }
     let (source, target) = (by_descriptor(from, name), by_descriptor(to, name));
     let get = |attribute: &CStr, value: &mut [u8]| rustix::fs::lgetxattr(&source, attribute, value);
-    for_each_attribute(|list| rustix::fs::llistxattr(&source, list), get, |attribute, value| {
-        settle(attribute, rustix::fs::lsetxattr(&target, attribute, value, XattrFlags::empty()), losing)
-    })?;
+    for_each_attribute(
+        |list| rustix::fs::llistxattr(&source, list),
+        get,
+        |attribute, value| {
+            settle(attribute, rustix::fs::lsetxattr(&target, attribute, value, XattrFlags::empty()), losing)
+        },
+    )?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
         rustix::fs::chmodat(to, name, mode(stat, ownership), AtFlags::empty())?;
     }
@@ -109,9 +111,7 @@ fn times(stat: &Stat) -> Timestamps {
 
 /// A path for the calls that know no descriptors: the last component is the entry itself, not what it points at.
 fn by_descriptor(folder: BorrowedFd<'_>, name: &CStr) -> PathBuf {
-    Path::new("/proc/self/fd")
-        .join(folder.as_raw_fd().to_string())
-        .join(std::ffi::OsStr::from_bytes(name.to_bytes()))
+    Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(std::ffi::OsStr::from_bytes(name.to_bytes()))
 }
 
 fn settle(name: &CStr, set: rustix::io::Result<()>, losing: &mut Losing<'_>) -> io::Result<()> {

@@ -54,7 +54,12 @@ impl Job {
         match rustix::fs::utimensat(&folder, name, &self.times, AtFlags::SYMLINK_NOFOLLOW) {
             // A file marked immutable or append-only.
             Err(Errno::PERM) => {
-                let entry = rustix::fs::openat(&folder, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+                let entry = rustix::fs::openat(
+                    &folder,
+                    name,
+                    OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                    Mode::empty(),
+                )?;
                 let marks = rustix::fs::ioctl_getflags(&entry)?;
                 rustix::fs::ioctl_setflags(&entry, marks - (IFlags::IMMUTABLE | IFlags::APPEND))?;
                 rustix::fs::futimens(&entry, &self.times)?;

@@ -168,7 +168,8 @@ mod tests {
 
     #[test]
     fn sizes_are_short() {
-        for (count, text) in [(0, "0 B"), (999, "999 B"), (1234, "1.2 kB"), (999_999, "1.0 MB"), (12_345_678, "12 MB")] {
+        for (count, text) in [(0, "0 B"), (999, "999 B"), (1234, "1.2 kB"), (999_999, "1.0 MB"), (12_345_678, "12 MB")]
+        {
             assert_eq!(bytes(count), text);
         }
     }

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use osbc_ir::{Graph, ItemId, NodeId, Source, SourceItem};
 
+use super::Store;
 use super::error::StoreError;
 use super::lease::Lease;
-use super::{Store, lock};
+use crate::lock;
 
 /// How often it is asked whether another process is done with an item.
 const PATIENCE: Duration = Duration::from_millis(50);

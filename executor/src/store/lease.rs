@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use osbc_ir::{Graph, Have, NodeId, StageId};
 
+use super::Store;
 use super::error::StoreError;
 use super::object::ObjectMeta;
 use super::sync::Syncer;
-use super::{Store, lock};
 use crate::delete::remove_tree;
+use crate::lock;
 use crate::request::TreeStack;
 
 /// The file in a lease's folder with the names of what it uses, a line each: `object <id>` or
@@ -36,11 +37,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    pub(super) fn take(
-        store: Store,
-        graph: &Graph,
-        ids: impl IntoIterator<Item = NodeId>,
-    ) -> Result<Self, StoreError> {
+    pub(super) fn take(store: Store, graph: &Graph, ids: impl IntoIterator<Item = NodeId>) -> Result<Self, StoreError> {
         let (folder, owner) = own_new_folder(&store.layout().work())?;
         let list_path = folder.join(LIST);
         let mut list = std::fs::File::create(&list_path).map_err(StoreError::io("write", &list_path))?;
@@ -106,10 +103,6 @@ impl Lease {
     /// The disk refused; the results of its last moments were taken back.
     pub fn settle(&self) -> Result<(), StoreError> {
         self.syncer.settle()
-    }
-
-    pub(super) fn folder(&self) -> &Path {
-        &self.folder
     }
 
     /// A name below the lease's folder that was not used yet.

@@ -79,8 +79,7 @@ fn is_there(layer: BorrowedFd<'_>, name: &Path) -> bool {
 /// set to what it is.
 fn bring_up(merged: BorrowedFd<'_>, name: &Path, stat: &Stat) -> io::Result<()> {
     let modified = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ };
-    let times =
-        Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: modified };
+    let times = Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: modified };
     let place = deep::place(merged, name)?;
     Ok(rustix::fs::utimensat(place.folder(), &*place.path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }

@@ -60,9 +60,11 @@ impl ObjectMeta {
 
     /// The object's folders as a tree to read.
     pub(crate) fn stack(&self, layout: &Layout) -> TreeStack {
-        let below = self.lowers.iter().enumerate().map(|(index, &id)| {
-            layout.object(id).join(if index == 0 { TREE } else { LAYER })
-        });
+        let below = self
+            .lowers
+            .iter()
+            .enumerate()
+            .map(|(index, &id)| layout.object(id).join(if index == 0 { TREE } else { LAYER }));
         let own = layout.object(self.id).join(self.content());
         TreeStack { lower: below.chain([own]).collect(), upper: None }
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::error::StoreError;
 use super::layout::Layout;
-use super::lock;
 use crate::delete::remove_tree;
+use crate::lock;
 
 /// For how long the part of an item that was fetched is kept for a next try.
 const KEEP_DOWNLOADS: Duration = Duration::from_secs(7 * 24 * 60 * 60);

@@ -134,11 +134,9 @@ impl Work<'_> {
         let copied = copy_tree(from.as_fd(), to.as_fd(), Ownership::Keep).map_err(StoreError::copy(tree))?;
         match copied.lost.into_iter().next() {
             None => Ok(()),
-            Some(lost) => Err(StoreError::Lossy {
-                path: tree.join(lost.path),
-                attribute: lost.attribute,
-                reason: lost.reason,
-            }),
+            Some(lost) => {
+                Err(StoreError::Lossy { path: tree.join(lost.path), attribute: lost.attribute, reason: lost.reason })
+            }
         }
     }
 }

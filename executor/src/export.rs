@@ -1,0 +1,171 @@
+//! Brings a result out of the store: a tree as a folder, with everything that it has. Knows trees and folders; which
+//! pipeline goes where is its caller's part.
+//!
+//! The copy is made under a name of its own and renamed when it is complete, so that nobody meets a half of it.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use osbc_ir::StageId;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use crate::copy::{Copied, CopyError, Ownership, copy_attributes, copy_tree};
+use crate::delete::remove_tree;
+use crate::overlay;
+use crate::store::Lease;
+
+/// How the name of an unfinished copy begins.
+const UNFINISHED: &str = ".osbc-export-";
+
+/// Why a result could not be exported.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The lease does not have it.
+    #[error("the store does not have the result {}", .0.short())]
+    Missing(StageId),
+    /// There is something at the destination that is no folder.
+    #[error("cannot export to {}: it is there already and not a folder", .0.display())]
+    NoFolder(PathBuf),
+    /// An entry cannot be copied.
+    #[error("cannot export to {}: {source}", path.display())]
+    Copy {
+        /// The destination.
+        path: PathBuf,
+        /// Which entry, and why.
+        source: CopyError,
+    },
+    /// A file operation failed.
+    #[error("cannot {act} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        act: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// The system's word.
+        source: io::Error,
+    },
+}
+
+impl ExportError {
+    fn io<E: Into<io::Error>>(act: &'static str, path: impl AsRef<Path>) -> impl FnOnce(E) -> Self {
+        move |source| ExportError::Io { act, path: path.as_ref().to_owned(), source: source.into() }
+    }
+}
+
+/// Copies the tree of a result, an empty one for none, to the folder `to`. Where that is there already, its entries of
+/// the same names are replaced and all others left alone.
+///
+/// What the destination cannot take of extended attributes is told in [`Copied::lost`].
+///
+/// # Errors
+/// The result is not under the lease, or the destination cannot be written to; then nothing of it is left there.
+pub fn export(lease: &Lease, id: Option<StageId>, to: &Path, ownership: Ownership) -> Result<Copied, ExportError> {
+    let tree = id.map(|id| {
+        let stack = lease.tree(id).ok_or(ExportError::Missing(id))?;
+        overlay::open(&stack).map_err(ExportError::io("open the tree for", to))
+    });
+    let tree = tree.transpose()?;
+    let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).map_err(ExportError::io("make", parent))?;
+    let exists = match to.symlink_metadata() {
+        // A link to a folder is as good as the folder.
+        Ok(_) if to.is_dir() => true,
+        Ok(_) => return Err(ExportError::NoFolder(to.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(ExportError::io("look at", to)(error)),
+    };
+    // Within the destination where there is one, which may be a file system of its own.
+    let unfinished = Unfinished::make(if exists { to } else { parent })?;
+    let copied = fill(tree.as_ref(), &unfinished.path, to, ownership)?;
+    if exists {
+        unfinished.merge_into(to)?;
+    } else {
+        rustix::fs::rename(&unfinished.path, to).map_err(ExportError::io("put in place", to))?;
+    }
+    Ok(copied)
+}
+
+fn fill(tree: Option<&OwnedFd>, path: &Path, to: &Path, ownership: Ownership) -> Result<Copied, ExportError> {
+    let Some(tree) = tree else {
+        let mode = Mode::from_raw_mode(0o755);
+        rustix::fs::chmodat(CWD, path, mode, AtFlags::empty()).map_err(ExportError::io("make", to))?;
+        return Ok(Copied { entries: 1, ..Copied::default() });
+    };
+    let folder = open_folder(path).map_err(ExportError::io("open", path))?;
+    copy_tree(tree.as_fd(), folder.as_fd(), ownership)
+        .map_err(|source| ExportError::Copy { path: to.to_owned(), source })
+}
+
+/// A copy in progress; whatever is left of it when it is dropped goes.
+struct Unfinished {
+    path: PathBuf,
+    /// Locks the folder, so that the next export knows this one from those that were cut off.
+    _owner: OwnedFd,
+}
+
+impl Unfinished {
+    fn make(parent: &Path) -> Result<Self, ExportError> {
+        remove_cut_off(parent).map_err(ExportError::io("read", parent))?;
+        loop {
+            let path = parent.join(format!("{UNFINISHED}{}", uuid::Uuid::new_v4().simple()));
+            if let Some(owner) = crate::lock::own_folder(&path).map_err(ExportError::io("make", &path))? {
+                return Ok(Self { path, _owner: owner });
+            }
+        }
+    }
+
+    /// Moves all entries to `to`, each by one rename; then gives `to` the attributes of the tree's root.
+    fn merge_into(&self, to: &Path) -> Result<(), ExportError> {
+        for entry in std::fs::read_dir(&self.path).map_err(ExportError::io("read", &self.path))? {
+            let from = entry.map_err(ExportError::io("read", &self.path))?.path();
+            let target = to.join(from.file_name().unwrap_or_default());
+            replace(&from, &target).map_err(ExportError::io("replace", &target))?;
+        }
+        let root = open_folder(&self.path).map_err(ExportError::io("open", &self.path))?;
+        // What was replaced goes before the last change to `to`, its times.
+        remove_tree(&self.path).map_err(ExportError::io("remove", &self.path))?;
+        let attributes = open_folder(to).and_then(|to| copy_attributes(root.as_fd(), to.as_fd()));
+        attributes.map_err(ExportError::io("set the attributes of", to))
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // Moved away by now, or removed by the next export.
+        remove_tree(&self.path).ok();
+    }
+}
+
+/// Removes the unfinished copies of dead processes.
+fn remove_cut_off(parent: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(parent)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED)
+            && let Some(_owner) = crate::lock::own_existing(&entry.path())?
+        {
+            remove_tree(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts `from` in the place of `target`; what was there ends up at `from`, or is gone.
+fn replace(from: &Path, target: &Path) -> io::Result<()> {
+    match rustix::fs::renameat_with(CWD, from, CWD, target, RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(()),
+        Err(Errno::NOENT) => Ok(rustix::fs::rename(from, target)?),
+        // A file system that cannot exchange.
+        Err(Errno::INVAL | Errno::NOSYS) => {
+            remove_tree(target)?;
+            Ok(rustix::fs::rename(from, target)?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn open_folder(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
+}

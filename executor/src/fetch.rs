@@ -1,0 +1,96 @@
+//! Fetches one source item into the store, by the module of its source.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use osbc_ir::graph::NodeIndex;
+use osbc_ir::{ItemNode, Kind, NodeOutcome, Source, SourceItem, Value};
+use osbc_module_api::{Entry, Module, Provider, SourceContext};
+
+use crate::run::{Message, Worker};
+use crate::store::{Slot, StoreError};
+
+/// How often the progress of an item is told.
+const TELL: Duration = Duration::from_millis(100);
+
+/// Why an item could not be fetched.
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Module(#[from] osbc_module_api::Error),
+    #[error(transparent)]
+    Library(#[from] osbc_module_api::LibraryError),
+    #[error("there is no source module `{0}`")]
+    NoModule(String),
+    #[error("`{0}` is an on-disk module; fetching is done by built-in ones (org.osbuild.curl, org.osbuild.inline)")]
+    OnDisk(String),
+}
+
+/// Fetches an item; says whether it is there now.
+pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex) -> bool {
+    let graph = &worker.context.plan.graph;
+    let Some(item) = graph.item_node(node) else { return false };
+    worker.tell(Message::FetchStarted { node });
+    let outcome = match fetch(worker, node, item) {
+        Ok(bytes) => NodeOutcome::Fetched { bytes },
+        Err(error) => NodeOutcome::FetchFailed { error: with_place(error.to_string(), graph.item(item).1) },
+    };
+    let success = matches!(outcome, NodeOutcome::Fetched { .. });
+    worker.tell(Message::Finished { node, outcome });
+    success
+}
+
+fn fetch(worker: &Worker<'_>, node: NodeIndex, item: &ItemNode) -> Result<u64, FetchError> {
+    let context = worker.context;
+    let (source, item): (&Source, &SourceItem) = context.plan.graph.item(item);
+    let name = &source.module.name;
+    let module = context.catalog.module(Kind::Source, name)?;
+    let module = module.ok_or_else(|| FetchError::NoModule(name.clone()))?;
+    let function = entry(&module).ok_or_else(|| FetchError::OnDisk(name.clone()))?;
+    let interrupted = || context.interrupt.is_raised();
+    let download = match context.lease.download(&source.content_type, &item.checksum, &interrupted)? {
+        Slot::There(path) => return Ok(path.symlink_metadata().map_or(0, |metadata| metadata.len())),
+        Slot::Fetch(download) => download,
+    };
+    let last = Mutex::new(None::<Instant>);
+    let progress = |done: u64, total: Option<u64>| {
+        let mut last = last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if Some(done) == total || last.is_none_or(|last| last.elapsed() >= TELL) {
+            *last = Some(Instant::now());
+            worker.tell(Message::FetchProgress { node, done, total });
+        }
+    };
+    let target = download.target();
+    let source_context = SourceContext {
+        options: &source.options,
+        target: &target,
+        progress: &progress,
+        interrupted: &interrupted,
+        environment: &context.settings.environment,
+    };
+    function(&source_context, &item.checksum, &item.description)?;
+    Ok(download.commit()?)
+}
+
+type Fetch = fn(&SourceContext, &str, &Value) -> Result<(), osbc_module_api::Error>;
+
+fn entry(module: &Module) -> Option<Fetch> {
+    match &module.provider {
+        Provider::BuiltIn(definition) => match definition.entry {
+            Entry::Source(source) => Some(source.fetch),
+            _ => None,
+        },
+        Provider::OnDisk(_) => None,
+    }
+}
+
+/// Says where the item was to come from, unless the reason does already.
+fn with_place(reason: String, item: &SourceItem) -> String {
+    let place = item.description.as_str().or_else(|| item.description.get("url")?.as_str());
+    match place {
+        Some(place) if !reason.contains(place) => format!("{reason} (from {place})"),
+        _ => reason,
+    }
+}

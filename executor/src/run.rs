@@ -1,0 +1,225 @@
+//! Runs a plan from its first event to its last: fetches and segments as tasks, workers for both, one thread for the
+//! monitor. Knows which task is what; neither how it is done nor what comes first.
+
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use osbc_ir::graph::NodeIndex;
+use osbc_ir::{Action, NodeOutcome, Outcome, Pipeline, Plan, Runner, Segment, Stage, StageNode, Value};
+use osbc_module_api::Catalog;
+
+use crate::event::{Event, Monitor};
+use crate::history::{self, Line};
+use crate::interrupt::Interrupt;
+use crate::log::BuildLogs;
+use crate::runner::StageRunner;
+use crate::scheduler::{Pool, Scheduler, Task};
+use crate::store::{Lease, StoreError};
+use crate::{fetch, segment};
+
+/// How many items are fetched at the same time.
+const FETCHES: usize = 4;
+/// How many events may wait for the monitor before who sends them waits too.
+const EVENTS: usize = 1024;
+/// How soon an interrupt is shown when nothing else happens.
+const GLANCE: Duration = Duration::from_millis(50);
+
+/// What a build is done with.
+pub struct Parts<'a> {
+    /// Runs the stages.
+    pub runner: &'a dyn StageRunner,
+    /// Describes the modules.
+    pub catalog: &'a Catalog,
+    /// Sees what happens.
+    pub monitor: &'a mut dyn Monitor,
+    /// Ends the build when raised.
+    pub interrupt: &'a Interrupt,
+    /// How it is done.
+    pub settings: &'a Settings,
+}
+
+/// How a build is done.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How many stages run at the same time.
+    pub jobs: NonZeroUsize,
+    /// Whether what does not depend on a failure goes on after it.
+    pub keep_going: bool,
+    /// How long a stage may take.
+    pub stage_timeout: Option<Duration>,
+    /// The runner for stages that run in the host's tree.
+    pub host_runner: Runner,
+    /// The variables of the environment that source modules may ask for.
+    pub environment: BTreeMap<String, String>,
+}
+
+/// What all workers share.
+pub(crate) struct Context<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) lease: &'a Lease,
+    pub(crate) runner: &'a dyn StageRunner,
+    pub(crate) catalog: &'a Catalog,
+    pub(crate) interrupt: &'a Interrupt,
+    pub(crate) settings: &'a Settings,
+    pub(crate) logs: BuildLogs,
+}
+
+impl<'a> Context<'a> {
+    /// The stage at a node of the plan's steps.
+    pub(crate) fn stage_node(&self, node: NodeIndex) -> &'a StageNode {
+        self.plan.graph.stage_node(node).expect("only stages are steps of a segment")
+    }
+
+    /// What it says, and the pipeline that it was written in.
+    pub(crate) fn stage(&self, node: NodeIndex) -> (&'a Pipeline, &'a Stage) {
+        self.plan.graph.stage(self.stage_node(node))
+    }
+}
+
+/// What workers tell the thread that owns the monitor.
+#[derive(Debug)]
+pub(crate) enum Message {
+    FetchStarted { node: NodeIndex },
+    FetchProgress { node: NodeIndex, done: u64, total: Option<u64> },
+    StageStarted { node: NodeIndex, worker: usize },
+    StageOutput { node: NodeIndex, text: String },
+    Finished { node: NodeIndex, outcome: NodeOutcome },
+}
+
+/// Does what a plan says. The lease must be the one that the plan was made with. Every failure of a stage or fetch is in
+/// the outcome; the monitor is called on this thread only.
+///
+/// # Errors
+/// The disk refused to take what was stored; of that, what had not reached it was taken back.
+pub fn run(plan: &Plan, lease: &Lease, parts: Parts<'_>) -> Result<Outcome, StoreError> {
+    let start = Instant::now();
+    let Parts { runner, catalog, monitor, interrupt, settings } = parts;
+    monitor.event(&Event::Started);
+    let mut outcome = Outcome { nodes: before(plan, lease), ..Outcome::default() };
+    let scheduler = Scheduler::new(tasks(plan), settings.keep_going, interrupt);
+    let (messages, receiver) = crossbeam_channel::bounded(EVENTS);
+    let logs = BuildLogs::new(lease.store().layout().logs());
+    let context = Context { plan, lease, runner, catalog, interrupt, settings, logs };
+    std::thread::scope(|scope| {
+        for _ in 0..FETCHES.min(plan.fetches.len()) {
+            let worker = Worker { context: &context, scheduler: &scheduler, messages: messages.clone() };
+            scope.spawn(move || worker.fetch());
+        }
+        for number in 0..settings.jobs.get().min(plan.segments.len()) {
+            let worker = Worker { context: &context, scheduler: &scheduler, messages: messages.clone() };
+            scope.spawn(move || worker.run_stages(number));
+        }
+        drop(messages);
+        watch(&receiver, interrupt, monitor, &mut outcome);
+    });
+    outcome.interrupted = interrupt.is_raised();
+    // Both are for the next build to know more; this one is as good without.
+    history::append(&lease.store().layout().history(), &durations(plan, &outcome)).ok();
+    lease.settle()?;
+    outcome.duration = start.elapsed();
+    monitor.event(&Event::Ended { outcome: &outcome, duration: outcome.duration });
+    Ok(outcome)
+}
+
+/// One thread that takes tasks.
+pub(crate) struct Worker<'a> {
+    pub(crate) context: &'a Context<'a>,
+    pub(crate) scheduler: &'a Scheduler<'a>,
+    messages: Sender<Message>,
+}
+
+impl Worker<'_> {
+    /// Tells the thread that owns the monitor.
+    pub(crate) fn tell(&self, message: Message) {
+        // The other end lives until the last worker is done.
+        self.messages.send(message).ok();
+    }
+
+    fn fetch(&self) {
+        while let Some(ticket) = self.scheduler.next(Pool::Fetches) {
+            if fetch::run(self, self.context.plan.fetches[ticket.task]) {
+                ticket.succeed();
+            }
+        }
+    }
+
+    fn run_stages(&self, number: usize) {
+        let plan = self.context.plan;
+        while let Some(ticket) = self.scheduler.next(Pool::Stages) {
+            if segment::run(self, &plan.segments[ticket.task - plan.fetches.len()], number) {
+                ticket.succeed();
+            }
+        }
+    }
+}
+
+/// The plan as tasks: its fetches, then its segments.
+fn tasks(plan: &Plan) -> Vec<Task> {
+    let fetches = plan.fetches.len();
+    let task_of: HashMap<NodeIndex, usize> = plan.fetches.iter().copied().zip(0..).collect();
+    let fetch = |index: usize| Task { pool: Pool::Fetches, rank: (fetches - index) as u64, needs: Vec::new() };
+    let segment = |segment: &Segment| Task {
+        pool: Pool::Stages,
+        rank: segment.rank,
+        needs: segment
+            .fetches
+            .iter()
+            .map(|node| task_of[node])
+            .chain(segment.after.iter().map(|index| fetches + index))
+            .collect(),
+    };
+    (0..fetches).map(fetch).chain(plan.segments.iter().map(segment)).collect()
+}
+
+/// What the outcome says of every node that the plan wants before anything has begun.
+fn before(plan: &Plan, lease: &Lease) -> BTreeMap<NodeIndex, NodeOutcome> {
+    let graph = &plan.graph;
+    let outcome = |node: NodeIndex| match plan.decision(node).action {
+        Action::Run | Action::Fetch => Some(NodeOutcome::NotStarted),
+        Action::Cached => {
+            let object = graph.stage_node(node).and_then(|stage| lease.object(stage.id));
+            let metadata = object.map_or(Value::Null, |object| object.metadata().clone());
+            Some(NodeOutcome::Cached { metadata })
+        }
+        Action::Unneeded => None,
+    };
+    graph.dag.node_indices().filter_map(|node| Some((node, outcome(node)?))).collect()
+}
+
+/// Passes on what the workers tell until the last one is done.
+fn watch(messages: &Receiver<Message>, interrupt: &Interrupt, monitor: &mut dyn Monitor, outcome: &mut Outcome) {
+    let mut told = false;
+    loop {
+        if !told && interrupt.is_raised() {
+            told = true;
+            monitor.event(&Event::Interrupted);
+        }
+        match messages.recv_timeout(GLANCE) {
+            Ok(Message::FetchStarted { node }) => monitor.event(&Event::FetchStarted { node }),
+            Ok(Message::FetchProgress { node, done, total }) => {
+                monitor.event(&Event::FetchProgress { node, done, total });
+            }
+            Ok(Message::StageStarted { node, worker }) => monitor.event(&Event::StageStarted { node, worker }),
+            Ok(Message::StageOutput { node, text }) => monitor.event(&Event::StageOutput { node, text: &text }),
+            Ok(Message::Finished { node, outcome: result }) => {
+                monitor.event(&Event::Finished { node, outcome: &result });
+                outcome.nodes.insert(node, result);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// What the history is to keep of a build.
+fn durations(plan: &Plan, outcome: &Outcome) -> Vec<Line> {
+    let line = |(node, outcome): (&NodeIndex, &NodeOutcome)| {
+        let (stage, NodeOutcome::Ran(result)) = (plan.graph.stage_node(*node)?, outcome) else { return None };
+        let ms = u64::try_from(result.duration.as_millis()).unwrap_or(u64::MAX);
+        let module = plan.graph.stage(stage).1.module.name.clone();
+        result.success.then_some(Line { id: stage.id, module, ms })
+    };
+    outcome.nodes.iter().filter_map(line).collect()
+}

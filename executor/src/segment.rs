@@ -1,0 +1,97 @@
+//! One segment: from a sealed base over its steps to the next sealed result.
+
+use std::time::Instant;
+
+use osbc_ir::graph::NodeIndex;
+use osbc_ir::{NodeOutcome, Segment, StageResult, Value};
+
+use crate::run::{Context, Message, Worker};
+use crate::step;
+use crate::store::{Sealing, StepRecord, StoreError, Work};
+
+/// Runs a segment as the worker `number`; says whether all of it succeeded.
+///
+/// When nothing more is to begin, what its steps did so far is sealed as the result of the last one that ran, which it
+/// is as much as that of any other stage.
+pub(crate) fn run(worker: &Worker<'_>, segment: &Segment, number: usize) -> bool {
+    let context = worker.context;
+    let mut work = None;
+    let mut records = Vec::with_capacity(segment.steps.len());
+    for (index, &node) in segment.steps.iter().enumerate() {
+        if let Some(before) = index.checked_sub(1)
+            && worker.scheduler.stops()
+            && let Some(work) = work.take()
+        {
+            // These stages have succeeded whether or not their result is kept.
+            seal(context, work, segment.steps[before], records).ok();
+            return false;
+        }
+        let start = Instant::now();
+        worker.tell(Message::StageStarted { node, worker: number });
+        let mut result = match begin(context, segment, &mut work) {
+            Ok(work) => step::run(worker, node, work),
+            Err(error) => failed(&error),
+        };
+        result.duration = start.elapsed();
+        if result.success {
+            records.push(record(context, node, &result));
+        }
+        if result.success
+            && index + 1 == segment.steps.len()
+            && let Some(work) = work.take()
+        {
+            if let Err(error) = seal(context, work, node, std::mem::take(&mut records)) {
+                result = StageResult { output: result.output, log: result.log, ..failed(&error) };
+            }
+            result.duration = start.elapsed();
+        }
+        let success = result.success;
+        worker.tell(Message::Finished { node, outcome: NodeOutcome::Ran(result) });
+        if !success {
+            return false;
+        }
+    }
+    true
+}
+
+/// The tree that the segment's steps change; begun with the first of them.
+fn begin<'w, 'a>(
+    context: &Context<'a>,
+    segment: &Segment,
+    work: &'w mut Option<Work<'a>>,
+) -> Result<&'w Work<'a>, StoreError> {
+    Ok(match work {
+        Some(work) => work,
+        None => {
+            let base = segment.base.and_then(|node| context.plan.graph.stage_node(node)).map(|stage| stage.id);
+            work.insert(context.lease.work(base)?)
+        }
+    })
+}
+
+fn seal(context: &Context<'_>, work: Work<'_>, node: NodeIndex, steps: Vec<StepRecord>) -> Result<(), StoreError> {
+    let source_epoch = context.stage(node).0.source_epoch;
+    work.seal(Sealing { source_epoch, steps }).map(drop)
+}
+
+fn record(context: &Context<'_>, node: NodeIndex, result: &StageResult) -> StepRecord {
+    let (_, stage) = context.stage(node);
+    StepRecord {
+        id: context.stage_node(node).id,
+        module: stage.module.name.clone(),
+        metadata: result.metadata.clone(),
+        duration: result.duration,
+    }
+}
+
+/// The result of a stage that the store got in the way of.
+fn failed(error: &StoreError) -> StageResult {
+    StageResult {
+        success: false,
+        output: String::new(),
+        log: None,
+        error: Some(error.to_string()),
+        metadata: Value::Null,
+        duration: Default::default(),
+    }
+}

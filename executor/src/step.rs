@@ -1,0 +1,211 @@
+//! One stage: its request from the graph and the lease, its run, its result. The only place that makes a
+//! [`StageRequest`].
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use osbc_ir::graph::NodeIndex;
+use osbc_ir::{Edge, Input, ModuleRef, PipelineIndex, Reference, Stage, StageResult, Target, Value};
+use osbc_module_api::{LibraryError, Provider};
+
+use crate::delete::remove_tree;
+use crate::request::{
+    DeviceRequest, InputRequest, ModuleRequest, MountRequest, ReferenceFrom, ReferenceRequest, StageFailure,
+    StageReply, StageRequest, TreeStack,
+};
+use crate::run::{Context, Message, Worker};
+use crate::runner::{StageIo, Transcript};
+use crate::store::{StoreError, Work};
+
+/// Why a stage could not be prepared.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PrepareError {
+    /// The store got in the way.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A module cannot be described.
+    #[error(transparent)]
+    Library(#[from] LibraryError),
+    /// A module is not there any more.
+    #[error("there is no {kind} module `{name}`")]
+    NoModule {
+        /// Its kind.
+        kind: osbc_ir::Kind,
+        /// Its name.
+        name: String,
+    },
+    /// Something that the stage needs is not under the lease: the plan was not made with it.
+    #[error("the store does not have {what}, which the plan counts on")]
+    Missing {
+        /// What.
+        what: String,
+    },
+    /// A partition's number cannot be one.
+    #[error("the mount `{mount}` names the partition {number}; partitions are counted from 1 to {}", u32::MAX)]
+    Partition {
+        /// The mount's name.
+        mount: String,
+        /// As the manifest says.
+        number: String,
+    },
+}
+
+/// Runs a stage on the tree of its segment. Its duration is for the caller to tell.
+pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex, work: &Work<'_>) -> StageResult {
+    let context = worker.context;
+    let (pipeline, stage) = context.stage(node);
+    let request = match request(context, node, work) {
+        Ok(request) => request,
+        Err(error) => {
+            let failure = StageFailure::Environment(error.to_string());
+            return result(StageReply { metadata: Value::Null, failure: Some(failure) });
+        }
+    };
+    let log = RefCell::new(context.logs.stage(&pipeline.name, &stage.module.name));
+    let transcript = RefCell::new(Transcript::default());
+    let output = |text: &str| {
+        log.borrow_mut().write(text);
+        transcript.borrow_mut().push(text);
+        worker.tell(Message::StageOutput { node, text: text.to_owned() });
+    };
+    let reply = context.runner.run(&request, &StageIo { output: &output, interrupt: context.interrupt });
+    // What cannot be removed now goes with the segment's work.
+    remove_tree(&request.scratch).ok();
+    let log = log.borrow().path().map(ToOwned::to_owned);
+    StageResult { output: transcript.borrow().text(), log, ..result(reply) }
+}
+
+fn result(reply: StageReply) -> StageResult {
+    let error = reply.failure.map(|failure| match failure {
+        StageFailure::Module(reason) | StageFailure::Environment(reason) | StageFailure::Died(reason) => reason,
+        StageFailure::TimedOut(limit) => format!("it took longer than the {limit:?} that a stage may take"),
+        StageFailure::Interrupted => "interrupted".to_owned(),
+    });
+    StageResult {
+        success: error.is_none(),
+        output: String::new(),
+        log: None,
+        error,
+        metadata: reply.metadata,
+        duration: Default::default(),
+    }
+}
+
+/// Puts together all that a stage needs. Ids are osbuild's: what a module makes of them is then the same under both.
+fn request(context: &Context<'_>, node: NodeIndex, work: &Work<'_>) -> Result<StageRequest, PrepareError> {
+    let (pipeline, stage) = context.stage(node);
+    let manifest = &context.plan.graph.manifest;
+    let items = items(context, node);
+    Ok(StageRequest {
+        id: context.stage_node(node).compat.to_string(),
+        capabilities: capabilities(context, stage)?,
+        module: module(context, &stage.module)?,
+        options: stage.options.clone(),
+        inputs: stage.inputs.iter().map(|input| self::input(context, input, &items)).collect::<Result<_, _>>()?,
+        devices: stage
+            .devices
+            .iter()
+            .map(|device| {
+                Ok(DeviceRequest {
+                    name: device.name.clone(),
+                    module: module(context, &device.module)?,
+                    parent: device.parent,
+                    options: device.options.clone(),
+                })
+            })
+            .collect::<Result<_, PrepareError>>()?,
+        mounts: stage.mounts.iter().map(|mount| self::mount(context, mount)).collect::<Result<_, _>>()?,
+        source_epoch: pipeline.source_epoch,
+        tree: work.stack()?,
+        build_root: pipeline.build.map(|build| tree(context, build)).transpose()?,
+        runner: manifest.runner_of(pipeline, &context.settings.host_runner).exec.clone(),
+        scratch: work.scratch()?,
+        timeout: context.settings.stage_timeout,
+    })
+}
+
+fn module(context: &Context<'_>, module: &ModuleRef) -> Result<ModuleRequest, PrepareError> {
+    let found = context.catalog.module(module.kind, &module.name)?;
+    let found = found.ok_or_else(|| PrepareError::NoModule { kind: module.kind, name: module.name.clone() })?;
+    let path = match &found.provider {
+        Provider::BuiltIn(_) => None,
+        Provider::OnDisk(path) => Some(path.clone()),
+    };
+    Ok(ModuleRequest { kind: module.kind, name: module.name.clone(), path })
+}
+
+fn capabilities(context: &Context<'_>, stage: &Stage) -> Result<Vec<String>, PrepareError> {
+    let found = context.catalog.module(stage.module.kind, &stage.module.name)?;
+    Ok(found.map_or_else(Vec::new, |module| module.capabilities.clone()))
+}
+
+/// The source items that a stage reads, by checksum: content type and checksum.
+fn items<'a>(context: &Context<'a>, node: NodeIndex) -> HashMap<&'a str, &'a str> {
+    let graph = &context.plan.graph;
+    let fetched = graph.needs(node).filter(|(_, edge)| *edge == Edge::Fetch);
+    fetched
+        .filter_map(|(item, _)| graph.item_node(item))
+        .map(|item| {
+            let (source, item) = graph.item(item);
+            (item.checksum.as_str(), source.content_type.as_str())
+        })
+        .collect()
+}
+
+fn input(context: &Context<'_>, input: &Input, items: &HashMap<&str, &str>) -> Result<InputRequest, PrepareError> {
+    let references = input.references.entries.iter().map(|entry| reference(context, entry, items));
+    Ok(InputRequest {
+        name: input.name.clone(),
+        module: module(context, &input.module)?,
+        origin: input.origin,
+        references: references.collect::<Result<_, _>>()?,
+        options: input.options.clone(),
+    })
+}
+
+fn reference(
+    context: &Context<'_>,
+    reference: &Reference,
+    items: &HashMap<&str, &str>,
+) -> Result<ReferenceRequest, PrepareError> {
+    let (id, from) = match &reference.target {
+        Target::Pipeline(index) => {
+            let graph = &context.plan.graph;
+            let last = graph.pipelines[index.0].last().and_then(|node| graph.stage_node(node));
+            // A pipeline without stages has no id.
+            let id = last.map(|stage| stage.compat.to_string()).unwrap_or_default();
+            (id, ReferenceFrom::Tree(tree(context, *index)?))
+        }
+        Target::Item(checksum) => {
+            let content_type = items.get(checksum.as_str());
+            let content_type = content_type.ok_or_else(|| PrepareError::Missing { what: checksum.clone() })?;
+            (checksum.clone(), ReferenceFrom::Item(context.lease.item(content_type, checksum)?))
+        }
+    };
+    Ok(ReferenceRequest { id, options: reference.options.clone(), from })
+}
+
+fn mount(context: &Context<'_>, mount: &osbc_ir::Mount) -> Result<MountRequest, PrepareError> {
+    let partition = mount.partition.as_ref().map(|number| {
+        let partition = number.as_u64().and_then(|number| u32::try_from(number).ok()).filter(|number| *number > 0);
+        partition.ok_or_else(|| PrepareError::Partition { mount: mount.name.clone(), number: number.to_string() })
+    });
+    Ok(MountRequest {
+        name: mount.name.clone(),
+        module: module(context, &mount.module)?,
+        source: mount.source,
+        partition: partition.transpose()?,
+        target: mount.target.clone(),
+        options: mount.options.clone(),
+    })
+}
+
+/// The finished tree of a pipeline; an empty one without stages.
+fn tree(context: &Context<'_>, pipeline: PipelineIndex) -> Result<TreeStack, PrepareError> {
+    let graph = &context.plan.graph;
+    let Some(last) = graph.pipelines[pipeline.0].last().and_then(|node| graph.stage_node(node)) else {
+        return Ok(TreeStack { lower: Vec::new(), upper: None });
+    };
+    let name = || format!("the tree of the pipeline `{}`", graph.manifest.pipeline(pipeline).name);
+    context.lease.tree(last.id).ok_or_else(|| PrepareError::Missing { what: name() })
+}
