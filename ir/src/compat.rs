@@ -4,7 +4,9 @@
 //! osbuild's business and differs from [`crate::identity`]: no code, devices only through mounts, names of inputs but not of
 //! mounts. Python's idea of "not set" counts: partition 0 and target "" are not.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt::{self, Write};
 
 use sha2::{Digest, Sha256};
 
@@ -12,18 +14,18 @@ use crate::id::CompatId;
 use crate::identity::Facts;
 use crate::manifest::Source;
 use crate::stage::{Device, Input, Mount, Target};
-use crate::value::{Number, Value};
+use crate::value::{Number, Value, sorted_entries};
 
 /// osbuild's id of a stage.
 pub fn stage_id(facts: &Facts<'_, CompatId>) -> CompatId {
     let stage = facts.stage;
-    let mut parts = Parts::default();
+    let mut parts = Parts::hashed();
     parts.text(&stage.module.name);
     parts.optional_id(facts.build());
     parts.optional_id(facts.base);
     parts.value(&stage.options);
     if let Some(epoch) = facts.pipeline.source_epoch {
-        parts.0.push_str(&epoch.to_string());
+        parts.put(&epoch.to_string());
     }
     if !stage.inputs.is_empty() {
         let ids: BTreeMap<&str, CompatId> =
@@ -41,15 +43,15 @@ pub fn stage_id(facts: &Facts<'_, CompatId>) -> CompatId {
 ///
 /// References are keyed by id: of two pipelines with the same id, the one named last counts.
 pub fn input_id(input: &Input, trees: &[Option<CompatId>]) -> CompatId {
-    let mut references: BTreeMap<String, &Value> = BTreeMap::new();
+    let mut references: BTreeMap<Cow<'_, str>, &Value> = BTreeMap::new();
     for reference in &input.references.entries {
         let key = match &reference.target {
-            Target::Pipeline(index) => trees[index.0].map_or_else(|| "null".to_owned(), |id| id.to_string()),
-            Target::Item(checksum) => checksum.clone(),
+            Target::Pipeline(index) => trees[index.0].map_or(Cow::Borrowed("null"), |id| id.to_string().into()),
+            Target::Item(checksum) => Cow::Borrowed(checksum.as_str()),
         };
         references.insert(key, &reference.options);
     }
-    let mut parts = Parts::default();
+    let mut parts = Parts::hashed();
     parts.text(&input.module.name);
     parts.text(input.origin.as_str());
     parts.object(references, Parts::value);
@@ -61,7 +63,7 @@ pub fn input_id(input: &Input, trees: &[Option<CompatId>]) -> CompatId {
 pub fn device_ids(devices: &[Device]) -> Vec<CompatId> {
     let mut ids: Vec<CompatId> = Vec::with_capacity(devices.len());
     for device in devices {
-        let mut parts = Parts::default();
+        let mut parts = Parts::hashed();
         parts.text(&device.module.name);
         if let Some(parent) = device.parent {
             parts.optional_id(Some(ids[parent]));
@@ -74,13 +76,13 @@ pub fn device_ids(devices: &[Device]) -> Vec<CompatId> {
 
 /// osbuild's id of a mount. `devices` holds the ids of the stage's devices.
 pub fn mount_id(mount: &Mount, devices: &[CompatId]) -> CompatId {
-    let mut parts = Parts::default();
+    let mut parts = Parts::hashed();
     parts.text(&mount.module.name);
     if let Some(source) = mount.source {
         parts.optional_id(Some(devices[source]));
     }
     if let Some(partition) = mount.partition.as_ref().filter(|number| !is_zero(number)) {
-        parts.0.push_str(partition.as_str());
+        parts.put(partition.as_str());
     }
     if let Some(target) = mount.target.as_ref().filter(|target| !target.is_empty()) {
         parts.text(target);
@@ -93,7 +95,7 @@ pub fn mount_id(mount: &Mount, devices: &[CompatId]) -> CompatId {
 pub fn source_id(source: &Source) -> CompatId {
     let items: BTreeMap<&str, &Value> =
         source.items.iter().map(|item| (item.checksum.as_str(), &item.description)).collect();
-    let mut parts = Parts::default();
+    let mut parts = Parts::hashed();
     parts.text(&source.module.name);
     parts.object(items, Parts::value);
     parts.finish()
@@ -102,7 +104,7 @@ pub fn source_id(source: &Source) -> CompatId {
 /// A value as Python's `json.dumps(value, sort_keys=True)` writes it; numbers must be canonical
 /// ([`crate::value::canonicalize`]).
 pub fn dumps(value: &Value) -> String {
-    let mut parts = Parts::default();
+    let mut parts = Parts(String::new());
     parts.value(value);
     parts.0
 }
@@ -112,92 +114,118 @@ fn is_zero(number: &Number) -> bool {
     !digits.bytes().any(|byte| byte.is_ascii_digit() && byte != b'0')
 }
 
-/// The text that is hashed.
-#[derive(Default)]
-struct Parts(String);
+/// How many bytes are collected before they are hashed.
+const BATCH: usize = 1024;
 
-impl Parts {
+/// Writes parts one after the other, as Python writes JSON. Neither kind of output can fail.
+struct Parts<W>(W);
+
+/// What is hashed.
+struct Hashed {
+    sha: Sha256,
+    /// Written, not yet hashed.
+    text: String,
+}
+
+impl Write for Hashed {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if self.text.len() + text.len() <= BATCH {
+            self.text.push_str(text);
+        } else {
+            self.sha.update(&self.text);
+            self.sha.update(text);
+            self.text.clear();
+        }
+        Ok(())
+    }
+}
+
+impl Parts<Hashed> {
+    fn hashed() -> Self {
+        Self(Hashed { sha: Sha256::new(), text: String::with_capacity(BATCH) })
+    }
+
     fn finish(self) -> CompatId {
-        CompatId::from_bytes(Sha256::digest(self.0.as_bytes()).into())
+        let Hashed { sha, text } = self.0;
+        CompatId::from_bytes(sha.chain_update(text).finalize().into())
+    }
+}
+
+impl<W: Write> Parts<W> {
+    fn put(&mut self, text: &str) {
+        let _ = self.0.write_str(text);
     }
 
     fn optional_id(&mut self, id: Option<CompatId>) {
         match id {
             Some(id) => {
-                self.0.push('"');
-                self.0.push_str(&id.to_string());
-                self.0.push('"');
+                let _ = write!(self.0, "\"{id}\"");
             }
-            None => self.0.push_str("null"),
+            None => self.put("null"),
         }
     }
 
     fn value(&mut self, value: &Value) {
         match value {
-            Value::Null => self.0.push_str("null"),
-            Value::Bool(true) => self.0.push_str("true"),
-            Value::Bool(false) => self.0.push_str("false"),
-            Value::Number(number) => self.0.push_str(number.as_str()),
+            Value::Null => self.put("null"),
+            Value::Bool(true) => self.put("true"),
+            Value::Bool(false) => self.put("false"),
+            Value::Number(number) => self.put(number.as_str()),
             Value::String(text) => self.text(text),
             Value::Array(items) => self.list(items, Parts::value),
-            Value::Object(entries) => {
-                let mut sorted: Vec<_> = entries.iter().collect();
-                sorted.sort_unstable_by_key(|(key, _)| *key);
-                self.object(sorted, Parts::value);
-            }
+            Value::Object(entries) => self.object(sorted_entries(entries), Parts::value),
         }
     }
 
     fn list<T>(&mut self, items: impl IntoIterator<Item = T>, write: impl Fn(&mut Self, T)) {
-        self.0.push('[');
+        self.put("[");
         for (index, item) in items.into_iter().enumerate() {
             if index > 0 {
-                self.0.push_str(", ");
+                self.put(", ");
             }
             write(self, item);
         }
-        self.0.push(']');
+        self.put("]");
     }
 
     /// Writes entries in the order in which they come: callers sort.
     fn object<K: AsRef<str>, V>(&mut self, entries: impl IntoIterator<Item = (K, V)>, write: impl Fn(&mut Self, V)) {
-        self.0.push('{');
+        self.put("{");
         for (index, (key, item)) in entries.into_iter().enumerate() {
             if index > 0 {
-                self.0.push_str(", ");
+                self.put(", ");
             }
             self.text(key.as_ref());
-            self.0.push_str(": ");
+            self.put(": ");
             write(self, item);
         }
-        self.0.push('}');
+        self.put("}");
     }
 
     fn text(&mut self, text: &str) {
-        self.0.push('"');
-        let mut plain = 0;
-        for (at, char) in text.char_indices() {
-            if matches!(char, ' '..='~') && char != '"' && char != '\\' {
-                continue;
-            }
-            self.0.push_str(&text[plain..at]);
-            plain = at + char.len_utf8();
-            match char {
-                '"' => self.0.push_str("\\\""),
-                '\\' => self.0.push_str("\\\\"),
-                '\n' => self.0.push_str("\\n"),
-                '\r' => self.0.push_str("\\r"),
-                '\t' => self.0.push_str("\\t"),
-                '\u{8}' => self.0.push_str("\\b"),
-                '\u{c}' => self.0.push_str("\\f"),
+        self.put("\"");
+        let is_special = |byte: u8| !matches!(byte, b' '..=b'~') || byte == b'"' || byte == b'\\';
+        let mut rest = text;
+        while let Some(at) = rest.bytes().position(is_special) {
+            self.put(&rest[..at]);
+            let mut chars = rest[at..].chars();
+            match chars.next().unwrap_or_default() {
+                '"' => self.put("\\\""),
+                '\\' => self.put("\\\\"),
+                '\n' => self.put("\\n"),
+                '\r' => self.put("\\r"),
+                '\t' => self.put("\\t"),
+                '\u{8}' => self.put("\\b"),
+                '\u{c}' => self.put("\\f"),
                 other => {
                     for unit in other.encode_utf16(&mut [0; 2]) {
-                        self.0.push_str(&format!("\\u{unit:04x}"));
+                        let _ = write!(self.0, "\\u{unit:04x}");
                     }
                 }
             }
+            rest = chars.as_str();
         }
-        self.0.push_str(&text[plain..]);
-        self.0.push('"');
+        self.put(rest);
+        self.put("\"");
     }
 }

@@ -54,17 +54,17 @@ impl<Id: Copy> Facts<'_, Id> {
 
 /// The id of a stage.
 pub fn stage_id(facts: &Facts<'_, StageId>) -> StageId {
-    let mut sink = HashSink::default();
+    let mut sink = HashSink::new(STAGE_CONTEXT);
     identify(facts, &mut sink);
-    StageId::from_bytes(sink.finish(STAGE_CONTEXT))
+    StageId::from_bytes(sink.finish())
 }
 
 /// The id of a source item.
 pub fn item_id(content_type: &str, checksum: &str) -> ItemId {
-    let mut sink = HashSink::default();
+    let mut sink = HashSink::new(ITEM_CONTEXT);
     sink.text(&"content type", content_type);
     sink.text(&"checksum", checksum);
-    ItemId::from_bytes(sink.finish(ITEM_CONTEXT))
+    ItemId::from_bytes(sink.finish())
 }
 
 /// Tells a sink all that the id of a stage covers.

@@ -7,7 +7,7 @@
 
 use std::fmt::{Display, Write};
 
-use crate::value::Value;
+use crate::value::{Value, sorted_entries};
 
 /// Takes the facts of a node one by one. The order of calls is part of what is told.
 pub trait Sink {
@@ -48,26 +48,50 @@ mod tag {
     pub(super) const OBJECT: u8 = 22;
 }
 
+/// How many bytes are encoded before they are hashed, and how long a text is no longer copied for it.
+const BATCH: usize = 512;
+
 /// Encodes facts and hashes them with BLAKE3, keyed by a context string.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct HashSink {
+    hasher: blake3::Hasher,
+    /// Encoded, not yet hashed.
     bytes: Vec<u8>,
 }
 
 impl HashSink {
-    /// The digest of all facts so far, in a context: the same facts of another kind of node have another digest.
-    pub fn finish(&self, context: &str) -> [u8; 32] {
-        blake3::derive_key(context, &self.bytes)
+    /// A sink that has been told nothing. The same facts in another context have another digest.
+    pub fn new(context: &str) -> Self {
+        Self { hasher: blake3::Hasher::new_derive_key(context), bytes: Vec::with_capacity(2 * BATCH) }
+    }
+
+    /// The digest of all facts told.
+    pub fn finish(mut self) -> [u8; 32] {
+        self.hasher.update(&self.bytes);
+        self.hasher.finalize().into()
     }
 
     fn sized(&mut self, tag: u8, content: &str) {
         self.tagged_len(tag, content.len());
-        self.bytes.extend_from_slice(content.as_bytes());
+        if content.len() < BATCH / 2 {
+            self.bytes.extend_from_slice(content.as_bytes());
+        } else {
+            self.flush();
+            self.hasher.update(content.as_bytes());
+        }
     }
 
     fn tagged_len(&mut self, tag: u8, len: usize) {
+        if self.bytes.len() >= BATCH {
+            self.flush();
+        }
         self.bytes.push(tag);
         self.bytes.extend_from_slice(&(len as u64).to_le_bytes());
+    }
+
+    fn flush(&mut self) {
+        self.hasher.update(&self.bytes);
+        self.bytes.clear();
     }
 
     fn json(&mut self, value: &Value) {
@@ -85,9 +109,7 @@ impl HashSink {
             }
             Value::Object(entries) => {
                 self.tagged_len(tag::OBJECT, entries.len());
-                let mut sorted: Vec<_> = entries.iter().collect();
-                sorted.sort_unstable_by_key(|(key, _)| *key);
-                for (key, item) in sorted {
+                for (key, item) in sorted_entries(entries) {
                     self.sized(tag::STRING, key);
                     self.json(item);
                 }
@@ -211,9 +233,9 @@ mod tests {
     use super::*;
 
     fn hash(value: &Value) -> [u8; 32] {
-        let mut sink = HashSink::default();
+        let mut sink = HashSink::new("test");
         sink.value(&"", value);
-        sink.finish("test")
+        sink.finish()
     }
 
     #[test]
@@ -253,8 +275,25 @@ mod tests {
 
     #[test]
     fn a_context_separates() {
-        let sink = HashSink::default();
-        assert_ne!(sink.finish("one"), sink.finish("other"));
+        assert_ne!(HashSink::new("one").finish(), HashSink::new("other").finish());
+    }
+
+    #[test]
+    fn facts_of_any_size_are_hashed_whole() {
+        let text = |len: usize| json!("x".repeat(len));
+        for len in [0, 1, BATCH / 2 - 1, BATCH / 2, BATCH, 5 * BATCH] {
+            let list = json!(vec!["x"; len]);
+            let mut encoded = vec![tag::STRING];
+            encoded.extend_from_slice(&(len as u64).to_le_bytes());
+            encoded.extend_from_slice("x".repeat(len).as_bytes());
+            assert_eq!(hash(&text(len)), blake3::derive_key("test", &encoded));
+            let mut encoded = vec![tag::ARRAY];
+            encoded.extend_from_slice(&(len as u64).to_le_bytes());
+            for _ in 0..len {
+                encoded.extend_from_slice(&[tag::STRING, 1, 0, 0, 0, 0, 0, 0, 0, b'x']);
+            }
+            assert_eq!(hash(&list), blake3::derive_key("test", &encoded));
+        }
     }
 
     #[test]

@@ -73,6 +73,17 @@ pub fn canonicalize(value: &mut Value) -> Result<(), (String, NumberError)> {
     Ok(())
 }
 
+/// The entries of an object, sorted by the code points of their keys.
+pub(crate) fn sorted_entries(entries: &Map<String, Value>) -> impl Iterator<Item = (&String, &Value)> {
+    let sorted = (!entries.keys().is_sorted()).then(|| {
+        let mut sorted: Vec<_> = entries.iter().collect();
+        sorted.sort_unstable_by_key(|(key, _)| *key);
+        sorted
+    });
+    let as_written = sorted.is_none().then(|| entries.iter());
+    as_written.into_iter().flatten().chain(sorted.into_iter().flatten())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -131,3 +131,20 @@ fn json_is_written_as_python_writes_it() {
         assert_eq!(compat::dumps(&value), python);
     }
 }
+
+#[test]
+fn texts_of_any_size_are_hashed_whole() {
+    // printf '"org.osbuild.noop"nullnull{"text": "xxx…"}' | sha256sum, with so many x
+    for (len, expected) in [
+        (0, "483bcc4f0c87638e2f4e192786fc471d64515b7cc347e50e7dedbba42f268cef"),
+        (511, "62b8761900f31c5a871d2664f108c398ed782d2d085fd1e40c718383615b99fb"),
+        (512, "863f1e064346726943830acd48c2880f0ab67bef7a8fbe3854f9143296c8e81c"),
+        (513, "80e2402d189877e2b82dc755f9d7b1e603c290997d248849c6653c9e4c11c6ab"),
+        (100_000, "5d537ee1efcd8da29b66206138d939fab4456e1a9951416b34e7d508bd82618b"),
+    ] {
+        let stages = vec![stage("noop", json!({"text": "x".repeat(len)}))];
+        let graph = manifest(vec![], vec![pipeline("os", None, stages)]).seal();
+        let id = graph.stage_node(graph.pipelines[0].stages[0]).expect("a stage").compat;
+        assert_eq!(id.to_string(), expected, "{len}");
+    }
+}
