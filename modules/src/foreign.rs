@@ -1,0 +1,244 @@
+//! Modules on disk: a directory in osbuild's layout (`stages/`, `sources/`, …, `runners/`) as a library. Only what is
+//! asked for is read, and nothing is run.
+//!
+//! A module is described by `NAME.meta.json` beside it, or by literals in its own Python source.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::{fs, io};
+
+use osbc_module_api::{Kind, Library, LibraryError, Module, Provider, Revision, Value};
+
+mod meta;
+mod python;
+
+/// What the metadata of a module is called behind its name.
+const META: &str = ".meta.json";
+
+/// The folder of the library that on-disk modules import.
+const PACKAGE: &str = "osbuild";
+
+/// What a module says about itself.
+#[derive(Debug, Default, PartialEq)]
+struct Metadata {
+    summary: String,
+    description: String,
+    schema: Option<Value>,
+    schema_2: Option<Value>,
+    capabilities: Vec<String>,
+}
+
+/// A directory of modules.
+#[derive(Debug)]
+pub struct Foreign {
+    root: PathBuf,
+    /// The digest of the library that its modules import.
+    package: OnceLock<Result<blake3::Hash, LibraryError>>,
+}
+
+impl Foreign {
+    /// The modules below `root`, which need not be there yet.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), package: OnceLock::new() }
+    }
+
+    /// The directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Which code: the module's file, and the library that it imports.
+    fn revision(&self, file: &Path) -> Result<Revision, LibraryError> {
+        let package = self.package.get_or_init(|| package_digest(&self.root.join(PACKAGE))).clone()?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&read(file)?);
+        hasher.update(package.as_bytes());
+        Ok(Revision::Digest(hasher.finalize().into()))
+    }
+}
+
+impl Library for Foreign {
+    fn label(&self) -> String {
+        self.root.display().to_string()
+    }
+
+    fn module(&self, kind: Kind, name: &str) -> Result<Option<Module>, LibraryError> {
+        if name.is_empty() || name.starts_with('.') || name.ends_with(META) || name.contains(['/', '\0']) {
+            return Ok(None);
+        }
+        let file = self.root.join(kind.folder()).join(name);
+        let meta = file.with_file_name(format!("{name}{META}"));
+        let metadata = match (kind, fs::read_to_string(&meta)) {
+            (Kind::Runner, _) if !file.is_file() => return Ok(None),
+            (Kind::Runner, _) => Metadata::default(),
+            (_, Ok(text)) if file.is_file() => meta::read(&text).map_err(malformed(&meta))?,
+            (_, Ok(_)) => return Err(malformed(&meta)("describes a module that is not beside it".to_owned())),
+            (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => {
+                if !file.is_file() {
+                    return Ok(None);
+                }
+                let source =
+                    String::from_utf8(read(&file)?).map_err(|_| malformed(&file)("is not UTF-8".to_owned()))?;
+                python::read(&source).map_err(malformed(&file))?
+            }
+            (_, Err(error)) => return Err(unreadable(&meta)(error)),
+        };
+        Ok(Some(Module {
+            kind,
+            name: name.to_owned(),
+            revision: self.revision(&file)?,
+            summary: metadata.summary,
+            description: metadata.description,
+            schema: metadata.schema,
+            schema_2: metadata.schema_2,
+            capabilities: metadata.capabilities,
+            provider: Provider::OnDisk(file),
+        }))
+    }
+
+    fn names(&self, kind: Kind) -> Result<Vec<String>, LibraryError> {
+        let folder = self.root.join(kind.folder());
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(unreadable(&folder)(error)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(unreadable(&folder))?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if !name.starts_with('.') && !name.ends_with(META) && entry.path().is_file() {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+}
+
+/// A digest over the Python files of a package, by name; that of nothing when the package is not there.
+fn package_digest(package: &Path) -> Result<blake3::Hash, LibraryError> {
+    let mut files = Vec::new();
+    let mut folders = vec![package.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(unreadable(&folder)(error)),
+        };
+        for entry in entries {
+            let path = entry.map_err(unreadable(&folder))?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "py") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    let mut hasher = blake3::Hasher::new();
+    let mut part = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    for file in files {
+        let name = file.strip_prefix(package).unwrap_or(&file);
+        part(name.as_os_str().as_encoded_bytes());
+        part(&read(&file)?);
+    }
+    Ok(hasher.finalize())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, LibraryError> {
+    fs::read(path).map_err(unreadable(path))
+}
+
+fn unreadable(path: &Path) -> impl Fn(io::Error) -> LibraryError {
+    let path = path.to_owned();
+    move |error| LibraryError::Unreadable { path: path.clone(), reason: error.to_string() }
+}
+
+fn malformed(path: &Path) -> impl Fn(String) -> LibraryError {
+    let path = path.to_owned();
+    move |reason| LibraryError::Malformed { path: path.clone(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn libdir(files: &[(&str, &str)]) -> (tempfile::TempDir, Foreign) {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        for (path, text) in files {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            fs::write(path, text).expect("a file");
+        }
+        let library = Foreign::new(root.path());
+        (root, library)
+    }
+
+    fn revision(library: &Foreign) -> Revision {
+        library.module(Kind::Stage, "org.example.a").expect("fine").expect("there").revision
+    }
+
+    #[test]
+    fn metadata_beside_a_module_describes_it() {
+        let meta = r#"{"summary": "A", "description": ["b", "c"], "capabilities": ["CAP_MKNOD"], "schema_2": {"options": {}}}"#;
+        let (_root, library) = libdir(&[
+            ("stages/org.example.a", "#!/bin/sh\n"),
+            ("stages/org.example.a.meta.json", meta),
+            ("stages/b", ""),
+        ]);
+        let module = library.module(Kind::Stage, "org.example.a").expect("fine").expect("there");
+        assert_eq!((module.summary.as_str(), module.description.as_str()), ("A", "b\nc"));
+        assert_eq!((module.schema, module.schema_2), (None, Some(json!({"options": {}}))));
+        assert_eq!(module.capabilities, ["CAP_MKNOD"]);
+        assert_eq!(library.names(Kind::Stage).expect("a folder"), ["b", "org.example.a"]);
+    }
+
+    #[test]
+    fn what_is_not_there_is_none_and_what_is_broken_an_error() {
+        let (_root, library) = libdir(&[
+            ("stages/a", ""),
+            ("stages/a.meta.json", "{"),
+            ("stages/b", ""),
+            ("stages/b.meta.json", r#"{"summary": 1, "description": [], "schema": {}}"#),
+            ("stages/c.meta.json", r#"{"summary": "", "description": [], "schema": {}}"#),
+            ("stages/d", "SCHEMA = \"\"\"\n\"a\": [\n\"\"\"\n"),
+        ]);
+        for name in ["", "none", "../stages/a", "a.meta.json", "..", "\0"] {
+            assert!(library.module(Kind::Stage, name).expect(name).is_none(), "{name}");
+        }
+        assert!(library.module(Kind::Device, "a").expect("no folder").is_none());
+        assert_eq!(library.names(Kind::Device).expect("no folder"), Vec::<String>::new());
+        for name in ["a", "b", "c", "d"] {
+            let error = library.module(Kind::Stage, name).expect_err(name);
+            assert!(matches!(error, LibraryError::Malformed { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_revision_is_the_code_and_the_library_that_it_imports() {
+        let files = [("stages/org.example.a", "pass"), ("osbuild/__init__.py", "x = 1"), ("osbuild/util/a.py", "")];
+        let (_same, library) = libdir(&files);
+        let (_root, other) = libdir(&files);
+        assert_eq!(revision(&library), revision(&other));
+        for (index, text) in [(0, "pass "), (1, "x = 2"), (2, "y")] {
+            let mut files = files;
+            files[index].1 = text;
+            let (_root, other) = libdir(&files);
+            assert_ne!(revision(&library), revision(&other), "{text}");
+        }
+    }
+
+    #[test]
+    fn runners_are_found_by_file_name() {
+        let (_root, library) = libdir(&[("runners/org.osbuild.linux", "#!/bin/sh\n")]);
+        assert_eq!(library.names(Kind::Runner).expect("a folder"), ["org.osbuild.linux"]);
+        assert!(library.module(Kind::Runner, "org.osbuild.linux").expect("fine").is_some());
+        assert!(library.module(Kind::Runner, "org.osbuild.arch").expect("fine").is_none());
+    }
+}
