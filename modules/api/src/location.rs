@@ -17,7 +17,7 @@ pub struct Location {
     /// The tree, mount or input.
     pub tree: Tree,
     /// The path in there, without `.`, `..` and doubled `/`; where the location ends in `/` it ends in `/.`, by which
-    /// the `copy` stage takes what is in a folder instead of the folder.
+    /// [`Copy`](crate::tree::Copy) takes what is in a folder instead of the folder.
     pub path: PathBuf,
 }
 

@@ -25,6 +25,7 @@ use rustix::io::Errno;
 use crate::error::Error;
 
 pub use attributes::Times;
+pub use copy::Copy;
 
 /// A handle on the root folder of a tree.
 #[derive(Debug)]

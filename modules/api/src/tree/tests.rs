@@ -296,7 +296,7 @@ fn pipes_do_not_block() {
 }
 
 /// Whether the test may run; it must where the tests are to be complete.
-fn root() -> bool {
+pub(super) fn root() -> bool {
     let root = rustix::process::geteuid().is_root();
     assert!(root || std::env::var_os("CI").is_none(), "this test needs root");
     root
