@@ -28,7 +28,7 @@ use crate::request::{StageFailure, StageReply, StageRequest};
 use crate::sandbox::{self, message};
 
 /// What the helper does; to be called first thing in a process started by [`LocalRunner`](crate::runner::LocalRunner),
-/// before any thread is started, with the catalog of the process that started it. The process is to end with what this
+/// before any thread is started or any file is opened, with the catalog of the process that started it. The process is to end with what this
 /// returns.
 ///
 /// Its standard input is the socket that the request comes from; what the stage writes goes to its standard output and
@@ -40,6 +40,7 @@ pub fn stage_main(catalog: &Catalog) -> ExitCode {
 /// # Errors
 /// There is no socket, or nobody at its other end.
 fn supervise(catalog: &Catalog) -> io::Result<()> {
+    sandbox::close_inherited()?;
     let socket = &take_socket()?;
     match fork_worker(socket, catalog) {
         Ok(worker) => {

@@ -25,6 +25,7 @@ mod sys;
 mod teardown;
 
 pub(crate) use spec::environment;
+pub(crate) use sys::close_inherited;
 
 use std::sync::Arc;
 

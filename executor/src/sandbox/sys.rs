@@ -70,6 +70,16 @@ pub(crate) fn attach(mount: OwnedFd, target: &Path) -> io::Result<()> {
     Ok(move_mount(&mount, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
+/// Closes every descriptor but the first three: whoever started us may have left some open for their own use.
+///
+/// Must be called before anything in this process owns one of them.
+pub(crate) fn close_inherited() -> io::Result<()> {
+    #[expect(unsafe_code, reason = "no dependency wraps close_range")]
+    // SAFETY: by the condition above nothing relies on what is closed.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Switches the loopback interface of the calling thread's network namespace on.
 pub(crate) fn loopback_up() -> io::Result<()> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};

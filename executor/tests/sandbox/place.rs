@@ -1,0 +1,165 @@
+//! A place for one stage: its tree, its scratch folder, its request.
+
+use std::cell::RefCell;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use osbc_executor::interrupt::Interrupt;
+use osbc_executor::request::{
+    DeviceRequest, ModuleRequest, MountRequest, StageFailure, StageReply, StageRequest, TreeStack, Upper,
+};
+use osbc_executor::runner::{LocalRunner, StageIo, StageRunner};
+use osbc_module_api::{Kind, Value, json};
+use tempfile::TempDir;
+
+pub(crate) struct Place {
+    folder: TempDir,
+    pub(crate) request: StageRequest,
+}
+
+impl Place {
+    /// For a stage of ours with these options, on an empty tree, in the host's root.
+    pub(crate) fn new(stage: &str, options: Value) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let made = |name: &str| {
+            let path = folder.path().join(name);
+            fs::create_dir(&path).expect("a folder");
+            path
+        };
+        let request = StageRequest {
+            id: "the-id".into(),
+            module: module(Kind::Stage, stage),
+            options,
+            inputs: Vec::new(),
+            devices: Vec::new(),
+            mounts: Vec::new(),
+            source_epoch: None,
+            tree: TreeStack { lower: Vec::new(), upper: Some(Upper { dir: made("tree"), work: made("work") }) },
+            build_root: None,
+            runner: "org.osbuild.linux".into(),
+            scratch: made("scratch"),
+            capabilities: Vec::new(),
+            timeout: None,
+        };
+        Self { folder, request }
+    }
+
+    /// A path beside tree and scratch.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The folder that takes what the stage writes.
+    pub(crate) fn tree(&self) -> PathBuf {
+        self.path("tree")
+    }
+
+    pub(crate) fn device(&mut self, name: &str, module_name: &str, options: Value) {
+        let module = module(Kind::Device, module_name);
+        self.request.devices.push(DeviceRequest { name: name.into(), module, parent: None, options });
+    }
+
+    /// A mount of the first device.
+    pub(crate) fn mount(&mut self, module_name: &str, target: &str) {
+        self.request.mounts.push(MountRequest {
+            name: "-".into(),
+            module: module(Kind::Mount, module_name),
+            source: (!self.request.devices.is_empty()).then_some(0),
+            partition: None,
+            target: Some(target.into()),
+            options: json!({}),
+        });
+    }
+
+    /// Runs the stage; also gives what it wrote. Nothing of it may be left.
+    pub(crate) fn run(&self) -> (StageReply, String) {
+        self.run_until(&Interrupt::new().expect("an eventfd"))
+    }
+
+    pub(crate) fn run_until(&self, interrupt: &Interrupt) -> (StageReply, String) {
+        let output = RefCell::new(String::new());
+        let take = |text: &str| output.borrow_mut().push_str(text);
+        let reply = runner().run(&self.request, &StageIo { output: &take, interrupt });
+        let output = output.into_inner();
+        assert_eq!(left_of(self.folder.path()), Vec::<String>::new(), "left of {reply:?}");
+        (reply, output)
+    }
+
+    /// Runs the stage, which must succeed, and gives the metadata that it set.
+    pub(crate) fn succeed(&self) -> Value {
+        let (reply, output) = self.run();
+        assert_eq!(reply.failure, None, "{output}");
+        reply.metadata
+    }
+
+    /// Runs the stage, which must fail, and gives why.
+    pub(crate) fn fail(&self) -> StageFailure {
+        let (reply, output) = self.run();
+        reply.failure.unwrap_or_else(|| panic!("the stage succeeded: {output}"))
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+pub(crate) fn module(kind: Kind, name: &str) -> ModuleRequest {
+    ModuleRequest { kind, name: name.into(), path: None }
+}
+
+pub(crate) fn runner() -> LocalRunner {
+    let this = std::env::current_exe().expect("this program has a path");
+    LocalRunner::new(this, [OsString::from("helper")], "vt100")
+}
+
+/// What still refers to a folder anywhere on this machine: processes by their mounts, loop devices by their file.
+pub(crate) fn left_of(folder: &Path) -> Vec<String> {
+    let marker = folder.file_name().expect("a folder with a name").to_string_lossy().into_owned();
+    let mut left = Vec::new();
+    for process in fs::read_dir("/proc").expect("/proc is mounted").flatten() {
+        // Processes come and go meanwhile.
+        let mounts = fs::read_to_string(process.path().join("mountinfo")).unwrap_or_default();
+        if let Some(line) = mounts.lines().find(|line| line.contains(&marker)) {
+            left.push(format!("{}: {line}", process.path().display()));
+        }
+    }
+    for device in fs::read_dir("/sys/block").expect("/sys is mounted").flatten() {
+        let backing = fs::read_to_string(device.path().join("loop/backing_file")).unwrap_or_default();
+        if backing.contains("osbc-sandbox-test") || backing.contains(&marker) {
+            left.push(format!("{}: {backing}", device.path().display()));
+        }
+    }
+    left
+}
+
+/// Prints what a stage that writes one file costs, by itself and in several threads at once.
+#[expect(clippy::print_stdout, reason = "this is what was asked for")]
+pub(crate) fn measure(count: usize) -> ExitCode {
+    let run = |count: usize| {
+        let place = Place::new("write", json!({"path": "file", "text": "x"}));
+        let interrupt = Interrupt::new().expect("an eventfd");
+        let runner = runner();
+        for _ in 0..count {
+            let reply = runner.run(&place.request, &StageIo { output: &|_| (), interrupt: &interrupt });
+            assert_eq!(reply.failure, None);
+            // As whoever sends requests does.
+            fs::remove_dir_all(&place.request.scratch).expect("removes the scratch folder");
+            fs::create_dir(&place.request.scratch).expect("makes it anew");
+        }
+    };
+    run(5);
+    for threads in [1, 2, 4] {
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| run(count));
+            }
+        });
+        let each = start.elapsed().as_secs_f64() * 1000.0 / (count * threads) as f64;
+        println!("{threads} at once: {each:.2} ms per stage");
+    }
+    ExitCode::SUCCESS
+}
