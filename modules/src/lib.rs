@@ -3,13 +3,16 @@
 
 mod archive;
 mod bind;
+mod bootloader;
 pub mod builtin;
 mod calendar;
 mod checksum;
 mod compression;
+mod filesystem;
 mod download;
 mod filesystem_mount;
 mod firstboot;
+mod mounted_image;
 pub mod foreign;
 mod partition_table;
 mod proxy;

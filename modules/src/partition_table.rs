@@ -129,6 +129,10 @@ impl Partition {
         if self.bootable {
             fields.push("bootable".to_owned());
         }
+        if fields.is_empty() {
+            // sfdisk takes no notice of an empty line; this is the default in words: as large as possible.
+            fields.push("size=+".to_owned());
+        }
         Ok(fields)
     }
 }
@@ -180,7 +184,7 @@ mod tests {
         let script = gpt(vec![Partition::default(), full]).script(Path::new("/dev/loop0")).expect("plain text");
         assert_eq!(
             script,
-            "label: gpt\nlabel-id: D209C89E\n\n/dev/loop0p3: start=\"2048\", size=\"4096\", type=\"83\", \
+            "label: gpt\nlabel-id: D209C89E\nsize=+\n/dev/loop0p3: start=\"2048\", size=\"4096\", type=\"83\", \
              name=\"the root\", uuid=\"6264D520\", attrs=\"RequiredPartition,NoBlockIOProtocol,LegacyBIOSBootable,60\", \
              bootable"
         );
@@ -196,7 +200,7 @@ mod tests {
             attributes: vec![7],
             ..Partition::default()
         };
-        assert_eq!(partition.fields().expect("plain text"), [""; 0]);
+        assert_eq!(partition.fields().expect("plain text"), ["size=+"]);
     }
 
     #[test]

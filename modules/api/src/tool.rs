@@ -115,7 +115,7 @@ impl Tool {
 fn packages_of(tool: &str) -> &'static str {
     match tool {
         "mkfs.ext4" | "mke2fs" | "tune2fs" | "e2fsck" => "the package `e2fsprogs`",
-        "mkfs.fat" | "fsck.fat" => "the package `dosfstools`",
+        "mkfs.fat" | "mkfs.vfat" | "fsck.fat" => "the package `dosfstools`",
         "mkfs.xfs" | "xfs_admin" => "the package `xfsprogs`",
         "mkfs.btrfs" | "btrfs" => "the package `btrfs-progs`",
         "sfdisk" => "the package `fdisk` (Debian, Ubuntu) or `util-linux` (elsewhere)",
@@ -123,6 +123,12 @@ fn packages_of(tool: &str) -> &'static str {
         "qemu-img" => "the package `qemu-utils` (Debian, Ubuntu) or `qemu-img` (Fedora, Arch)",
         "mksquashfs" => "the package `squashfs-tools`",
         "tar" => "the package `tar`",
+        "cp" => "the package `coreutils`",
+        "lzip" => "the package `lzip`",
+        "lzop" => "the package `lzop`",
+        "compress" => "the package `ncompress`",
+        "grub2-mkimage" | "grub-mkimage" => "the package `grub-common` (Debian, Ubuntu) or `grub2-tools` (Fedora)",
+        "zipl" => "the package `s390-tools` (Debian, Ubuntu) or `s390utils-core` (Fedora)",
         _ => "the package that has it",
     }
 }
