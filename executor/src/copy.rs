@@ -101,16 +101,15 @@ pub fn copy_tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>, ownership: Ownership)
     }
 }
 
-/// Gives the folder `to` the attributes of the folder `from`, but for what overlayfs notes in a layer's folders.
+/// Gives the folder `to` the attributes of the folder `from`, of which `stat` was taken, but for what overlayfs notes in a layer's folders.
 ///
 /// # Errors
 /// One cannot be read or set.
-pub(crate) fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
-    let stat = rustix::fs::fstat(from)?;
+pub(crate) fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> io::Result<()> {
     let mut refused = Ok(());
     attributes::remove_inherited(to);
     let keep = |name: &CStr| !name.to_bytes().starts_with(b"trusted.overlay.");
-    attributes::copy_those(from, to, &stat, Ownership::Keep, keep, &mut |_, reason| refused = Err(reason.into()))?;
+    attributes::copy_those(from, to, stat, Ownership::Keep, keep, &mut |_, reason| refused = Err(reason.into()))?;
     refused
 }
 
@@ -325,3 +324,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn into_inner<T>(mutex: Mutex<T>) -> T {
     mutex.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -146,3 +146,63 @@ fn clear_marks(parent: BorrowedFd<'_>, name: &Path) {
         rustix::fs::ioctl_setflags(&entry, marks - (IFlags::IMMUTABLE | IFlags::APPEND)).ok();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_gone_already() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        remove_tree(&folder.path().join("nothing")).expect("is fine");
+    }
+
+    #[test]
+    fn links_are_removed_not_followed() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir_all(path("keep")).expect("makes");
+        fs::write(path("keep/file"), "x").expect("writes");
+        fs::create_dir_all(path("tree/a/b")).expect("makes");
+        symlink(path("keep"), path("tree/a/link")).expect("links");
+        symlink(path("keep"), path("link")).expect("links");
+        remove_tree(&path("tree")).expect("removes");
+        remove_tree(&path("link")).expect("removes");
+        assert!(path("keep/file").exists());
+        assert_eq!(fs::read_dir(folder.path()).expect("reads").count(), 1);
+    }
+
+    #[test]
+    fn closed_folders_are_no_obstacle() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let tree = folder.path().join("tree");
+        fs::create_dir_all(tree.join("closed/inner")).expect("makes");
+        fs::write(tree.join("closed/inner/file"), "x").expect("writes");
+        for name in ["closed/inner", "closed"] {
+            fs::set_permissions(tree.join(name), fs::Permissions::from_mode(0o000)).expect("sets");
+        }
+        remove_tree(&tree).expect("removes");
+        assert!(!tree.exists());
+    }
+
+    #[test]
+    fn root_marked_files_are_no_obstacle() {
+        if !osbc_fixtures::has_root() {
+            return;
+        }
+        let folder = crate::testing::folder();
+        let tree = folder.path().join("tree");
+        fs::create_dir_all(tree.join("marked/inner")).expect("makes");
+        fs::write(tree.join("marked/file"), "x").expect("writes");
+        for name in ["marked/file", "marked/inner", "marked"] {
+            let file = fs::File::open(tree.join(name)).expect("opens");
+            rustix::fs::ioctl_setflags(&file, IFlags::IMMUTABLE).expect("marks");
+        }
+        assert!(fs::remove_file(tree.join("marked/file")).is_err());
+        remove_tree(&tree).expect("removes");
+        assert!(!tree.exists());
+    }
+}

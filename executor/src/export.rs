@@ -118,15 +118,16 @@ impl Unfinished {
 
     /// Moves all entries to `to`, each by one rename; then gives `to` the attributes of the tree's root.
     fn merge_into(&self, to: &Path) -> Result<(), ExportError> {
+        let root = open_folder(&self.path).map_err(ExportError::io("open", &self.path))?;
+        let before = rustix::fs::fstat(&root).map_err(ExportError::io("read", &self.path))?;
         for entry in std::fs::read_dir(&self.path).map_err(ExportError::io("read", &self.path))? {
             let from = entry.map_err(ExportError::io("read", &self.path))?.path();
             let target = to.join(from.file_name().unwrap_or_default());
             replace(&from, &target).map_err(ExportError::io("replace", &target))?;
         }
-        let root = open_folder(&self.path).map_err(ExportError::io("open", &self.path))?;
         // What was replaced goes before the last change to `to`, its times.
         remove_tree(&self.path).map_err(ExportError::io("remove", &self.path))?;
-        let attributes = open_folder(to).and_then(|to| copy_attributes(root.as_fd(), to.as_fd()));
+        let attributes = open_folder(to).and_then(|to| copy_attributes(root.as_fd(), to.as_fd(), &before));
         attributes.map_err(ExportError::io("set the attributes of", to))
     }
 }
@@ -169,3 +170,6 @@ fn open_folder(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,8 @@ mod deep;
 mod delete;
 pub mod event;
 pub mod export;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 mod fetch;
 pub mod helper;
 pub mod history;
@@ -24,5 +26,7 @@ mod scheduler;
 mod segment;
 mod step;
 pub mod store;
+#[cfg(test)]
+mod testing;
 
 pub use run::{Parts, Settings, run};

@@ -223,3 +223,6 @@ fn durations(plan: &Plan, outcome: &Outcome) -> Vec<Line> {
     };
     outcome.nodes.iter().filter_map(line).collect()
 }
+
+#[cfg(test)]
+mod tests;

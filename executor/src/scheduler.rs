@@ -143,3 +143,196 @@ impl Drop for Ticket<'_, '_> {
         self.scheduler.finish(self.task, self.succeeded);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What happened to a task.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Moment {
+        Began(usize),
+        Ended(usize, bool),
+    }
+
+    /// Runs tasks by real threads; each takes a moment, and those of `failing` fail.
+    fn run(tasks: &[Task], failing: &BTreeSet<usize>, keep_going: bool, jobs: usize) -> Vec<Moment> {
+        let interrupt = Interrupt::new().expect("an eventfd");
+        let scheduler = Scheduler::new(tasks.to_vec(), keep_going, &interrupt);
+        let moments = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for pool in [Pool::Stages, Pool::Fetches] {
+                for _ in 0..jobs {
+                    let (scheduler, moments) = (&scheduler, &moments);
+                    scope.spawn(move || {
+                        while let Some(ticket) = scheduler.next(pool) {
+                            let (task, succeeds) = (ticket.task, !failing.contains(&ticket.task));
+                            assert_eq!(tasks[task].pool, pool);
+                            moments.lock().expect("no panic").push(Moment::Began(task));
+                            std::thread::yield_now();
+                            moments.lock().expect("no panic").push(Moment::Ended(task, succeeds));
+                            if succeeds {
+                                ticket.succeed();
+                            }
+                        }
+                    });
+                }
+            }
+        });
+        moments.into_inner().expect("no panic")
+    }
+
+    fn began(moments: &[Moment]) -> Vec<usize> {
+        moments.iter().filter_map(|moment| if let Moment::Began(task) = moment { Some(*task) } else { None }).collect()
+    }
+
+    fn stages(needs: &[&[usize]]) -> Vec<Task> {
+        needs.iter().map(|needs| Task { pool: Pool::Stages, rank: 0, needs: needs.to_vec() }).collect()
+    }
+
+    /// A DAG: every task needs some of those before it.
+    fn dag() -> impl Strategy<Value = Vec<Task>> {
+        let task = (any::<bool>(), 0..5u64, proptest::collection::vec(any::<prop::sample::Index>(), 0..4));
+        proptest::collection::vec(task, 1..40).prop_map(|tasks| {
+            let task = |(position, (fetch, rank, needs)): (usize, (bool, u64, Vec<prop::sample::Index>))| {
+                let needs = if position == 0 { Vec::new() } else { needs };
+                let mut needs: Vec<usize> = needs.iter().map(|need| need.index(position)).collect();
+                needs.sort_unstable();
+                needs.dedup();
+                Task { pool: if fetch { Pool::Fetches } else { Pool::Stages }, rank, needs }
+            };
+            tasks.into_iter().enumerate().map(task).collect()
+        })
+    }
+
+    /// Those that fail, and all that needs them.
+    fn doomed(tasks: &[Task], failing: &BTreeSet<usize>) -> BTreeSet<usize> {
+        let mut doomed = BTreeSet::new();
+        for (index, task) in tasks.iter().enumerate() {
+            if task.needs.iter().any(|need| failing.contains(need) || doomed.contains(need)) {
+                doomed.insert(index);
+            }
+        }
+        doomed
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+        #[test]
+        fn every_task_runs_once_after_all_that_it_needs(tasks in dag(), jobs in 1..6usize) {
+            let moments = run(&tasks, &BTreeSet::new(), false, jobs);
+            let mut order = began(&moments);
+            for (at, moment) in moments.iter().enumerate() {
+                if let Moment::Began(task) = moment {
+                    for need in &tasks[*task].needs {
+                        prop_assert!(moments[..at].contains(&Moment::Ended(*need, true)));
+                    }
+                }
+            }
+            order.sort_unstable();
+            prop_assert_eq!(order, (0..tasks.len()).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn what_needs_a_failed_task_never_runs_and_all_else_does_when_kept_going(
+            tasks in dag(), failing in proptest::collection::btree_set(0..40usize, 0..5), jobs in 1..6usize
+        ) {
+            let mut order = began(&run(&tasks, &failing, true, jobs));
+            order.sort_unstable();
+            let doomed = doomed(&tasks, &failing);
+            let expected: Vec<usize> = (0..tasks.len()).filter(|task| !doomed.contains(task)).collect();
+            prop_assert_eq!(order, expected);
+        }
+
+        #[test]
+        fn after_a_failure_no_task_is_given_out(
+            tasks in dag(), failing in proptest::collection::btree_set(0..40usize, 1..5), width in 1..6usize
+        ) {
+            // By one thread that holds several tickets: what it sees is exact.
+            let interrupt = Interrupt::new().expect("an eventfd");
+            let scheduler = Scheduler::new(tasks.clone(), false, &interrupt);
+            let mut held: Vec<Ticket<'_, '_>> = Vec::new();
+            loop {
+                let has_ready = !scheduler.lock().ready[Pool::Stages as usize].is_empty();
+                if has_ready && held.len() < width {
+                    held.push(scheduler.next(Pool::Stages).expect("is ready"));
+                } else if !scheduler.lock().ready[Pool::Fetches as usize].is_empty() && held.len() < width {
+                    held.push(scheduler.next(Pool::Fetches).expect("is ready"));
+                } else if let Some(ticket) = held.pop() {
+                    if !failing.contains(&ticket.task) {
+                        ticket.succeed();
+                        continue;
+                    }
+                    drop(ticket);
+                    prop_assert!(scheduler.stops());
+                    for pool in [Pool::Stages, Pool::Fetches] {
+                        prop_assert!(scheduler.next(pool).is_none());
+                    }
+                    break;
+                } else {
+                    break;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_highest_rank_goes_first_and_among_equals_the_first() {
+        let ranks = [1, 5, 3, 5];
+        let tasks: Vec<Task> = ranks.iter().map(|&rank| Task { pool: Pool::Stages, rank, needs: Vec::new() }).collect();
+        assert_eq!(began(&run(&tasks, &BTreeSet::new(), false, 1)), [1, 3, 2, 0]);
+    }
+
+    #[test]
+    fn an_interrupt_ends_the_giving_out() {
+        let interrupt = Interrupt::new().expect("an eventfd");
+        let scheduler = Scheduler::new(stages(&[&[], &[]]), true, &interrupt);
+        let ticket = scheduler.next(Pool::Stages).expect("is ready");
+        interrupt.raise();
+        ticket.succeed();
+        assert!(scheduler.next(Pool::Stages).is_none());
+        assert!(scheduler.stops());
+    }
+
+    #[test]
+    fn a_worker_that_panics_holds_nobody_up() {
+        let interrupt = Interrupt::new().expect("an eventfd");
+        let scheduler = Scheduler::new(stages(&[&[], &[0]]), false, &interrupt);
+        std::thread::scope(|scope| {
+            let first = scheduler.next(Pool::Stages).expect("is ready");
+            let waiting = scope.spawn(|| scheduler.next(Pool::Stages).is_none());
+            std::thread::sleep(Duration::from_millis(5));
+            drop(first);
+            assert!(waiting.join().expect("ends"));
+        });
+    }
+
+    #[test]
+    fn independent_tasks_run_side_by_side() {
+        let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let interrupt = Interrupt::new().expect("an eventfd");
+        let scheduler = Scheduler::new(stages(&[&[], &[], &[], &[]]), false, &interrupt);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while let Some(ticket) = scheduler.next(Pool::Stages) {
+                        most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        while most.load(Ordering::SeqCst) < 4 {
+                            std::thread::yield_now();
+                        }
+                        running.fetch_sub(1, Ordering::SeqCst);
+                        ticket.succeed();
+                    }
+                });
+            }
+        });
+        assert_eq!(most.into_inner(), 4);
+    }
+}

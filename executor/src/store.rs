@@ -220,3 +220,6 @@ impl Store {
         Ok(false)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -105,6 +105,11 @@ impl Lease {
         self.syncer.settle()
     }
 
+    /// The folder that is this lease's alone.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// A name below the lease's folder that was not used yet.
     pub(super) fn new_path(&self) -> PathBuf {
         self.folder.join(self.next.fetch_add(1, Ordering::Relaxed).to_string())

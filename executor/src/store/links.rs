@@ -43,9 +43,12 @@ pub(super) fn complete(work: &Work<'_>) -> io::Result<()> {
 
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// The names of all files that have several, by file.
-fn linked_names(root: BorrowedFd<'_>) -> io::Result<BTreeMap<(u64, u64), Vec<(PathBuf, Stat)>>> {
-    let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
+/// The names of files, by file.
+type Names = BTreeMap<(u64, u64), Vec<(PathBuf, Stat)>>;
+
+/// The names of all files that have several.
+fn linked_names(root: BorrowedFd<'_>) -> io::Result<Names> {
+    let mut found = Names::new();
     let mut folders = vec![PathBuf::from(".")];
     while let Some(path) = folders.pop() {
         let place = deep::place(root, &path)?;

@@ -20,8 +20,11 @@ const GATHER: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Syncer {
     layout: Layout,
-    running: Mutex<Option<(Sender<StageId>, JoinHandle<Result<(), StoreError>>)>>,
+    running: Mutex<Option<Running>>,
 }
+
+/// The way to the thread, and what will come of it.
+type Running = (Sender<StageId>, JoinHandle<Result<(), StoreError>>);
 
 impl Syncer {
     pub(super) fn new(layout: Layout) -> Self {

@@ -72,7 +72,7 @@ impl Lease {
         };
         let below = self.object(id).expect("a base is leased or was sealed under the lease");
         let stack = below.stack(self.store().layout());
-        if below.lowers.len() + 2 <= MAX_LAYERS && self.store().has_layers()? {
+        if below.lowers.len() + 2 <= MAX_LAYERS && self.store().has_layers(self.folder())? {
             work.lowers = below.lowers.iter().copied().chain([id]).collect();
             work.put_on(stack)?;
         } else {
@@ -119,7 +119,10 @@ impl Work<'_> {
         let overlay = self.upper().work.clone();
         make_folder(&overlay)?;
         let top = stack.lower.last().expect("an object has a folder of its own");
-        let copied = open_folder(top).and_then(|top| copy_attributes(top.as_fd(), open_folder(&layer)?.as_fd()));
+        let copied = open_folder(top).and_then(|top| {
+            let stat = rustix::fs::fstat(&top)?;
+            copy_attributes(top.as_fd(), open_folder(&layer)?.as_fd(), &stat)
+        });
         copied.map_err(StoreError::io("make", &layer))?;
         self.stack = TreeStack { lower: stack.lower, upper: Some(Upper { dir: layer, work: overlay }) };
         Ok(())
@@ -149,32 +152,39 @@ impl Drop for Work<'_> {
 }
 
 impl Store {
-    /// Whether results are kept as layers here.
-    fn has_layers(&self) -> Result<bool, StoreError> {
-        let probe = || probe(&self.layout().work());
-        match self.shared.layers {
-            Layers::Plain => Ok(false),
-            Layers::Auto => Ok(*self.shared.overlay.get_or_init(|| probe().is_ok())),
-            Layers::Overlay => {
-                if !*self.shared.overlay.get_or_init(|| false) {
-                    probe().map_err(|source| StoreError::NoLayers { path: self.path().to_owned(), source })?;
-                }
-                Ok(true)
-            }
+    /// Whether results are kept as layers here; tried in `folder`, once.
+    fn has_layers(&self, folder: &Path) -> Result<bool, StoreError> {
+        let known = &self.shared.overlay;
+        if self.shared.layers == Layers::Plain {
+            return Ok(false);
+        }
+        if let Some(known) = known.get() {
+            return Ok(*known);
+        }
+        let refused = probe(folder)?;
+        match (refused, self.shared.layers) {
+            (Some(source), Layers::Overlay) => Err(StoreError::NoLayers { path: self.path().to_owned(), source }),
+            (refused, _) => Ok(*known.get_or_init(|| refused.is_none())),
         }
     }
 }
 
-/// Tries what layers need: a mount on two lower ones, and the renaming of a folder out of them.
-fn probe(folder: &Path) -> io::Result<()> {
-    let place = tempfile::Builder::new().prefix("probe-").tempdir_in(folder)?;
+/// Tries what layers need: a mount on two lower ones, and the renaming of a folder out of them. Gives why it cannot be
+/// done.
+fn probe(folder: &Path) -> Result<Option<io::Error>, StoreError> {
+    let act = "try layers in";
+    let place = tempfile::Builder::new().prefix("probe-").tempdir_in(folder).map_err(StoreError::io(act, folder))?;
     let path = |name: &str| place.path().join(name);
     for name in ["lower", "lower/folder", "middle", "upper", "work"] {
-        std::fs::create_dir(path(name))?;
+        std::fs::create_dir(path(name)).map_err(StoreError::io(act, path(name)))?;
     }
     let upper = Upper { dir: path("upper"), work: path("work") };
-    let root = overlay::open(&TreeStack { lower: vec![path("lower"), path("middle")], upper: Some(upper) })?;
-    Ok(rustix::fs::renameat(&root, "folder", &root, "renamed")?)
+    let stack = TreeStack { lower: vec![path("lower"), path("middle")], upper: Some(upper) };
+    let renamed = overlay::open(&stack).and_then(|root| Ok(rustix::fs::renameat(&root, "folder", &root, "renamed")?));
+    match renamed {
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => Err(StoreError::io(act, folder)(error)),
+        other => Ok(other.err()),
+    }
 }
 
 fn make_folder(path: &Path) -> Result<(), StoreError> {

@@ -1,0 +1,157 @@
+//! What an export leaves behind, done or failed.
+
+use std::fs;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+
+use osbc_ir::Value;
+use tempfile::TempDir;
+
+use super::*;
+use crate::store::{Layers, Sealing, StepRecord, Store};
+use crate::testing::{Sealed, Sketch, folder};
+
+struct Bench {
+    folder: TempDir,
+    store: Store,
+    sketch: Sealed,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = folder();
+        let store = Store::open(&folder.path().join("store"), Layers::Plain).expect("opens");
+        Self { folder, store, sketch: Sketch::chain(&["a"]).seal() }
+    }
+
+    /// A lease on a result with the content that `make` makes.
+    fn lease(&self, make: impl FnOnce(&Path)) -> Lease {
+        let lease = self.sketch.lease(&self.store);
+        let work = lease.work(None).expect("begins");
+        make(&work.stack().expect("a tree").upper.expect("is written to").dir);
+        let id = self.sketch.id("a");
+        let record = StepRecord { id, module: String::new(), metadata: Value::Null, duration: Default::default() };
+        work.seal(Sealing { source_epoch: Some(5), steps: vec![record] }).expect("seals");
+        lease
+    }
+
+    fn out(&self) -> PathBuf {
+        self.folder.path().join("out/new/main")
+    }
+
+    fn export(&self, lease: &Lease) -> Result<Copied, ExportError> {
+        export(lease, Some(self.sketch.id("a")), &self.out(), Ownership::Keep)
+    }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("reads");
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.expect("reads").file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_result_becomes_a_folder_with_nothing_beside_it() {
+    let bench = Bench::new();
+    let lease = bench.lease(|tree| {
+        fs::write(tree.join("disk.raw"), "image").expect("writes");
+        fs::set_permissions(tree, fs::Permissions::from_mode(0o711)).expect("sets");
+    });
+    let copied = bench.export(&lease).expect("exports");
+    assert_eq!((copied.entries, copied.bytes), (2, 5));
+    assert_eq!(names(&bench.out()), ["disk.raw"]);
+    assert_eq!(names(bench.out().parent().expect("a parent")), ["main"]);
+    let metadata = bench.out().metadata().expect("is there");
+    assert_eq!((metadata.mode() & 0o7777, metadata.mtime()), (0o711, 5));
+}
+
+#[test]
+fn a_pipeline_without_stages_is_an_empty_folder() {
+    let bench = Bench::new();
+    let lease = bench.sketch.lease(&bench.store);
+    export(&lease, None, &bench.out(), Ownership::Keep).expect("exports");
+    assert_eq!(names(&bench.out()), [""; 0]);
+    assert_eq!(bench.out().metadata().expect("is there").mode() & 0o7777, 0o755);
+}
+
+#[test]
+fn what_is_there_is_replaced_entry_by_entry() {
+    let bench = Bench::new();
+    fs::create_dir_all(bench.out().join("folder/old")).expect("makes");
+    fs::write(bench.out().join("file"), "old").expect("writes");
+    fs::write(bench.out().join("mine"), "mine").expect("writes");
+    symlink("mine", bench.out().join("link")).expect("links");
+    let lease = bench.lease(|tree| {
+        fs::create_dir_all(tree.join("file")).expect("makes");
+        fs::write(tree.join("folder"), "new").expect("writes");
+        fs::write(tree.join("link"), "new").expect("writes");
+    });
+    bench.export(&lease).expect("exports");
+    assert_eq!(names(&bench.out()), ["file", "folder", "link", "mine"]);
+    assert!(bench.out().join("file").is_dir());
+    assert_eq!(fs::read_to_string(bench.out().join("folder")).expect("reads"), "new");
+    assert_eq!(fs::read_to_string(bench.out().join("mine")).expect("reads"), "mine", "no link was followed");
+    assert_eq!(bench.out().metadata().expect("is there").mtime(), 5);
+}
+
+#[test]
+fn a_failed_export_leaves_nothing() {
+    let bench = Bench::new();
+    let lease = bench.sketch.lease(&bench.store);
+    let error = bench.export(&lease).expect_err("was never built");
+    assert!(matches!(error, ExportError::Missing(_)), "{error}");
+    let lease = bench.lease(|tree| fs::write(tree.join("file"), "x").expect("writes"));
+    fs::create_dir_all(bench.out().parent().expect("a parent")).expect("makes");
+    fs::write(bench.out(), "a file").expect("writes");
+    let error = bench.export(&lease).expect_err("is in the way");
+    assert!(matches!(error, ExportError::NoFolder(_)), "{error}");
+    assert_eq!(fs::read_to_string(bench.out()).expect("reads"), "a file");
+}
+
+#[test]
+fn what_a_dead_process_left_is_removed() {
+    let bench = Bench::new();
+    let parent = bench.out().parent().expect("a parent").to_owned();
+    let cut_off = parent.join(format!("{UNFINISHED}dead"));
+    fs::create_dir_all(cut_off.join("half")).expect("makes");
+    let alive = parent.join(format!("{UNFINISHED}alive"));
+    let _owner = crate::lock::own_folder(&alive).expect("makes").expect("owns");
+    let lease = bench.lease(|_| {});
+    bench.export(&lease).expect("exports");
+    assert!(!cut_off.exists() && alive.exists());
+}
+
+#[test]
+fn a_large_sparse_image_takes_no_more_room_than_its_data() {
+    let bench = Bench::new();
+    let lease = bench.lease(|tree| {
+        let file = fs::File::create(tree.join("disk.raw")).expect("makes");
+        file.set_len(8 << 30).expect("sets");
+        file.write_all_at(b"data", 4 << 30).expect("writes");
+    });
+    bench.export(&lease).expect("exports");
+    let metadata = bench.out().join("disk.raw").metadata().expect("is there");
+    assert_eq!(metadata.len(), 8 << 30);
+    assert!(metadata.blocks() * 512 < 1 << 20);
+}
+
+#[test]
+fn root_a_full_destination_is_told_and_left_clean() {
+    if !osbc_fixtures::has_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let lease = bench.lease(|tree| fs::write(tree.join("large"), vec![1; 4 << 20]).expect("writes"));
+    let target = bench.folder.path().join("small");
+    fs::create_dir(&target).expect("makes");
+    let mount = ["-t", "tmpfs", "-o", "size=1m", "none"];
+    assert!(std::process::Command::new("mount").args(mount).arg(&target).status().expect("starts").success());
+    let result = export(&lease, Some(bench.sketch.id("a")), &target.join("main"), Ownership::Keep);
+    let left = names(&target);
+    assert!(std::process::Command::new("umount").arg(&target).status().expect("starts").success());
+    let error = result.expect_err("there is no room");
+    assert!(error.to_string().contains("No space left"), "{error}");
+    assert_eq!(left, [""; 0]);
+}

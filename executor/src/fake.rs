@@ -1,0 +1,118 @@
+//! Stand-ins for tests that assert on what ran: a runner that does as it is told and a monitor that remembers.
+
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use osbc_ir::graph::NodeIndex;
+use osbc_ir::{NodeOutcome, Value};
+
+use crate::event::{Event, Monitor};
+use crate::request::{StageFailure, StageReply, StageRequest};
+use crate::runner::{StageIo, StageRunner};
+
+type Script = dyn Fn(&StageRequest, &StageIo<'_>) -> StageReply + Send + Sync;
+
+/// Runs a function in place of each stage, and remembers what it was asked for.
+pub struct FakeRunner {
+    script: Box<Script>,
+    moment: AtomicUsize,
+    ran: Mutex<Vec<Ran>>,
+}
+
+/// A stage that was run.
+#[derive(Debug, Clone)]
+pub struct Ran {
+    /// What was asked for.
+    pub request: StageRequest,
+    /// When it began, counted in beginnings and ends.
+    pub began: usize,
+    /// When it ended.
+    pub ended: usize,
+}
+
+impl FakeRunner {
+    /// A runner that does `script` for each stage.
+    pub fn new(script: impl Fn(&StageRequest, &StageIo<'_>) -> StageReply + Send + Sync + 'static) -> Self {
+        Self { script: Box::new(script), moment: AtomicUsize::new(0), ran: Mutex::default() }
+    }
+
+    /// A runner whose stages do nothing and succeed.
+    pub fn succeeding() -> Self {
+        Self::new(|_, _| success())
+    }
+
+    /// The stages that were run, in the order in which they ended.
+    pub fn ran(&self) -> Vec<Ran> {
+        self.ran.lock().expect("no script panicked").clone()
+    }
+}
+
+impl fmt::Debug for FakeRunner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FakeRunner").field("ran", &self.ran).finish_non_exhaustive()
+    }
+}
+
+impl StageRunner for FakeRunner {
+    fn run(&self, request: &StageRequest, io: &StageIo<'_>) -> StageReply {
+        let began = self.moment.fetch_add(1, Ordering::SeqCst);
+        let reply = (self.script)(request, io);
+        let ended = self.moment.fetch_add(1, Ordering::SeqCst);
+        self.ran.lock().expect("no script panicked").push(Ran { request: request.clone(), began, ended });
+        reply
+    }
+}
+
+impl Ran {
+    /// Whether both ran at the same time for a while.
+    pub fn overlaps(&self, other: &Ran) -> bool {
+        self.began < other.ended && other.began < self.ended
+    }
+}
+
+/// The reply of a stage that did its work.
+pub fn success() -> StageReply {
+    StageReply { metadata: Value::Null, failure: None }
+}
+
+/// The reply of a stage whose module gave up.
+pub fn failure(reason: &str) -> StageReply {
+    StageReply { metadata: Value::Null, failure: Some(StageFailure::Module(reason.to_owned())) }
+}
+
+/// Remembers all events.
+#[derive(Debug, Default)]
+pub struct RecordingMonitor {
+    /// What happened, in order.
+    pub events: Vec<Record>,
+}
+
+/// An event, without what it borrows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "they are those of `Event`")]
+pub enum Record {
+    Started,
+    FetchStarted(NodeIndex),
+    FetchProgress(NodeIndex, u64, Option<u64>),
+    StageStarted(NodeIndex, usize),
+    StageOutput(NodeIndex, String),
+    Finished(NodeIndex, NodeOutcome),
+    Interrupted,
+    Ended,
+}
+
+impl Monitor for RecordingMonitor {
+    fn event(&mut self, event: &Event<'_>) {
+        self.events.push(match *event {
+            Event::Started => Record::Started,
+            Event::FetchStarted { node } => Record::FetchStarted(node),
+            Event::FetchProgress { node, done, total } => Record::FetchProgress(node, done, total),
+            Event::StageStarted { node, worker } => Record::StageStarted(node, worker),
+            Event::StageOutput { node, text } => Record::StageOutput(node, text.to_owned()),
+            Event::Finished { node, outcome } => Record::Finished(node, outcome.clone()),
+            Event::Interrupted => Record::Interrupted,
+            Event::Ended { .. } => Record::Ended,
+        });
+    }
+}

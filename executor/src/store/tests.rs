@@ -1,0 +1,637 @@
+//! What the store promises: objects whole or absent, layers that read like plain trees, nothing left of the dead.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use osbc_ir::{StageId, Value};
+use serde_json::json;
+
+use super::*;
+use crate::copy::Ownership;
+use crate::overlay;
+use crate::testing::{Sealed, Sketch, folder};
+
+fn record(id: StageId, metadata: Value) -> StepRecord {
+    StepRecord { id, module: "test.stage".to_owned(), metadata, duration: Duration::from_millis(7) }
+}
+
+fn sealing(id: StageId) -> Sealing {
+    Sealing { source_epoch: None, steps: vec![record(id, Value::Null)] }
+}
+
+/// Builds the result of one stage: `change` is given the merged tree.
+fn build(lease: &Lease, base: Option<StageId>, id: StageId, change: impl FnOnce(&Path)) -> Arc<ObjectMeta> {
+    let work = lease.work(base).expect("a tree begins");
+    with_tree(&work.stack().expect("a tree"), change);
+    work.seal(sealing(id)).expect("seals")
+}
+
+fn with_tree<T>(stack: &crate::request::TreeStack, look: impl FnOnce(&Path) -> T) -> T {
+    use std::os::fd::AsRawFd;
+    let root = overlay::open(stack).expect("opens");
+    look(&PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd())))
+}
+
+fn read(lease: &Lease, id: StageId, name: &str) -> String {
+    with_tree(&lease.tree(id).expect("is under the lease"), |root| fs::read_to_string(root.join(name)).expect("reads"))
+}
+
+fn entries(path: &Path) -> usize {
+    fs::read_dir(path).expect("reads").count()
+}
+
+fn open(path: &Path, layers: Layers) -> Store {
+    Store::open(path, layers).expect("opens")
+}
+
+#[test]
+fn a_new_store_is_made_and_an_old_one_found_again() {
+    let folder = folder();
+    let path = folder.path().join("a/store");
+    assert!(Store::look(&path).expect("looks").is_none());
+    for _ in 0..2 {
+        open(&path, Layers::Auto);
+    }
+    assert!(Store::look(&path).expect("looks").is_some());
+    assert!(fs::read_to_string(path.join("CACHEDIR.TAG")).expect("reads").starts_with("Signature: 8a477f597d28d172"));
+    assert_eq!(fs::read_to_string(path.join("format")).expect("reads"), "1\n");
+}
+
+#[test]
+fn an_empty_file_system_of_its_own_becomes_a_store() {
+    let folder = folder();
+    fs::create_dir(folder.path().join("lost+found")).expect("makes");
+    open(folder.path(), Layers::Auto);
+}
+
+#[test]
+fn a_folder_with_something_else_is_refused_and_left_alone() {
+    let folder = folder();
+    fs::write(folder.path().join("thesis.tex"), "years of work").expect("writes");
+    for error in [
+        Store::open(folder.path(), Layers::Auto).expect_err("refuses"),
+        Store::look(folder.path()).expect_err("refuses"),
+    ] {
+        assert!(matches!(error, StoreError::NotAStore { .. }), "{error}");
+    }
+    assert_eq!(entries(folder.path()), 1);
+    let file = folder.path().join("thesis.tex");
+    Store::open(&file, Layers::Auto).expect_err("a file is no folder");
+}
+
+#[test]
+fn a_store_of_the_future_is_refused() {
+    let folder = folder();
+    open(folder.path(), Layers::Auto);
+    fs::write(folder.path().join("format"), "2\n").expect("writes");
+    let error = Store::open(folder.path(), Layers::Auto).expect_err("refuses");
+    assert!(matches!(error, StoreError::NewerFormat { found: 2, known: 1, .. }), "{error}");
+}
+
+#[test]
+fn a_sealed_result_is_there_for_the_next_lease() {
+    let folder = folder();
+    let sketch = Sketch::chain(&["a", "b"]).seal();
+    let store = open(folder.path(), Layers::Plain);
+    let lease = sketch.lease(&store);
+    assert_eq!(*lease.present(), Have::default());
+    let work = lease.work(None).expect("begins");
+    with_tree(&work.stack().expect("a tree"), |root| {
+        assert_eq!(root.metadata().expect("is there").mode() & 0o7777, 0o755);
+        fs::write(root.join("file"), "from a").expect("writes");
+    });
+    let metadata = serde_json::from_str(r#"{"size":123456789012345678901234567890,"version":1.50}"#).expect("JSON");
+    work.seal(Sealing { source_epoch: None, steps: vec![record(sketch.id("a"), metadata)] }).expect("seals");
+    build(&lease, Some(sketch.id("a")), sketch.id("b"), |root| fs::write(root.join("other"), "b").expect("writes"));
+    assert_eq!(read(&lease, sketch.id("b"), "file"), "from a");
+    drop(lease);
+
+    let again = sketch.lease(&store);
+    assert_eq!(*again.present(), sketch.ids().collect::<Have>());
+    assert_eq!(store.present(&sketch.graph, sketch.ids()), *again.present());
+    assert_eq!(read(&again, sketch.id("b"), "other"), "b");
+    let object = again.object(sketch.id("a")).expect("is there");
+    assert_eq!(object.metadata().to_string(), r#"{"size":123456789012345678901234567890,"version":1.50}"#);
+    assert_eq!(object.steps[0].duration, Duration::from_millis(7));
+}
+
+#[test]
+fn nothing_remains_of_a_tree_that_is_not_sealed_nor_of_a_lease() {
+    let folder = folder();
+    let sketch = Sketch::chain(&["a"]).seal();
+    let store = open(folder.path(), Layers::Plain);
+    let lease = sketch.lease(&store);
+    let work = lease.work(None).expect("begins");
+    with_tree(&work.stack().expect("a tree"), |root| fs::write(root.join("file"), "x").expect("writes"));
+    let scratch = work.scratch().expect("a folder");
+    fs::write(scratch.join("x"), "x").expect("writes");
+    assert_eq!(entries(&work.scratch().expect("a new one")), 0);
+    drop(work);
+    drop(lease);
+    assert_eq!(entries(&folder.path().join("work")), 0);
+    assert_eq!(entries(&folder.path().join("objects")), 0);
+}
+
+#[test]
+fn the_loser_of_a_race_takes_the_winner_s_result() {
+    let folder = folder();
+    let sketch = Sketch::chain(&["a"]).seal();
+    let store = open(folder.path(), Layers::Plain);
+    let (first, second) = (sketch.lease(&store), sketch.lease(&store));
+    let works = [first.work(None).expect("begins"), second.work(None).expect("begins")];
+    for (work, text) in works.into_iter().zip(["winner", "loser"]) {
+        with_tree(&work.stack().expect("a tree"), |root| fs::write(root.join("who"), text).expect("writes"));
+        work.seal(sealing(sketch.id("a"))).expect("seals");
+    }
+    assert_eq!(read(&second, sketch.id("a"), "who"), "winner");
+    drop((first, second));
+    assert_eq!(entries(&folder.path().join("work")), 0);
+}
+
+#[test]
+fn what_is_damaged_is_absent_and_built_again() {
+    let sketch = Sketch::chain(&["a"]).seal();
+    let object = |root: &Path| root.join("objects").join(sketch.id("a").to_string());
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 6] = [
+        ("no description", |object| fs::remove_file(object.join("meta.json")).expect("removes")),
+        ("a cut-off description", |object| {
+            let text = fs::read_to_string(object.join("meta.json")).expect("reads");
+            fs::write(object.join("meta.json"), &text[..text.len() / 2]).expect("writes");
+        }),
+        ("another's description", |object| {
+            let text = fs::read_to_string(object.join("meta.json")).expect("reads");
+            let id = object.file_name().and_then(|name| name.to_str()).expect("a name");
+            fs::write(object.join("meta.json"), text.replace(id, &"0".repeat(64))).expect("writes");
+        }),
+        ("no tree", |object| fs::remove_dir_all(object.join("tree")).expect("removes")),
+        ("an empty folder", |object| {
+            fs::remove_dir_all(object).expect("removes");
+            fs::create_dir(object).expect("makes");
+        }),
+        ("a file", |object| {
+            fs::remove_dir_all(object).expect("removes");
+            fs::write(object, "what?").expect("writes");
+        }),
+    ];
+    for (name, damage) in damages {
+        let folder = folder();
+        let store = open(folder.path(), Layers::Plain);
+        let lease = sketch.lease(&store);
+        build(&lease, None, sketch.id("a"), |root| fs::write(root.join("file"), "old").expect("writes"));
+        drop(lease);
+        damage(&object(folder.path()));
+        let lease = sketch.lease(&store);
+        assert_eq!(*lease.present(), Have::default(), "{name}");
+        build(&lease, None, sketch.id("a"), |root| fs::write(root.join("file"), "new").expect("writes"));
+        lease.settle().expect("settles");
+        drop(lease);
+        assert_eq!(read(&sketch.lease(&store), sketch.id("a"), "file"), "new", "{name}");
+    }
+}
+
+#[test]
+fn after_a_crash_of_the_system_only_what_had_reached_the_disk_counts() {
+    let folder = folder();
+    let sketch = Sketch::chain(&["a"]).seal();
+    let store = open(folder.path(), Layers::Plain);
+    let lease = sketch.lease(&store);
+    build(&lease, None, sketch.id("a"), |_| {});
+    lease.settle().expect("settles");
+    let object = folder.path().join("objects").join(sketch.id("a").to_string());
+    let meta = fs::read_to_string(object.join("meta.json")).expect("reads");
+    let boot = object::boot().expect("Linux tells its boot");
+    fs::write(object.join("meta.json"), meta.replace(&boot, "another boot")).expect("writes");
+    assert_eq!(*sketch.lease(&store).present(), sketch.ids().collect::<Have>(), "it was durable");
+    fs::remove_file(object.join("durable")).expect("was there");
+    assert_eq!(*sketch.lease(&store).present(), Have::default(), "its data may be gone");
+}
+
+#[test]
+fn the_times_of_what_was_written_are_clamped() {
+    let folder = folder();
+    let sketch = Sketch::chain(&["a", "b"]).seal();
+    let store = open(folder.path(), Layers::Plain);
+    let lease = sketch.lease(&store);
+    let work = lease.work(None).expect("begins");
+    with_tree(&work.stack().expect("a tree"), |root| {
+        fs::create_dir(root.join("folder")).expect("makes");
+        fs::write(root.join("folder/new"), "x").expect("writes");
+        fs::write(root.join("old"), "x").expect("writes");
+        symlink("/nowhere", root.join("folder/link")).expect("links");
+        let long_ago = std::time::UNIX_EPOCH + Duration::from_secs(1000);
+        fs::File::open(root.join("old")).expect("opens").set_modified(long_ago).expect("sets");
+    });
+    work.seal(Sealing { source_epoch: Some(77), steps: vec![record(sketch.id("a"), Value::Null)] }).expect("seals");
+    let time = |name: &str| {
+        with_tree(&lease.tree(sketch.id("a")).expect("is there"), |root| {
+            let metadata = root.join(name).symlink_metadata().expect("is there");
+            (metadata.mtime(), metadata.mtime_nsec())
+        })
+    };
+    for name in [".", "folder", "folder/new", "folder/link"] {
+        assert_eq!(time(name), (77, 0), "{name}");
+    }
+    assert_eq!(time("old"), (1000, 0));
+}
+
+#[test]
+fn a_cut_off_download_is_gone_on_with_and_a_finished_one_found() {
+    let folder = folder();
+    let sketch = Sketch::new().item("sha256:1", json!({"data": "x"})).seal();
+    let store = open(folder.path(), Layers::Auto);
+    let never = || false;
+    let fetch = |lease: &Lease| match lease.download("test.files", "sha256:1", &never).expect("begins") {
+        Slot::Fetch(download) => download,
+        Slot::There(path) => panic!("{} is there", path.display()),
+    };
+    let lease = sketch.lease(&store);
+    drop(fetch(&lease));
+    assert_eq!(entries(&folder.path().join("downloads")), 0, "nothing was fetched");
+    let cut_off = fetch(&lease);
+    fs::write(cut_off.target(), "half").expect("writes");
+    drop(cut_off);
+    drop(lease);
+
+    let store = open(store.path(), Layers::Auto);
+    let lease = sketch.lease(&store);
+    let download = fetch(&lease);
+    assert_eq!(fs::read_to_string(download.target()).expect("reads"), "half");
+    let other = sketch.lease(&store);
+    let waiting = std::thread::spawn(move || match other.download("test.files", "sha256:1", &|| false) {
+        Ok(Slot::There(path)) => fs::read_to_string(path).expect("reads"),
+        other => panic!("{other:?}"),
+    });
+    let impatient = lease.download("test.files", "sha256:1", &|| true).expect_err("was told to end");
+    assert!(matches!(impatient, StoreError::Interrupted));
+    fs::write(download.target(), "whole").expect("writes");
+    assert_eq!(download.commit().expect("commits"), 5);
+    assert_eq!(waiting.join().expect("finds it"), "whole");
+    assert_eq!(fs::read_to_string(lease.item("test.files", "sha256:1").expect("a name")).expect("reads"), "whole");
+    assert_eq!(*sketch.lease(&store).present(), sketch.ids().collect::<Have>());
+    assert!(matches!(lease.item("test.files", "../x"), Err(StoreError::ItemName { .. })));
+}
+
+#[test]
+fn an_old_part_of_a_download_is_swept() {
+    let folder = folder();
+    open(folder.path(), Layers::Auto);
+    for (name, days) in [("a:new", 6), ("a:old", 8)] {
+        let part = folder.path().join("downloads").join(name);
+        fs::create_dir(&part).expect("makes");
+        fs::write(part.join("data"), "x").expect("writes");
+        let time = std::time::SystemTime::now() - Duration::from_secs(days * 86_400);
+        fs::File::open(&part).expect("opens").set_modified(time).expect("sets");
+    }
+    open(folder.path(), Layers::Auto);
+    assert!(folder.path().join("downloads/a:new").exists());
+    assert!(!folder.path().join("downloads/a:old").exists());
+}
+
+/// The stages `s0`, `s1`, … of one pipeline.
+fn long_chain(length: usize) -> (Sealed, Vec<StageId>) {
+    let labels: Vec<String> = (0..length).map(|index| format!("s{index}")).collect();
+    let sketch = Sketch::chain(&labels.iter().map(String::as_str).collect::<Vec<_>>()).seal();
+    let ids = labels.iter().map(|label| sketch.id(label)).collect();
+    (sketch, ids)
+}
+
+#[test]
+fn root_a_layer_holds_only_what_its_stage_wrote() {
+    if !osbc_fixtures::has_root() {
+        return;
+    }
+    let folder = folder();
+    let (sketch, ids) = long_chain(2);
+    let store = open(folder.path(), Layers::Overlay);
+    let lease = sketch.lease(&store);
+    build(&lease, None, ids[0], |root| {
+        fs::write(root.join("large"), vec![1; 1 << 20]).expect("writes");
+        fs::create_dir(root.join("folder")).expect("makes");
+        fs::write(root.join("folder/file"), "old").expect("writes");
+        fs::write(root.join("gone"), "x").expect("writes");
+        fs::set_permissions(root, fs::Permissions::from_mode(0o750)).expect("sets");
+        std::os::unix::fs::chown(root, Some(3), Some(4)).expect("owns");
+    });
+    let object = build(&lease, Some(ids[0]), ids[1], |root| {
+        fs::write(root.join("folder/file"), "new").expect("writes");
+        fs::remove_file(root.join("gone")).expect("removes");
+        fs::rename(root.join("folder"), root.join("renamed")).expect("renames a folder of the layer below");
+    });
+    assert_eq!(object.lowers, [ids[0]]);
+    let layer = folder.path().join("objects").join(ids[1].to_string()).join("layer");
+    assert!(!layer.join("large").exists());
+    drop(lease);
+    let lease = sketch.lease(&store);
+    assert_eq!(read(&lease, ids[1], "renamed/file"), "new");
+    with_tree(&lease.tree(ids[1]).expect("is there"), |root| {
+        let mut names: Vec<_> =
+            fs::read_dir(root).expect("reads").map(|entry| entry.expect("reads").file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["large", "renamed"]);
+        let metadata = root.metadata().expect("is there");
+        assert_eq!((metadata.mode() & 0o7777, metadata.uid(), metadata.gid()), (0o750, 3, 4));
+        fs::write(root.join("x"), "x").expect_err("a sealed tree is read-only");
+    });
+    assert_eq!(read(&lease, ids[0], "folder/file"), "old");
+}
+
+#[test]
+fn root_several_stages_change_one_layer_one_after_the_other() {
+    if !osbc_fixtures::has_root() {
+        return;
+    }
+    let folder = folder();
+    let (sketch, ids) = long_chain(3);
+    let store = open(folder.path(), Layers::Overlay);
+    let lease = sketch.lease(&store);
+    build(&lease, None, ids[0], |root| fs::write(root.join("file"), "0").expect("writes"));
+    let work = lease.work(Some(ids[0])).expect("begins");
+    for stage in ["1", "2"] {
+        with_tree(&work.stack().expect("a tree"), |root| {
+            let text = fs::read_to_string(root.join("file")).expect("reads");
+            fs::write(root.join("file"), text + stage).expect("writes");
+        });
+    }
+    let steps = vec![record(ids[1], json!(1)), record(ids[2], json!(2))];
+    let object = work.seal(Sealing { source_epoch: Some(1), steps }).expect("seals");
+    assert_eq!((object.id, object.steps.len(), object.metadata()), (ids[2], 2, &json!(2)));
+    assert_eq!(read(&lease, ids[2], "file"), "012");
+}
+
+#[test]
+fn root_a_stack_never_grows_beyond_its_limit() {
+    if !osbc_fixtures::has_root() {
+        return;
+    }
+    let folder = folder();
+    let (sketch, ids) = long_chain(70);
+    let store = open(folder.path(), Layers::Overlay);
+    let lease = sketch.lease(&store);
+    let mut deepest = 0;
+    for (index, id) in ids.iter().enumerate() {
+        let base = index.checked_sub(1).map(|before| ids[before]);
+        let object = build(&lease, base, *id, |root| {
+            fs::write(root.join(format!("f{index}")), index.to_string()).expect("writes");
+            if index >= 2 {
+                fs::remove_file(root.join(format!("f{}", index - 2))).expect("removes");
+            }
+        });
+        deepest = deepest.max(object.lowers.len() + 1);
+    }
+    assert_eq!(deepest, work::MAX_LAYERS);
+    let names = with_tree(&lease.tree(ids[69]).expect("is there"), entries);
+    assert_eq!(names, 2);
+    assert_eq!(read(&lease, ids[69], "f69"), "69");
+}
+
+#[test]
+fn root_a_hard_link_stays_one_across_layers() {
+    if !osbc_fixtures::has_root() {
+        return;
+    }
+    let folder = folder();
+    let (sketch, ids) = long_chain(3);
+    let store = open(folder.path(), Layers::Overlay);
+    let lease = sketch.lease(&store);
+    build(&lease, None, ids[0], |root| {
+        fs::create_dir(root.join("d")).expect("makes");
+        fs::write(root.join("one"), "old").expect("writes");
+        fs::hard_link(root.join("one"), root.join("two")).expect("links");
+        fs::hard_link(root.join("one"), root.join("d/three")).expect("links");
+        fs::write(root.join("apart"), "a").expect("writes");
+        fs::hard_link(root.join("apart"), root.join("apart2")).expect("links");
+        fs::File::open(root.join("d")).expect("opens").set_modified(std::time::UNIX_EPOCH).expect("sets");
+    });
+    let object = build(&lease, Some(ids[0]), ids[1], |root| {
+        use std::io::Write as _;
+        let mut file = fs::OpenOptions::new().append(true).open(root.join("two")).expect("opens");
+        file.write_all(b" and new").expect("writes");
+    });
+    let look = |id: StageId| {
+        with_tree(&lease.tree(id).expect("is there"), |root| {
+            for name in ["one", "two", "d/three"] {
+                assert_eq!(fs::read_to_string(root.join(name)).expect("reads"), "old and new", "{name}");
+            }
+            let inode = |name: &str| root.join(name).metadata().expect("is there").ino();
+            assert_eq!(inode("one"), inode("two"));
+            assert_eq!(inode("one"), inode("d/three"));
+            assert_eq!(root.join("d").metadata().expect("is there").mtime(), 0, "its folder was not changed");
+        });
+    };
+    look(ids[1]);
+    assert_eq!(object.lowers.len(), 1);
+    let layer = folder.path().join("objects").join(ids[1].to_string()).join("layer");
+    assert!(!layer.join("apart").exists(), "files that nobody touched stay below");
+    build(&lease, Some(ids[1]), ids[2], |root| fs::write(root.join("more"), "x").expect("writes"));
+    look(ids[2]);
+}
+
+#[test]
+fn root_an_object_without_its_lower_layers_is_absent() {
+    if !osbc_fixtures::has_root() {
+        return;
+    }
+    let folder = folder();
+    let (sketch, ids) = long_chain(3);
+    let store = open(folder.path(), Layers::Overlay);
+    let lease = sketch.lease(&store);
+    for index in 0..3 {
+        build(&lease, (index > 0).then(|| ids[index - 1]), ids[index], |_| {});
+    }
+    drop(lease);
+    fs::remove_dir_all(folder.path().join("objects").join(ids[1].to_string())).expect("removes");
+    let have: Have = [NodeId::Stage(ids[0])].into_iter().collect();
+    assert_eq!(*sketch.lease(&store).present(), have);
+}
+
+#[test]
+fn root_layers_and_plain_trees_read_alike() {
+    if !osbc_fixtures::has_root() {
+        return;
+    }
+    let sketch = Sketch::chain(&["a", "b"]).seal();
+    let listing = |layers: Layers| {
+        let folder = folder();
+        let store = open(folder.path(), layers);
+        let lease = sketch.lease(&store);
+        let long_ago = std::time::UNIX_EPOCH + Duration::from_secs(1);
+        let work = lease.work(None).expect("begins");
+        with_tree(&work.stack().expect("a tree"), |root| {
+            fs::create_dir_all(root.join("d/e")).expect("makes");
+            fs::write(root.join("d/e/f"), "1").expect("writes");
+            symlink("f", root.join("d/e/l")).expect("links");
+        });
+        work.seal(Sealing { source_epoch: Some(9), steps: vec![record(sketch.id("a"), Value::Null)] }).expect("seals");
+        let work = lease.work(Some(sketch.id("a"))).expect("begins");
+        with_tree(&work.stack().expect("a tree"), |root| {
+            fs::rename(root.join("d/e"), root.join("moved")).expect("renames");
+            fs::create_dir(root.join("d/e")).expect("makes");
+            fs::write(root.join("d/e/new"), "2").expect("writes");
+            fs::set_permissions(root.join("moved/f"), fs::Permissions::from_mode(0o600)).expect("sets");
+            fs::File::open(root.join("moved/f")).expect("opens").set_modified(long_ago).expect("sets");
+        });
+        work.seal(Sealing { source_epoch: Some(9), steps: vec![record(sketch.id("b"), Value::Null)] }).expect("seals");
+        let to = folder.path().join("out");
+        crate::export::export(&lease, Some(sketch.id("b")), &to, Ownership::Keep).expect("exports");
+        let mut lines = Vec::new();
+        let mut folders = vec![to.clone()];
+        while let Some(path) = folders.pop() {
+            let metadata = path.symlink_metadata().expect("is there");
+            if metadata.is_dir() {
+                folders.extend(fs::read_dir(&path).expect("reads").map(|entry| entry.expect("reads").path()));
+            }
+            let name = path.strip_prefix(&to).expect("is below").display().to_string();
+            let clamped = metadata.mtime() < 10;
+            lines.push(format!("{name} {:o} {} {clamped}", metadata.mode(), metadata.nlink()));
+        }
+        lines.sort();
+        lines
+    };
+    assert_eq!(listing(Layers::Overlay), listing(Layers::Plain));
+}
+
+/// Runs as a process of its own, which is killed in the middle.
+#[test]
+#[ignore = "started by the test below"]
+fn child_that_is_killed() {
+    let Some(path) = std::env::var_os("OSBC_TEST_STORE") else { return };
+    let (sketch, ids) = long_chain(2);
+    let store = open(Path::new(&path), Layers::Auto);
+    let lease = sketch.lease(&store);
+    build(&lease, None, ids[0], |root| fs::write(root.join("file"), "kept").expect("writes"));
+    let work = lease.work(Some(ids[0])).expect("begins");
+    with_tree(&work.stack().expect("a tree"), |root| fs::write(root.join("half"), "x").expect("writes"));
+    fs::write(Path::new(&path).join("logs/ready"), "").expect("writes");
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn root_a_killed_process_leaves_what_it_sealed_and_nothing_else() {
+    if !osbc_fixtures::has_root() {
+        return;
+    }
+    let folder = folder();
+    let path = folder.path().join("store");
+    let mut child = Command::new(std::env::current_exe().expect("the test's program"))
+        .args(["--exact", "store::tests::child_that_is_killed", "--ignored", "--nocapture"])
+        .env("OSBC_TEST_STORE", &path)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("starts");
+    while !path.join("logs/ready").exists() {
+        assert_eq!(child.try_wait().expect("asks"), None, "it runs");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let store = open(&path, Layers::Auto);
+    assert_eq!(entries(&path.join("work")), 1, "what somebody works on is not swept");
+    child.kill().expect("kills");
+    assert_eq!(child.wait().expect("ends").signal(), Some(9));
+    drop(store);
+    let store = open(&path, Layers::Auto);
+    assert_eq!(entries(&path.join("work")), 0);
+    let (sketch, ids) = long_chain(2);
+    let lease = sketch.lease(&store);
+    assert_eq!(*lease.present(), [NodeId::Stage(ids[0])].into_iter().collect::<Have>());
+    assert_eq!(read(&lease, ids[0], "file"), "kept");
+}
+
+/// A small file system in a file, mounted; unmounted when dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(folder: &Path, megabytes: u64) -> Self {
+        let (image, mount) = (folder.join("image"), folder.join("mount"));
+        fs::File::create(&image).expect("makes").set_len(megabytes << 20).expect("sets");
+        fs::create_dir(&mount).expect("makes");
+        run(Command::new("mkfs.ext4").arg("-q").arg(&image));
+        run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&mount));
+        Self(mount)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        Command::new("umount").arg("-l").arg(&self.0).status().ok();
+    }
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().expect("starts");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Writes a file until nothing more fits.
+fn fill_up(path: &Path) {
+    use std::io::Write as _;
+    let mut file = fs::File::create(path).expect("makes");
+    // Again after a sync: what is set aside for data in memory is more than it takes on disk.
+    for _ in 0..5 {
+        while file.write_all(&[0; 4096]).is_ok() {}
+        file.sync_all().expect("syncs");
+    }
+}
+
+#[test]
+fn root_a_full_disk_is_told_and_leaves_nothing_half_written() {
+    if !osbc_fixtures::has_root() || !osbc_fixtures::has_tool("mkfs.ext4") {
+        return;
+    }
+    for layers in [Layers::Overlay, Layers::Plain] {
+        let folder = folder();
+        let mounted = Mounted::new(folder.path(), 8);
+        let (sketch, ids) = long_chain(2);
+        let store = open(&mounted.0, layers);
+        let lease = sketch.lease(&store);
+        build(&lease, None, ids[0], |root| fs::write(root.join("large"), vec![1; 3 << 20]).expect("writes"));
+        let fill = mounted.0.join("fill");
+        fill_up(&fill);
+        let error = match lease.work(Some(ids[0])) {
+            Err(error) => error,
+            Ok(work) => {
+                let record = record(ids[1], json!("m".repeat(1 << 20)));
+                let sealing = Sealing { source_epoch: None, steps: vec![record] };
+                work.seal(sealing).map(drop).expect_err("there is no room")
+            }
+        };
+        let text = error.to_string();
+        assert!(matches!(error, StoreError::NoSpace { .. }), "{layers:?}: {text}");
+        assert!(text.contains("no space left, ") && text.contains(" free; make room"), "{text}");
+        assert_eq!(entries(&mounted.0.join("objects")), 1, "{layers:?}");
+        drop(lease);
+        assert_eq!(entries(&mounted.0.join("work")), 0, "{layers:?}");
+        fs::remove_file(fill).expect("makes room");
+        let lease = sketch.lease(&store);
+        build(&lease, Some(ids[0]), ids[1], |_| {});
+        lease.settle().expect("settles");
+    }
+}
+
+#[test]
+fn root_a_read_only_store_is_told() {
+    if !osbc_fixtures::has_root() || !osbc_fixtures::has_tool("mkfs.ext4") {
+        return;
+    }
+    let folder = folder();
+    let mounted = Mounted::new(folder.path(), 8);
+    let sketch = Sketch::chain(&["a"]).seal();
+    run(Command::new("mount").args(["-o", "remount,ro"]).arg(&mounted.0));
+    let error = Store::open(&mounted.0, Layers::Auto).expect_err("cannot be made");
+    assert!(matches!(error, StoreError::ReadOnly { .. }), "{error}");
+    run(Command::new("mount").args(["-o", "remount,rw"]).arg(&mounted.0));
+    let store = open(&mounted.0, Layers::Auto);
+    drop(store);
+    run(Command::new("mount").args(["-o", "remount,ro"]).arg(&mounted.0));
+    let looked = Store::look(&mounted.0).expect("looking changes nothing").expect("is there");
+    assert_eq!(looked.present(&sketch.graph, sketch.ids()), Have::default());
+    let error = match Store::open(&mounted.0, Layers::Auto) {
+        Ok(store) => store.lease(&sketch.graph, []).expect_err("cannot be written to"),
+        Err(error) => error,
+    };
+    assert!(matches!(error, StoreError::ReadOnly { .. }), "{error}");
+}

@@ -1,0 +1,306 @@
+//! Graphs, plans and modules for this crate's tests, without the compiler and the built-in modules.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use osbc_ir::graph::NodeIndex;
+use osbc_ir::{
+    Action, Decision, Edge, Export, FormatVersion, Graph, Have, Input, InputOrigin, Kind, Manifest, Map, ModuleRef,
+    NodeId, Pipeline, PipelineIndex, Plan, Reason, Reference, References, Revision, Runner, Segment, Source,
+    SourceItem, Stage, StageId, Target, Value,
+};
+use osbc_module_api::{
+    Catalog, Entry, Error, Library, LibraryError, Module, ModuleDef, Provider, Schema, SourceContext, SourceEntry,
+};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::request::StageRequest;
+use crate::run::Settings;
+use crate::store::{Lease, Store};
+
+/// A manifest in the making. Every stage has a label, which is its only option.
+pub(crate) struct Sketch {
+    manifest: Manifest,
+    /// The labels of stages that go on in the segment of the stage before them.
+    open: BTreeSet<String>,
+}
+
+impl Sketch {
+    pub(crate) fn new() -> Self {
+        let manifest = Manifest {
+            version: FormatVersion::V2,
+            metadata: Map::new(),
+            sources: vec![Source {
+                module: module(Kind::Source, "test.source"),
+                content_type: "test.files".to_owned(),
+                items: Vec::new(),
+                options: json!({}),
+            }],
+            pipelines: Vec::new(),
+        };
+        Self { manifest, open: BTreeSet::new() }
+    }
+
+    /// A manifest of one pipeline, `main`, with these stages.
+    pub(crate) fn chain(labels: &[&str]) -> Self {
+        labels.iter().fold(Self::new().pipeline("main", None), |sketch, label| sketch.stage(label, &[]))
+    }
+
+    /// Adds a source item that the test source fetches as `description` says.
+    pub(crate) fn item(mut self, checksum: &str, description: Value) -> Self {
+        self.manifest.sources[0].items.push(SourceItem { checksum: checksum.to_owned(), description, size: None });
+        self
+    }
+
+    /// Begins a pipeline.
+    pub(crate) fn pipeline(mut self, name: &str, build: Option<&str>) -> Self {
+        let build = build.map(|name| self.index(name));
+        let runner = runner();
+        let pipeline = Pipeline { name: name.to_owned(), build, runner, source_epoch: None, stages: Vec::new() };
+        self.manifest.pipelines.push(pipeline);
+        self
+    }
+
+    /// Gives the last pipeline an epoch.
+    pub(crate) fn epoch(mut self, epoch: i64) -> Self {
+        self.last().source_epoch = Some(epoch);
+        self
+    }
+
+    /// Adds a stage to the last pipeline, with an input for each of `needs`: `#checksum` or a pipeline's name.
+    pub(crate) fn stage(mut self, label: &str, needs: &[&str]) -> Self {
+        let inputs = needs.iter().map(|need| {
+            let (origin, target) = match need.strip_prefix('#') {
+                Some(checksum) => (InputOrigin::Source, Target::Item(checksum.to_owned())),
+                None => (InputOrigin::Pipeline, Target::Pipeline(self.index(need))),
+            };
+            Input {
+                name: (*need).to_owned(),
+                module: module(Kind::Input, "test.input"),
+                origin,
+                references: References { ordered: true, entries: vec![Reference { target, options: json!({}) }] },
+                options: json!({}),
+            }
+        });
+        let stage = Stage {
+            module: module(Kind::Stage, "test.stage"),
+            options: json!({ "label": label }),
+            inputs: inputs.collect(),
+            devices: Vec::new(),
+            mounts: Vec::new(),
+        };
+        self.last().stages.push(stage);
+        self
+    }
+
+    /// Adds a stage that goes on in the segment of the one before it.
+    pub(crate) fn same_segment(mut self, label: &str) -> Self {
+        self.open.insert(label.to_owned());
+        self.stage(label, &[])
+    }
+
+    pub(crate) fn seal(self) -> Sealed {
+        Sealed { graph: Arc::new(self.manifest.seal()), open: self.open }
+    }
+
+    fn index(&self, name: &str) -> PipelineIndex {
+        let found = self.manifest.pipelines.iter().position(|pipeline| pipeline.name == name);
+        PipelineIndex(found.expect("references reach back"))
+    }
+
+    fn last(&mut self) -> &mut Pipeline {
+        self.manifest.pipelines.last_mut().expect("there is a pipeline")
+    }
+}
+
+/// A sealed manifest.
+pub(crate) struct Sealed {
+    pub(crate) graph: Arc<Graph>,
+    open: BTreeSet<String>,
+}
+
+impl Sealed {
+    /// The ids of all nodes.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = NodeId> {
+        self.graph.dag.node_weights().map(osbc_ir::Node::id)
+    }
+
+    /// The label of a stage, or `#checksum`.
+    pub(crate) fn label(&self, node: NodeIndex) -> String {
+        match self.graph.stage_node(node) {
+            Some(stage) => self.graph.stage(stage).1.options["label"].as_str().expect("a label").to_owned(),
+            None => format!("#{}", self.graph.item(self.graph.item_node(node).expect("an item")).1.checksum),
+        }
+    }
+
+    pub(crate) fn node(&self, label: &str) -> NodeIndex {
+        self.graph.dag.node_indices().find(|node| self.label(*node) == label).expect("a label of the sketch")
+    }
+
+    pub(crate) fn id(&self, label: &str) -> StageId {
+        self.graph.stage_node(self.node(label)).expect("a stage").id
+    }
+
+    /// A lease on all of it.
+    pub(crate) fn lease(&self, store: &Store) -> Lease {
+        store.lease(&self.graph, self.ids()).expect("a lease")
+    }
+
+    /// A plan to build all pipelines: what `have` has is cached, every other stage a segment, unless it was to go on in
+    /// that of the stage before it.
+    pub(crate) fn plan(&self, have: &Have) -> Plan {
+        let graph = &self.graph;
+        let reason = Reason::InStore;
+        let decide = |node: NodeIndex| match (have.contains(&graph.id(node)), graph.stage_node(node).is_some()) {
+            (true, _) => Action::Cached,
+            (false, true) => Action::Run,
+            (false, false) => Action::Fetch,
+        };
+        let actions: Vec<Action> = graph.dag.node_indices().map(decide).collect();
+        let mut segments: Vec<Segment> = Vec::new();
+        let mut sealed_by = BTreeMap::new();
+        for node in graph.dag.node_indices().filter(|node| actions[node.index()] == Action::Run) {
+            let mut segment = match (self.open.contains(&self.label(node)), graph.base(node)) {
+                (true, Some(base)) => {
+                    assert_eq!(sealed_by.remove(&base), Some(segments.len() - 1), "it follows the stage before it");
+                    segments.pop().expect("the stage before it runs")
+                }
+                (_, base) => Segment { steps: Vec::new(), base, after: Vec::new(), fetches: Vec::new(), rank: 0 },
+            };
+            segment.steps.push(node);
+            for (need, edge) in graph.needs(node) {
+                if edge == Edge::Fetch && actions[need.index()] == Action::Fetch {
+                    segment.fetches.push(need);
+                } else if let Some(index) = sealed_by.get(&need) {
+                    segment.after.push(*index);
+                }
+            }
+            sealed_by.insert(node, segments.len());
+            segments.push(segment);
+        }
+        Plan {
+            graph: Arc::clone(graph),
+            exports: self.exports(),
+            fetches: graph.dag.node_indices().filter(|node| actions[node.index()] == Action::Fetch).collect(),
+            decisions: actions.into_iter().map(|action| Decision { action, reason: reason.clone() }).collect(),
+            segments,
+        }
+    }
+
+    fn exports(&self) -> Vec<Export> {
+        let pipelines = self.graph.manifest.pipelines.iter().zip(&self.graph.pipelines).enumerate();
+        pipelines
+            .map(|(index, (pipeline, nodes))| Export {
+                name: pipeline.name.clone(),
+                pipeline: PipelineIndex(index),
+                node: nodes.last(),
+            })
+            .collect()
+    }
+}
+
+fn module(kind: Kind, name: &str) -> ModuleRef {
+    ModuleRef { kind, name: name.to_owned(), revision: Revision::BuiltIn(1) }
+}
+
+pub(crate) fn runner() -> Runner {
+    Runner { name: "test.runner".to_owned(), exec: "test.runner".to_owned() }
+}
+
+pub(crate) fn settings(jobs: usize) -> Settings {
+    Settings {
+        jobs: NonZeroUsize::new(jobs).expect("some"),
+        keep_going: false,
+        stage_timeout: None,
+        host_runner: runner(),
+        environment: BTreeMap::new(),
+    }
+}
+
+/// The label of the stage that a request is for.
+pub(crate) fn label_of(request: &StageRequest) -> &str {
+    request.options["label"].as_str().expect("a label")
+}
+
+/// An empty folder on a real file system, which the one for temporary files need not be.
+pub(crate) fn folder() -> TempDir {
+    let program = std::env::current_exe().expect("the test's program");
+    tempfile::tempdir_in(program.parent().expect("it lies in a folder")).expect("a temporary folder")
+}
+
+/// Does something in the tree of a request, as a stage would.
+pub(crate) fn in_tree(request: &StageRequest, change: impl FnOnce(PathBuf)) {
+    let root = crate::overlay::open(&request.tree).expect("the tree opens");
+    change(PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd())));
+}
+
+/// A catalog in which every name is a module; sources fetch as their items say.
+pub(crate) fn catalog() -> Catalog {
+    Catalog::new(vec![Box::new(Everything)])
+}
+
+#[derive(Debug)]
+struct Everything;
+
+impl Library for Everything {
+    fn label(&self) -> String {
+        "test".to_owned()
+    }
+
+    fn module(&self, kind: Kind, name: &str) -> Result<Option<Module>, LibraryError> {
+        Ok(Some(Module {
+            kind,
+            name: name.to_owned(),
+            revision: Revision::BuiltIn(1),
+            summary: String::new(),
+            description: String::new(),
+            schema: None,
+            schema_2: None,
+            capabilities: vec!["CAP_TEST".to_owned()],
+            provider: Provider::BuiltIn(if kind == Kind::Source { &SOURCE } else { &OTHER }),
+        }))
+    }
+
+    fn names(&self, _kind: Kind) -> Result<Vec<String>, LibraryError> {
+        Ok(Vec::new())
+    }
+}
+
+static SOURCE: ModuleDef = ModuleDef {
+    kind: Kind::Source,
+    entry: Entry::Source(SourceEntry { content_type: "test.files", size: |_| None, fetch }),
+    ..OTHER
+};
+
+static OTHER: ModuleDef = ModuleDef {
+    kind: Kind::Stage,
+    name: "test.stage",
+    revision: 1,
+    capabilities: &[],
+    schema: Schema::default,
+    rejects: &[],
+    parse: |_| Ok(()),
+    entry: Entry::Stage(|_| Ok(())),
+};
+
+/// `{"data": TEXT}` adds it to what is there; `{"url": …}` fails; `{"stall": true}` waits for the end of the build.
+fn fetch(context: &SourceContext<'_>, _checksum: &str, description: &Value) -> Result<(), Error> {
+    if description.get("stall").is_some() {
+        std::fs::write(context.target, "a part").map_err(Error::io("write", context.target))?;
+        while !(context.interrupted)() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        return Err(Error::Interrupted);
+    }
+    let Some(data) = description.get("data").and_then(Value::as_str) else {
+        return Err(Error::failed("the server said 404"));
+    };
+    let there = std::fs::read_to_string(context.target).unwrap_or_default();
+    (context.progress)(data.len() as u64, Some(data.len() as u64));
+    std::fs::write(context.target, there + data).map_err(Error::io("write", context.target))
+}
