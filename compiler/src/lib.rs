@@ -12,6 +12,7 @@ use osbc_module_api::Catalog;
 
 pub mod describe;
 pub mod description;
+pub mod draw;
 pub mod format;
 pub mod lower;
 pub mod passes;

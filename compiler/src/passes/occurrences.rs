@@ -1,8 +1,10 @@
 //! A plan as a manifest's author reads it: pipeline by pipeline, stage by stage as written, a shared stage at each of its
 //! places, and item by item what is fetched.
 
+use std::fmt;
+
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{Action, CompatId, Edge, ItemId, Node, NodeId, Plan, Reason, StageId};
+use osbc_ir::{Action, CompatId, Edge, Graph, ItemId, Node, NodeId, Plan, Reason, StageId};
 use serde::Serialize;
 
 /// A pipeline with its stages as written.
@@ -81,6 +83,28 @@ pub enum OccurrenceReason {
     NotRequested,
 }
 
+impl fmt::Display for OccurrenceReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OccurrenceReason::Exported { name } => write!(f, "exported as {name}"),
+            OccurrenceReason::NeededBy { pipeline, module, id: _, edge } => {
+                let role = match edge {
+                    Edge::Base => "base",
+                    Edge::Build => "build tree",
+                    Edge::Input => "input",
+                    Edge::Fetch => "source item",
+                };
+                write!(f, "{role} of {module} in {pipeline}")
+            }
+            OccurrenceReason::AllSources => f.write_str("every source item was asked for"),
+            OccurrenceReason::InStore => f.write_str("in the store"),
+            OccurrenceReason::SameAs { pipeline } => write!(f, "same as in {pipeline}"),
+            OccurrenceReason::CoveredByCache => f.write_str("a later result is in the store"),
+            OccurrenceReason::NotRequested => f.write_str("nothing asked for leads to it"),
+        }
+    }
+}
+
 /// A source item and what happens to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FetchOccurrence {
@@ -119,7 +143,7 @@ pub fn occurrences(plan: &Plan) -> (Vec<PipelineOccurrences>, Vec<FetchOccurrenc
             checksum: written.checksum.clone(),
             size: written.size,
             action: plan.decision(node).action,
-            reason: reason(plan, &plan.decision(node).reason),
+            reason: reason(graph, &plan.decision(node).reason),
         })
     });
     (pipelines.collect(), fetches.collect())
@@ -130,19 +154,19 @@ fn occurrence(plan: &Plan, pipeline: usize, node: NodeIndex) -> Option<Occurrenc
     let (first, written) = plan.graph.stage(stage);
     let decision = plan.decision(node);
     let (action, reason) = match decision.action {
-        Action::Unneeded => (OccurrenceAction::Unneeded, reason(plan, &decision.reason)),
+        Action::Unneeded => (OccurrenceAction::Unneeded, reason(&plan.graph, &decision.reason)),
         Action::Run | Action::Cached | Action::Fetch if stage.pipeline.0 != pipeline => {
             (OccurrenceAction::Shared, OccurrenceReason::SameAs { pipeline: first.name.clone() })
         }
-        Action::Cached => (OccurrenceAction::Cached, reason(plan, &decision.reason)),
-        Action::Run | Action::Fetch => (OccurrenceAction::Run, reason(plan, &decision.reason)),
+        Action::Cached => (OccurrenceAction::Cached, reason(&plan.graph, &decision.reason)),
+        Action::Run | Action::Fetch => (OccurrenceAction::Run, reason(&plan.graph, &decision.reason)),
     };
     let module = written.module.name.clone();
     Some(Occurrence { node, id: stage.id, osbuild_id: stage.compat, module, action, reason })
 }
 
-fn reason(plan: &Plan, reason: &Reason) -> OccurrenceReason {
-    let graph = &plan.graph;
+/// A reason in the manifest's terms: the stage that an id stands for by pipeline and module.
+pub(crate) fn reason(graph: &Graph, reason: &Reason) -> OccurrenceReason {
     match reason {
         Reason::Exported { name } => OccurrenceReason::Exported { name: name.clone() },
         Reason::NeededBy { id, edge } => {
