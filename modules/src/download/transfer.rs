@@ -1,0 +1,202 @@
+//! One request and its answer, on a thread of its own: whoever waits for it can stop waiting at any time. The thread
+//! then ends by itself, at the latest when the connection times out.
+
+use std::io::{self, Read};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use osbc_module_api::Error;
+use ureq::http::{HeaderName, Response, header};
+use ureq::{Agent, Body, ResponseExt};
+
+use super::Failure;
+use crate::url::{Url, unquote};
+
+/// How many chunks may wait to be written.
+const AHEAD: usize = 8;
+
+const CHUNK: usize = 128 << 10;
+
+/// A request that is under way.
+pub(super) struct Transfer {
+    /// What comes of it.
+    pub(super) messages: Receiver<Message>,
+}
+
+/// Where to go on with a download.
+pub(super) struct Resume {
+    /// The first byte that is missing.
+    pub(super) from: u64,
+    /// By what the server knows whether the file is still the same.
+    pub(super) validator: Option<String>,
+}
+
+pub(super) enum Message {
+    /// The first to come, if the server answers.
+    Head(Head),
+    Chunk(Vec<u8>),
+    /// All came; the last message.
+    End,
+    /// Nothing more will come; the last message.
+    Failed(ureq::Error),
+}
+
+/// What an answer says about itself.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) status: u16,
+    /// The first byte that comes, when it is a part.
+    pub(super) start: Option<u64>,
+    /// How long the whole file is.
+    pub(super) total: Option<u64>,
+    /// By what the server will know whether the file is still the same.
+    pub(super) validator: Option<String>,
+    /// When to ask again.
+    pub(super) retry_after: Option<Duration>,
+    /// Where a redirection led.
+    pub(super) redirected: Option<String>,
+}
+
+impl Transfer {
+    pub(super) fn start(agent: Agent, url: &Url, resume: Option<Resume>) -> Result<Self, Error> {
+        let request = url.request();
+        let user = url.user.map(|user| format!("Basic {}", BASE64_STANDARD.encode(unquote(user))));
+        let (sender, messages) = sync_channel(AHEAD);
+        let work = move || {
+            // Nobody may be waiting any more.
+            run(&agent, &request, user, resume, &sender).ok();
+        };
+        let name = "download".to_owned();
+        thread::Builder::new().name(name).spawn(work).map_err(Error::io("start a thread for", url.display()))?;
+        Ok(Self { messages })
+    }
+}
+
+/// Nobody waits for the messages.
+struct Abandoned;
+
+fn run(
+    agent: &Agent,
+    url: &str,
+    user: Option<String>,
+    resume: Option<Resume>,
+    sender: &SyncSender<Message>,
+) -> Result<(), Abandoned> {
+    let send = |message| sender.send(message).map_err(|_| Abandoned);
+    let mut request = agent.get(url);
+    if let Some(user) = user {
+        request = request.header(header::AUTHORIZATION, user);
+    }
+    if let Some(resume) = resume {
+        request = request.header(header::RANGE, format!("bytes={}-", resume.from));
+        if let Some(validator) = resume.validator {
+            request = request.header(header::IF_RANGE, validator);
+        }
+    }
+    let response = match request.call() {
+        Ok(response) => response,
+        Err(error) => return send(Message::Failed(error)),
+    };
+    let head = Head::of(&response, url);
+    let wanted = matches!(head.status, 200 | 206);
+    send(Message::Head(head))?;
+    if !wanted {
+        return Ok(());
+    }
+    let mut body = response.into_body().into_reader();
+    loop {
+        let mut chunk = vec![0; CHUNK];
+        match body.read(&mut chunk) {
+            Ok(0) => return send(Message::End),
+            Ok(length) => {
+                chunk.truncate(length);
+                send(Message::Chunk(chunk))?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return send(Message::Failed(error.into())),
+        }
+    }
+}
+
+impl Head {
+    fn of(response: &Response<Body>, asked: &str) -> Self {
+        let get = |name: HeaderName| response.headers().get(name)?.to_str().ok().map(str::trim);
+        let length = get(header::CONTENT_LENGTH).and_then(|length| length.parse().ok());
+        let status = response.status().as_u16();
+        let (start, total) = match status {
+            206 => part(get(header::CONTENT_RANGE).unwrap_or_default()),
+            _ => (None, length),
+        };
+        let strong = get(header::ETAG).filter(|tag| tag.starts_with('"'));
+        let reached = response.get_uri();
+        let redirected = asked.parse().map_or(true, |asked: ureq::http::Uri| asked != *reached);
+        Self {
+            status,
+            start,
+            total,
+            validator: strong.or_else(|| get(header::LAST_MODIFIED)).map(str::to_owned),
+            retry_after: get(header::RETRY_AFTER).and_then(|wait| wait.parse().ok()).map(Duration::from_secs),
+            redirected: redirected.then(|| shown(&reached.to_string())),
+        }
+    }
+
+    /// What the status means, where that is common knowledge.
+    pub(super) fn phrase(&self) -> String {
+        let status = ureq::http::StatusCode::from_u16(self.status).ok();
+        status.and_then(|status| status.canonical_reason()).map_or(String::new(), |reason| format!(" {reason}"))
+    }
+}
+
+fn shown(url: &str) -> String {
+    Url::parse(url).map_or_else(|_| url.to_owned(), |url| url.display())
+}
+
+/// The first byte and the length of the whole out of `bytes 5-9/10`.
+fn part(range: &str) -> (Option<u64>, Option<u64>) {
+    let range = range.strip_prefix("bytes ").unwrap_or_default();
+    let (part, total) = range.split_once('/').unwrap_or((range, ""));
+    (part.split('-').next().and_then(|start| start.trim().parse().ok()), total.trim().parse().ok())
+}
+
+/// Why a request failed, and whether another try may help.
+pub(super) fn explain(error: ureq::Error, stall: Duration) -> Failure {
+    use ureq::{Error, Timeout};
+
+    match error {
+        Error::Timeout(Timeout::Resolve) => Failure::remote("the look-up of the host's name took too long"),
+        Error::Timeout(Timeout::Connect) => Failure::remote("the host did not take the connection in time"),
+        Error::Timeout(_) => Failure::remote(format!("the server stalled: nothing in {:.1} s", stall.as_secs_f32())),
+        Error::HostNotFound => Failure::remote("the host was not found"),
+        Error::ConnectionFailed => Failure::remote("the connection failed"),
+        Error::ConnectProxyFailed(reason) => {
+            let lasting = reason.contains("responded 4");
+            let reason = format!("the {}", reason.split('/').next().unwrap_or_default());
+            if lasting { Failure::lasting(reason) } else { Failure::remote(reason) }
+        }
+        Error::Protocol(reason) => Failure::remote(format!("the server does not speak HTTP: {reason}")),
+        Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Failure::remote("the server cut the transfer off")
+        }
+        // So come all faults of certificates.
+        Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => Failure::lasting(error.to_string()),
+        Error::Io(error) => Failure::remote(error.to_string()),
+        Error::Rustls(error) => Failure::lasting(error.to_string()),
+        other => Failure::lasting(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_of_a_part_and_the_length_of_the_whole_are_read() {
+        assert_eq!(part("bytes 5-9/10"), (Some(5), Some(10)));
+        assert_eq!(part("bytes 5-9/*"), (Some(5), None));
+        assert_eq!(part("bytes */10"), (None, Some(10)));
+        assert_eq!(part("lines 1-2/3"), (None, None));
+    }
+}

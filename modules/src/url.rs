@@ -1,0 +1,120 @@
+//! URLs as manifests give them: made fit for a request, and fit to be shown.
+
+use osbc_module_api::Error;
+
+/// The parts of a URL that matter to a download.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Url<'a> {
+    /// In lower case.
+    pub(crate) scheme: String,
+    /// `user:password`, where the URL holds one.
+    pub(crate) user: Option<&'a str>,
+    /// Host and port.
+    pub(crate) host: &'a str,
+    /// The path, as it stands there.
+    pub(crate) path: &'a str,
+    /// What follows the path: `;` parameters of its last component and the query, with their marks.
+    rest: &'a str,
+}
+
+impl<'a> Url<'a> {
+    /// Takes a URL apart.
+    pub(crate) fn parse(url: &'a str) -> Result<Self, Error> {
+        let (scheme, rest) = url.split_once("://").ok_or_else(|| {
+            Error::failed(format!("`{url}` is not a URL; it begins with http://, https:// or file://"))
+        })?;
+        let rest = rest.split('#').next().unwrap_or_default();
+        let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let (user, host) = match authority.rsplit_once('@') {
+            Some((user, host)) => (Some(user), host),
+            None => (None, authority),
+        };
+        let query = rest.find('?').unwrap_or(rest.len());
+        let last = rest[..query].rfind('/').unwrap_or(0);
+        let end = rest[last..query].find(';').map_or(query, |parameters| last + parameters);
+        let (path, rest) = rest.split_at(end);
+        Ok(Self { scheme: scheme.to_ascii_lowercase(), user, host, path, rest })
+    }
+
+    /// What to ask for. As in osbuild the path is quoted whatever it holds: `%` too, so that a manifest gives paths as
+    /// they are. In a query only what cannot be sent is quoted.
+    pub(crate) fn request(&self) -> String {
+        let mut request = format!("{}://{}", self.scheme, self.host);
+        quote(&mut request, self.path, |byte| byte.is_ascii_alphanumeric() || b"_.-~/".contains(&byte));
+        quote(&mut request, self.rest, |byte| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte));
+        request
+    }
+
+    /// For people to see: without the password that it may hold.
+    pub(crate) fn display(&self) -> String {
+        format!("{}://{}{}{}", self.scheme, self.host, self.path, self.rest)
+    }
+}
+
+fn quote(out: &mut String, text: &str, keep: impl Fn(u8) -> bool) {
+    for byte in text.bytes() {
+        if keep(byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+}
+
+/// Text in which `%XX` stands for a byte.
+pub(crate) fn unquote(text: &str) -> Vec<u8> {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        let digits = text.get(at + 1..at + 3).filter(|_| *byte == b'%');
+        let code = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+')));
+        out.push(code.unwrap_or(*byte));
+        at += if code.is_some() { 3 } else { 1 };
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(url: &str) -> String {
+        Url::parse(url).unwrap().request()
+    }
+
+    #[test]
+    fn the_path_is_quoted_as_osbuild_does_it() {
+        assert_eq!(request("http://h/plain_1.0~a-b"), "http://h/plain_1.0~a-b");
+        assert_eq!(request("http://h/a b/c++:@é"), "http://h/a%20b/c%2B%2B%3A%40%C3%A9");
+        assert_eq!(request("http://h/a%20b"), "http://h/a%2520b");
+        assert_eq!(request("HTTP://h:80"), "http://h:80");
+    }
+
+    #[test]
+    fn parameters_and_query_are_left_as_they_are_where_they_can_be_sent() {
+        assert_eq!(request("http://h/a;v=1+?q=%20&r=a b#part"), "http://h/a;v=1+?q=%20&r=a%20b");
+        assert_eq!(request("http://h/a;b/c"), "http://h/a%3Bb/c");
+        assert_eq!(request("http://h?q=/;"), "http://h?q=/;");
+    }
+
+    #[test]
+    fn user_and_password_are_taken_out_of_what_is_sent_and_shown() {
+        let url = Url::parse("https://me:secret@h:8443/a").unwrap();
+        assert_eq!((url.user, url.host), (Some("me:secret"), "h:8443"));
+        assert_eq!(url.request(), "https://h:8443/a");
+        assert_eq!(url.display(), "https://h:8443/a");
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused_by_name() {
+        let refusal = Url::parse("example.com/a").unwrap_err().to_string();
+        assert_eq!(refusal, "`example.com/a` is not a URL; it begins with http://, https:// or file://");
+    }
+
+    #[test]
+    fn quoted_bytes_are_read_back() {
+        assert_eq!(unquote("a%20b%C3%A9"), "a bé".as_bytes());
+        assert_eq!(unquote("100%, %+1 %zz %4"), b"100%, %+1 %zz %4");
+    }
+}
