@@ -1,19 +1,24 @@
 //! Sealing: a manifest becomes a graph, every id computed once, in one pass over what was written.
 //!
 //! References only reach back, so an id never waits for one that comes later, and the order of nodes is an order of
-//! dependencies. Sealing knows nothing of sharing: two stages with the same id are two nodes here, as written.
+//! dependencies. Sealing knows nothing of sharing: two stages with the same id are two nodes here, as written. The two kinds of
+//! ids know nothing of each other and are computed side by side.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::thread;
 
 use petgraph::graph::{DiGraph, NodeIndex};
 
+use crate::compat;
 use crate::graph::{Edge, Graph, ItemNode, Node, NodeId, PipelineNodes, StageNode};
 use crate::id::{CompatId, StageId};
 use crate::identity::{self, Facts};
-use crate::manifest::{Manifest, PipelineIndex};
+use crate::manifest::{Manifest, Pipeline, PipelineIndex};
 use crate::stage::{Stage, Target};
-use crate::{Pipeline, compat};
+
+/// From how many stages on a second thread pays.
+const WORTH_A_THREAD: usize = 200;
 
 impl Manifest {
     /// Gives every stage and source item its ids and ties them together.
@@ -24,21 +29,50 @@ impl Manifest {
     pub fn seal(self) -> Graph {
         let stages: usize = self.pipelines.iter().map(|pipeline| pipeline.stages.len()).sum();
         let items: usize = self.sources.iter().map(|source| source.items.len()).sum();
+        let (ids, compat_ids) = ids(&self, stages);
         let mut sealing = Sealing {
             dag: DiGraph::with_capacity(stages + items, 2 * stages + items),
             items: HashMap::with_capacity(items),
             by_id: HashMap::with_capacity(stages + items),
             pipelines: Vec::with_capacity(self.pipelines.len()),
-            trees: Vec::with_capacity(self.pipelines.len()),
-            compat_trees: Vec::with_capacity(self.pipelines.len()),
         };
         sealing.add_items(&self);
+        let mut ids = ids.into_iter().zip(compat_ids);
         for (index, pipeline) in self.pipelines.iter().enumerate() {
-            sealing.add_pipeline(&self, PipelineIndex(index), pipeline);
+            sealing.add_pipeline(PipelineIndex(index), pipeline, &mut ids);
         }
         let Sealing { dag, by_id, pipelines, .. } = sealing;
         Graph { dag, by_id, pipelines, manifest: Arc::new(self) }
     }
+}
+
+/// The ids of all stages, of both kinds.
+fn ids(manifest: &Manifest, stages: usize) -> (Vec<StageId>, Vec<CompatId>) {
+    thread::scope(|scope| {
+        let compat = || stage_ids(manifest, stages, compat::stage_id);
+        let worth = stages >= WORTH_A_THREAD;
+        // Where no thread can be had, there is still this one.
+        let helper = worth.then(|| thread::Builder::new().spawn_scoped(scope, compat).ok()).flatten();
+        let ids = stage_ids(manifest, stages, identity::stage_id);
+        let compat_ids = helper.map_or_else(compat, |helper| helper.join().expect("computing ids does not panic"));
+        (ids, compat_ids)
+    })
+}
+
+/// The ids of all stages in the manifest's order, by a function that gives one.
+fn stage_ids<Id: Copy>(manifest: &Manifest, stages: usize, id_of: fn(&Facts<'_, Id>) -> Id) -> Vec<Id> {
+    let mut ids = Vec::with_capacity(stages);
+    let mut trees = Vec::with_capacity(manifest.pipelines.len());
+    for pipeline in &manifest.pipelines {
+        let mut base = None;
+        for stage in &pipeline.stages {
+            let id = id_of(&Facts { manifest, pipeline, stage, base, trees: &trees });
+            ids.push(id);
+            base = Some(id);
+        }
+        trees.push(base);
+    }
+    ids
 }
 
 /// What has been sealed so far.
@@ -48,8 +82,6 @@ struct Sealing {
     items: HashMap<String, Vec<NodeIndex>>,
     by_id: HashMap<NodeId, NodeIndex>,
     pipelines: Vec<PipelineNodes>,
-    trees: Vec<Option<StageId>>,
-    compat_trees: Vec<Option<CompatId>>,
 }
 
 impl Sealing {
@@ -64,34 +96,21 @@ impl Sealing {
         }
     }
 
-    fn add_pipeline(&mut self, manifest: &Manifest, index: PipelineIndex, pipeline: &Pipeline) {
+    fn add_pipeline(
+        &mut self,
+        index: PipelineIndex,
+        pipeline: &Pipeline,
+        ids: &mut impl Iterator<Item = (StageId, CompatId)>,
+    ) {
         let mut nodes = Vec::with_capacity(pipeline.stages.len());
-        let mut base: Option<(StageId, CompatId)> = None;
-        for (position, stage) in pipeline.stages.iter().enumerate() {
-            let id = identity::stage_id(&Facts {
-                manifest,
-                pipeline,
-                stage,
-                base: base.map(|(id, _)| id),
-                trees: &self.trees,
-            });
-            let compat = compat::stage_id(&Facts {
-                manifest,
-                pipeline,
-                stage,
-                base: base.map(|(_, compat)| compat),
-                trees: &self.compat_trees,
-            });
+        for ((position, stage), (id, compat)) in pipeline.stages.iter().enumerate().zip(ids) {
             let node = self.dag.add_node(Node::Stage(StageNode { id, compat, pipeline: index, position }));
             self.by_id.entry(NodeId::Stage(id)).or_insert(node);
             for (needed, edge) in self.needs(pipeline, stage, nodes.last().copied()) {
                 self.dag.add_edge(needed, node, edge);
             }
             nodes.push(node);
-            base = Some((id, compat));
         }
-        self.trees.push(base.map(|(id, _)| id));
-        self.compat_trees.push(base.map(|(_, compat)| compat));
         self.pipelines.push(PipelineNodes { stages: nodes });
     }
 
