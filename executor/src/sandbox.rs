@@ -6,8 +6,8 @@
 //!
 //! ```text
 //! var/      the stage's /var
-//! inputs/   what input modules make, one folder each
-//! mounts/   where mount modules mount
+//! inputs/   what input modules make, one folder each; only where there are inputs
+//! mounts/   where mount modules mount; only where there are mounts
 //! sandbox/  a file system in memory, in this mount namespace only:
 //!   root/     the sandbox's root
 //!   build/    the build tree
@@ -18,14 +18,16 @@ pub(crate) mod message;
 
 mod confine;
 mod inside;
+mod isolation;
 mod root;
 mod spec;
 mod surroundings;
 mod sys;
 mod teardown;
 
+pub(crate) use isolation::{Isolation, Maker};
 pub(crate) use spec::environment;
-pub(crate) use sys::close_inherited;
+pub(crate) use sys::close_descriptors;
 
 use std::sync::Arc;
 
@@ -36,15 +38,16 @@ use surroundings::Surroundings;
 
 /// Runs a stage from its first mount to its last unmount.
 ///
-/// Must be called by the only thread of the first process of a pid namespace; it kills everything else in there.
-pub(crate) fn run_stage(request: &StageRequest, catalog: &Catalog) -> StageReply {
+/// Must be called by the only thread of the first process of a pid namespace; it kills everything else in there. The
+/// stage joins the namespaces of `isolation`.
+pub(crate) fn run_stage(request: &StageRequest, catalog: &Catalog, isolation: &Isolation) -> StageReply {
     let entry = match stage_entry(catalog, &request.module) {
         Ok(entry) => entry,
         Err(reason) => return StageReply::failed(StageFailure::Environment(reason)),
     };
     let mut surroundings = Surroundings::default();
     let mut reply = match surroundings.prepare(request, catalog) {
-        Ok(()) => inside::run(request, entry, &mut surroundings),
+        Ok(()) => inside::run(request, entry, &mut surroundings, isolation),
         Err(reason) => StageReply::failed(StageFailure::Environment(reason)),
     };
     let problems = surroundings.close();
@@ -69,7 +72,10 @@ fn entry(catalog: &Catalog, module: &ModuleRequest) -> Result<Entry, String> {
     }
 }
 
-fn stage_entry(catalog: &Catalog, module: &ModuleRequest) -> Result<fn(&StageContext) -> Result<(), Error>, String> {
+/// What a stage's module is: a function that is called in the sandbox.
+type StageFunction = fn(&StageContext) -> Result<(), Error>;
+
+fn stage_entry(catalog: &Catalog, module: &ModuleRequest) -> Result<StageFunction, String> {
     match entry(catalog, module)? {
         Entry::Stage(function) => Ok(function),
         _ => Err(format!("{} is no stage", module.name)),

@@ -33,8 +33,11 @@ pub(crate) fn confine(more_capabilities: &[String]) -> io::Result<()> {
 /// Keeps of its capabilities those wanted: a container's root may lack some of them from the start.
 fn keep_capabilities(wanted: &HashSet<Capability>) -> Result<(), caps::errors::CapsError> {
     let permitted = caps::read(None, CapSet::Permitted)?;
-    for capability in caps::runtime::thread_all_supported().difference(wanted) {
-        caps::drop(None, CapSet::Bounding, *capability)?;
+    for capability in caps::all().difference(wanted) {
+        // One that is not in the set is none that the kernel knows, or gone already.
+        if caps::has_cap(None, CapSet::Bounding, *capability).unwrap_or(false) {
+            caps::drop(None, CapSet::Bounding, *capability)?;
+        }
     }
     let kept: HashSet<Capability> = permitted.intersection(wanted).copied().collect();
     // Inheritable last: it may not hold more than the bounding set, and dropping there needs CAP_SETPCAP.

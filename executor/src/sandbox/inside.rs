@@ -3,8 +3,11 @@
 //! answer.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Seek, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -12,25 +15,33 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
-use osbc_module_api::{Error, OpenDevice, StageContext, StageMeta, Tree, Value};
+use osbc_module_api::{OpenDevice, StageContext, StageMeta, Tree, Value};
 use rustix::fs::{MemfdFlags, Mode, memfd_create};
 use rustix::mount::UnmountFlags;
 use rustix::process::DumpableBehavior;
 
 use super::surroundings::Surroundings;
-use super::{confine, message, spec, sys};
+use super::{Isolation, StageFunction, confine, message, spec, sys};
 use crate::request::{StageFailure, StageReply, StageRequest};
 
-type Function = fn(&StageContext) -> Result<(), Error>;
-
 /// Runs the stage's function in the sandbox; afterwards nothing that it started is alive.
-pub(super) fn run(request: &StageRequest, function: Function, surroundings: &mut Surroundings) -> StageReply {
-    start_and_wait(request, function, surroundings).unwrap_or_else(|error| {
+pub(super) fn run(
+    request: &StageRequest,
+    function: StageFunction,
+    around: &mut Surroundings,
+    isolation: &Isolation,
+) -> StageReply {
+    start_and_wait(request, function, around, isolation).unwrap_or_else(|error| {
         StageReply::failed(StageFailure::Environment(format!("cannot run the stage's process: {error}")))
     })
 }
 
-fn start_and_wait(request: &StageRequest, function: Function, around: &mut Surroundings) -> io::Result<StageReply> {
+fn start_and_wait(
+    request: &StageRequest,
+    function: StageFunction,
+    around: &mut Surroundings,
+    isolation: &Isolation,
+) -> io::Result<StageReply> {
     require_single_thread()?;
     let answer = File::from(memfd_create("answer", MemfdFlags::CLOEXEC)?);
     // What is in the buffer would be written twice.
@@ -40,7 +51,7 @@ fn start_and_wait(request: &StageRequest, function: Function, around: &mut Surro
     let forked = unsafe { fork() }?;
     match forked {
         ForkResult::Child => {
-            let reply = inside(request, function, around);
+            let reply = inside(request, function, around, isolation, &answer);
             let written = message::send(&answer, &reply);
             std::process::exit(if written.is_ok() { 0 } else { 1 });
         }
@@ -56,8 +67,9 @@ fn start_and_wait(request: &StageRequest, function: Function, around: &mut Surro
 
 /// The child is a copy of the calling thread alone; another one might hold a lock that would stay locked there forever.
 fn require_single_thread() -> io::Result<()> {
-    let threads = std::fs::read_dir("/proc/self/task")?.count();
-    if threads == 1 { Ok(()) } else { Err(io::Error::other("an input, device or mount left a thread running")) }
+    // A folder has a link from its parent, from itself, and from each folder in it.
+    let links = std::fs::metadata("/proc/self/task")?.nlink();
+    if links == 3 { Ok(()) } else { Err(io::Error::other("an input, device or mount left a thread running")) }
 }
 
 /// Waits for the stage, then ends all that it left running and waits for that too.
@@ -89,8 +101,21 @@ fn describe_end(status: WaitStatus) -> String {
 }
 
 /// All that happens in the stage's process.
-fn inside(request: &StageRequest, function: Function, around: &mut Surroundings) -> StageReply {
-    let context = match enter(&around.root, &request.capabilities).and_then(|()| context(request, around)) {
+fn inside(
+    request: &StageRequest,
+    function: StageFunction,
+    around: &mut Surroundings,
+    isolation: &Isolation,
+    answer: &File,
+) -> StageReply {
+    let prepared = isolation
+        .join()
+        .map(|()| devices(request, around))
+        // What else is open is the helper's; this process ends before the owners of that notice.
+        .and_then(|devices| sys::close_descriptors(Some(answer.as_fd())).map(|()| devices))
+        .and_then(|devices| enter(&around.root, &request.capabilities).map(|()| devices))
+        .and_then(|devices| context(request, around, devices));
+    let context = match prepared {
         Ok(context) => context,
         Err(error) => {
             return StageReply::failed(StageFailure::Environment(format!("cannot enter the sandbox: {error}")));
@@ -110,11 +135,7 @@ fn inside(request: &StageRequest, function: Function, around: &mut Surroundings)
 
 /// Enters the sandbox whose root is at `root`.
 fn enter(root: &Path, capabilities: &[String]) -> io::Result<()> {
-    let namespaces =
-        CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS;
-    unshare(namespaces)?;
-    sys::loopback_up()?;
-    rustix::system::sethostname(spec::HOSTNAME.as_bytes())?;
+    unshare(CloneFlags::CLONE_NEWNS)?;
     // The old root comes to lie on the new one and is taken away: no host is left in this mount namespace.
     rustix::process::chdir(root)?;
     rustix::process::pivot_root(".", ".")?;
@@ -126,17 +147,26 @@ fn enter(root: &Path, capabilities: &[String]) -> io::Result<()> {
     Ok(())
 }
 
-/// What the module is handed. The handles that keep devices open stay with the process that closes them.
-fn context(request: &StageRequest, around: &mut Surroundings) -> io::Result<StageContext> {
+/// The devices as the stage sees them. The handles that keep them open stay with the process that closes them.
+fn devices(request: &StageRequest, around: &mut Surroundings) -> BTreeMap<String, OpenDevice> {
     let devices = request.devices.iter().zip(around.devices.drain(..)).map(|(device, opened)| {
         let path = Path::new(spec::DEVICES).join(opened.path);
         (device.name.clone(), OpenDevice { path, data: opened.data, keep: Vec::new() })
     });
+    devices.collect()
+}
+
+/// What the module is handed.
+fn context(
+    request: &StageRequest,
+    around: &mut Surroundings,
+    devices: BTreeMap<String, OpenDevice>,
+) -> io::Result<StageContext> {
     Ok(StageContext {
-        devices: devices.collect(),
         tree: Tree::open(spec::TREE).map_err(io::Error::other)?,
         options: request.options.clone(),
         inputs: std::mem::take(&mut around.inputs),
+        devices,
         mounts: std::mem::take(&mut around.mounts),
         meta: StageMeta { id: request.id.clone(), source_epoch: request.source_epoch },
         metadata: RefCell::new(Value::Null),

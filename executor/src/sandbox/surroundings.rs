@@ -39,13 +39,15 @@ impl Surroundings {
     /// Why the stage cannot run. What was made until then is there to be closed.
     pub(super) fn prepare(&mut self, request: &StageRequest, catalog: &Catalog) -> Result<(), String> {
         self.prepare_root(request).map_err(|error| error.to_string())?;
+        // What nothing is in needs no place on a disk.
+        let inputs = if request.inputs.is_empty() { self.inside(spec::INPUTS) } else { request.scratch.join("inputs") };
         let trees = request.scratch.join("sandbox/trees");
         for input in &request.inputs {
-            let mapped = map_input(input, catalog, &request.scratch, &trees)
+            let mapped = map_input(input, catalog, &inputs, &trees)
                 .map_err(|reason| format!("input `{}`: {reason}", input.name))?;
             self.inputs.insert(input.name.clone(), mapped);
         }
-        self.show("inputs", &request.scratch, spec::INPUTS, sys::READ_ONLY)?;
+        self.show(&inputs, spec::INPUTS, sys::READ_ONLY)?;
 
         if !request.devices.is_empty() {
             let tree = Tree::open(self.inside(spec::TREE)).map_err(|error| error.to_string())?;
@@ -57,8 +59,8 @@ impl Surroundings {
             }
         }
 
-        self.show("mounts", &request.scratch, spec::MOUNTS, sys::PLAIN)?;
         if !request.mounts.is_empty() {
+            self.show(&request.scratch.join("mounts"), spec::MOUNTS, sys::PLAIN)?;
             self.before = Some(MountTable::read().map_err(|error| format!("cannot list the mounts: {error}"))?);
             for mount in &request.mounts {
                 let path = self.mount(mount, catalog).map_err(|reason| format!("mount `{}`: {reason}", mount.name))?;
@@ -110,11 +112,10 @@ impl Surroundings {
         mount_stack(&request.tree, &self.inside(spec::TREE))
     }
 
-    /// Makes a folder of the scratch folder visible in the sandbox.
-    fn show(&self, name: &str, scratch: &Path, at: &str, attributes: MountAttrFlags) -> Result<(), String> {
-        let folder = scratch.join(name);
-        make_folder(&folder, 0o755)
-            .and_then(|()| root::open(&folder))
+    /// Makes a folder, made where there is none, visible in the sandbox.
+    fn show(&self, folder: &Path, at: &str, attributes: MountAttrFlags) -> Result<(), String> {
+        make_folder(folder, 0o755)
+            .and_then(|()| root::open(folder))
             .and_then(|folder| root::bind(folder, &self.inside(at), attributes))
             .map_err(|error| error.to_string())
     }
@@ -160,14 +161,14 @@ impl Surroundings {
     }
 }
 
-fn map_input(input: &InputRequest, catalog: &Catalog, scratch: &Path, trees: &Path) -> Result<MappedInput, String> {
+fn map_input(input: &InputRequest, catalog: &Catalog, inputs: &Path, trees: &Path) -> Result<MappedInput, String> {
     let Entry::Input(map) = entry(catalog, &input.module)? else {
         return Err(format!("{} is no input", input.module.name));
     };
     if !is_plain(&input.name) {
         return Err("an input's name becomes a folder's name, so it can have no `/` and be neither `.` nor `..`".into());
     }
-    let target = scratch.join("inputs").join(&input.name);
+    let target = inputs.join(&input.name);
     make_folder(&target, 0o755).map_err(|error| error.to_string())?;
     let mut references = Vec::new();
     for (index, reference) in input.references.iter().enumerate() {

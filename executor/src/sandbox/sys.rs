@@ -3,7 +3,7 @@
 
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use rustix::fs::CWD;
@@ -70,14 +70,21 @@ pub(crate) fn attach(mount: OwnedFd, target: &Path) -> io::Result<()> {
     Ok(move_mount(&mount, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
-/// Closes every descriptor but the first three: whoever started us may have left some open for their own use.
+/// Closes every descriptor but the first three and `kept`.
 ///
-/// Must be called before anything in this process owns one of them.
-pub(crate) fn close_inherited() -> io::Result<()> {
-    #[expect(unsafe_code, reason = "no dependency wraps close_range")]
-    // SAFETY: by the condition above nothing relies on what is closed.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+/// What owns one of them may not use or drop it any more: to be called before anything does, or where the process ends
+/// before that.
+pub(crate) fn close_descriptors(kept: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let close = |first: RawFd, last: RawFd| {
+        #[expect(unsafe_code, reason = "no dependency wraps close_range")]
+        // SAFETY: by the condition above nothing relies on what is closed.
+        let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        if first > last || result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    match kept.map(|kept| kept.as_raw_fd()) {
+        None => close(3, RawFd::MAX),
+        Some(kept) => close(3, kept - 1).and_then(|()| close(kept + 1, RawFd::MAX)),
+    }
 }
 
 /// Switches the loopback interface of the calling thread's network namespace on.

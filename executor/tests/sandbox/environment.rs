@@ -49,10 +49,11 @@ fn root_environment_and_identity() {
         (&seen["directory"], &seen["stdin"], &seen["umask"]),
         (&json!("/"), &json!("/dev/null"), &json!("0022"))
     );
-    let open: Vec<&str> = seen["descriptors"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
-    // The tree, and nothing that was open where osbc was started; the rest is the helper's.
-    let expected = ["/run/osbuild/tree", "/memfd:answer", "socket:", "anon_inode:[pidfd]", "/proc/"];
-    assert!(open.iter().all(|path| expected.iter().any(|start| path.starts_with(start))), "{open:?}");
+    let mut open: Vec<&str> =
+        seen["descriptors"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+    open.sort_unstable();
+    // What was open where osbc was started and what the helper has open is not; the last is what lists them.
+    assert_eq!(open, ["/memfd:answer (deleted)", "/proc/2/fd", "/run/osbuild/tree"]);
     assert!(described()["environment"]["SOURCE_DATE_EPOCH"].is_null());
 }
 
@@ -128,7 +129,6 @@ fn root_files_and_mounts_of_the_root() {
     is("/sys", Some("sysfs"), &["ro", "nosuid", "nodev"]);
     is("/run/osbuild/tree", None, &["rw", "nosuid", "nodev"]);
     is("/run/osbuild/inputs", None, &["ro", "nosuid", "nodev"]);
-    is("/run/osbuild/mounts", None, &["rw", "nosuid", "nodev"]);
     // Nothing of the host shows besides.
     let known = ["/usr", "/sys", "/dev/", "/proc/", "/etc/", "/run/osbuild/", "/ostree"];
     let single = ["/", "/run", "/tmp", "/var", "/dev", "/proc"];
