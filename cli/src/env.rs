@@ -42,6 +42,11 @@ pub(crate) fn cache_home() -> Option<PathBuf> {
         .or_else(|| variable("HOME").map(|home| PathBuf::from(home).join(".cache")))
 }
 
+/// The terminal that stages believe they write to.
+pub(crate) fn terminal() -> String {
+    variable("TERM").unwrap_or_else(|| "dumb".to_owned())
+}
+
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }

@@ -5,19 +5,37 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use miette::GraphicalReportHandler;
+use osbc_compiler::{ReadError, Report};
+use osbc_executor::export::ExportError;
+use osbc_executor::store::StoreError;
+use osbc_module_api::LibraryError;
+
+use crate::commands::manual::print;
 
 /// Why a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// The manifest has problems. Exit code 2.
     #[error("the manifest is invalid")]
-    Manifest(Box<osbc_compiler::Report>),
+    Manifest(Box<Report>),
+    /// The manifest has problems, to be told as data. Exit code 2.
+    #[error("the manifest is invalid")]
+    ManifestAsJson(Box<Report>),
+    /// The manifest is no text. Exit code 2.
+    #[error(transparent)]
+    Text(#[from] ReadError),
     /// The arguments name something that is not there. Exit code 2.
     #[error("{0}")]
     Arguments(String),
     /// The machine lacks something. Exit code 3.
     #[error("{0}")]
     Environment(String),
+    /// The store cannot be used. Exit code 3.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A result cannot be written where it is wanted. Exit code 3.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// The output cannot be written. Exit code 3.
     #[error("cannot write {}: {source}", path.display())]
     Output {
@@ -28,7 +46,7 @@ pub(crate) enum Failure {
     },
     /// A module's description cannot be read. Exit code 3.
     #[error(transparent)]
-    Library(#[from] osbc_module_api::LibraryError),
+    Library(#[from] LibraryError),
 }
 
 /// The build failed.
@@ -39,6 +57,9 @@ const BAD_REQUEST: u8 = 2;
 const ENVIRONMENT: u8 = 3;
 /// Ended by the user.
 pub(crate) const INTERRUPTED: u8 = 130;
+
+/// How many problems of a manifest a person is shown; a program gets all.
+const SHOWN: usize = 50;
 
 impl Failure {
     /// The machine lacks something.
@@ -51,20 +72,38 @@ impl Failure {
         Failure::Arguments(reason.to_string())
     }
 
-    /// Shows the failure to a person, on standard error, and gives the exit code.
+    /// Problems of a manifest are told as data, if so wanted.
+    #[must_use]
+    pub(crate) fn with_json(self, json: bool) -> Self {
+        match self {
+            Failure::Manifest(report) if json => Failure::ManifestAsJson(report),
+            other => other,
+        }
+    }
+
+    /// Shows the failure and gives the exit code.
     pub(crate) fn report(&self) -> ExitCode {
         match self {
-            Failure::Manifest(report) => anstream::eprint!("{}", report.render(&GraphicalReportHandler::new())),
+            Failure::Manifest(report) => {
+                anstream::eprint!("{}", report.render(&GraphicalReportHandler::new(), SHOWN));
+            }
+            Failure::ManifestAsJson(report) => {
+                // When standard output is gone, so is who would have read it.
+                print(format!("{:#}\n", report.to_json()).as_bytes()).ok();
+            }
             other => anstream::eprintln!("osbc: {other}"),
         }
         self.code()
     }
 
-    /// The exit code.
-    pub(crate) fn code(&self) -> ExitCode {
+    fn code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Failure::Manifest(_) | Failure::Arguments(_) => BAD_REQUEST,
-            Failure::Environment(_) | Failure::Output { .. } | Failure::Library(_) => ENVIRONMENT,
+            Failure::Manifest(_) | Failure::ManifestAsJson(_) | Failure::Text(_) | Failure::Arguments(_) => BAD_REQUEST,
+            Failure::Environment(_)
+            | Failure::Store(_)
+            | Failure::Export(_)
+            | Failure::Output { .. }
+            | Failure::Library(_) => ENVIRONMENT,
         })
     }
 }

@@ -6,6 +6,7 @@ mod env;
 mod exit;
 mod monitor;
 mod render;
+mod summary;
 mod wiring;
 
 use std::process::ExitCode;

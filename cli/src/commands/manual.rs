@@ -36,7 +36,7 @@ pub(crate) fn man(directory: Option<&Path>) -> Result<ExitCode, Failure> {
 }
 
 /// Writes to standard output; a reader that has gone away is no failure.
-pub(super) fn print(text: &[u8]) -> Result<ExitCode, Failure> {
+pub(crate) fn print(text: &[u8]) -> Result<ExitCode, Failure> {
     match io::stdout().write_all(text).and_then(|()| io::stdout().flush()) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),

@@ -1,0 +1,115 @@
+//! The command as a process: building, building again with nothing to do, inspecting; beside osbuild where `OSBUILD=`
+//! names a checkout. Building needs root.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use osbc_fixtures::{has_root, manifest, synthetic};
+use serde_json::json;
+
+/// How many file-editing stages the chain has whose overhead is measured.
+const CHAIN: usize = 200;
+
+/// The release binary, built by `cargo build --release`.
+fn osbc() -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/osbc");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map(|dir| PathBuf::from(dir).join("release/osbc"));
+    let path = target.unwrap_or(path);
+    assert!(path.exists(), "{} is not there: run `cargo build --release` first", path.display());
+    path
+}
+
+fn run(command: &mut Command) {
+    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("the command starts");
+    assert!(status.success(), "{command:?}: {status}");
+}
+
+fn build(manifest: &Path, store: &Path) -> Command {
+    let mut command = Command::new(osbc());
+    command.arg("build").arg(manifest).arg("--store").arg(store);
+    command
+}
+
+/// `python3 -m osbuild` in the checkout that `OSBUILD=` names.
+fn osbuild() -> Option<Command> {
+    let checkout = PathBuf::from(std::env::var_os("OSBUILD")?);
+    let mut command = Command::new("python3");
+    command.args(["-m", "osbuild", "--libdir", "."]).current_dir(checkout);
+    Some(command)
+}
+
+fn inspect(c: &mut Criterion) {
+    let mut group = c.benchmark_group("inspect 500 kB");
+    group.sample_size(10);
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("manifest.json");
+    std::fs::write(&path, synthetic(230, 10)).expect("the folder is writable");
+    group.bench_function("osbc", |b| {
+        b.iter(|| run(Command::new(osbc()).args(["inspect", "--ids", "osbuild"]).arg(&path)));
+    });
+    if osbuild().is_some() {
+        group.bench_function("osbuild", |b| {
+            b.iter(|| run(osbuild().expect("just asked").arg("--inspect").arg(&path)));
+        });
+    }
+    group.finish();
+}
+
+fn builds(c: &mut Criterion) {
+    if !has_root() {
+        return;
+    }
+    let mut group = c.benchmark_group("build");
+    group.sample_size(10);
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let quickstart = manifest("quickstart.json");
+    let warm = dir.path().join("warm");
+    run(&mut build(&quickstart, &warm));
+    group.bench_function("the quickstart, nothing to do", |b| b.iter(|| run(&mut build(&quickstart, &warm))));
+    group.bench_function("the quickstart, empty store", |b| {
+        b.iter_batched(
+            || tempfile::tempdir_in(dir.path()).expect("a temporary folder"),
+            |store| {
+                run(&mut build(&quickstart, store.path()));
+                store
+            },
+            criterion::BatchSize::PerIteration,
+        );
+    });
+
+    let stages: Vec<_> = (0..CHAIN)
+        .map(|number| json!({"type": "org.osbuild.mkdir", "options": {"paths": [{"path": format!("/d{number}")}]}}))
+        .collect();
+    let chain = dir.path().join("chain.json");
+    let document = json!({"version": "2", "pipelines": [{"name": "tree", "stages": stages}]});
+    std::fs::write(&chain, document.to_string()).expect("the folder is writable");
+    group.bench_function(format!("{CHAIN} file-editing stages, osbc"), |b| {
+        b.iter_batched(
+            || tempfile::tempdir_in(dir.path()).expect("a temporary folder"),
+            |store| {
+                run(&mut build(&chain, store.path()));
+                store
+            },
+            criterion::BatchSize::PerIteration,
+        );
+    });
+    if osbuild().is_some() {
+        group.bench_function(format!("{CHAIN} file-editing stages, osbuild"), |b| {
+            b.iter_batched(
+                || tempfile::tempdir_in(dir.path()).expect("a temporary folder"),
+                |store| {
+                    let mut command = osbuild().expect("just asked");
+                    command.args(["--export", "tree", "--store"]).arg(store.path().join("store"));
+                    run(command.arg("--output-directory").arg(store.path().join("out")).arg(&chain));
+                    store
+                },
+                criterion::BatchSize::PerIteration,
+            );
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, inspect, builds);
+criterion_main!(benches);

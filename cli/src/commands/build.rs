@@ -1,0 +1,143 @@
+//! `osbc build`: plans, runs, exports, and says what it did.
+
+use std::num::NonZeroUsize;
+use std::path::{Component, Path, PathBuf};
+use std::process::ExitCode;
+
+use osbc_executor::copy::Ownership;
+use osbc_executor::export::export;
+use osbc_executor::interrupt::Interrupt;
+use osbc_executor::runner::LocalRunner;
+use osbc_executor::store::Lease;
+use osbc_executor::{Parts, Settings, run as run_plan};
+use osbc_ir::{NodeOutcome, Outcome, Plan};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::args::BuildArgs;
+use crate::commands::manual::print;
+use crate::exit::{self, Failure};
+use crate::summary::{Exported, Summary};
+use crate::{env, monitor, wiring};
+
+/// Builds.
+pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
+    let prepared = wiring::prepare(&args.manifest, &args.target).map_err(|failure| failure.with_json(args.json))?;
+    if let Some(output) = &args.output {
+        check_names(&prepared.exports, output)?;
+    }
+    let (plan, lease) = wiring::plan_build(&prepared, &args.target)?;
+    if !plan.segments.is_empty() && !wiring::is_root() {
+        return Err(Failure::environment(
+            "building needs root: stages mount file systems and own files by any user; run osbc as root (`sudo`, or \
+             a privileged container). `osbc plan` needs nothing",
+        ));
+    }
+    let plan = std::sync::Arc::new(plan);
+    let interrupt = Interrupt::new().map_err(Failure::environment)?;
+    listen(&interrupt)?;
+    let settings = Settings {
+        jobs: args.jobs.unwrap_or_else(processors),
+        keep_going: args.keep_going,
+        stage_timeout: None,
+        host_runner: prepared.host.clone(),
+        environment: env::sources(),
+    };
+    let mut monitor = if plan.is_empty() { Box::new(monitor::Silent) } else { monitor::for_stderr(&plan) };
+    let runner = LocalRunner::new("/proc/self/exe", [env::STAGE_PROCESS.into()], &env::terminal());
+    let parts = Parts {
+        runner: &runner,
+        catalog: &prepared.catalog,
+        monitor: monitor.as_mut(),
+        interrupt: &interrupt,
+        settings: &settings,
+    };
+    let outcome = run_plan(&plan, &lease, parts)?;
+    let exported = match &args.output {
+        Some(output) => export_all(&plan, &outcome, &lease, output)?,
+        None => Vec::new(),
+    };
+    let summary = Summary::new(&plan, &outcome, &exported);
+    if args.json {
+        print(summary.json().as_bytes())?;
+    } else {
+        anstream::eprint!("{}", summary.failures());
+        print(summary.table(args.output.is_some()).as_bytes())?;
+    }
+    Ok(match (outcome.interrupted, outcome.success()) {
+        (true, _) => ExitCode::from(exit::INTERRUPTED),
+        (false, true) => ExitCode::SUCCESS,
+        (false, false) => ExitCode::from(exit::BUILD_FAILED),
+    })
+}
+
+fn processors() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+/// Raises the interrupt at the first SIGINT or SIGTERM, and ends at once at the second: stages end with this process.
+fn listen(interrupt: &Interrupt) -> Result<(), Failure> {
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::environment)?;
+    let interrupt = interrupt.clone();
+    std::thread::spawn(move || {
+        for (count, _) in signals.forever().enumerate() {
+            if count > 0 {
+                std::process::exit(i32::from(exit::INTERRUPTED));
+            }
+            interrupt.raise();
+        }
+    });
+    Ok(())
+}
+
+/// Every export becomes a folder below the output directory, so its name must be that of one.
+fn check_names(exports: &[osbc_ir::Export], output: &Path) -> Result<(), Failure> {
+    for export in exports {
+        let mut components = Path::new(&export.name).components();
+        if !matches!((components.next(), components.next()), (Some(Component::Normal(_)), None)) {
+            return Err(Failure::arguments(format!(
+                "the pipeline `{}` cannot be exported to {}: its name is not that of a folder; export it by its id",
+                export.name,
+                output.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Copies every result that there is to the output directory.
+fn export_all(plan: &Plan, outcome: &Outcome, lease: &Lease, output: &Path) -> Result<Vec<Exported>, Failure> {
+    let mut exported = Vec::new();
+    for wanted in &plan.exports {
+        let done = wanted.node.is_none_or(|node| match outcome.nodes.get(&node) {
+            Some(NodeOutcome::Ran(result)) => result.success,
+            Some(NodeOutcome::Cached { .. }) => true,
+            _ => false,
+        });
+        if !done || outcome.interrupted {
+            continue;
+        }
+        let id = wanted.node.and_then(|node| plan.graph.stage_node(node)).map(|stage| stage.id);
+        let to = output.join(&wanted.name);
+        let copied = export(lease, id, &to, Ownership::Keep)?;
+        for lost in &copied.lost {
+            anstream::eprintln!(
+                "osbc: warning: the file system of {} does not take the attribute {} of {}",
+                to.display(),
+                lost.attribute,
+                lost.path.display()
+            );
+        }
+        exported.push(Exported { name: wanted.name.clone(), path: artifact(&to) });
+    }
+    Ok(exported)
+}
+
+/// What people look for in an exported folder: the only file in it, or the folder.
+fn artifact(folder: &Path) -> PathBuf {
+    let entries = std::fs::read_dir(folder).map(|entries| entries.flatten().collect::<Vec<_>>()).unwrap_or_default();
+    match entries.as_slice() {
+        [only] if only.file_type().is_ok_and(|kind| kind.is_file()) => only.path(),
+        _ => folder.join(""),
+    }
+}

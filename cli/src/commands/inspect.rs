@@ -1,0 +1,21 @@
+//! `osbc inspect`: the manifest with the ids of its stages.
+
+use std::process::ExitCode;
+
+use osbc_compiler::describe;
+
+use crate::args::{IdScheme, InspectArgs};
+use crate::commands::manual::print;
+use crate::exit::Failure;
+use crate::wiring;
+
+/// Prints the manifest.
+pub(crate) fn run(args: &InspectArgs) -> Result<ExitCode, Failure> {
+    let (_, graph, _) = wiring::compile(&args.manifest).map_err(|failure| failure.with_json(args.json))?;
+    let scheme = match args.ids {
+        IdScheme::Blake3 => describe::IdScheme::Blake3,
+        IdScheme::Osbuild => describe::IdScheme::Osbuild,
+    };
+    let text = describe::to_python_json(&describe::describe(&graph, scheme)) + "\n";
+    print(text.as_bytes())
+}

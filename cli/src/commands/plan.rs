@@ -1,0 +1,178 @@
+//! `osbc plan`: what a build would do and why, without touching anything.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use osbc_compiler::passes::{
+    FetchOccurrence, Occurrence, OccurrenceAction, OccurrenceReason, PipelineOccurrences, occurrences,
+};
+use osbc_ir::{Action, Edge, Export, Plan};
+use serde::Serialize;
+
+use crate::args::PlanArgs;
+use crate::commands::manual::print;
+use crate::exit::Failure;
+use crate::{render, wiring};
+
+/// Prints the plan.
+pub(crate) fn run(args: &PlanArgs) -> Result<ExitCode, Failure> {
+    let prepared = wiring::prepare(&args.manifest, &args.target).map_err(|failure| failure.with_json(args.json))?;
+    let plan = wiring::plan_only(&prepared, &args.target)?;
+    let document = Document::of(&plan);
+    let text = if args.json {
+        serde_json::to_string_pretty(&document).expect("a plan has nothing that JSON lacks") + "\n"
+    } else {
+        document.text()
+    };
+    print(text.as_bytes())
+}
+
+/// The plan as data: the shape of `osbc plan --json`.
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    exports: &'a [Export],
+    pipelines: Vec<PipelineOccurrences>,
+    sources: Vec<FetchOccurrence>,
+    totals: Totals,
+}
+
+/// How many written stages and items have which action.
+#[derive(Debug, Default, Serialize)]
+struct Totals {
+    run: usize,
+    cached: usize,
+    shared: usize,
+    unneeded: usize,
+    fetch: usize,
+    /// Bytes to fetch, as far as the manifest tells.
+    fetch_bytes: u64,
+    /// Items to fetch whose size the manifest does not tell.
+    fetch_unknown: usize,
+}
+
+impl<'a> Document<'a> {
+    fn of(plan: &'a Plan) -> Self {
+        let (pipelines, sources) = occurrences(plan);
+        let mut totals = Totals::default();
+        for stage in pipelines.iter().flat_map(|pipeline| &pipeline.stages) {
+            match stage.action {
+                OccurrenceAction::Run => totals.run += 1,
+                OccurrenceAction::Cached => totals.cached += 1,
+                OccurrenceAction::Shared => totals.shared += 1,
+                OccurrenceAction::Unneeded => totals.unneeded += 1,
+            }
+        }
+        for item in sources.iter().filter(|item| item.action == Action::Fetch) {
+            totals.fetch += 1;
+            totals.fetch_bytes += item.size.unwrap_or(0);
+            totals.fetch_unknown += usize::from(item.size.is_none());
+        }
+        Self { exports: &plan.exports, pipelines, sources, totals }
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for pipeline in &self.pipelines {
+            let exported = self.exports.iter().any(|export| export.name == pipeline.name);
+            let mark = if exported { "  (exported)" } else { "" };
+            writeln!(text, "{}{mark}", pipeline.name).expect("a string grows");
+            let same = |one: &Occurrence, other: &Occurrence| folds(one) && fold_key(one) == fold_key(other);
+            let rows: Vec<_> = pipeline.stages.chunk_by(same).map(stage_row).collect();
+            text.push_str(&indented(&rows));
+        }
+        if !self.sources.is_empty() {
+            text.push_str("sources\n");
+            let same = |one: &FetchOccurrence, other: &FetchOccurrence| {
+                one.action != Action::Fetch && one.action == other.action && one.module == other.module
+            };
+            let rows: Vec<_> = self.sources.chunk_by(same).map(item_row).collect();
+            text.push_str(&indented(&rows));
+        }
+        text + &self.totals.text()
+    }
+}
+
+impl Totals {
+    fn text(&self) -> String {
+        let mut text = format!(
+            "\n{} to run, {} cached, {} shared, {} not needed; {} to fetch",
+            render::count(self.run, "stage"),
+            self.cached,
+            self.shared,
+            self.unneeded,
+            render::count(self.fetch, "item"),
+        );
+        if self.fetch > 0 {
+            text += &format!(" ({}", render::bytes(self.fetch_bytes));
+            if self.fetch_unknown > 0 {
+                text += &format!(" and {} of unknown size", render::count(self.fetch_unknown, "item"));
+            }
+            text += ")";
+        }
+        text + "\n"
+    }
+}
+
+/// Whether a stage may be told in one line with its neighbours: what runs is told stage by stage.
+fn folds(stage: &Occurrence) -> bool {
+    stage.action != OccurrenceAction::Run
+}
+
+/// What neighbours must have in common to be told in one line.
+fn fold_key(stage: &Occurrence) -> (OccurrenceAction, &OccurrenceReason) {
+    (stage.action, &stage.reason)
+}
+
+fn stage_row(stages: &[Occurrence]) -> Vec<String> {
+    let (name, id) = match stages {
+        [only] => (only.module.clone(), only.id.short()),
+        several => (render::count(several.len(), "stage"), String::new()),
+    };
+    let action = match stages[0].action {
+        OccurrenceAction::Run => "run",
+        OccurrenceAction::Cached => "cached",
+        OccurrenceAction::Shared => "shared",
+        OccurrenceAction::Unneeded => "not needed",
+    };
+    vec![action.to_owned(), name, id, reason(&stages[0].reason)]
+}
+
+fn item_row(items: &[FetchOccurrence]) -> Vec<String> {
+    let action = match items[0].action {
+        Action::Fetch => "fetch",
+        Action::Cached => "cached",
+        Action::Run | Action::Unneeded => "not needed",
+    };
+    let known: u64 = items.iter().filter_map(|item| item.size).sum();
+    let size = if items.iter().any(|item| item.size.is_none()) { "size unknown".to_owned() } else { render::bytes(known) };
+    let name = match items {
+        [only] => only.checksum.clone(),
+        several => render::count(several.len(), "item"),
+    };
+    vec![action.to_owned(), items[0].module.clone(), name, size, reason(&items[0].reason)]
+}
+
+/// A reason in words.
+fn reason(reason: &OccurrenceReason) -> String {
+    match reason {
+        OccurrenceReason::Exported { .. } => "exported".to_owned(),
+        OccurrenceReason::NeededBy { pipeline, module, edge, .. } => {
+            let part = match edge {
+                Edge::Base => "base",
+                Edge::Build => "build root",
+                Edge::Input => "input",
+                Edge::Fetch => "source item",
+            };
+            format!("{part} of {pipeline}: {module}")
+        }
+        OccurrenceReason::AllSources => "all sources are asked for".to_owned(),
+        OccurrenceReason::InStore => "in the store".to_owned(),
+        OccurrenceReason::SameAs { pipeline } => format!("same as in {pipeline}"),
+        OccurrenceReason::CoveredByCache => "a cached result covers it".to_owned(),
+        OccurrenceReason::NotRequested => "nothing asked for leads to it".to_owned(),
+    }
+}
+
+fn indented(rows: &[Vec<String>]) -> String {
+    render::table(rows).lines().fold(String::new(), |text, line| text + "  " + line + "\n")
+}

@@ -1,0 +1,121 @@
+//! Every concrete choice, once: which modules there are, where the store is, who the host is.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use osbc_compiler::passes::{self, Request};
+use osbc_compiler::{SourceText, compile as compile_text};
+use osbc_executor::store::{Layers, Lease, Store};
+use osbc_ir::graph::NodeIndex;
+use osbc_ir::{Export, Graph, Have, Kind, Plan, Runner};
+use osbc_module_api::{Catalog, Library};
+use osbc_modules::builtin::BuiltIn;
+use osbc_modules::foreign::Foreign;
+use osbc_modules::runners;
+
+use crate::args::{ManifestArgs, TargetArgs};
+use crate::env;
+use crate::exit::Failure;
+
+/// Where a system says what it is, in order of preference (os-release(5)).
+const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
+
+/// A compiled manifest and what was asked of it.
+pub(crate) struct Prepared {
+    pub(crate) catalog: Catalog,
+    pub(crate) graph: Arc<Graph>,
+    pub(crate) exports: Vec<Export>,
+    pub(crate) host: Runner,
+}
+
+/// The modules that osbc brings along.
+pub(crate) fn builtin_catalog() -> Catalog {
+    Catalog::new(vec![Box::new(BuiltIn)])
+}
+
+/// The built-in modules and, behind them, those of a folder.
+pub(crate) fn catalog(libdir: Option<&Path>) -> Result<Catalog, Failure> {
+    let mut libraries: Vec<Box<dyn Library>> = vec![Box::new(BuiltIn)];
+    if let Some(libdir) = libdir {
+        if !libdir.is_dir() {
+            return Err(Failure::arguments(format!("the module folder {} is not there", libdir.display())));
+        }
+        let libdir = std::path::absolute(libdir).map_err(Failure::environment)?;
+        libraries.push(Box::new(Foreign::new(libdir)));
+    }
+    Ok(Catalog::new(libraries))
+}
+
+/// The runner of pipelines that run in the host's tree.
+fn host_runner(catalog: &Catalog) -> Result<Runner, Failure> {
+    let names = catalog.names(Kind::Runner)?;
+    let os_release = OS_RELEASE.iter().find_map(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+    Ok(runners::for_host(&os_release, names.iter().map(String::as_str)))
+}
+
+/// Compiles a manifest as far as the graph, as written.
+pub(crate) fn compile(args: &ManifestArgs) -> Result<(Catalog, Graph, Runner), Failure> {
+    let text = SourceText::read(&args.manifest)?;
+    let catalog = catalog(args.libdir.as_deref())?;
+    let host = host_runner(&catalog)?;
+    let manifest = compile_text(&text, &catalog, &host).map_err(|report| Failure::Manifest(Box::new(report)))?;
+    Ok((catalog, manifest.seal(), host))
+}
+
+/// Compiles a manifest, and finds what is asked of it.
+pub(crate) fn prepare(manifest: &ManifestArgs, target: &TargetArgs) -> Result<Prepared, Failure> {
+    let (catalog, graph, host) = compile(manifest)?;
+    let graph = Arc::new(passes::share(graph));
+    let exports = if target.exports.is_empty() {
+        passes::default_exports(&graph)
+    } else {
+        passes::resolve_exports(&graph, &target.exports)
+    };
+    let exports = exports.map_err(Failure::arguments)?;
+    Ok(Prepared { catalog, graph, exports, host })
+}
+
+/// The plan by what the store has at the moment; the store is only looked at.
+pub(crate) fn plan_only(prepared: &Prepared, target: &TargetArgs) -> Result<Plan, Failure> {
+    let store = Store::look(&store_path(target)?)?;
+    let request = Request::Exports(prepared.exports.clone());
+    let wanted = passes::wanted(&prepared.graph, &request);
+    let have = store.as_ref().map_or_else(Have::default, |store| store.present(&prepared.graph, wanted));
+    plan(prepared, request, &have, store.as_ref())
+}
+
+/// The plan of a build, and a lease on all that it uses.
+pub(crate) fn plan_build(prepared: &Prepared, target: &TargetArgs) -> Result<(Plan, Lease), Failure> {
+    let store = Store::open(&store_path(target)?, Layers::default())?;
+    let request = Request::Exports(prepared.exports.clone());
+    let lease = store.lease(&prepared.graph, passes::wanted(&prepared.graph, &request))?;
+    let plan = plan(prepared, request, lease.present(), Some(&store))?;
+    Ok((plan, lease))
+}
+
+fn plan(prepared: &Prepared, request: Request, have: &Have, store: Option<&Store>) -> Result<Plan, Failure> {
+    let history = store.map(Store::durations).transpose()?;
+    let durations = |graph: &Graph, node: NodeIndex| {
+        let stage = graph.stage_node(node)?;
+        history.as_ref()?.of(stage.id, &graph.stage(stage).1.module.name)
+    };
+    Ok(passes::plan(Arc::clone(&prepared.graph), request, have, &durations))
+}
+
+/// The store that is named, or the usual one.
+fn store_path(target: &TargetArgs) -> Result<PathBuf, Failure> {
+    if let Some(path) = &target.store {
+        return Ok(path.clone());
+    }
+    if is_root() {
+        return Ok(PathBuf::from("/var/cache/osbc"));
+    }
+    let home = env::cache_home();
+    home.map(|home| home.join("osbc"))
+        .ok_or_else(|| Failure::environment("there is no home folder for the store; name one with --store"))
+}
+
+/// Whether this process may do what building takes.
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
