@@ -82,7 +82,7 @@ fn threads() -> u32 {
 /// memory. Their number does not show in the output.
 fn xz_stream(preset: u32) -> io::Result<Stream> {
     let info = rustix::system::sysinfo();
-    let memory = u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit));
+    let memory = info.totalram.saturating_mul(info.mem_unit.into());
     let mut builder = MtStreamBuilder::new();
     builder.preset(preset).check(Check::Crc64);
     let mut count = threads();

@@ -9,6 +9,7 @@ use rustix::fs::{lgetxattr, llistxattr};
 use rustix::io::Errno;
 
 use super::Settings;
+use super::header::Record;
 use super::names::Names;
 
 const SELINUX: &[u8] = b"security.selinux";
@@ -19,7 +20,7 @@ const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
 ///
 /// # Errors
 /// An attribute cannot be read.
-pub(crate) fn records(path: &Path, metadata: &Metadata, settings: &Settings) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+pub(crate) fn records(path: &Path, metadata: &Metadata, settings: &Settings) -> Result<Vec<Record>, Error> {
     let mut records = Vec::new();
     if settings.xattrs.is_none() && !settings.acls && !settings.selinux {
         return Ok(records);

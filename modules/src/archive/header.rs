@@ -61,6 +61,9 @@ impl Type {
     }
 }
 
+/// Key and value of a record in an extended header.
+pub(crate) type Record = (Vec<u8>, Vec<u8>);
+
 /// All that a header says.
 #[derive(Debug, Clone)]
 pub(crate) struct Member {
@@ -73,9 +76,9 @@ pub(crate) struct Member {
     /// Major and minor number of a device.
     pub(crate) device: Option<(u32, u32)>,
     /// Extended records, in order; only the POSIX format writes them.
-    pub(crate) records: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) records: Vec<Record>,
     /// The name in the header itself, and the records that tell readers the true one.
-    stand_in: Option<(Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>)>,
+    stand_in: Option<(Vec<u8>, Vec<Record>)>,
     /// The pieces of a sparse file and its size with the holes, as GNU's formats say it in the header.
     pieces: Option<(Vec<(u64, u64)>, u64)>,
     mode: u32,
@@ -153,7 +156,7 @@ impl Member {
     }
 
     /// What the POSIX format says in an extended header: what does not fit, fractions of seconds, attributes.
-    fn pax_records(&self, name: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    fn pax_records(&self, name: &[u8]) -> Vec<Record> {
         let mut records = self.stand_in.as_ref().map_or_else(Vec::new, |(_, records)| records.clone());
         let mut add = |key: &str, value: Vec<u8>| records.push((key.into(), value));
         for (key, text) in [("path", name), ("linkpath", &self.link)] {
@@ -178,7 +181,7 @@ impl Member {
     }
 
     /// An extended header and its records.
-    fn extended(&self, records: &[(Vec<u8>, Vec<u8>)], blocks: &mut Vec<u8>) {
+    fn extended(&self, records: &[Record], blocks: &mut Vec<u8>) {
         let body: Vec<u8> = records.iter().flat_map(|(key, value)| record(key, value)).collect();
         let trimmed = self.name.strip_suffix(b"/").unwrap_or(&self.name);
         let (folder, base) = match trimmed.iter().rposition(|byte| *byte == b'/') {

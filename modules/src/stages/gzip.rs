@@ -58,3 +58,45 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     let options: Options = cx.options()?;
     single_file::compress(cx, Format::Gzip, options.level, &options.filename)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use osbc_module_api::testing::Case;
+
+    use super::*;
+    use crate::compression::decoder;
+
+    fn content() -> Vec<u8> {
+        (0..300_000u32).flat_map(|number| (number / 7).to_le_bytes()).collect()
+    }
+
+    fn case() -> Case {
+        Case::new(&MODULE).input("file", json!({"files": {"sha256:0": {}}}), |tree| {
+            tree.write("sha256:0", content()).unwrap();
+        })
+    }
+
+    #[test]
+    fn the_file_can_be_decompressed_and_is_the_same_each_time() {
+        let packed = || {
+            case().file("out", "old".repeat(1_000_000)).run(json!({"filename": "/out"})).ok().tree.read("out").unwrap()
+        };
+        let first = packed();
+        assert!(first.starts_with(b"\x1f\x8b"));
+        assert!(first == packed());
+        let mut plain = Vec::new();
+        decoder(&first[..]).unwrap().unwrap().read_to_end(&mut plain).unwrap();
+        assert!(plain == content());
+    }
+
+    #[test]
+    fn the_level_is_heeded() {
+        let size = |level: u8| {
+            let options = json!({"filename": "out", "level": level});
+            case().run(options).ok().tree.metadata("out").unwrap().len()
+        };
+        assert!(size(9) < size(1));
+    }
+}

@@ -84,6 +84,11 @@ fn run(cx: &StageContext) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
+    use osbc_fixtures::has_tool;
+    use osbc_module_api::testing::Case;
+
     use super::*;
 
     fn arguments_of(options: Value) -> Vec<OsString> {
@@ -119,5 +124,30 @@ mod tests {
             "metadata_csum_seed",
         ];
         assert_eq!(arguments_of(options), expected);
+    }
+
+    #[test]
+    fn the_tool_makes_the_file_system() {
+        if !has_tool("mkfs.ext4") || !has_tool("blkid") {
+            return;
+        }
+        const UUID: &str = "6e4ff95f-f662-45ee-a82a-bdf44a2d0b75";
+        let disk = tempfile::NamedTempFile::new().unwrap();
+        disk.as_file().set_len(32 << 20).unwrap();
+        let options = json!({"uuid": UUID, "label": "root", "lazy_init": false, "verity": true});
+        Case::new(&MODULE).device("device", disk.path(), json!({})).run(options).ok();
+        let report = Command::new("blkid").args(["-p", "-o", "export"]).arg(disk.path()).output().unwrap();
+        let report = String::from_utf8(report.stdout).unwrap();
+        for line in ["TYPE=ext4", "LABEL=root", &format!("UUID={UUID}")] {
+            assert!(report.lines().any(|found| found == line), "{line} is not in {report}");
+        }
+    }
+
+    #[test]
+    fn a_device_is_wanted() {
+        let done = Case::new(&MODULE).run(json!({"uuid": "7b7795e7"}));
+        assert!(
+            done.err().contains("needs a device called `device`") || done.err().contains("is not in the build root")
+        );
     }
 }

@@ -82,6 +82,11 @@ fn run(cx: &StageContext) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
+    use osbc_fixtures::has_tool;
+    use osbc_module_api::testing::Case;
+
     use super::*;
 
     fn arguments_of(options: Value) -> Vec<OsString> {
@@ -100,5 +105,29 @@ mod tests {
             "volid": "7b7795e7", "label": "EFI", "fat-size": 32, "geometry": {"heads": 255, "sectors-per-track": 63},
         });
         assert_eq!(arguments_of(options), ["-I", "-i", "7b7795e7", "-n", "EFI", "-F", "32", "-g", "255/63"]);
+    }
+
+    #[test]
+    fn the_tool_makes_the_file_system() {
+        if !has_tool("mkfs.fat") || !has_tool("blkid") {
+            return;
+        }
+        let disk = tempfile::NamedTempFile::new().unwrap();
+        disk.as_file().set_len(32 << 20).unwrap();
+        let options = json!({"volid": "7b7795e7", "label": "EFI", "fat-size": 16});
+        Case::new(&MODULE).device("device", disk.path(), json!({})).run(options).ok();
+        let report = Command::new("blkid").args(["-p", "-o", "export"]).arg(disk.path()).output().unwrap();
+        let report = String::from_utf8(report.stdout).unwrap();
+        for line in ["TYPE=vfat", "LABEL_FATBOOT=EFI", "UUID=7B77-95E7"] {
+            assert!(report.lines().any(|found| found == line), "{line} is not in {report}");
+        }
+    }
+
+    #[test]
+    fn a_device_is_wanted() {
+        let done = Case::new(&MODULE).run(json!({"volid": "7b7795e7"}));
+        assert!(
+            done.err().contains("needs a device called `device`") || done.err().contains("is not in the build root")
+        );
     }
 }

@@ -65,6 +65,11 @@ fn run(cx: &StageContext) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
+    use osbc_fixtures::has_tool;
+    use osbc_module_api::testing::Case;
+
     use super::*;
 
     fn arguments_of(options: Value) -> Vec<OsString> {
@@ -81,5 +86,30 @@ mod tests {
     fn label_and_groups_follow_the_identifier() {
         let options = json!({"uuid": "u", "label": "data", "agcount": 8});
         assert_eq!(arguments_of(options), ["-m", "uuid=u", "-L", "data", "-d", "agcount=8"]);
+    }
+
+    #[test]
+    fn the_tool_makes_the_file_system() {
+        if !has_tool("mkfs.xfs") || !has_tool("blkid") {
+            return;
+        }
+        const UUID: &str = "6e4ff95f-f662-45ee-a82a-bdf44a2d0b75";
+        let disk = tempfile::NamedTempFile::new().unwrap();
+        disk.as_file().set_len(320 << 20).unwrap();
+        let options = json!({"uuid": UUID, "label": "root"});
+        Case::new(&MODULE).device("device", disk.path(), json!({})).run(options).ok();
+        let report = Command::new("blkid").args(["-p", "-o", "export"]).arg(disk.path()).output().unwrap();
+        let report = String::from_utf8(report.stdout).unwrap();
+        for line in ["TYPE=xfs", "LABEL=root", &format!("UUID={UUID}")] {
+            assert!(report.lines().any(|found| found == line), "{line} is not in {report}");
+        }
+    }
+
+    #[test]
+    fn a_device_is_wanted() {
+        let done = Case::new(&MODULE).run(json!({"uuid": "7b7795e7"}));
+        assert!(
+            done.err().contains("needs a device called `device`") || done.err().contains("is not in the build root")
+        );
     }
 }

@@ -205,6 +205,11 @@ fn run(cx: &StageContext) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
+    use osbc_fixtures::has_tool;
+    use osbc_module_api::testing::Case;
+
     use super::*;
 
     fn arguments_of(format: Value) -> String {
@@ -246,5 +251,25 @@ mod tests {
         assert_eq!(arguments_of(json!({"type": "vdi"})), "convert -O vdi");
         assert_eq!(arguments_of(json!({"type": "vhdx"})), "convert -O vhdx");
         assert!(Format::deserialize(json!({"type": "vdi", "compression": true})).is_err());
+    }
+
+    #[test]
+    fn the_tool_makes_images_of_each_format() {
+        if !has_tool("qemu-img") {
+            return;
+        }
+        for format in ["qcow2", "vdi", "vmdk", "vpc", "vhdx"] {
+            let case = Case::new(&MODULE).input("image", json!({"files": {"tree/disk.img": {}}}), |tree| {
+                tree.create_dir("tree", 0o755).unwrap();
+                tree.write("tree/disk.img", "content".repeat(1 << 17)).unwrap();
+            });
+            let done = case.run(json!({"filename": "/disk", "format": {"type": format}})).ok();
+            let mut info = Command::new("qemu-img");
+            info.args(["info", "--output", "json", "-f", format]).arg(done.tree.path_for_tools("disk").unwrap());
+            let info = info.output().unwrap();
+            assert!(info.status.success(), "{}", String::from_utf8_lossy(&info.stderr));
+            let info: Value = serde_json::from_slice(&info.stdout).unwrap();
+            assert_eq!(info["virtual-size"], 7 << 17, "{format}");
+        }
     }
 }

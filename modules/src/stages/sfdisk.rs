@@ -117,3 +117,66 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     table.read_back(cx.tool("sfdisk")?, device)?;
     cx.tool("sfdisk")?.arg("--json").arg(device).run()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use osbc_fixtures::has_tool;
+    use osbc_module_api::testing::Case;
+
+    use super::*;
+
+    /// The table that a disk of 20 MiB has after the stage.
+    fn table(options: Value) -> Value {
+        let disk = tempfile::NamedTempFile::new().unwrap();
+        disk.as_file().set_len(20 << 20).unwrap();
+        Case::new(&MODULE).device("device", disk.path(), json!({})).run(options).ok();
+        let report = Command::new("sfdisk").arg("--json").arg(disk.path()).output().unwrap();
+        let report: Value = serde_json::from_slice(&report.stdout).unwrap();
+        report["partitiontable"].clone()
+    }
+
+    #[test]
+    fn gpt_tables_are_written_as_told() {
+        if !has_tool("sfdisk") {
+            return;
+        }
+        let table = table(json!({
+            "label": "gpt", "uuid": "D209C89E-EA5E-4FBD-B161-B461CCE297E0",
+            "partitions": [
+                {"size": 2048, "start": 2048, "type": "21686148-6449-6E6F-744E-656564454649", "attrs": [2, 60]},
+                {"partnum": 5, "name": "the root", "uuid": "6264D520-3FB9-423F-8AB8-7A0A8E3D3562"},
+            ],
+        }));
+        assert_eq!(table["id"], "D209C89E-EA5E-4FBD-B161-B461CCE297E0");
+        let (first, second) = (&table["partitions"][0], &table["partitions"][1]);
+        assert_eq!((&first["start"], &first["size"]), (&json!(2048), &json!(2048)));
+        assert_eq!(first["attrs"], "LegacyBIOSBootable GUID:60");
+        assert_eq!((&second["start"], &second["name"]), (&json!(4096), &json!("the root")));
+        assert!(second["node"].as_str().unwrap().ends_with('5'));
+    }
+
+    #[test]
+    fn dos_tables_are_written_as_told_and_a_partition_without_properties_takes_the_rest() {
+        if !has_tool("sfdisk") {
+            return;
+        }
+        let table = table(json!({
+            "label": "mbr", "uuid": "0x14fc63d2",
+            "partitions": [{"size": 2048, "type": "41", "bootable": true, "note": "does not count"}, {}],
+        }));
+        assert_eq!((&table["label"], &table["id"]), (&json!("dos"), &json!("0x14fc63d2")));
+        let (first, second) = (&table["partitions"][0], &table["partitions"][1]);
+        assert_eq!((&first["type"], &first["bootable"]), (&json!("41"), &json!(true)));
+        assert_eq!((&second["start"], &second["size"]), (&json!(4096), &json!(40960 - 4096)));
+    }
+
+    #[test]
+    fn a_table_without_partitions_is_a_table() {
+        if has_tool("sfdisk") {
+            let table = table(json!({"label": "dos", "uuid": "0x14fc63d2"}));
+            assert_eq!((&table["label"], table.get("partitions")), (&json!("dos"), None));
+        }
+    }
+}
