@@ -14,6 +14,7 @@ mod filesystem_mount;
 mod firstboot;
 pub mod foreign;
 mod mounted_image;
+mod ostree;
 mod partition_table;
 mod proxy;
 mod rhsm;

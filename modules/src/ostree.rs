@@ -1,0 +1,85 @@
+//! Deployments of OSTree systems in a tree, as stages name them in their options.
+
+use osbc_module_api::*;
+
+/// Which deployment: the default one, or by names.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [
+    {"properties": {"default": {"enum": [false]}}, "required": ["osname", "ref"]},
+    {
+        "properties": {"default": {"enum": [true]}},
+        "not": {"anyOf": [{"required": ["osname"]}, {"required": ["ref"]}, {"required": ["serial"]}]},
+    },
+]))]
+pub(crate) struct Deployment {
+    /// Name of the stateroot.
+    osname: Option<String>,
+    /// The ref or commit that is deployed.
+    #[serde(rename = "ref")]
+    reference: Option<String>,
+    /// Which deployment of that commit, usually 0.
+    #[serde(default)]
+    #[schemars(with = "f64")]
+    serial: i64,
+    /// Whether it is the only deployment with the serial 0.
+    #[serde(default)]
+    default: bool,
+}
+
+impl Deployment {
+    /// Its folder in the tree.
+    ///
+    /// # Errors
+    /// There is none or more than one, or the repository does not know the ref.
+    pub(crate) fn path(&self, tree: &Tree) -> Result<String, Error> {
+        let deploy = "ostree/deploy";
+        let Self { osname, reference, serial, default } = self;
+        if let (false, Some(osname), Some(reference)) = (default, osname, reference) {
+            let commit = resolve(tree, reference)?;
+            return Ok(format!("{deploy}/{osname}/deploy/{commit}.{serial}"));
+        }
+        let mut found = Vec::new();
+        for osname in visible(tree, deploy)? {
+            let folder = format!("{deploy}/{osname}/deploy");
+            let names = visible(tree, &folder)?.into_iter().filter(|name| name.ends_with(".0"));
+            found.extend(names.map(|name| format!("{folder}/{name}")));
+        }
+        match found.as_slice() {
+            [only] => Ok(only.clone()),
+            [] => Err(Error::failed("the tree has no OSTree deployment")),
+            more => Err(Error::failed(format!("the tree has more than one OSTree deployment: {}", more.join(", ")))),
+        }
+    }
+}
+
+/// The names in a folder that do not begin with a dot; none if it is not there.
+fn visible(tree: &Tree, folder: &str) -> Result<Vec<String>, Error> {
+    if !tree.is_dir(folder)? {
+        return Ok(Vec::new());
+    }
+    let names = tree.read_dir(folder)?.into_iter().filter_map(|name| name.into_string().ok());
+    Ok(names.filter(|name| !name.starts_with('.')).collect())
+}
+
+/// The commit that a ref of the tree's repository (`name` or `remote:name`) is at; a commit is its own.
+fn resolve(tree: &Tree, reference: &str) -> Result<String, Error> {
+    if reference.len() == 64 && reference.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        return Ok(reference.to_owned());
+    }
+    let refs = "ostree/repo/refs";
+    let mut places = match reference.split_once(':') {
+        Some((remote, name)) => vec![format!("{refs}/remotes/{remote}/{name}")],
+        None => vec![format!("{refs}/heads/{reference}"), format!("{refs}/mirrors/{reference}")],
+    };
+    if !reference.contains(':') {
+        let remotes = visible(tree, &format!("{refs}/remotes"))?;
+        places.extend(remotes.iter().map(|remote| format!("{refs}/remotes/{remote}/{reference}")));
+    }
+    for place in places {
+        if tree.is_file(&place)? {
+            return Ok(tree.read_to_string(place)?.trim().to_owned());
+        }
+    }
+    Err(Error::failed(format!("the tree's OSTree repository has no ref `{reference}`")))
+}
