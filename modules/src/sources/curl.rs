@@ -54,8 +54,8 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     ],
     parse: |description| {
         let description = Description::deserialize(description).map_err(Error::Options)?;
-        let items = description.items.values().chain(description.urls.values());
-        items.map(|item| Item::read(item).map(drop)).collect()
+        let mut items = description.items.values().chain(description.urls.values());
+        items.try_for_each(|item| Item::read(item).map(drop))
     },
     entry: Entry::Source(SourceEntry { content_type: "org.osbuild.files", size: |_| None, fetch }),
 };
