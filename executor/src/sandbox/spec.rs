@@ -28,8 +28,8 @@ pub(crate) enum Item {
     File { at: &'static str },
     /// A symbolic link.
     Link { at: &'static str, to: &'static str },
-    /// An empty file system in memory, its root of this mode. Device nodes work in it where `devices`.
-    Tmpfs { at: &'static str, mode: u32, devices: bool },
+    /// An empty folder in memory of this mode, mounted by itself. Device nodes work in it where `devices`.
+    Memory { at: &'static str, mode: u32, devices: bool },
     /// Pseudo terminals of the sandbox's own.
     Terminals { at: &'static str },
     /// A character device for everybody; only where the host's `/dev` has it when `optional`.
@@ -62,7 +62,7 @@ pub(crate) const ROOT: &[Item] = &[
     Item::Link { at: "bin", to: "usr/bin" },
     Item::Link { at: "sbin", to: "usr/sbin" },
     // Not 1777: the kernel's protection of sticky folders would keep a shell from writing to /dev/null.
-    Item::Tmpfs { at: "dev", mode: 0o755, devices: true },
+    Item::Memory { at: "dev", mode: 0o755, devices: true },
     Item::Node { at: "dev/null", major: 1, minor: 3, optional: false },
     Item::Node { at: "dev/zero", major: 1, minor: 5, optional: false },
     Item::Node { at: "dev/full", major: 1, minor: 7, optional: false },
@@ -76,10 +76,10 @@ pub(crate) const ROOT: &[Item] = &[
     Item::Link { at: "dev/stderr", to: "/proc/self/fd/2" },
     Item::Terminals { at: "dev/pts" },
     Item::Link { at: "dev/ptmx", to: "pts/ptmx" },
-    Item::Tmpfs { at: "dev/shm", mode: 0o1777, devices: false },
+    Item::Memory { at: "dev/shm", mode: 0o1777, devices: false },
     Item::Folder { at: "etc", mode: 0o755 },
-    Item::Tmpfs { at: "run", mode: 0o755, devices: false },
-    Item::Tmpfs { at: "tmp", mode: 0o1777, devices: false },
+    Item::Memory { at: "run", mode: 0o755, devices: false },
+    Item::Memory { at: "tmp", mode: 0o1777, devices: false },
     Item::Processes { at: "proc" },
     Item::System { at: "sys" },
     Item::BuildRoot { at: "etc/mke2fs.conf", when: When::Found },
@@ -173,7 +173,9 @@ mod tests {
     #[test]
     fn folders_come_before_what_lies_in_them() {
         let made = |item: &Item| match *item {
-            Item::Folder { at, .. } | Item::Tmpfs { at, .. } | Item::Processes { at } | Item::System { at } => Some(at),
+            Item::Folder { at, .. } | Item::Memory { at, .. } | Item::Processes { at } | Item::System { at } => {
+                Some(at)
+            }
             _ => None,
         };
         for (index, item) in ROOT.iter().enumerate() {
@@ -182,7 +184,7 @@ mod tests {
                 Item::Folder { at: path, .. }
                 | Item::File { at: path }
                 | Item::Link { at: path, .. }
-                | Item::Tmpfs { at: path, .. }
+                | Item::Memory { at: path, .. }
                 | Item::Terminals { at: path }
                 | Item::Node { at: path, .. }
                 | Item::Processes { at: path }

@@ -105,7 +105,8 @@ fn root_what_a_stage_leaves_mounted_or_in_use_goes() {
 }
 
 fn root_failing_devices_and_mounts_leave_nothing() {
-    let failing: [(fn(&mut Place), &str); 4] = [
+    type Failing = (fn(&mut Place), &'static str);
+    let failing: [Failing; 4] = [
         (|place| place.device("second", "bad-device", json!({})), "device `second`: there is no such device"),
         (|place| place.mount("bad-mount", "/"), "mount `-`: there is no such file system"),
         (|place| place.mount("panic", "/"), "a bug in the preparation of the stage; see its output"),

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use osbc_executor::interrupt::Interrupt;
@@ -28,6 +28,7 @@ tests![
     root_a_killed_helper_takes_the_stage_along,
     root_a_killed_worker_takes_the_stage_along,
     root_a_killed_parent_takes_the_stage_along,
+    root_whenever_the_parent_is_killed_nothing_is_left,
     root_a_helper_that_cannot_start_is_the_environments_fault,
     root_a_module_may_start_threads,
 ];
@@ -189,23 +190,16 @@ pub(crate) fn be_parent(request: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn root_a_killed_parent_takes_the_stage_along() {
-    let mut place = Place::new("sleep", json!({}));
-    place.device("disk", "loop", json!({"filename": "image"}));
-    fs::write(place.tree().join("image"), [0; 1 << 16]).expect("an image");
+/// Starts a process that runs the stage.
+fn start_parent(place: &Place) -> Child {
     let file = place.path("request");
     fs::write(&file, serde_json::to_vec(&place.request).expect("JSON")).expect("a file");
-    let mut parent = Command::new(std::env::current_exe().expect("this program has a path"))
-        .arg("parent")
-        .arg(&file)
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("it starts");
-    let mut line = String::new();
-    BufReader::new(parent.stdout.take().expect("a pipe")).read_line(&mut line).expect("text");
-    assert_eq!(line, "sleeping\n");
-    assert!(!left_of(place.folder()).is_empty(), "the test looks at the right things");
-    parent.kill().expect("it runs");
+    let mut parent = Command::new(std::env::current_exe().expect("this program has a path"));
+    parent.arg("parent").arg(&file).stdout(Stdio::piped()).spawn().expect("it starts")
+}
+
+fn kill_and_see_nothing_left(mut parent: Child, place: &Place) {
+    parent.kill().expect("it is ours");
     parent.wait().expect("it ran");
     // Nobody is there to wait for the rest, which takes a moment.
     let end = Instant::now() + Duration::from_secs(5);
@@ -213,6 +207,29 @@ fn root_a_killed_parent_takes_the_stage_along() {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert_eq!(left_of(place.folder()), Vec::<String>::new());
+}
+
+fn root_a_killed_parent_takes_the_stage_along() {
+    let mut place = Place::new("sleep", json!({}));
+    place.device("disk", "loop", json!({"filename": "image"}));
+    fs::write(place.tree().join("image"), [0; 1 << 16]).expect("an image");
+    let mut parent = start_parent(&place);
+    let mut line = String::new();
+    BufReader::new(parent.stdout.take().expect("a pipe")).read_line(&mut line).expect("text");
+    assert_eq!(line, "sleeping\n");
+    assert!(!left_of(place.folder()).is_empty(), "the test looks at the right things");
+    kill_and_see_nothing_left(parent, &place);
+}
+
+fn root_whenever_the_parent_is_killed_nothing_is_left() {
+    for delay in 0..40 {
+        let mut place = Place::new("shell", json!({"script": "true"}));
+        place.device("disk", "loop", json!({"filename": "image"}));
+        fs::write(place.tree().join("image"), [0; 1 << 16]).expect("an image");
+        let parent = start_parent(&place);
+        std::thread::sleep(Duration::from_millis(delay));
+        kill_and_see_nothing_left(parent, &place);
+    }
 }
 
 fn root_a_helper_that_cannot_start_is_the_environments_fault() {

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::time::Instant;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
 
 use osbc_executor::interrupt::Interrupt;
 use osbc_executor::request::{
@@ -135,31 +135,44 @@ pub(crate) fn left_of(folder: &Path) -> Vec<String> {
     left
 }
 
-/// Prints what a stage that writes one file costs, by itself and in several threads at once.
+/// Prints what a stage that writes one file costs, with what starting and awaiting an empty process costs beside it: the
+/// quickest, which is nearest to what it would be on a machine with nothing else to do, and the median.
 #[expect(clippy::print_stdout, reason = "this is what was asked for")]
 pub(crate) fn measure(count: usize) -> ExitCode {
-    let run = |count: usize| {
+    let show = |what: &str, mut times: Vec<Duration>| {
+        times.sort();
+        let (least, median) = (times[0].as_secs_f64() * 1000.0, times[times.len() / 2].as_secs_f64() * 1000.0);
+        println!("{what}: at least {least:.2} ms, median {median:.2} ms");
+    };
+    let time = |act: &dyn Fn()| {
+        let start = Instant::now();
+        act();
+        start.elapsed()
+    };
+    let empty = || assert!(Command::new("/bin/true").status().expect("it starts").success());
+    show("an empty process", (0..count).map(|_| time(&empty)).collect());
+
+    let run = || {
         let place = Place::new("write", json!({"path": "file", "text": "x"}));
         let interrupt = Interrupt::new().expect("an eventfd");
         let runner = runner();
-        for _ in 0..count {
-            let reply = runner.run(&place.request, &StageIo { output: &|_| (), interrupt: &interrupt });
-            assert_eq!(reply.failure, None);
+        let io = StageIo { output: &|_| (), interrupt: &interrupt };
+        let stage = || assert_eq!(runner.run(&place.request, &io).failure, None);
+        let times = (0..count).map(|_| {
+            let taken = time(&stage);
             // As whoever sends requests does.
             fs::remove_dir_all(&place.request.scratch).expect("removes the scratch folder");
             fs::create_dir(&place.request.scratch).expect("makes it anew");
-        }
-    };
-    run(5);
-    for threads in [1, 2, 4] {
-        let start = Instant::now();
-        std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| run(count));
-            }
+            taken
         });
+        times.collect::<Vec<_>>()
+    };
+    show("a stage", run());
+    for threads in [2, 4] {
+        let start = Instant::now();
+        std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(run))));
         let each = start.elapsed().as_secs_f64() * 1000.0 / (count * threads) as f64;
-        println!("{threads} at once: {each:.2} ms per stage");
+        println!("{threads} at once: one done every {each:.2} ms");
     }
     ExitCode::SUCCESS
 }
