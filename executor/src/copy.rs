@@ -2,7 +2,7 @@
 //! attributes and ACLs, hard links, holes, device nodes, pipes and sockets. Knows descriptors and names, nothing of
 //! objects or layers.
 //!
-//! One task a folder, run by rayon; symbolic links are copied, never followed. Folders get their attributes last and
+//! Small trees are copied by one thread, large ones by all of rayon's; symbolic links are copied, never followed. Folders get their attributes last and
 //! the deepest first, since making an entry changes the times of its folder and a default ACL those of the entry.
 
 mod attributes;
@@ -21,9 +21,10 @@ use rayon::prelude::*;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 
 use crate::deep;
+use crate::walk::{SHARE, walk};
 
-/// A file from this size on is a task of its own.
-const LARGE: i64 = 64 << 10;
+/// A file from this size on is worth a thread of its own.
+const LARGE: i64 = 256 << 10;
 
 /// Whether the copy belongs to the owners of the original.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +91,9 @@ pub fn copy_tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>, ownership: Ownership)
         }]),
     };
     let pair = Pair { from: reopen(from).map_err(at_root)?, to: reopen(to).map_err(at_root)? };
-    rayon::scope(|scope| job.folder(scope, pair, PathBuf::new(), 0));
+    let (parents, name, path) = (Arc::new(pair), CString::from(c"."), PathBuf::new());
+    let root = Waiting { parents, name, path, depth: 0, kind: Kind::Folder };
+    walk(root, |next, waiting| job.visit(next, waiting));
     job.link_all(to);
     job.finish_folders(from, to);
     match into_inner(job.first_failure) {
@@ -117,6 +120,20 @@ pub(crate) fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &S
 struct Pair {
     from: OwnedFd,
     to: OwnedFd,
+}
+
+/// A folder or large file that is still to be copied: not opened yet, since descriptors are few.
+struct Waiting {
+    parents: Arc<Pair>,
+    name: CString,
+    path: PathBuf,
+    depth: usize,
+    kind: Kind,
+}
+
+enum Kind {
+    Folder,
+    File(Stat),
 }
 
 /// A folder whose attributes are still to be set.
@@ -149,79 +166,80 @@ impl Job {
         lock(&self.first_failure).get_or_insert(CopyError { path, source: source.into() });
     }
 
-    fn folder<'scope>(&'scope self, scope: &rayon::Scope<'scope>, pair: Pair, path: PathBuf, depth: usize) {
-        let names = match Dir::read_from(&pair.from) {
-            Ok(names) => names,
-            Err(error) => return self.fail(path, error),
+    fn visit(&self, next: Waiting, waiting: &mut Vec<Waiting>) -> usize {
+        if self.failed.load(Ordering::Relaxed) {
+            return 0;
+        }
+        let Waiting { parents, name, path, depth, kind } = next;
+        let done = match kind {
+            Kind::Folder => self.folder(&parents, &name, &path, depth, waiting),
+            Kind::File(stat) => self.file(&parents, &name, &path, &stat).map(|()| 1),
         };
+        done.unwrap_or_else(|error| {
+            self.fail(path, error);
+            0
+        })
+    }
+
+    /// Copies the entries of a folder, but for folders and large files, which have to wait. Tells how many there were.
+    fn folder(
+        &self,
+        parents: &Pair,
+        name: &CStr,
+        path: &Path,
+        depth: usize,
+        waiting: &mut Vec<Waiting>,
+    ) -> io::Result<usize> {
+        let pair = Arc::new(open_pair(parents, name)?);
         self.entries.fetch_add(1, Ordering::Relaxed);
-        let pair = Arc::new(pair);
-        for entry in names {
-            if self.failed.load(Ordering::Relaxed) {
-                return;
-            }
-            let entry = match entry {
-                Ok(entry) => entry,
-                Err(error) => return self.fail(path, error),
-            };
+        let mut work = 0;
+        for entry in Dir::read_from(&pair.from)? {
+            let entry = entry?;
             let name = entry.file_name();
             if name == c"." || name == c".." {
                 continue;
             }
             let at = path.join(OsStr::from_bytes(name.to_bytes()));
-            if let Err(error) = self.entry(scope, &pair, name, &at, depth) {
-                self.fail(at, error);
+            work += 1;
+            match self.entry(&pair, name, &at, depth) {
+                Ok(None) => {}
+                Ok(Some(kind)) => {
+                    // A large file is worth help at once.
+                    work += if matches!(kind, Kind::File(_)) { SHARE } else { 0 };
+                    let (parents, name) = (Arc::clone(&pair), CString::from(name));
+                    waiting.push(Waiting { parents, name, path: at, depth: depth + 1, kind });
+                }
+                Err(error) => self.fail(at, error),
+            }
+            if self.failed.load(Ordering::Relaxed) {
+                break;
             }
         }
+        Ok(work)
     }
 
-    fn entry<'scope>(
-        &'scope self,
-        scope: &rayon::Scope<'scope>,
-        pair: &Arc<Pair>,
-        name: &CStr,
-        at: &Path,
-        depth: usize,
-    ) -> io::Result<()> {
+    /// Copies an entry, or says that it has to wait as what it is.
+    fn entry(&self, pair: &Pair, name: &CStr, at: &Path, depth: usize) -> io::Result<Option<Kind>> {
         let stat = rustix::fs::statat(&pair.from, name, AtFlags::SYMLINK_NOFOLLOW)?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind == FileType::Directory {
             rustix::fs::mkdirat(&pair.to, name, Mode::RWXU)?;
             lock(&self.folders).push(Folder { path: at.to_owned(), depth: depth + 1, stat });
-            let (pair, name, at) = (Arc::clone(pair), CString::from(name), at.to_owned());
-            scope.spawn(move |scope| {
-                let opened = open_pair(&pair, &name);
-                drop(pair);
-                match opened {
-                    Ok(opened) => self.folder(scope, opened, at, depth + 1),
-                    Err(error) => self.fail(at, error),
-                }
-            });
-            return Ok(());
+            return Ok(Some(Kind::Folder));
         }
         self.entries.fetch_add(1, Ordering::Relaxed);
         if stat.st_nlink > 1
             && let Some(first) = self.first_name(&stat, at)
         {
             lock(&self.links).push((first, at.to_owned()));
-            return Ok(());
+        } else if kind != FileType::RegularFile {
+            self.special(pair, name, at, kind, &stat)?;
+        } else if stat.st_size >= LARGE {
+            return Ok(Some(Kind::File(stat)));
+        } else {
+            self.file(pair, name, at, &stat)?;
         }
-        if kind != FileType::RegularFile {
-            return self.special(pair, name, at, kind, &stat);
-        }
-        if stat.st_size < LARGE {
-            return self.file(pair, name, at, &stat);
-        }
-        let (pair, name, at) = (Arc::clone(pair), CString::from(name), at.to_owned());
-        scope.spawn(move |_| {
-            if self.failed.load(Ordering::Relaxed) {
-                return;
-            }
-            if let Err(error) = self.file(&pair, &name, &at, &stat) {
-                self.fail(at, error);
-            }
-        });
-        Ok(())
+        Ok(None)
     }
 
     /// Where the file was copied to already, or none if this is the first of its names.
@@ -285,7 +303,7 @@ impl Job {
             if self.failed.load(Ordering::Relaxed) {
                 return;
             }
-            same_depth.par_iter().for_each(|folder| {
+            same_depth.par_iter().with_min_len(SHARE).for_each(|folder| {
                 let finished = open_folder_below(from, &folder.path).and_then(|from| {
                     let to = open_folder_below(to, &folder.path)?;
                     let lost = &mut self.losing(&folder.path);

@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, IFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::deep;
+use crate::walk::walk;
 
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -28,8 +29,14 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
         Err(error) => return Err(error.into()),
     };
     let job = Job { folders: Mutex::default(), failure: Mutex::default() };
-    let start = root.try_clone()?;
-    rayon::scope(|scope| job.empty(scope, start, PathBuf::new(), 0));
+    let parent = Arc::new(root.try_clone()?);
+    let start = Folder { parent, name: CString::from(c"."), path: PathBuf::new(), depth: 0 };
+    walk(start, |folder, waiting| {
+        job.empty(folder, waiting).unwrap_or_else(|error| {
+            job.note(Err(error));
+            1
+        })
+    });
     let mut folders = job.folders.into_inner().unwrap_or_else(PoisonError::into_inner);
     folders.sort_unstable_by_key(|(depth, _)| std::cmp::Reverse(*depth));
     let mut failure = job.failure.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -46,6 +53,14 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
+/// A folder that is still to be emptied: not opened yet, since descriptors are few.
+struct Folder {
+    parent: Arc<OwnedFd>,
+    name: CString,
+    path: PathBuf,
+    depth: usize,
+}
+
 struct Job {
     /// The folders below the root with their depths; removed last.
     folders: Mutex<Vec<(usize, PathBuf)>>,
@@ -59,38 +74,30 @@ impl Job {
         }
     }
 
-    fn empty<'scope>(&'scope self, scope: &rayon::Scope<'scope>, folder: OwnedFd, path: PathBuf, depth: usize) {
-        let names = match Dir::read_from(&folder) {
-            Ok(names) => names,
-            Err(error) => return self.note(Err(error)),
-        };
-        let folder = Arc::new(folder);
-        for entry in names {
-            let entry = match entry {
-                Ok(entry) => entry,
-                Err(error) => return self.note(Err(error)),
-            };
+    /// Removes all entries of a folder but its folders, which are put to those that wait; tells how many there were.
+    fn empty(&self, folder: Folder, waiting: &mut Vec<Folder>) -> rustix::io::Result<usize> {
+        let Folder { parent, name, path, depth } = folder;
+        let opened = Arc::new(open_folder(parent.as_fd(), name.as_c_str())?);
+        drop(parent);
+        let mut entries = 0;
+        for entry in Dir::read_from(&opened)? {
+            let entry = entry?;
             let name = entry.file_name();
             if name == c"." || name == c".." {
                 continue;
             }
-            if !is_folder(&folder, name, entry.file_type()) {
-                let name = Path::new(OsStr::from_bytes(name.to_bytes()));
-                self.note(unlink(folder.as_fd(), name, AtFlags::empty()));
-                continue;
+            entries += 1;
+            let text = Path::new(OsStr::from_bytes(name.to_bytes()));
+            if is_folder(&opened, name, entry.file_type()) {
+                let path = path.join(text);
+                self.folders.lock().unwrap_or_else(PoisonError::into_inner).push((depth + 1, path.clone()));
+                let (parent, name) = (Arc::clone(&opened), CString::from(name));
+                waiting.push(Folder { parent, name, path, depth: depth + 1 });
+            } else {
+                self.note(unlink(opened.as_fd(), text, AtFlags::empty()));
             }
-            let at = path.join(OsStr::from_bytes(name.to_bytes()));
-            self.folders.lock().unwrap_or_else(PoisonError::into_inner).push((depth + 1, at.clone()));
-            let (parent, name) = (Arc::clone(&folder), CString::from(name));
-            scope.spawn(move |scope| {
-                let opened = open_folder(parent.as_fd(), name.as_c_str());
-                drop(parent);
-                match opened {
-                    Ok(opened) => self.empty(scope, opened, at, depth + 1),
-                    Err(error) => self.note(Err(error)),
-                }
-            });
         }
+        Ok(entries)
     }
 }
 

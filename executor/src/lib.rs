@@ -28,5 +28,6 @@ mod step;
 pub mod store;
 #[cfg(test)]
 mod testing;
+mod walk;
 
 pub use run::{Parts, Settings, run};

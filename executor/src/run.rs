@@ -225,4 +225,5 @@ fn durations(plan: &Plan, outcome: &Outcome) -> Vec<Line> {
 }
 
 #[cfg(test)]
+#[cfg(test)]
 mod tests;
