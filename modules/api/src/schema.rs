@@ -134,6 +134,12 @@ impl StageSchema {
         Schema { schema: Some(self.options), schema_2: Some(Value::Object(properties)) }
     }
 
+    /// For version 2 alone: version 1 takes any options, as for osbuild's modules without a `schema`, and it is the
+    /// options' type that refuses what does not fit.
+    pub fn version_2_alone(self) -> Schema {
+        Schema { schema: None, ..self.done() }
+    }
+
     fn named(self, property: &str, names: &[&str], more: bool) -> Self {
         let any = json!({"type": "object", "additionalProperties": true});
         let properties: Map<String, Value> = names.iter().map(|name| ((*name).to_owned(), any.clone())).collect();

@@ -23,7 +23,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.chmod",
     revision: 1,
     capabilities: &[],
-    schema: || Schema::stage::<Options>().done(),
+    schema: || Schema::stage::<Options>().version_2_alone(),
     rejects: &[
         r#"{"options": {"items": {"/a": {}}}}"#,
         r#"{"options": {"items": {"/a": {"mode": 420}}}}"#,

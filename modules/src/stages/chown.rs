@@ -25,7 +25,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.chown",
     revision: 1,
     capabilities: &[],
-    schema: || Schema::stage::<Options>().done(),
+    schema: || Schema::stage::<Options>().version_2_alone(),
     rejects: &[
         r#"{"options": {"items": {"/a": {}}}}"#,
         r#"{"options": {"items": {"/a": {"recursive": true}}}}"#,

@@ -31,7 +31,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.copy",
     revision: 1,
     capabilities: &["CAP_MAC_ADMIN"],
-    schema: || Schema::stage::<Options>().any_devices().mounts().any_inputs().done(),
+    schema: || Schema::stage::<Options>().any_devices().mounts().any_inputs().version_2_alone(),
     rejects: &[
         r#"{"options": {}}"#,
         r#"{"options": {"paths": []}}"#,

@@ -28,7 +28,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ln",
     revision: 1,
     capabilities: &[],
-    schema: || Schema::stage::<Options>().any_devices().mounts().any_inputs().done(),
+    schema: || Schema::stage::<Options>().any_devices().mounts().any_inputs().version_2_alone(),
     rejects: &[
         r#"{"options": {}}"#,
         r#"{"options": {"paths": []}}"#,

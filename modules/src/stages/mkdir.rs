@@ -22,7 +22,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.mkdir",
     revision: 1,
     capabilities: &[],
-    schema: || Schema::stage::<Options>().any_devices().mounts().done(),
+    schema: || Schema::stage::<Options>().any_devices().mounts().version_2_alone(),
     rejects: &[
         r#"{"options": {"paths": [{}]}}"#,
         r#"{"options": {"paths": [{"path": ""}]}}"#,

@@ -7,6 +7,8 @@
 //! - `<` for at most, `>` for at least so much,
 //! - `/` to round down, `%` to round up to a multiple of it.
 //!
+//! Links lead inside the tree, where osbuild follows absolute ones out of it.
+//!
 //! ```json
 //! { "type": "org.osbuild.truncate", "options": { "filename": "/disk.img", "size": "20M" } }
 //! ```

@@ -62,7 +62,7 @@ impl Copy {
         let (fd, name) = from.locate(source).map_err(cannot("copy", source))?;
         let contents = name == ".";
         let parent = if contents { source } else { source.parent().unwrap_or(Path::new("")) };
-        let from = Folder { fd, path: parent.to_owned() };
+        let from_folder = Folder { fd, path: parent.to_owned() };
         let (to_folder, to_name) = if to.is_dir(destination)? {
             let fd = to.open_folder(destination).map_err(cannot("copy to", destination))?;
             (Folder { fd, path: destination.to_owned() }, name.clone())
@@ -70,12 +70,13 @@ impl Copy {
             let (fd, name) = to.locate(destination).map_err(cannot("copy to", destination))?;
             (Folder { fd, path: destination.parent().unwrap_or(Path::new("")).to_owned() }, name)
         };
-        let inside = is_inside(&to_folder.fd, &from.fd, &name).map_err(cannot("copy", source))?;
+        let inside = is_inside(&to_folder.fd, &from_folder.fd, &name).map_err(cannot("copy", source))?;
         if inside {
-            return Err(same(source, "cannot be copied into itself"));
+            let source = Path::new("/").join(source);
+            return Err(Error::failed(format!("{} cannot be copied into itself", source.display())));
         }
-        let job = Job { settings: self, to, links: Mutex::default(), clones: AtomicBool::new(true) };
-        job.entry(&from, &name, &to_folder, &to_name, false)
+        let job = Job { settings: self, from, to, links: Mutex::default(), clones: AtomicBool::new(true) };
+        job.entry(&from_folder, &name, &to_folder, &to_name, false)
     }
 }
 
@@ -112,6 +113,7 @@ type First = Arc<Mutex<Option<PathBuf>>>;
 #[derive(Debug)]
 struct Job<'a> {
     settings: Copy,
+    from: &'a Tree,
     to: &'a Tree,
     /// By device and inode, for what has more than one name.
     links: Mutex<HashMap<(u64, u64), First>>,
@@ -181,13 +183,12 @@ impl Job<'_> {
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind == FileType::RegularFile {
             let source = File::from(from.open(name, OFlags::RDONLY | OFlags::NONBLOCK)?);
-            let (target, new) = self.target(to, to_name, fresh, stat)?;
+            let (target, new) = self.target(from, name, to, to_name, fresh, stat)?;
             self.content(&source, &target, stat)?;
             return self.attributes(&source, &target, fresh || new, stat);
         }
         if !fresh {
-            refuse_same(to.stat(to_name)?, stat)?;
-            unless_missing(rustix::fs::unlinkat(&to.fd, to_name, AtFlags::empty()))?;
+            self.make_way(from, name, to, to_name)?;
         }
         if kind == FileType::Symlink {
             let target = rustix::fs::readlinkat(&from.fd, name, Vec::new())?;
@@ -202,17 +203,24 @@ impl Job<'_> {
 
     /// Opens the file to write to, and says whether it is new: one that is there is written to, where links in the tree
     /// lead, unless it has other names that would change with it.
-    fn target(&self, to: &Folder, name: &OsStr, fresh: bool, source: &Stat) -> io::Result<(File, bool)> {
+    fn target(
+        &self,
+        from: &Folder,
+        name: &OsStr,
+        to: &Folder,
+        to_name: &OsStr,
+        fresh: bool,
+        source: &Stat,
+    ) -> io::Result<(File, bool)> {
         if !fresh {
-            let path = to.path.join(name);
+            let path = to.path.join(to_name);
             if self.settings.remove_destination {
-                refuse_same(to.stat(name)?, source)?;
-                unless_missing(rustix::fs::unlinkat(&to.fd, name, AtFlags::empty()))?;
+                self.make_way(from, name, to, to_name)?;
             } else if let Ok(pin) = self.to.pin(&path, true) {
                 let there = rustix::fs::fstat(&pin)?;
-                refuse_same(Some(there), source)?;
+                refuse_same(is_same(&there, source))?;
                 if FileType::from_raw_mode(there.st_mode) != FileType::Directory && there.st_nlink > 1 {
-                    rustix::fs::unlinkat(&to.fd, name, AtFlags::empty())?;
+                    rustix::fs::unlinkat(&to.fd, to_name, AtFlags::empty())?;
                 } else {
                     return Ok((self.to.open_at(&path, OFlags::WRONLY | OFlags::TRUNC | OFlags::NOCTTY, 0)?, false));
                 }
@@ -220,7 +228,19 @@ impl Job<'_> {
         }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
-        Ok((File::from(rustix::fs::openat(&to.fd, name, flags, mode)?), true))
+        Ok((File::from(rustix::fs::openat(&to.fd, to_name, flags, mode)?), true))
+    }
+
+    /// Removes what is where a copy will be, unless it is the source, or what the source leads to.
+    fn make_way(&self, from: &Folder, name: &OsStr, to: &Folder, to_name: &OsStr) -> io::Result<()> {
+        let Some(there) = to.stat(to_name)? else { return Ok(()) };
+        let folders = is_same(&rustix::fs::fstat(&from.fd)?, &rustix::fs::fstat(&to.fd)?);
+        let leads_there = || match self.from.pin(&from.path.join(name), true) {
+            Ok(pin) => rustix::fs::fstat(&pin).map(|target| is_same(&target, &there)),
+            Err(_) => Ok(false),
+        };
+        refuse_same(folders && name == to_name || !self.settings.remove_destination && leads_there()?)?;
+        Ok(rustix::fs::unlinkat(&to.fd, to_name, AtFlags::empty())?)
     }
 
     /// Makes a further name of what was copied before.
@@ -350,15 +370,15 @@ fn is_inside(inner: &OwnedFd, outer: &OwnedFd, name: &OsStr) -> io::Result<bool>
     }
 }
 
-fn refuse_same(there: Option<Stat>, source: &Stat) -> io::Result<()> {
-    if there.is_some_and(|there| (there.st_dev, there.st_ino) == (source.st_dev, source.st_ino)) {
+fn is_same(one: &Stat, other: &Stat) -> bool {
+    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+}
+
+fn refuse_same(same: bool) -> io::Result<()> {
+    if same {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "source and destination are the same file"));
     }
     Ok(())
-}
-
-fn same(path: &Path, reason: &str) -> Error {
-    Error::failed(format!("{} {reason}", Path::new("/").join(path).display()))
 }
 
 /// Takes "the file system knows no such attribute" for success.

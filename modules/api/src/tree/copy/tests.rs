@@ -276,10 +276,20 @@ fn nothing_is_copied_onto_or_into_itself() {
     assert_eq!(copy("d/file", "d/file"), same);
     assert_eq!(copy("d/file", "d"), same);
     assert_eq!(copy("d/file", "to-file"), same);
+    assert!(copy("to-file", "d/file").ends_with("are the same file"));
+    assert!(copy("d/file", "d/inner/second-name").ends_with("are the same file"));
     assert_eq!(copy("d", "d/inner"), "/d cannot be copied into itself");
     assert_eq!(copy(".", "d"), "/. cannot be copied into itself");
     assert_eq!(yard.from.read_to_string("d/file").unwrap(), "content");
     assert!(!yard.from.exists("d/inner/d").unwrap());
+    let replace = Copy { remove_destination: true, ..Copy::default() };
+    assert!(replace.run(&yard.from, "d/file", &yard.from, "d").is_err());
+    replace.run(&yard.from, "d/file", &yard.from, "d/inner/second-name").unwrap();
+    replace.run(&yard.from, "d/file", &yard.from, "to-file").unwrap();
+    for path in ["d/inner/second-name", "to-file"] {
+        assert_eq!(yard.from.read_to_string(path).unwrap(), "content");
+        assert_eq!(yard.from.symlink_metadata(path).unwrap().nlink(), 1);
+    }
 }
 
 #[test]
