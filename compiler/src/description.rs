@@ -38,8 +38,10 @@ pub struct Source {
 pub struct Pipeline {
     /// Where.
     pub place: Place,
-    /// Its name, if it has one.
+    /// Its name, if it has one that is a string.
     pub name: Option<String>,
+    /// Whether the manifest gives it none, not even a wrong one.
+    pub unnamed: bool,
     /// What its build pipeline is called: in version 2 as written, `name:` included.
     pub build: Option<String>,
     /// The runner that its tree is used with, and where it stands.

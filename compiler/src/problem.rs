@@ -12,7 +12,10 @@ use crate::place::Place;
 use crate::spans::locate;
 use crate::text::SourceText;
 
+pub mod collected;
 pub mod render;
+
+pub use collected::Problems;
 
 /// The kinds of problems, for programs and for looking them up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -170,11 +173,13 @@ pub struct Located {
 pub struct Report {
     text: SourceText,
     problems: Vec<Located>,
+    incomplete: bool,
 }
 
 impl Report {
     /// Finds the problems' places in the text.
-    pub(crate) fn new(text: &SourceText, mut problems: Vec<Problem>) -> Self {
+    pub(crate) fn new(text: &SourceText, problems: Problems) -> Self {
+        let Problems { kept: mut problems, incomplete } = problems;
         problems.sort_by_cached_key(|problem| (problem.path.to_string(), problem.message.clone()));
         problems.dedup_by(|a, b| a.message == b.message && a.path == b.path);
         let root = Place::root();
@@ -207,12 +212,17 @@ impl Report {
         for (index, (line, column)) in order.into_iter().zip(positions) {
             (located[index].line, located[index].column) = (line, column);
         }
-        Self { text: text.clone(), problems: located }
+        Self { text: text.clone(), problems: located, incomplete }
     }
 
     /// The problems.
     pub fn problems(&self) -> &[Located] {
         &self.problems
+    }
+
+    /// Whether there may be problems that are not listed, which is so of manifests that are wrong all over.
+    pub fn is_incomplete(&self) -> bool {
+        self.incomplete
     }
 
     /// The manifest that has them.
@@ -276,7 +286,9 @@ mod tests {
 
     fn report(text: &str, problems: Vec<Problem>) -> Report {
         let text = SourceText::from_bytes("m.json", text.into()).expect("text");
-        Report::new(&text, problems)
+        let mut all = Problems::new();
+        all.extend(problems);
+        Report::new(&text, all)
     }
 
     fn problem(place: Place, message: &str) -> Problem {

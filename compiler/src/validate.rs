@@ -7,9 +7,8 @@ use osbc_module_api::Catalog;
 use crate::description::Description;
 use crate::format::{Document, v1, v2};
 use crate::place::Place;
-use crate::problem::{Code, Phase, Problem};
+use crate::problem::{Code, Phase, Problem, Problems};
 use modules::{Modules, module_name};
-use schema::Schema;
 
 pub(crate) mod devices;
 mod message;
@@ -17,6 +16,7 @@ pub(crate) mod modules;
 mod names;
 mod repr;
 mod schema;
+mod shape;
 mod suggest;
 
 /// A manifest without problems: every module is there, every name leads somewhere.
@@ -34,19 +34,12 @@ pub struct Validated<'a> {
 ///
 /// # Errors
 /// All problems, in no order.
-pub fn validate<'a>(document: Document, catalog: &'a Catalog, host: &Runner) -> Result<Validated<'a>, Vec<Problem>> {
+pub fn validate<'a>(document: Document, catalog: &'a Catalog, host: &Runner) -> Result<Validated<'a>, Problems> {
     let Document { version, value } = document;
-    let mut problems = Vec::new();
-    match Schema::of_manifest(version) {
-        Ok(schema) => {
-            let root = Place::root();
-            let errors = schema.errors(&value);
-            problems.extend(errors.iter().map(|error| message::problem(error, &schema, &value, &root, &root)));
-        }
-        Err(error) => {
-            let message = format!("the schema of the manifest {error}");
-            problems.push(Problem::new(Code::Schema, Phase::Validate, Place::root(), message));
-        }
+    let mut problems = Problems::new();
+    if let Err(error) = shape::check(&value, version, &mut problems) {
+        let message = format!("the schema of the manifest {error}");
+        problems.push(Problem::new(Code::Schema, Phase::Validate, Place::root(), message));
     }
     let mut walk = Walk { modules: Modules::new(catalog, version), problems };
     match version {
@@ -74,7 +67,7 @@ pub fn validate<'a>(document: Document, catalog: &'a Catalog, host: &Runner) -> 
 /// a word on it.
 struct Walk<'a> {
     modules: Modules<'a>,
-    problems: Vec<Problem>,
+    problems: Problems,
 }
 
 impl Walk<'_> {

@@ -32,6 +32,7 @@ pub fn read(manifest: Value) -> Description {
         description.pipelines.push(Pipeline {
             place: stage.place.clone(),
             name: Some("assembler".to_owned()),
+            unnamed: false,
             build,
             runner: None,
             source_epoch: None,
@@ -96,7 +97,15 @@ fn read_pipeline(
             _ => {}
         }
     }
-    pipelines.push(Pipeline { place: place.clone(), name: Some(name), build, runner, source_epoch: None, stages });
+    pipelines.push(Pipeline {
+        place: place.clone(),
+        name: Some(name),
+        unnamed: false,
+        build,
+        runner,
+        source_epoch: None,
+        stages,
+    });
 }
 
 fn read_plain(place: Place, kind: Kind, value: Value) -> Stage {

@@ -42,11 +42,18 @@ fn read_source(sources: &Place, module: String, value: Value) -> Source {
 }
 
 fn read_pipeline(place: Place, value: Value) -> Pipeline {
-    let mut pipeline =
-        Pipeline { place, name: None, build: None, runner: None, source_epoch: None, stages: Vec::new() };
+    let mut pipeline = Pipeline {
+        place,
+        name: None,
+        unnamed: true,
+        build: None,
+        runner: None,
+        source_epoch: None,
+        stages: Vec::new(),
+    };
     for (key, value) in value.entries() {
         match key.as_str() {
-            "name" => pipeline.name = value.string(),
+            "name" => (pipeline.name, pipeline.unnamed) = (value.string(), false),
             "build" => pipeline.build = value.string().filter(|build| !build.is_empty()),
             "runner" => {
                 let runner = value.string().filter(|runner| !runner.is_empty());

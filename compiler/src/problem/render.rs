@@ -31,7 +31,8 @@ impl Report {
         }
         let more = self.problems.len().saturating_sub(limit);
         if more > 0 {
-            out.push_str(&format!("{more} more problem{}\n", if more == 1 { "" } else { "s" }));
+            let (at_least, plural) = (if self.incomplete { "at least " } else { "" }, if more == 1 { "" } else { "s" });
+            out.push_str(&format!("{at_least}{more} more problem{plural}\n"));
         }
         out
     }
@@ -181,7 +182,7 @@ mod tests {
         let problem =
             Problem::new(Code::Schema, Phase::Validate, place, "wrong").label("here").help("write it right".to_owned());
         let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_width(100);
-        Report::new(&text, vec![problem]).render(&handler, 10)
+        Report::new(&text, problem.into()).render(&handler, 10)
     }
 
     #[test]

@@ -7,12 +7,9 @@ use osbc_ir::{Map, Value};
 
 use super::repr::{join, repr};
 use super::schema::Schema;
-use super::suggest::did_you_mean;
+use super::suggest::{alternatives, did_you_mean};
 use crate::place::{Key, Place};
 use crate::problem::{Anchor, Code, Phase, Problem};
-
-/// How many alternatives a help line names.
-const MAX_NAMED: usize = 12;
 
 /// Turns a schema's error into a problem. `path` is where osbuild says the value stands, `place` where it does.
 pub(crate) fn problem(
@@ -145,6 +142,9 @@ impl<'a> Words<'a> {
                 _ => format!("expected {}", keyword.as_str().unwrap_or("another type")),
             },
             Error::Required { property } => format!("{property} is missing"),
+            Error::AdditionalProperties { .. } if self.parent.get("patternProperties").is_some() => {
+                "not an allowed name".to_owned()
+            }
             Error::AdditionalProperties { .. } => "not known here".to_owned(),
             Error::Enum { .. } => "not among the allowed values".to_owned(),
             Error::Pattern { .. } => "does not have the expected form".to_owned(),
@@ -173,21 +173,21 @@ impl<'a> Words<'a> {
                 let known = self.parent.get("properties").and_then(Value::as_object);
                 let known: Vec<&str> = known.into_iter().flat_map(Map::keys).map(String::as_str).collect();
                 let guess = unexpected.first().and_then(|name| did_you_mean(name, known.iter().copied()));
-                guess.or_else(|| alternatives("known here", &known))
+                guess.or_else(|| alternatives("known here", known.iter().copied()))
             }
             Error::Enum { .. } => {
                 let allowed = self.keyword.as_array().map(Vec::as_slice).unwrap_or_default();
                 let names: Vec<&str> = allowed.iter().filter_map(Value::as_str).collect();
                 let guess =
                     self.error.instance().as_str().and_then(|written| did_you_mean(written, names.iter().copied()));
-                guess.or_else(|| alternatives("allowed", &allowed.iter().map(repr).collect::<Vec<_>>()))
+                guess.or_else(|| alternatives("allowed", allowed.iter().map(repr)))
             }
             Error::Required { .. } => {
                 let about = self.parent.get("properties")?.get(self.missing()?)?.get("description")?.as_str()?;
                 Some(about.to_owned())
             }
             Error::OneOfMultipleValid { .. } if self.error.instance().as_array().is_some_and(Vec::is_empty) => {
-                Some("an empty list fits more than one form; leave it out or fill it".to_owned())
+                Some("an empty list is both a list of ids and a list of objects; for nothing, write {}".to_owned())
             }
             Error::AnyOf { context } | Error::OneOfNotValid { context } => self.closest_form(context, root),
             _ => None,
@@ -221,10 +221,4 @@ impl<'a> Words<'a> {
         let message = words.message();
         Some(format!("closest: at `{place}`, {message}{deeper}"))
     }
-}
-
-fn alternatives(title: &str, names: &[impl AsRef<str>]) -> Option<String> {
-    let shown: Vec<&str> = names.iter().take(MAX_NAMED).map(AsRef::as_ref).collect();
-    let more = if names.len() > MAX_NAMED { ", …" } else { "" };
-    (!shown.is_empty()).then(|| format!("{title}: {}{more}", shown.join(", ")))
 }

@@ -10,7 +10,7 @@ use super::message;
 use super::schema::{Schema, SchemaError};
 use super::suggest::did_you_mean;
 use crate::place::Place;
-use crate::problem::{Anchor, Code, Phase, Problem};
+use crate::problem::{Anchor, Code, Phase, Problem, Problems};
 
 /// The modules that were asked for so far.
 #[derive(Debug)]
@@ -65,8 +65,11 @@ impl<'a> Modules<'a> {
         value: &Value,
         path: &Place,
         place: &Place,
-        problems: &mut Vec<Problem>,
+        problems: &mut Problems,
     ) {
+        if problems.is_full() {
+            return;
+        }
         let version = self.version;
         let known = self.look_up(kind, name);
         if let Some(problem) = known.problem(kind, name, path, place, version) {
@@ -124,7 +127,7 @@ impl Known {
                 (Code::UnknownModule, Phase::Validate, format!("there is no {kind} module `{name}`"), guess.clone())
             }
             Known::Broken(error) => {
-                (Code::BrokenModule, Phase::Load, format!("the {kind} module `{name}`: {error}"), None)
+                (Code::BrokenModule, Phase::Validate, format!("the {kind} module `{name}`: {error}"), None)
             }
         };
         let anchor = match (kind, version) {
@@ -162,7 +165,7 @@ fn missing_options(module: &Module, schema: &Schema, value: &Value, path: &Place
     )
 }
 
-/// The name of a module, where a manifest says it: never empty.
+/// The name of a module, where a manifest says it.
 pub(crate) fn module_name<'v>(value: &'v Value, key: &str) -> Option<&'v str> {
-    value.get(key).and_then(Value::as_str).filter(|name| !name.is_empty())
+    value.get(key).and_then(Value::as_str)
 }

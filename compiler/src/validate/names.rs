@@ -7,11 +7,11 @@ use osbc_module_api::runner::choose;
 
 use super::devices::{self, Fault};
 use super::modules::Modules;
-use super::suggest::did_you_mean;
+use super::suggest::{alternatives, did_you_mean};
 use crate::description::{Description, Input, Pipeline, Stage};
 use crate::format::v1::source_module;
 use crate::place::{Key, Place};
-use crate::problem::{Anchor, Code, Phase, Problem};
+use crate::problem::{Anchor, Code, Phase, Problem, Problems};
 
 /// The input module to which a pipeline without stages is an empty tree.
 const TREE_INPUT: &str = "org.osbuild.tree";
@@ -20,12 +20,7 @@ const TREE_INPUT: &str = "org.osbuild.tree";
 const MAX_SUGGESTIONS: usize = 100;
 
 /// Checks every name of a manifest.
-pub(crate) fn check(
-    description: &Description,
-    modules: &mut Modules<'_>,
-    runners: &[String],
-    problems: &mut Vec<Problem>,
-) {
+pub(crate) fn check(description: &Description, modules: &mut Modules<'_>, runners: &[String], problems: &mut Problems) {
     let mut pipelines = HashMap::new();
     for (index, pipeline) in description.pipelines.iter().enumerate() {
         if let Some(name) = &pipeline.name {
@@ -56,7 +51,7 @@ struct Check<'a> {
     pipelines: HashMap<&'a str, usize>,
     items: HashSet<&'a str>,
     runners: &'a [String],
-    problems: &'a mut Vec<Problem>,
+    problems: &'a mut Problems,
     /// How many more close names may be looked for.
     suggestions: usize,
 }
@@ -98,7 +93,7 @@ impl<'a> Check<'a> {
     fn pipeline(&mut self, index: usize, pipeline: &Pipeline) {
         let place = &pipeline.place;
         match &pipeline.name {
-            None => {
+            None if pipeline.unnamed => {
                 let message = "a pipeline has no name".to_owned();
                 let help = Some("give it a `name`, by which others and exports refer to it".to_owned());
                 self.load(Code::UnnamedPipeline, place.clone(), message, "`name` is missing", help);
@@ -109,7 +104,7 @@ impl<'a> Check<'a> {
                 let help = Some(format!("the first one is `{first}`"));
                 self.load(Code::DuplicatePipeline, place.with("name"), message, "this name is taken", help);
             }
-            Some(_) => {}
+            Some(_) | None => {}
         }
         if let Some(build) = &pipeline.build {
             let place = place.with("build");
@@ -128,14 +123,8 @@ impl<'a> Check<'a> {
             && choose(runner, self.runners.iter().map(String::as_str)).is_none()
         {
             let message = format!("there is no runner for `{runner}`");
-            let runners = self.runners;
-            let help = self.suggest(runner, runners.iter().map(String::as_str));
-            let help = help.or_else(|| {
-                Some(
-                    "a runner fits if the distribution is the same and its version not above the wanted one".to_owned(),
-                )
-            });
-            self.load(Code::UnknownRunner, place.clone(), message, "no runner fits", help);
+            let help = self.runner_help(runner);
+            self.load(Code::UnknownRunner, place.clone(), message, "no runner fits", Some(help));
         }
         if let Some(epoch) = &pipeline.source_epoch
             && !epoch.as_str().contains(['.', 'e'])
@@ -149,6 +138,22 @@ impl<'a> Check<'a> {
             );
             self.problems.push(problem.label("more than 64 bits").help("seconds since 1970".to_owned()));
         }
+    }
+
+    /// What to write instead of a runner that there is none for: one of its distribution, or of one that is called
+    /// almost alike.
+    fn runner_help(&mut self, wanted: &str) -> String {
+        fn distribution(name: &str) -> &str {
+            name.trim_end_matches(|char: char| char.is_ascii_digit())
+        }
+        let known = self.runners.iter().map(String::as_str);
+        let same = known.clone().filter(|name| distribution(name) == distribution(wanted));
+        if let Some(help) = alternatives("only for later versions there are", same) {
+            return help;
+        }
+        self.suggest(distribution(wanted), known.map(distribution)).unwrap_or_else(|| {
+            "a runner fits if the distribution is the same and its version not above the wanted one".to_owned()
+        })
     }
 
     /// An earlier pipeline by `name:`.
@@ -168,7 +173,7 @@ impl<'a> Check<'a> {
             }
             None => {
                 let earlier = description.pipelines[..from].iter().filter_map(|pipeline| pipeline.name.as_deref());
-                let help = self.suggest(name, earlier);
+                let help = self.suggest(name, earlier.clone()).or_else(|| alternatives("earlier pipelines", earlier));
                 let message = format!("there is no pipeline `{name}`");
                 self.load(Code::UnknownPipeline, place, message, "no pipeline has this name", help);
             }
@@ -194,16 +199,10 @@ impl<'a> Check<'a> {
                     if self.items.contains(reference.id.as_str()) {
                         continue;
                     }
-                    let mut items: Vec<&str> = Vec::new();
-                    if self.suggestions > 0 {
-                        items = self
-                            .description
-                            .sources
-                            .iter()
-                            .flat_map(|one| one.items.keys())
-                            .map(String::as_str)
-                            .collect();
+                    if self.problems.is_full() {
+                        continue;
                     }
+                    let items = self.description.sources.iter().flat_map(|one| one.items.keys()).map(String::as_str);
                     let help = self.suggest(&reference.id, items).or_else(|| Some("add it to a source".to_owned()));
                     let message = format!("no source has the item `{}`", reference.id);
                     let anchor = match reference.key {

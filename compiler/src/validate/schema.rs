@@ -26,6 +26,9 @@ pub(crate) enum SchemaError {
     },
 }
 
+/// How many values are looked at for errors, each of which can have some.
+const MAX_VALUES: usize = 100_000;
+
 /// A compiled schema.
 #[derive(Debug)]
 pub(crate) struct Schema {
@@ -63,9 +66,36 @@ impl Schema {
         }
     }
 
-    /// What is wrong with a value; nothing in the common case.
+    /// The schema of a part, by its pointer in this one. `definitions` stay in reach.
+    ///
+    /// # Errors
+    /// There is no schema at that pointer.
+    pub(crate) fn part(&self, pointer: &str) -> Result<Self, SchemaError> {
+        let mut part = self.source.pointer(pointer).cloned().unwrap_or_default();
+        if let (Value::Object(part), Some(definitions)) = (&mut part, self.source.get("definitions")) {
+            part.insert("definitions".into(), definitions.clone());
+        }
+        Self::compile(part)
+    }
+
+    /// Whether nothing is wrong with a value.
+    pub(crate) fn accepts(&self, value: &Value) -> bool {
+        self.validator.is_valid(value)
+    }
+
+    /// What is wrong with a value; nothing in the common case. Of a value that is too large to say everything about,
+    /// only the beginnings of its lists are looked at.
     pub(crate) fn errors<'a>(&'a self, value: &'a Value) -> Vec<ValidationError<'a>> {
-        if self.validator.is_valid(value) { Vec::new() } else { self.validator.iter_errors(value).collect() }
+        if self.accepts(value) {
+            return Vec::new();
+        }
+        let mut room = MAX_VALUES;
+        let beginning = beginning(value, &mut room);
+        if room > 0 {
+            return self.validator.iter_errors(value).collect();
+        }
+        let errors: Vec<_> = self.validator.iter_errors(&beginning).map(ValidationError::to_owned).collect();
+        if errors.is_empty() { self.validator.validate(value).err().into_iter().collect() } else { errors }
     }
 
     /// The schema as JSON.
@@ -125,6 +155,27 @@ fn compose(module: &Module, version: FormatVersion) -> Result<Value, SchemaError
     }
     hoist_definitions(&mut schema);
     Ok(Value::Object(schema))
+}
+
+/// A value with as many of the items of its lists as there is room for.
+fn beginning(value: &Value, room: &mut usize) -> Value {
+    *room = room.saturating_sub(1);
+    match value {
+        Value::Array(items) => {
+            let mut kept = Vec::new();
+            for item in items {
+                if *room == 0 {
+                    break;
+                }
+                kept.push(beginning(item, room));
+            }
+            Value::Array(kept)
+        }
+        Value::Object(entries) => {
+            Value::Object(entries.iter().map(|(key, value)| (key.clone(), beginning(value, room))).collect())
+        }
+        value => value.clone(),
+    }
 }
 
 /// Moves `definitions` to the root, which modules write as if their options were the root.

@@ -2,6 +2,9 @@
 
 use strsim::damerau_levenshtein;
 
+/// How many alternatives a help line names.
+const MAX_NAMED: usize = 12;
+
 /// Beyond this many names nothing is compared: whoever has so many does not type them.
 const MAX_NAMES: usize = 2_000;
 /// Names longer than this are not compared.
@@ -22,6 +25,21 @@ pub(crate) fn closest<'a>(written: &str, names: impl IntoIterator<Item = &'a str
 /// The help line for it.
 pub(crate) fn did_you_mean<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
     closest(written, names).map(|name| format!("did you mean `{name}`?"))
+}
+
+/// A help line with the first of the names that there are; none if there are none.
+pub(crate) fn alternatives<N: AsRef<str>>(title: &str, names: impl IntoIterator<Item = N>) -> Option<String> {
+    let mut names = names.into_iter();
+    let mut help = format!("{title}: {}", names.next()?.as_ref());
+    for (index, name) in names.enumerate() {
+        if index + 1 == MAX_NAMED {
+            help.push_str(", …");
+            break;
+        }
+        help.push_str(", ");
+        help.push_str(name.as_ref());
+    }
+    Some(help)
 }
 
 /// What tells modules apart.
