@@ -56,6 +56,10 @@ impl Tree {
     }
 
     fn set_owner(&self, path: &Path, user: Option<u32>, group: Option<u32>, follow: bool) -> Result<(), Error> {
+        // The number that stands for "leave it" in the system call is nobody's.
+        if user == Some(u32::MAX) || group == Some(u32::MAX) {
+            return Err(cannot("set the owner of", path)(Errno::INVAL));
+        }
         let (user, group) = (user.map(Uid::from_raw), group.map(Gid::from_raw));
         self.by_handle(path, follow, |place| rustix::fs::chown(place, user, group))
             .map_err(cannot("set the owner of", path))

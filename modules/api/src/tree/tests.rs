@@ -202,6 +202,14 @@ fn extended_attributes_can_be_set_read_listed_and_taken() {
 }
 
 #[test]
+fn no_owner_has_the_number_for_none() {
+    let yard = Yard::new();
+    yard.tree.write("file", "").unwrap();
+    assert!(yard.tree.chown("file", Some(u32::MAX), None).is_err());
+    assert!(yard.tree.lchown("file", None, Some(u32::MAX)).is_err());
+}
+
+#[test]
 fn root_owners_follow_or_do_not() {
     if !root() {
         return;
