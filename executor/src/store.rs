@@ -22,7 +22,7 @@
 //! So a process that dies loses no sealed result; a system that dies loses those of its last seconds, never more than
 //! that, and never silently: without the mark and from another boot an object counts as absent. This keeps the price
 //! of a seal at one rename; the disk is synced behind it, many results at a time ([`sync`]), and a build waits for
-//! that only at its end. A damaged object, a foreign folder, or one whose lower layers are missing counts as absent too
+//! that only at its end. A damaged object, a foreign folder, or one whose lower layers are missing or not those that it was made on counts as absent too
 //! and is set aside when its result is sealed again.
 //!
 //! **Locks.** All are `flock`s, gone with the process that holds them.
@@ -56,7 +56,7 @@ use osbc_ir::{Graph, Have, NodeId};
 pub use error::StoreError;
 pub use items::{Download, Slot};
 pub use lease::Lease;
-pub use object::{ObjectMeta, StepRecord};
+pub use object::{Lower, ObjectMeta, StepRecord};
 pub use seal::Sealing;
 pub use work::Work;
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use osbc_ir::{Graph, ItemId, NodeId, Source, SourceItem};
+use rustix::fs::{Mode, Timespec, Timestamps};
 
 use super::Store;
 use super::error::StoreError;
@@ -15,6 +16,12 @@ use crate::lock;
 
 /// How often it is asked whether another process is done with an item.
 const PATIENCE: Duration = Duration::from_millis(50);
+
+/// The modification time of every item, in seconds since 1970: 1 February 1980, which no archive format in any time zone
+/// is too young for. Stages copy items into trees with their times, and when an item was fetched must not show there.
+const TIME: i64 = 318_211_200;
+/// The mode of every item, whatever the umask was when it was fetched.
+const MODE: Mode = Mode::RUSR.union(Mode::WUSR).union(Mode::RGRP).union(Mode::ROTH);
 
 /// The fetched bytes in the folder of a download.
 const DATA: &str = "data";
@@ -103,6 +110,10 @@ impl Download {
         if metadata.is_dir() {
             rustix::fs::syncfs(&file).map_err(StoreError::io("write to the disk", &target))?;
         } else {
+            let time = Timespec { tv_sec: TIME, tv_nsec: 0 };
+            rustix::fs::fchmod(&file, MODE)
+                .and_then(|()| rustix::fs::futimens(&file, &Timestamps { last_access: time, last_modification: time }))
+                .map_err(StoreError::io("set the time of", &target))?;
             file.sync_all().map_err(StoreError::io("write to the disk", &target))?;
         }
         if let Some(folder) = self.item.parent() {

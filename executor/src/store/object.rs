@@ -26,12 +26,24 @@ pub struct ObjectMeta {
     pub boot: Option<String>,
     /// The result that it continues; none for one from an empty tree.
     pub base: Option<StageId>,
+    /// Tells it from any other object that is or was made for the same id.
+    pub instance: String,
     /// The objects whose layers lie below its own, lowest first; none when it holds a whole tree.
-    pub lowers: Vec<StageId>,
+    pub lowers: Vec<Lower>,
     /// The epoch that its times are clamped to.
     pub source_epoch: Option<i64>,
     /// The stages that made it from its base, the last one being its own.
     pub steps: Vec<StepRecord>,
+}
+
+/// An object that others lie on. A layer only makes sense on the very one that it was made on: a stage that runs again
+/// need not write the same again, and then the layer would show a mixture that no stage has ever seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lower {
+    /// Its id.
+    pub id: StageId,
+    /// Its [`ObjectMeta::instance`].
+    pub instance: String,
 }
 
 /// What is kept of a stage that ran.
@@ -64,7 +76,7 @@ impl ObjectMeta {
             .lowers
             .iter()
             .enumerate()
-            .map(|(index, &id)| layout.object(id).join(if index == 0 { TREE } else { LAYER }));
+            .map(|(index, lower)| layout.object(lower.id).join(if index == 0 { TREE } else { LAYER }));
         let own = layout.object(self.id).join(self.content());
         TreeStack { lower: below.chain([own]).collect(), upper: None }
     }
@@ -101,7 +113,9 @@ impl<'a> Reader<'a> {
         let meta = self.read_alone(id).filter(|meta| {
             let below = meta.lowers.split_last();
             // A layer names all that lie below it, so the one just below names the same but itself.
-            below.is_none_or(|(last, rest)| self.read(*last).is_some_and(|lower| lower.lowers == rest))
+            below.is_none_or(|(last, rest)| {
+                self.read(last.id).is_some_and(|lower| lower.instance == last.instance && lower.lowers == rest)
+            })
         });
         let meta = meta.map(Arc::new);
         self.known.insert(id, meta.clone());

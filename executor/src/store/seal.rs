@@ -43,6 +43,7 @@ impl Work<'_> {
             id,
             boot: lease.store().shared.boot.clone(),
             base: self.base,
+            instance: uuid::Uuid::new_v4().simple().to_string(),
             lowers: self.lowers.clone(),
             source_epoch: sealing.source_epoch,
             steps: sealing.steps,

@@ -268,7 +268,14 @@ fn a_cut_off_download_is_gone_on_with_and_a_finished_one_found() {
     let impatient = lease.download("test.files", "sha256:1", &|| true).expect_err("was told to end");
     assert!(matches!(impatient, StoreError::Interrupted));
     fs::write(download.target(), "whole").expect("writes");
+    fs::set_permissions(download.target(), fs::Permissions::from_mode(0o600)).expect("sets");
     assert_eq!(download.commit().expect("commits"), 5);
+    let metadata = lease.item("test.files", "sha256:1").expect("a name").metadata().expect("is there");
+    assert_eq!(
+        (metadata.mode() & 0o7777, metadata.mtime(), metadata.mtime_nsec()),
+        (0o644, 318_211_200, 0),
+        "when and how it was fetched does not show"
+    );
     assert_eq!(waiting.join().expect("finds it"), "whole");
     assert_eq!(fs::read_to_string(lease.item("test.files", "sha256:1").expect("a name")).expect("reads"), "whole");
     assert_eq!(*sketch.lease(&store).present(), sketch.ids().collect::<Have>());
@@ -321,7 +328,7 @@ fn root_a_layer_holds_only_what_its_stage_wrote() {
         fs::remove_file(root.join("gone")).expect("removes");
         fs::rename(root.join("folder"), root.join("renamed")).expect("renames a folder of the layer below");
     });
-    assert_eq!(object.lowers, [ids[0]]);
+    assert_eq!(object.lowers.iter().map(|lower| lower.id).collect::<Vec<_>>(), [ids[0]]);
     let layer = folder.path().join("objects").join(ids[1].to_string()).join("layer");
     assert!(!layer.join("large").exists());
     drop(lease);
@@ -444,8 +451,12 @@ fn root_an_object_without_its_lower_layers_is_absent() {
     }
     drop(lease);
     fs::remove_dir_all(folder.path().join("objects").join(ids[1].to_string())).expect("removes");
-    let have: Have = [NodeId::Stage(ids[0])].into_iter().collect();
-    assert_eq!(*sketch.lease(&store).present(), have);
+    let lease = sketch.lease(&store);
+    assert_eq!(*lease.present(), [NodeId::Stage(ids[0])].into_iter().collect::<Have>());
+    build(&lease, Some(ids[0]), ids[1], |root| fs::write(root.join("other"), "than the first time").expect("writes"));
+    drop(lease);
+    let have: Have = [NodeId::Stage(ids[0]), NodeId::Stage(ids[1])].into_iter().collect();
+    assert_eq!(*sketch.lease(&store).present(), have, "the last one was made on another");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec};
 use super::error::StoreError;
 use super::layout::{LAYER, TREE};
 use super::lease::Lease;
+use super::object::Lower;
 use super::{Layers, Store};
 use crate::copy::{Ownership, copy_attributes, copy_tree};
 use crate::delete::remove_tree;
@@ -33,7 +34,7 @@ pub struct Work<'a> {
     pub(super) folder: PathBuf,
     pub(super) base: Option<StageId>,
     /// The objects whose layers lie below, lowest first.
-    pub(super) lowers: Vec<StageId>,
+    pub(super) lowers: Vec<Lower>,
     pub(super) stack: TreeStack,
     /// When the tree was created, by the clock that stamps its files.
     pub(super) created: Timespec,
@@ -73,7 +74,8 @@ impl Lease {
         let below = self.object(id).expect("a base is leased or was sealed under the lease");
         let stack = below.stack(self.store().layout());
         if below.lowers.len() + 2 <= MAX_LAYERS && self.store().has_layers(self.folder())? {
-            work.lowers = below.lowers.iter().copied().chain([id]).collect();
+            let last = Lower { id, instance: below.instance.clone() };
+            work.lowers = below.lowers.iter().cloned().chain([last]).collect();
             work.put_on(stack)?;
         } else {
             work.copy_from(&stack)?;
