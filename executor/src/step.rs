@@ -68,7 +68,13 @@ pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex, work: &Work<'_>) -> Stag
         transcript.borrow_mut().push(text);
         worker.tell(Message::StageOutput { node, text: text.to_owned() });
     };
-    let reply = context.runner.run(&request, &StageIo { output: &output, interrupt: context.interrupt });
+    let mut reply = context.runner.run(&request, &StageIo { output: &output, interrupt: context.interrupt });
+    if let Some(StageFailure::Module(reason) | StageFailure::Environment(reason)) = &mut reply.failure
+        && let Some(hint) = context.lease.store().full()
+    {
+        // A tool on a loop device sees no more than an input/output error.
+        reason.push_str(&hint);
+    }
     // What cannot be removed now goes with the segment's work.
     remove_tree(&request.scratch).ok();
     let log = log.borrow().path().map(ToOwned::to_owned);
@@ -117,7 +123,12 @@ fn request(context: &Context<'_>, node: NodeIndex, work: &Work<'_>) -> Result<St
         mounts: stage.mounts.iter().map(|mount| self::mount(context, mount)).collect::<Result<_, _>>()?,
         source_epoch: pipeline.source_epoch,
         tree: work.stack()?,
-        build_root: pipeline.build.map(|build| tree(context, build)).transpose()?,
+        // A build pipeline without stages means the host, as it does for ids.
+        build_root: pipeline
+            .build
+            .filter(|build| !manifest.pipeline(*build).stages.is_empty())
+            .map(|build| tree(context, build))
+            .transpose()?,
         runner: manifest.runner_of(pipeline, &context.settings.host_runner).exec.clone(),
         scratch: work.scratch()?,
         timeout: context.settings.stage_timeout,
@@ -154,11 +165,16 @@ fn items<'a>(context: &Context<'a>, node: NodeIndex) -> HashMap<&'a str, &'a str
 
 fn input(context: &Context<'_>, input: &Input, items: &HashMap<&str, &str>) -> Result<InputRequest, PrepareError> {
     let references = input.references.entries.iter().map(|entry| reference(context, entry, items));
+    let mut references = references.collect::<Result<Vec<_>, _>>()?;
+    if !input.references.ordered {
+        // Their order is no part of the id, so it must not reach the module either.
+        references.sort_by(|one, other| one.id.cmp(&other.id));
+    }
     Ok(InputRequest {
         name: input.name.clone(),
         module: module(context, &input.module)?,
         origin: input.origin,
-        references: references.collect::<Result<_, _>>()?,
+        references,
         options: input.options.clone(),
     })
 }

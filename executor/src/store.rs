@@ -66,6 +66,9 @@ use layout::Layout;
 /// The format of the layout above.
 const FORMAT: u32 = 1;
 
+/// With less room than this, in bytes, a failed stage is taken to have failed for want of it.
+const NEARLY_FULL: u64 = 1 << 20;
+
 /// The text that marks a folder as a cache (bford.info/cachedir).
 const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is the store of osbc.\n";
 
@@ -172,6 +175,13 @@ impl Store {
     /// The store cannot be written to.
     pub fn lease(&self, graph: &Graph, ids: impl IntoIterator<Item = NodeId>) -> Result<Lease, StoreError> {
         Lease::take(self.clone(), graph, ids)
+    }
+
+    /// What to say behind a failure when the store's file system has nearly no room left; none while it has.
+    pub(crate) fn full(&self) -> Option<String> {
+        let have = error::free_space(self.path());
+        (have < NEARLY_FULL)
+            .then(|| format!("; no space left for the store {}: {} free", self.path().display(), error::bytes(have)))
     }
 
     fn at(root: PathBuf, layers: Layers) -> Self {
