@@ -49,7 +49,14 @@ fn arrows(c: &mut Criterion) {
 /// The ids that a store has which was filled by building the first pipelines.
 fn have(graph: &osbc_ir::Graph, percent: usize) -> Have {
     let nodes = graph.dag.node_count();
-    graph.dag.node_indices().take(nodes * percent / 100).map(|node| graph.id(node)).collect::<Vec<NodeId>>().into_iter().collect()
+    graph
+        .dag
+        .node_indices()
+        .take(nodes * percent / 100)
+        .map(|node| graph.id(node))
+        .collect::<Vec<NodeId>>()
+        .into_iter()
+        .collect()
 }
 
 /// Text to plan at sizes that double, to see that it grows linearly.

@@ -86,7 +86,9 @@ impl<'a> Summary<'a> {
         let mut rows = vec![header];
         for pipeline in &self.pipelines {
             let counts = self.counts(pipeline);
-            if pipeline.stages.iter().all(|stage| stage.action == OccurrenceAction::Unneeded) && !pipeline.stages.is_empty() {
+            if pipeline.stages.iter().all(|stage| stage.action == OccurrenceAction::Unneeded)
+                && !pipeline.stages.is_empty()
+            {
                 continue;
             }
             let time = if counts.duration.is_zero() { "-".to_owned() } else { render::duration(counts.duration) };
@@ -123,9 +125,12 @@ impl<'a> Summary<'a> {
                 })
             })
             .collect();
-        let exports: Vec<Value> = self.plan.exports.iter().map(|export| {
-            json!({"name": export.name, "path": self.exported.get(export.name.as_str())})
-        }).collect();
+        let exports: Vec<Value> = self
+            .plan
+            .exports
+            .iter()
+            .map(|export| json!({"name": export.name, "path": self.exported.get(export.name.as_str())}))
+            .collect();
         let document = json!({
             "success": self.outcome.success(),
             "interrupted": self.outcome.interrupted,
@@ -182,7 +187,9 @@ impl<'a> Summary<'a> {
         let mut counts = Counts::default();
         for stage in &pipeline.stages {
             match (stage.action, self.outcome.nodes.get(&stage.node)) {
-                (OccurrenceAction::Shared, Some(NodeOutcome::Ran(_) | NodeOutcome::Cached { .. })) => counts.shared += 1,
+                (OccurrenceAction::Shared, Some(NodeOutcome::Ran(_) | NodeOutcome::Cached { .. })) => {
+                    counts.shared += 1
+                }
                 (_, Some(NodeOutcome::Ran(result))) => {
                     counts.ran += 1;
                     counts.failed += usize::from(!result.success);
@@ -204,9 +211,11 @@ impl<'a> Summary<'a> {
             return "not built".to_owned();
         }
         let id = pipeline.stages.last().map(|stage| stage.id);
-        let names = self.plan.exports.iter().filter(|export| {
-            self.plan.graph.manifest.pipeline(export.pipeline).name == pipeline.name
-        });
+        let names = self
+            .plan
+            .exports
+            .iter()
+            .filter(|export| self.plan.graph.manifest.pipeline(export.pipeline).name == pipeline.name);
         let paths: Vec<String> =
             names.filter_map(|export| Some(self.exported.get(export.name.as_str())?.display().to_string())).collect();
         match (paths.is_empty(), id) {

@@ -24,12 +24,13 @@ pub struct Document {
 ///
 /// # Errors
 /// The text is no JSON, or no object, or of a version that osbc does not know.
-pub fn parse(text: &SourceText) -> Result<Document, Problem> {
+pub fn parse(text: &SourceText) -> Result<Document, Box<Problem>> {
     let value = json::parse(text.as_str())?;
     let Value::Object(entries) = &value else {
-        return Err(Problem::new(Code::Schema, Phase::Parse, Place::root(), "a manifest is a JSON object")
+        let problem = Problem::new(Code::Schema, Phase::Parse, Place::root(), "a manifest is a JSON object")
             .at(Anchor::Bytes(0..text.as_str().len()))
-            .label("not an object"));
+            .label("not an object");
+        return Err(Box::new(problem));
     };
     let version = match entries.get("version") {
         None => FormatVersion::V1,
@@ -39,9 +40,10 @@ pub fn parse(text: &SourceText) -> Result<Document, Problem> {
         Some(_) => {
             let place = Place::root().with("version");
             let help = "write \"version\": \"2\" (a string), or leave `version` out for format 1";
-            return Err(Problem::new(Code::UnsupportedVersion, Phase::Validate, place, "unsupported manifest format")
+            let problem = Problem::new(Code::UnsupportedVersion, Phase::Validate, place, "unsupported manifest format")
                 .label("neither \"2\" nor absent")
-                .help(help.to_owned()));
+                .help(help.to_owned());
+            return Err(Box::new(problem));
         }
     };
     Ok(Document { version, value })

@@ -35,7 +35,7 @@ pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex) -> bool {
     worker.tell(Message::FetchStarted { node });
     let outcome = match fetch(worker, node, item) {
         Ok(bytes) => NodeOutcome::Fetched { bytes },
-        Err(error) => NodeOutcome::FetchFailed { error: with_place(error.to_string(), graph.item(item).1) },
+        Err(error) => NodeOutcome::FetchFailed { error: error.to_string() },
     };
     let success = matches!(outcome, NodeOutcome::Fetched { .. });
     worker.tell(Message::Finished { node, outcome });
@@ -83,14 +83,5 @@ fn entry(module: &Module) -> Option<Fetch> {
             _ => None,
         },
         Provider::OnDisk(_) => None,
-    }
-}
-
-/// Says where the item was to come from, unless the reason does already.
-fn with_place(reason: String, item: &SourceItem) -> String {
-    let place = item.description.as_str().or_else(|| item.description.get("url")?.as_str());
-    match place {
-        Some(place) if !reason.contains(place) => format!("{reason} (from {place})"),
-        _ => reason,
     }
 }

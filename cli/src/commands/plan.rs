@@ -144,7 +144,8 @@ fn item_row(items: &[FetchOccurrence]) -> Vec<String> {
         Action::Run | Action::Unneeded => "not needed",
     };
     let known: u64 = items.iter().filter_map(|item| item.size).sum();
-    let size = if items.iter().any(|item| item.size.is_none()) { "size unknown".to_owned() } else { render::bytes(known) };
+    let size =
+        if items.iter().any(|item| item.size.is_none()) { "size unknown".to_owned() } else { render::bytes(known) };
     let name = match items {
         [only] => only.checksum.clone(),
         several => render::count(several.len(), "item"),

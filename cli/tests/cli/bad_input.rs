@@ -52,7 +52,9 @@ fn a_hundred_megabytes_of_manifest_are_no_trouble() {
 #[test]
 fn problems_come_as_data_too() {
     let place = Place::new();
-    let path = place.manifest(&one_pipeline(json!([{"type": "org.osbuild.hostnam"}, {"type": "org.osbuild.hostname", "options": {"hostname": 1}}])));
+    let path = place.manifest(&one_pipeline(
+        json!([{"type": "org.osbuild.hostnam"}, {"type": "org.osbuild.hostname", "options": {"hostname": 1}}]),
+    ));
     let output = osbc().args(["inspect", "--json"]).arg(path).assert().code(2).get_output().stdout.clone();
     let report: serde_json::Value = serde_json::from_slice(&output).expect("the report is JSON");
     assert_eq!(report["success"], false);
@@ -197,10 +199,8 @@ fn root_no_space_left_is_said_and_nothing_half_written_stays() {
         osbc = assert_cmd::cargo::cargo_bin("osbc").display(),
         manifest = path.display(),
     );
-    let output = std::process::Command::new("unshare")
-        .args(["--mount", "sh", "-ec", &script])
-        .output()
-        .expect("unshare starts");
+    let output =
+        std::process::Command::new("unshare").args(["--mount", "sh", "-ec", &script]).output().expect("unshare starts");
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(matches!(output.status.code(), Some(1 | 3)), "{errors}");
     assert!(errors.contains("o space left") || errors.contains("no space"), "{errors}");
@@ -218,10 +218,8 @@ fn root_a_read_only_store_is_an_environment_failure() {
         osbc = assert_cmd::cargo::cargo_bin("osbc").display(),
         manifest = manifest("diamond.json").display(),
     );
-    let output = std::process::Command::new("unshare")
-        .args(["--mount", "sh", "-ec", &script])
-        .output()
-        .expect("unshare starts");
+    let output =
+        std::process::Command::new("unshare").args(["--mount", "sh", "-ec", &script]).output().expect("unshare starts");
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(3), "{errors}");
     assert!(errors.contains("read-only") || errors.contains("Read-only"), "{errors}");

@@ -40,11 +40,10 @@ fn root_the_quickstart_builds_what_other_tools_accept() {
     tool("skopeo", &["inspect", &image]);
 
     tool("qemu-img", &["check", text(&place.output().join("qcow2/disk.qcow2"))]);
-    tool("qemu-img", &[
-        "compare",
-        text(&place.output().join("qcow2/disk.qcow2")),
-        text(&place.output().join("disk/disk.raw")),
-    ]);
+    tool(
+        "qemu-img",
+        &["compare", text(&place.output().join("qcow2/disk.qcow2")), text(&place.output().join("disk/disk.raw"))],
+    );
 
     mounted_disk_has_the_tree(&place);
     assert_eq!(leftovers(&place.path("")), Vec::<String>::new());

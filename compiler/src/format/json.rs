@@ -18,14 +18,14 @@ const MAX_DIGITS: usize = 4300;
 ///
 /// # Errors
 /// The first fault of the text: syntax, nesting deeper than 127 levels, lone surrogates, numbers that overflow.
-pub fn parse(text: &str) -> Result<Value, Problem> {
+pub fn parse(text: &str) -> Result<Value, Box<Problem>> {
     // What is no object is no manifest: a list of a hundred million numbers need not be kept to say so.
     let parsed = if text.trim_ascii_start().starts_with('[') {
         serde_json::from_str::<serde::de::IgnoredAny>(text).map(|_| Value::Array(Vec::new()))
     } else {
         serde_json::from_str::<Exact>(text).map(|exact| exact.0)
     };
-    parsed.map_err(|error| problem(text, &error))
+    parsed.map_err(|error| Box::new(problem(text, &error)))
 }
 
 /// A value read without special keys, its numbers canonical.

@@ -54,7 +54,7 @@ fn read_pipeline(place: Place, value: Value) -> Pipeline {
     for (key, value) in value.entries() {
         match key.as_str() {
             "name" => (pipeline.name, pipeline.unnamed) = (value.string(), false),
-            "build" => pipeline.build = value.string().filter(|build| !build.is_empty()),
+            "build" => pipeline.build = value.string(),
             "runner" => {
                 let runner = value.string().filter(|runner| !runner.is_empty());
                 pipeline.runner = runner.map(|runner| (runner, pipeline.place.with("runner")));

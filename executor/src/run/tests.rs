@@ -249,7 +249,7 @@ fn keep_going_goes_on_with_what_does_not_depend_on_it_and_tells_every_failure() 
     assert_eq!(result(&done, &sketch, "a1").error.as_deref(), Some("it broke"));
     assert_eq!(
         done.outcome.nodes[&sketch.node("#sha256:bad")],
-        NodeOutcome::FetchFailed { error: "the server said 404 (from http://example.invalid/x)".to_owned() }
+        NodeOutcome::FetchFailed { error: "the server said 404".to_owned() }
     );
     assert_eq!(done.outcome.nodes[&sketch.node("a2")], NodeOutcome::NotStarted);
     assert_eq!(done.outcome.nodes[&sketch.node("b1")], NodeOutcome::NotStarted);
