@@ -42,7 +42,7 @@ pub struct Pipeline {
     pub name: Option<String>,
     /// Whether the manifest gives it none, not even a wrong one.
     pub unnamed: bool,
-    /// What its build pipeline is called: in version 2 as written, `name:` included.
+    /// What its build pipeline is called, as version 2 writes it: with `name:` in front, or empty for the host.
     pub build: Option<String>,
     /// The runner that its tree is used with, and where it stands.
     pub runner: Option<(String, Place)>,

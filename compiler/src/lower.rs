@@ -54,6 +54,7 @@ impl Lowering<'_> {
     fn pipeline(&self, pipeline: description::Pipeline) -> Pipeline {
         Pipeline {
             name: pipeline.name.unwrap_or_default(),
+            empty_build: pipeline.build.as_deref() == Some(""),
             // A build pipeline without stages is the host.
             build: pipeline.build.and_then(|build| self.named(&build)).filter(|index| !self.empty[index.0]),
             runner: pipeline.runner.and_then(|(name, _)| self.runner(name)).unwrap_or_else(|| self.host.clone()),

@@ -47,6 +47,9 @@ pub fn validate<'a>(document: Document, catalog: &'a Catalog, host: &Runner) -> 
         FormatVersion::V2 => walk.v2(&value),
     }
     let Walk { mut modules, mut problems } = walk;
+    if problems.is_full() {
+        return Err(problems);
+    }
     let description = match version {
         FormatVersion::V1 => v1::read(value),
         FormatVersion::V2 => v2::read(value),
@@ -109,6 +112,9 @@ impl Walk<'_> {
             self.check(Kind::Source, name, source, &place, &place);
         }
         for (index, pipeline) in items(manifest.get("pipelines")) {
+            if self.problems.is_full() {
+                return;
+            }
             let pipelines = Place::root().with("pipelines").with(index).with("stages");
             for (index, stage) in items(pipeline.get("stages")) {
                 let place = pipelines.with(index);

@@ -21,7 +21,11 @@ pub fn stage_id(facts: &Facts<'_, CompatId>) -> CompatId {
     let stage = facts.stage;
     let mut parts = Parts::hashed();
     parts.text(&stage.module.name);
-    parts.optional_id(facts.build());
+    if facts.pipeline.empty_build {
+        parts.text("");
+    } else {
+        parts.optional_id(facts.build());
+    }
     parts.optional_id(facts.base);
     parts.value(&stage.options);
     if let Some(epoch) = facts.pipeline.source_epoch {

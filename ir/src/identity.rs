@@ -8,7 +8,7 @@
 //! | order of references where the manifest gave a list | order of references where it gave an object |
 //! | devices by name, with the name of their parent | the runner's executable that was chosen for a name |
 //! | mounts in order: name, device, partition, target | |
-//! | the build tree's id and its runner's name | the host, its tree and its runner, when there is no build tree |
+//! | the build tree's id and its runner's name | the host's tree and runner, without a build tree; an empty `build` |
 //! | the base's id | |
 //! | the source epoch | |
 //!
@@ -69,7 +69,7 @@ pub fn item_id(content_type: &str, checksum: &str) -> ItemId {
 
 /// Tells a sink all that the id of a stage covers.
 pub fn identify(facts: &Facts<'_, StageId>, sink: &mut impl Sink) {
-    let Pipeline { name: _, build, runner: _, source_epoch, stages: _ } = facts.pipeline;
+    let Pipeline { name: _, build, empty_build: _, runner: _, source_epoch, stages: _ } = facts.pipeline;
     let Stage { module: stage_module, options, inputs, devices, mounts } = facts.stage;
 
     module(stage_module, sink);

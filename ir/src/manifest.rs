@@ -41,6 +41,9 @@ pub struct Pipeline {
     pub name: String,
     /// The pipeline whose tree its stages run in; the host when none.
     pub build: Option<PipelineIndex>,
+    /// Whether the manifest says `"build": ""`: the host, just as without `build`, but osbuild's ids tell the two
+    /// apart.
+    pub empty_build: bool,
     /// The runner that this pipeline's tree is used with when it is a build root, as the manifest names it; the
     /// host's when the manifest names none.
     pub runner: Runner,

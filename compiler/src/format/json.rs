@@ -2,11 +2,12 @@
 //!
 //! `serde_json::Value` gives objects with certain private keys a meaning of their own; the reader here does not.
 
+use std::cell::Cell;
 use std::fmt;
 
 use osbc_ir::value::canonical_number;
 use osbc_ir::{Map, Number, Value};
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::place::Place;
 use crate::problem::{Anchor, Code, Phase, Problem};
@@ -14,32 +15,43 @@ use crate::problem::{Anchor, Code, Phase, Problem};
 /// How many digits a number may have; Python's limit too.
 const MAX_DIGITS: usize = 4300;
 
+/// How many values a text may have: a million stages have a dozen million. Kept in memory, a value takes some thirty
+/// times the room of the shortest text for it.
+const MAX_VALUES: usize = 20_000_000;
+
 /// Parses one JSON document. Of repeated keys the last value counts, at the first one's place, as in Python.
 ///
 /// # Errors
-/// The first fault of the text: syntax, nesting deeper than 127 levels, lone surrogates, numbers that overflow.
-pub fn parse(text: &str) -> Result<Value, Box<Problem>> {
+/// The first fault of the text: syntax, nesting deeper than 127 levels, lone surrogates, numbers that overflow, more
+/// values than any manifest has.
+pub fn parse(text: &str) -> Result<Value, Problem> {
     // What is no object is no manifest: a list of a hundred million numbers need not be kept to say so.
     let parsed = if text.trim_ascii_start().starts_with('[') {
-        serde_json::from_str::<serde::de::IgnoredAny>(text).map(|_| Value::Array(Vec::new()))
+        serde_json::from_str::<IgnoredAny>(text).map(|_| Value::Array(Vec::new()))
     } else {
-        serde_json::from_str::<Exact>(text).map(|exact| exact.0)
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let room = Cell::new(MAX_VALUES);
+        let parsed = Exact(&room).deserialize(&mut deserializer);
+        parsed.and_then(|value| deserializer.end().map(|()| value))
     };
-    parsed.map_err(|error| Box::new(problem(text, &error)))
+    parsed.map_err(|error| problem(text, &error))
 }
 
-/// A value read without special keys, its numbers canonical.
-struct Exact(Value);
+/// Reads a value without special keys, its numbers canonical, while there is room for it.
+#[derive(Clone, Copy)]
+struct Exact<'r>(&'r Cell<usize>);
 
-impl<'de> Deserialize<'de> for Exact {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ExactVisitor).map(Exact)
+impl<'de> DeserializeSeed<'de> for Exact<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        let room = self.0.get().checked_sub(1);
+        self.0.set(room.ok_or_else(|| D::Error::custom(format_args!("there are more than {MAX_VALUES} values")))?);
+        deserializer.deserialize_any(self)
     }
 }
 
-struct ExactVisitor;
-
-impl<'de> Visitor<'de> for ExactVisitor {
+impl<'de> Visitor<'de> for Exact<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -66,13 +78,9 @@ impl<'de> Visitor<'de> for ExactVisitor {
         Ok(Value::String(value.to_owned()))
     }
 
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(Value::String(value))
-    }
-
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
-        while let Some(Exact(item)) = items.next_element()? {
+        while let Some(item) = items.next_element_seed(self)? {
             list.push(item);
         }
         Ok(Value::Array(list))
@@ -83,8 +91,7 @@ impl<'de> Visitor<'de> for ExactVisitor {
         while let Some(key) = entries.next_key()? {
             match key {
                 Key::Name(name) => {
-                    let Exact(value) = entries.next_value()?;
-                    object.insert(name, value);
+                    object.insert(name, entries.next_value_seed(self)?);
                 }
                 Key::Number => return number(entries.next_value()?).map(Value::Number),
             }
@@ -156,7 +163,7 @@ fn problem(text: &str, error: &serde_json::Error) -> Problem {
     } else if told.contains("surrogate") || told.contains("hex escape") {
         let help = "characters outside the BMP are two `\\u` escapes, a high and then a low surrogate";
         (format!("invalid JSON: {told}"), Some(help))
-    } else if told.starts_with("the number ") || told.starts_with("this number ") {
+    } else if ["the number ", "this number ", "there are more "].iter().any(|start| told.starts_with(start)) {
         (told.to_owned(), None)
     } else {
         (format!("invalid JSON: {told}"), None)

@@ -81,7 +81,7 @@ pub(crate) fn manifest(text: &str) -> Manifest {
         };
         let stages = stages.split_whitespace().map(|text| stage(text, &pipelines, &mut items)).collect();
         let runner = Runner { name: "org.osbuild.linux".into(), exec: "org.osbuild.linux".into() };
-        pipelines.push(Pipeline { name: name.into(), build, runner, source_epoch: None, stages });
+        pipelines.push(Pipeline { name: name.into(), build, empty_build: false, runner, source_epoch: None, stages });
     }
     let curl = Source {
         module: module(Kind::Source, "curl"),

@@ -34,6 +34,9 @@ pub(crate) fn check(description: &Description, modules: &mut Modules<'_>, runner
         check.implied_modules(modules);
     }
     for (index, pipeline) in description.pipelines.iter().enumerate() {
+        if check.problems.is_full() {
+            return;
+        }
         check.pipeline(index, pipeline);
         for stage in &pipeline.stages {
             check.devices(stage);
@@ -104,9 +107,13 @@ impl<'a> Check<'a> {
                 let help = Some(format!("the first one is `{first}`"));
                 self.load(Code::DuplicatePipeline, place.with("name"), message, "this name is taken", help);
             }
-            Some(_) | None => {}
+            None => {
+                let message = "the name of a pipeline is a string".to_owned();
+                self.load(Code::UnnamedPipeline, place.with("name"), message, "expected string", None);
+            }
+            Some(_) => {}
         }
-        if let Some(build) = &pipeline.build {
+        if let Some(build) = pipeline.build.as_ref().filter(|build| !build.is_empty()) {
             let place = place.with("build");
             if build.starts_with("name:") {
                 self.reference(index, build, place);
@@ -130,13 +137,9 @@ impl<'a> Check<'a> {
             && !epoch.as_str().contains(['.', 'e'])
             && epoch.as_i64().is_none()
         {
-            let problem = Problem::new(
-                Code::SourceEpoch,
-                Phase::Validate,
-                place.with("source-epoch"),
-                format!("source-epoch {} is out of range", super::repr::repr(&epoch.clone().into())),
-            );
-            self.problems.push(problem.label("more than 64 bits").help("seconds since 1970".to_owned()));
+            let message = format!("source-epoch {} is out of range", super::repr::repr(&epoch.clone().into()));
+            let help = Some("seconds since 1970".to_owned());
+            self.load(Code::SourceEpoch, place.with("source-epoch"), message, "more than 64 bits", help);
         }
     }
 

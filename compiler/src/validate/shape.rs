@@ -48,6 +48,9 @@ impl Shape<'_> {
             self.report(&source, value, &root.with("sources").with(name.clone()));
         }
         for (index, value) in list(manifest, "pipelines") {
+            if self.problems.is_full() {
+                break;
+            }
             let place = root.with("pipelines").with(index);
             self.report(&pipeline, &hollow(value, &["stages"]), &place);
             for (index, value) in list(value, "stages") {
