@@ -109,17 +109,11 @@ fn we_agree_with_osbuild_on_its_own_manifests() {
     let libdir: Vec<Box<dyn Library>> = vec![Box::new(Foreign::new(&checkout))];
     let catalog = Catalog::new(libdir);
     let verdicts = judge(&checkout, &files);
-    let counted = |key: &str| verdicts.iter().filter(|verdict| verdict.get(key).is_some()).count();
-    eprintln!(
-        "osbuild accepts {}, refuses {}, raises at {} of {} files",
-        counted("text"),
-        counted("errors"),
-        counted("raised"),
-        files.len()
-    );
     let differences: Vec<String> = verdicts
         .iter()
         .filter_map(|verdict| Some(format!("{} {}", verdict["path"], difference(&checkout, &catalog, verdict)?)))
         .collect();
+    let accepted = verdicts.iter().filter(|verdict| verdict.get("text").is_some()).count();
+    assert!(accepted > 50, "osbuild accepts only {accepted} of {} files", files.len());
     assert!(differences.is_empty(), "{} differences:\n{}", differences.len(), differences.join("\n"));
 }

@@ -24,7 +24,7 @@ const MAX_VALUES: usize = 20_000_000;
 /// # Errors
 /// The first fault of the text: syntax, nesting deeper than 127 levels, lone surrogates, numbers that overflow, more
 /// values than any manifest has.
-pub fn parse(text: &str) -> Result<Value, Problem> {
+pub fn parse(text: &str) -> Result<Value, Box<Problem>> {
     // What is no object is no manifest: a list of a hundred million numbers need not be kept to say so.
     let parsed = if text.trim_ascii_start().starts_with('[') {
         serde_json::from_str::<IgnoredAny>(text).map(|_| Value::Array(Vec::new()))
@@ -34,7 +34,7 @@ pub fn parse(text: &str) -> Result<Value, Problem> {
         let parsed = Exact(&room).deserialize(&mut deserializer);
         parsed.and_then(|value| deserializer.end().map(|()| value))
     };
-    parsed.map_err(|error| problem(text, &error))
+    parsed.map_err(|error| Box::new(problem(text, &error)))
 }
 
 /// Reads a value without special keys, its numbers canonical, while there is room for it.
