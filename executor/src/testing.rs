@@ -61,7 +61,14 @@ impl Sketch {
     pub(crate) fn pipeline(mut self, name: &str, build: Option<&str>) -> Self {
         let build = build.map(|name| self.index(name));
         let runner = runner();
-        let pipeline = Pipeline { name: name.to_owned(), build, empty_build: false, runner, source_epoch: None, stages: Vec::new() };
+        let pipeline = Pipeline {
+            name: name.to_owned(),
+            build,
+            empty_build: false,
+            runner,
+            source_epoch: None,
+            stages: Vec::new(),
+        };
         self.manifest.pipelines.push(pipeline);
         self
     }

@@ -91,7 +91,7 @@ fn last_line(text: &str) -> Option<String> {
 impl Monitor for Live {
     fn event(&mut self, event: &Event<'_>) {
         match event {
-            Event::Started => self.total.tick(),
+            Event::Started => self.total.enable_steady_tick(TICK),
             Event::FetchStarted { node } => self.fetching(*node, 0),
             Event::FetchProgress { node, done, .. } => self.fetching(*node, *done),
             Event::StageStarted { node, .. } => self.start_stage(*node),
