@@ -31,7 +31,7 @@ pub use text::{ReadError, SourceText};
 /// # Errors
 /// All problems of the manifest, with their places.
 pub fn compile(text: &SourceText, catalog: &Catalog, host: &Runner) -> Result<Manifest, Report> {
-    let document = format::parse(text).map_err(|problem| Report::new(text, problem.into()))?;
+    let document = format::parse(text).map_err(|problem| Report::new(text, (*problem).into()))?;
     let validated = validate::validate(document, catalog, host).map_err(|problems| Report::new(text, problems))?;
     Ok(lower::lower(validated))
 }
