@@ -3,18 +3,21 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use osbc_module_api::loopdev::{self, Config, LoopDevice};
 use osbc_module_api::*;
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tempfile::TempDir;
 
 /// Where the nodes of loop devices are.
 const NODES: &str = "/dev";
 
-/// How long something else, such as a prober of new devices, may hold on to a device at the end.
+/// How long something else, such as a prober of new devices, may hold on to a mount or device at the end.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How soon to try again.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// A part of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,11 +81,22 @@ impl MountedImage {
     /// Something is still in use, or writing fails.
     pub(crate) fn close(mut self) -> Result<(), Error> {
         while let Some((place, device)) = self.mounts.pop() {
-            unmount(&place, UnmountFlags::empty()).map_err(Error::io("unmount", &place))?;
+            unmount_soon(&place).map_err(Error::io("unmount", &place))?;
             let node = device.node();
             loopdev::release(device.into_fd(), PATIENCE).map_err(Error::io("release", node))?;
         }
         Ok(())
+    }
+}
+
+/// Unmounts, after what still holds on to the mount: a tool that is about to end, a process that is just being started.
+fn unmount_soon(place: &Path) -> Result<(), Errno> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match unmount(place, UnmountFlags::empty()) {
+            Err(Errno::BUSY) if Instant::now() < end => std::thread::sleep(PAUSE),
+            done => return done,
+        }
     }
 }
 
