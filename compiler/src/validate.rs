@@ -6,7 +6,7 @@ use osbc_module_api::Catalog;
 
 use crate::description::Description;
 use crate::format::{Document, v1, v2};
-use crate::place::Place;
+use crate::place::{Key, Place};
 use crate::problem::{Code, Phase, Problem, Problems};
 use modules::{Modules, module_name};
 
@@ -121,27 +121,33 @@ impl Walk<'_> {
                 if let Some(name) = module_name(stage, "type") {
                     self.check(Kind::Stage, name, stage, &place, &place);
                 }
-                for (kind, group) in [(Kind::Device, "devices"), (Kind::Input, "inputs")] {
-                    for (key, value) in stage.get(group).and_then(Value::as_object).into_iter().flatten() {
-                        if let Some(name) = module_name(value, "type") {
-                            let place = place.with(group).with(key.clone());
-                            self.check(kind, name, value, &place, &place);
+                for (kind, group) in [(Kind::Device, "devices"), (Kind::Input, "inputs"), (Kind::Mount, "mounts")] {
+                    let place = place.with(group);
+                    for (name, key, value) in named(stage.get(group)) {
+                        if let Some(module) = module_name(value, "type") {
+                            self.check(kind, module, value, &place.with(name), &place.with(key));
                         }
-                    }
-                }
-                for (index, mount) in items(stage.get("mounts")) {
-                    if let Some(name) = module_name(mount, "type") {
-                        let mounts = place.with("mounts");
-                        // osbuild names the place after the mount.
-                        let path = match mount.get("name").and_then(Value::as_str) {
-                            Some(name) => mounts.with(name.to_owned()),
-                            None => mounts.with(index),
-                        };
-                        self.check(Kind::Mount, name, mount, &path, &mounts.with(index));
                     }
                 }
             }
         }
+    }
+}
+
+/// The members of an object or list by name, as osbuild names their places, and by their true key.
+fn named(group: Option<&Value>) -> Vec<(Key, Key, &Value)> {
+    match group {
+        Some(Value::Object(entries)) => {
+            entries.iter().map(|(name, value)| (name.clone().into(), name.clone().into(), value)).collect()
+        }
+        Some(Value::Array(items)) => {
+            let named = items.iter().enumerate().map(|(index, value)| {
+                let name = value.get("name").and_then(Value::as_str);
+                (name.map_or(Key::Index(index), |name| name.to_owned().into()), Key::Index(index), value)
+            });
+            named.collect()
+        }
+        _ => Vec::new(),
     }
 }
 

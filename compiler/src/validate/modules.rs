@@ -121,26 +121,26 @@ impl<'a> Modules<'a> {
 
 impl Known {
     fn problem(&self, kind: Kind, name: &str, path: &Place, place: &Place, version: FormatVersion) -> Option<Problem> {
-        let (code, phase, message, help) = match self {
+        // osbuild looks nothing up that has no name, and raises later.
+        let phase = if name.is_empty() { Phase::Load } else { Phase::Validate };
+        let problem = |code, message| Problem::new(code, phase, path.clone(), message);
+        let problem = match self {
             Known::Found { .. } => return None,
             Known::Missing(guess) => {
-                (Code::UnknownModule, Phase::Validate, format!("there is no {kind} module `{name}`"), guess.clone())
+                let help = guess.clone().or_else(|| Some(format!("`osbc modules` lists the {kind}s that there are")));
+                let message = format!("there is no {kind} module `{name}`");
+                problem(Code::UnknownModule, message).label("no library has it").help(help)
             }
             Known::Broken(error) => {
-                (Code::BrokenModule, Phase::Validate, format!("the {kind} module `{name}`: {error}"), None)
+                let message = format!("the {kind} module `{name}` cannot be described: {error}");
+                problem(Code::BrokenModule, message).label("used here")
             }
         };
-        let anchor = match (kind, version) {
+        Some(problem.at(match (kind, version) {
             (Kind::Source, _) => Anchor::Key(place.clone()),
             (_, FormatVersion::V1) => Anchor::Value(place.with("name")),
             (_, FormatVersion::V2) => Anchor::Value(place.with("type")),
-        };
-        let problem = Problem::new(code, phase, path.clone(), message).at(anchor);
-        Some(
-            problem
-                .label("no library has it")
-                .help(help.or_else(|| Some(format!("`osbc modules` lists the {kind}s that there are")))),
-        )
+        }))
     }
 }
 
@@ -156,7 +156,7 @@ fn missing_options(module: &Module, schema: &Schema, value: &Value, path: &Place
     }
     let needs = names.join(", ");
     let message = format!("'options' is a required property of `{}`", module.name);
-    let problem = Problem::new(Code::MissingOptions, Phase::Validate, path.clone(), message);
+    let problem = Problem::new(Code::MissingOptions, Phase::Load, path.clone(), message);
     Some(
         problem
             .at(Anchor::Value(place.clone()))
