@@ -80,8 +80,10 @@ impl MountedImage {
     /// # Errors
     /// Something is still in use, or writing fails.
     pub(crate) fn close(mut self) -> Result<(), Error> {
-        while let Some((place, device)) = self.mounts.pop() {
-            unmount_soon(&place).map_err(Error::io("unmount", &place))?;
+        // One that cannot be unmounted stays in the list, for `drop` to detach.
+        while let Some((place, _)) = self.mounts.last() {
+            unmount_soon(place).map_err(Error::io("unmount", place))?;
+            let Some((_, device)) = self.mounts.pop() else { break };
             let node = device.node();
             loopdev::release(device.into_fd(), PATIENCE).map_err(Error::io("release", node))?;
         }
