@@ -19,7 +19,14 @@ pub(crate) fn stage(name: &str, options: Value) -> Stage {
 
 pub(crate) fn pipeline(name: &str, build: Option<usize>, stages: Vec<Stage>) -> Pipeline {
     let runner = Runner { name: "org.osbuild.fedora39".into(), exec: "org.osbuild.fedora38".into() };
-    Pipeline { name: name.into(), build: build.map(PipelineIndex), empty_build: false, runner, source_epoch: None, stages }
+    Pipeline {
+        name: name.into(),
+        build: build.map(PipelineIndex),
+        empty_build: false,
+        runner,
+        source_epoch: None,
+        stages,
+    }
 }
 
 pub(crate) fn manifest(sources: Vec<Source>, pipelines: Vec<Pipeline>) -> Manifest {
