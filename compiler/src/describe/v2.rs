@@ -1,130 +1,197 @@
 //! Describes in format 2: flat pipelines, references by id.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
-use osbc_ir::{Device, Input, Map, Mount, PipelineIndex, Stage, Target, Value};
-use serde_json::json;
+use osbc_ir::{Map, Number, PipelineIndex, Target, Value, stage};
+use serde::{Serialize, Serializer};
 
-use super::{View, is_set};
+use super::{Id, Named, View, set};
 
-pub(super) fn describe(view: &View<'_>) -> Value {
+#[derive(Debug, Serialize)]
+pub(super) struct Manifest<'a> {
+    version: &'static str,
+    pipelines: Vec<Pipeline<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<&'a Map<String, Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sources: Option<Named<'a, Source<'a>>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Source<'a> {
+    items: Named<'a, &'a Value>,
+}
+
+#[derive(Debug, Serialize)]
+struct Pipeline<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    build: Option<Id>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runner: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stages: Vec<Stage<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Stage<'a> {
+    r#type: &'a str,
+    id: Option<Id>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    options: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    devices: Option<Named<'a, Device<'a>>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    mounts: Vec<Mount<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inputs: Option<Named<'a, Input<'a>>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Device<'a> {
+    r#type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    options: Option<&'a Value>,
+}
+
+#[derive(Debug, Serialize)]
+struct Mount<'a> {
+    name: &'a str,
+    r#type: &'a str,
+    target: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    options: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partition: Option<&'a Number>,
+}
+
+#[derive(Debug, Serialize)]
+struct Input<'a> {
+    r#type: &'a str,
+    origin: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    options: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    references: Option<References<'a>>,
+}
+
+/// References by what they lead to, each once.
+#[derive(Debug)]
+struct References<'a>(Vec<(Reference<'a>, &'a Value)>);
+
+/// What an input refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Reference<'a> {
+    /// A pipeline; none without stages.
+    Pipeline(Option<Id>),
+    Item(&'a str),
+}
+
+impl Serialize for References<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(reference, options)| (reference, options)))
+    }
+}
+
+impl Serialize for Reference<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Reference::Pipeline(Some(id)) => id.serialize(serializer),
+            // As a key, Python's `None` becomes text.
+            Reference::Pipeline(None) => serializer.serialize_str("null"),
+            Reference::Item(checksum) => serializer.serialize_str(checksum),
+        }
+    }
+}
+
+pub(super) fn describe<'a>(view: &View<'a>) -> Manifest<'a> {
     let manifest = &view.graph.manifest;
     let runners = runners(view);
     let pipelines = (0..manifest.pipelines.len()).map(|index| describe_pipeline(view, PipelineIndex(index), &runners));
-    let mut description = Map::new();
-    description.insert("version".into(), json!("2"));
-    description.insert("pipelines".into(), pipelines.collect());
-    if !manifest.metadata.is_empty() {
-        description.insert("metadata".into(), Value::Object(manifest.metadata.clone()));
+    let sources = manifest.sources.iter().map(|source| {
+        let items = source.items.iter().map(|item| (Cow::from(&item.checksum), &item.description));
+        (Cow::from(&source.module.name), Source { items: Named(items.collect()) })
+    });
+    Manifest {
+        version: "2",
+        pipelines: pipelines.collect(),
+        metadata: Some(&manifest.metadata).filter(|metadata| !metadata.is_empty()),
+        sources: Named::unless_empty(sources),
     }
-    if !manifest.sources.is_empty() {
-        let sources = manifest.sources.iter().map(|source| {
-            let items = source.items.iter().map(|item| (item.checksum.clone(), item.description.clone()));
-            (source.module.name.clone(), json!({ "items": items.collect::<Map<_, _>>() }))
-        });
-        description.insert("sources".into(), Value::Object(sources.collect()));
-    }
-    Value::Object(description)
 }
 
 /// The runner's name by the id of a build pipeline. osbuild keeps runners by id, so of pipelines with the same
 /// content the last one's counts for all.
-fn runners<'a>(view: &View<'a>) -> HashMap<String, &'a str> {
-    let manifest = &view.graph.manifest;
-    let id = |index| view.pipeline_id(PipelineIndex(index)).as_str().map(str::to_owned);
-    let mut all: HashMap<String, &str> = HashMap::new();
-    for (index, pipeline) in manifest.pipelines.iter().enumerate() {
-        all.extend(id(index).map(|id| (id, pipeline.runner.name.as_str())));
-    }
-    let builds = manifest.pipelines.iter().filter_map(|pipeline| id(pipeline.build?.0));
-    builds.filter_map(|build| all.get(&build).copied().map(|runner| (build, runner))).collect()
+fn runners<'a>(view: &View<'a>) -> HashMap<Id, &'a str> {
+    let pipelines = &view.graph.manifest.pipelines;
+    let id = |index| view.pipeline_id(PipelineIndex(index));
+    let all = pipelines.iter().enumerate();
+    let all: HashMap<Id, &str> =
+        all.filter_map(|(index, pipeline)| Some((id(index)?, pipeline.runner.name.as_str()))).collect();
+    let builds = pipelines.iter().filter_map(|pipeline| id(pipeline.build?.0));
+    builds.filter_map(|build| Some((build, *all.get(&build)?))).collect()
 }
 
-fn describe_pipeline(view: &View<'_>, index: PipelineIndex, runners: &HashMap<String, &str>) -> Value {
+fn describe_pipeline<'a>(view: &View<'a>, index: PipelineIndex, runners: &HashMap<Id, &'a str>) -> Pipeline<'a> {
     let pipeline = view.graph.manifest.pipeline(index);
-    let mut description = Map::new();
-    description.insert("name".into(), json!(pipeline.name));
-    if let Some(build) = pipeline.build {
-        description.insert("build".into(), view.pipeline_id(build));
-    }
-    if let Some(runner) = view.pipeline_id(index).as_str().and_then(|id| runners.get(id)) {
-        description.insert("runner".into(), json!(runner));
-    }
     let nodes = &view.graph.pipelines[index.0].stages;
     let stages = pipeline.stages.iter().zip(nodes).map(|(stage, node)| describe_stage(view, stage, view.id(*node)));
-    let stages: Vec<Value> = stages.collect();
-    if !stages.is_empty() {
-        description.insert("stages".into(), Value::Array(stages));
+    Pipeline {
+        name: &pipeline.name,
+        build: pipeline.build.and_then(|build| view.pipeline_id(build)),
+        runner: view.pipeline_id(index).and_then(|id| runners.get(&id)).copied(),
+        stages: stages.collect(),
     }
-    Value::Object(description)
 }
 
-fn describe_stage(view: &View<'_>, stage: &Stage, id: Value) -> Value {
-    let mut description = Map::new();
-    description.insert("type".into(), json!(stage.module.name));
-    description.insert("id".into(), id);
-    if is_set(&stage.options) {
-        description.insert("options".into(), stage.options.clone());
-    }
-    if !stage.devices.is_empty() {
-        let devices = stage.devices.iter().map(|device| (device.name.clone(), describe_device(device)));
-        description.insert("devices".into(), Value::Object(devices.collect()));
-    }
-    if !stage.mounts.is_empty() {
-        let mounts = stage.mounts.iter().map(|mount| describe_mount(mount, &stage.devices));
-        description.insert("mounts".into(), mounts.collect());
-    }
-    if !stage.inputs.is_empty() {
-        let inputs = stage.inputs.iter().map(|input| (input.name.clone(), describe_input(view, input)));
-        description.insert("inputs".into(), Value::Object(inputs.collect()));
-    }
-    Value::Object(description)
-}
-
-fn describe_device(device: &Device) -> Value {
-    let mut description = Map::new();
-    description.insert("type".into(), json!(device.module.name));
-    if is_set(&device.options) {
-        description.insert("options".into(), device.options.clone());
-    }
-    Value::Object(description)
-}
-
-fn describe_mount(mount: &Mount, devices: &[Device]) -> Value {
-    let mut description = Map::new();
-    description.insert("name".into(), json!(mount.name));
-    description.insert("type".into(), json!(mount.module.name));
-    description.insert("target".into(), json!(mount.target));
-    if let Some(source) = mount.source {
-        description.insert("source".into(), json!(devices[source].name));
-    }
-    if is_set(&mount.options) {
-        description.insert("options".into(), mount.options.clone());
-    }
-    if let Some(partition) = &mount.partition {
-        description.insert("partition".into(), Value::Number(partition.clone()));
-    }
-    Value::Object(description)
-}
-
-fn describe_input(view: &View<'_>, input: &Input) -> Value {
-    let mut description = Map::new();
-    description.insert("type".into(), json!(input.module.name));
-    description.insert("origin".into(), json!(input.origin.as_str()));
-    if is_set(&input.options) {
-        description.insert("options".into(), input.options.clone());
-    }
-    // By id: of two pipelines with the same content the one named last counts, as in osbuild.
-    let references = input.references.entries.iter().map(|reference| {
-        let id = match &reference.target {
-            Target::Pipeline(index) => view.pipeline_id(*index).as_str().unwrap_or("null").to_owned(),
-            Target::Item(checksum) => checksum.clone(),
-        };
-        (id, reference.options.clone())
+fn describe_stage<'a>(view: &View<'a>, stage: &'a stage::Stage, id: Option<Id>) -> Stage<'a> {
+    let devices = stage.devices.iter().map(|device| {
+        let described = Device { r#type: &device.module.name, options: set(&device.options) };
+        (Cow::from(&device.name), described)
     });
-    let references: Map<String, Value> = references.collect();
-    if !references.is_empty() {
-        description.insert("references".into(), Value::Object(references));
+    let mounts = stage.mounts.iter().map(|mount| Mount {
+        name: &mount.name,
+        r#type: &mount.module.name,
+        target: mount.target.as_deref(),
+        source: mount.source.map(|source| stage.devices[source].name.as_str()),
+        options: set(&mount.options),
+        partition: mount.partition.as_ref(),
+    });
+    let inputs = stage.inputs.iter().map(|input| (Cow::from(&input.name), describe_input(view, input)));
+    Stage {
+        r#type: &stage.module.name,
+        id,
+        options: set(&stage.options),
+        devices: Named::unless_empty(devices),
+        mounts: mounts.collect(),
+        inputs: Named::unless_empty(inputs),
     }
-    Value::Object(description)
+}
+
+fn describe_input<'a>(view: &View<'a>, input: &'a stage::Input) -> Input<'a> {
+    let mut references: Vec<(Reference<'a>, &'a Value)> = Vec::with_capacity(input.references.entries.len());
+    let mut pipelines: HashMap<Option<Id>, usize> = HashMap::new();
+    for reference in &input.references.entries {
+        match &reference.target {
+            Target::Item(checksum) => references.push((Reference::Item(checksum), &reference.options)),
+            // Of two pipelines with the same content the one named last counts, as in osbuild.
+            Target::Pipeline(index) => {
+                let id = view.pipeline_id(*index);
+                let position = *pipelines.entry(id).or_insert(references.len());
+                match references.get_mut(position) {
+                    Some((_, options)) => *options = &reference.options,
+                    None => references.push((Reference::Pipeline(id), &reference.options)),
+                }
+            }
+        }
+    }
+    Input {
+        r#type: &input.module.name,
+        origin: input.origin.as_str(),
+        options: set(&input.options),
+        references: (!references.is_empty()).then_some(References(references)),
+    }
 }
