@@ -35,6 +35,11 @@ pub(crate) fn run(worker: &Worker<'_>, segment: &Segment, number: usize) -> bool
         result.duration = start.elapsed();
         if result.success {
             records.push(record(context, node, &result));
+            if let Some(work) = &work
+                && let Err(error) = work.keep_checkpoint(&context.plan.graph, node, &records)
+            {
+                result = StageResult { output: result.output, log: result.log, ..failed(&error) };
+            }
         }
         if result.success
             && index + 1 == segment.steps.len()

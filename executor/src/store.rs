@@ -5,7 +5,7 @@
 //! <store>/format                               the number of this layout
 //! <store>/CACHEDIR.TAG                         tells backups to leave it out
 //! <store>/lock                                 between those who lease and those who evict
-//! <store>/sources/<content type>/<checksum>    fetched items, in osbuild's layout
+//! <store>/sources/<content type>/<checksum>    fetched items, in osbuild's layout (and place, if it is osbuild's store)
 //! <store>/objects/<id>/meta.json               a sealed result: what it is, and what it lies on
 //! <store>/objects/<id>/tree/                     its whole tree,
 //! <store>/objects/<id>/layer/                    or what it changes in the tree of those below it (overlayfs)
@@ -35,6 +35,7 @@
 //! - What lies in an unlocked folder of `work/` belongs to nobody and is swept when a store is opened.
 //! - Two processes may make the same object: the second rename finds the place taken and drops its own.
 
+mod checkpoints;
 mod clamp;
 pub mod error;
 mod items;
@@ -42,13 +43,14 @@ mod layout;
 mod lease;
 mod links;
 mod object;
+pub mod osbuild;
 mod seal;
 mod sweep;
 mod sync;
 mod work;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use osbc_ir::{Graph, Have, NodeId};
@@ -94,6 +96,8 @@ pub struct Store {
 struct Shared {
     layout: Layout,
     layers: Layers,
+    /// Whether results stay when the build that made them is over.
+    keeps: bool,
     boot: Option<String>,
     /// Whether overlayfs can be used here; found out when it is first needed.
     overlay: OnceLock<bool>,
@@ -108,7 +112,23 @@ impl Store {
     pub fn open(path: &Path, layers: Layers) -> Result<Self, StoreError> {
         std::fs::create_dir_all(path).map_err(StoreError::io("make the store", path))?;
         let path = path.canonicalize().map_err(StoreError::io("find the store", path))?;
-        let store = Self::at(path, layers);
+        Self::open_layout(Layout::new(path), layers, true)
+    }
+
+    /// Opens osbc's part of a store of osbuild's, making it where there is none. Of what is sealed there nothing stays
+    /// when a build is over, unless `keeps` says so; what the next builds of both tools find are the checkpoints
+    /// ([`Lease::use_checkpoints`]).
+    ///
+    /// # Errors
+    /// The folder cannot be written to, or was made by a newer osbc.
+    pub fn open_within(cache: &osbuild::Cache, keeps: bool) -> Result<Self, StoreError> {
+        let layout = Layout::within_osbuilds(cache.path());
+        std::fs::create_dir_all(&layout.root).map_err(StoreError::io("make", &layout.root))?;
+        Self::open_layout(layout, Layers::default(), keeps)
+    }
+
+    fn open_layout(layout: Layout, layers: Layers, keeps: bool) -> Result<Self, StoreError> {
+        let store = Self::at(layout, layers, keeps);
         let layout = &store.shared.layout;
         if !store.check_format()? {
             // First of all: with it the folder is ours, and what a crash keeps from being made is made next time.
@@ -140,7 +160,7 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(StoreError::io("find the store", path)(error)),
         };
-        let store = Self::at(path, Layers::default());
+        let store = Self::at(Layout::new(path), Layers::default(), true);
         Ok(store.check_format()?.then_some(store))
     }
 
@@ -184,13 +204,18 @@ impl Store {
             .then(|| format!("; no space left for the store {}: {} free", self.path().display(), error::bytes(have)))
     }
 
-    fn at(root: PathBuf, layers: Layers) -> Self {
-        let shared = Shared { layout: Layout { root }, layers, boot: object::boot(), overlay: OnceLock::new() };
+    fn at(layout: Layout, layers: Layers, keeps: bool) -> Self {
+        let shared = Shared { layout, layers, keeps, boot: object::boot(), overlay: OnceLock::new() };
         Self { shared: Arc::new(shared) }
     }
 
     pub(crate) fn layout(&self) -> &Layout {
         &self.shared.layout
+    }
+
+    /// Whether results stay when the build that made them is over.
+    fn keeps(&self) -> bool {
+        self.shared.keeps
     }
 
     fn reader(&self) -> object::Reader<'_> {

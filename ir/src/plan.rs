@@ -70,6 +70,12 @@ impl Have {
     }
 }
 
+impl Extend<NodeId> for Have {
+    fn extend<T: IntoIterator<Item = NodeId>>(&mut self, ids: T) {
+        self.0.extend(ids);
+    }
+}
+
 impl FromIterator<NodeId> for Have {
     fn from_iter<T: IntoIterator<Item = NodeId>>(ids: T) -> Self {
         Self(ids.into_iter().collect())

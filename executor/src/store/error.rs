@@ -60,6 +60,12 @@ pub enum StoreError {
         /// How many bytes were free just after.
         have: u64,
     },
+    /// A file of osbuild's store is damaged.
+    #[error("{} says nothing that osbuild would have written there; remove it, and it is made anew", path.display())]
+    NotOsbuilds {
+        /// The file.
+        path: PathBuf,
+    },
     /// Layers were asked for where they cannot be had.
     #[error("the store {} cannot hold layers: {source}; they need root, Linux 6.7 and a file system like ext4, xfs or btrfs", path.display())]
     NoLayers {

@@ -13,14 +13,30 @@ pub(crate) const TREE: &str = "tree";
 /// The folder of an object that holds the changes to the layers below it.
 pub(crate) const LAYER: &str = "layer";
 
+/// The folder in a store of osbuild's that holds what osbc adds to it.
+const WITHIN_OSBUILDS: &str = "osbc";
+
 /// The paths of one store.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
     /// The store itself.
     pub(crate) root: PathBuf,
+    /// The fetched items.
+    sources: PathBuf,
 }
 
 impl Layout {
+    /// A store of osbc's own.
+    pub(crate) fn new(root: PathBuf) -> Self {
+        let sources = root.join("sources");
+        Self { root, sources }
+    }
+
+    /// osbc's part of a store of osbuild's, with which it has the fetched items in common.
+    pub(crate) fn within_osbuilds(store: &Path) -> Self {
+        Self { root: store.join(WITHIN_OSBUILDS), sources: store.join("sources") }
+    }
+
     /// The file with the number of the format.
     pub(crate) fn format(&self) -> PathBuf {
         self.root.join("format")
@@ -48,7 +64,7 @@ impl Layout {
     }
 
     pub(crate) fn sources(&self) -> PathBuf {
-        self.root.join("sources")
+        self.sources.clone()
     }
 
     pub(crate) fn logs(&self) -> PathBuf {
@@ -78,7 +94,7 @@ mod tests {
 
     #[test]
     fn an_item_s_name_leads_nowhere_else() {
-        let layout = Layout { root: PathBuf::from("s") };
+        let layout = Layout::new(PathBuf::from("s"));
         assert_eq!(layout.item("a.b", "sha256:1"), Some(PathBuf::from("s/sources/a.b/sha256:1")));
         for name in ["", ".", "..", "/", "/etc", "a/b", "a/", "a\0"] {
             assert_eq!(layout.item("a", name), None, "{name:?}");

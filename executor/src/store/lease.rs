@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use osbc_ir::{Graph, Have, NodeId, StageId};
 
 use super::Store;
+use super::checkpoints::Checkpoints;
 use super::error::StoreError;
 use super::object::ObjectMeta;
 use super::sync::Syncer;
@@ -29,8 +30,11 @@ pub struct Lease {
     folder: PathBuf,
     /// Holds the lock on the folder.
     _owner: OwnedFd,
-    present: Have,
+    pub(super) present: Have,
     objects: Mutex<HashMap<StageId, Arc<ObjectMeta>>>,
+    /// Those of the objects that do not lie in the store's own place, and where they do.
+    elsewhere: Mutex<HashMap<StageId, PathBuf>>,
+    pub(super) checkpoints: Option<Checkpoints>,
     list: Mutex<std::fs::File>,
     next: AtomicU64,
     syncer: Syncer,
@@ -71,6 +75,8 @@ impl Lease {
             _owner: owner,
             present: present.into_iter().collect(),
             objects: Mutex::new(objects),
+            elsewhere: Mutex::default(),
+            checkpoints: None,
             list: Mutex::new(list),
             next: AtomicU64::new(0),
             syncer,
@@ -94,7 +100,8 @@ impl Lease {
 
     /// The tree of such a result, to be read.
     pub fn tree(&self, id: StageId) -> Option<TreeStack> {
-        Some(self.object(id)?.stack(self.store.layout()))
+        let object = self.object(id)?;
+        Some(self.stack(&object))
     }
 
     /// Waits until all that was sealed under this lease has reached the disk.
@@ -103,6 +110,33 @@ impl Lease {
     /// The disk refused; the results of its last moments were taken back.
     pub fn settle(&self) -> Result<(), StoreError> {
         self.syncer.settle()
+    }
+
+    /// The folders of an object under this lease, as a tree to read.
+    pub(super) fn stack(&self, object: &ObjectMeta) -> TreeStack {
+        let elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+        object.stack(|id| elsewhere.get(&id).cloned().unwrap_or_else(|| self.store.layout().object(id)))
+    }
+
+    /// Where a new object goes: to its place in the store or, in one that keeps nothing, to where it ends with the
+    /// lease.
+    pub(super) fn place_for(&self, id: StageId) -> PathBuf {
+        if self.store.keeps() {
+            return self.store.layout().object(id);
+        }
+        let place = self.new_path();
+        self.lie_elsewhere(id, place.clone());
+        place
+    }
+
+    /// Whether what lies on this object must not outlive the lease.
+    pub(super) fn is_elsewhere(&self, id: StageId) -> bool {
+        self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&id)
+    }
+
+    /// Notes that an object lies outside of the store's own place.
+    pub(super) fn lie_elsewhere(&self, id: StageId, place: PathBuf) {
+        self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner).insert(id, place);
     }
 
     /// The folder that is this lease's alone.

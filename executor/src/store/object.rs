@@ -70,14 +70,14 @@ impl ObjectMeta {
         if self.lowers.is_empty() { TREE } else { LAYER }
     }
 
-    /// The object's folders as a tree to read.
-    pub(crate) fn stack(&self, layout: &Layout) -> TreeStack {
+    /// The object's folders as a tree to read; `place` tells where an object lies.
+    pub(crate) fn stack(&self, place: impl Fn(StageId) -> PathBuf) -> TreeStack {
         let below = self
             .lowers
             .iter()
             .enumerate()
-            .map(|(index, lower)| layout.object(lower.id).join(if index == 0 { TREE } else { LAYER }));
-        let own = layout.object(self.id).join(self.content());
+            .map(|(index, lower)| place(lower.id).join(if index == 0 { TREE } else { LAYER }));
+        let own = place(self.id).join(self.content());
         TreeStack { lower: below.chain([own]).collect(), upper: None }
     }
 }

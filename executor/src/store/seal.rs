@@ -56,11 +56,13 @@ impl Work<'_> {
     }
 
     fn put_in_place(&self, meta: ObjectMeta) -> Result<Arc<ObjectMeta>, StoreError> {
-        let place = self.lease.store().layout().object(meta.id);
+        let place = self.lease.place_for(meta.id);
         loop {
             match rustix::fs::rename(self.object(), &place) {
                 Ok(()) => {
-                    self.lease.sync_later(meta.id);
+                    if self.lease.store().keeps() {
+                        self.lease.sync_later(meta.id);
+                    }
                     return Ok(Arc::new(meta));
                 }
                 Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => {

@@ -72,8 +72,10 @@ impl Lease {
             return Ok(work);
         };
         let below = self.object(id).expect("a base is leased or was sealed under the lease");
-        let stack = below.stack(self.store().layout());
-        if below.lowers.len() + 2 <= MAX_LAYERS && self.store().has_layers(self.folder())? {
+        let stack = self.stack(&below);
+        // What is kept must not lie on what is not.
+        let ends_sooner = self.store().keeps() && self.is_elsewhere(id);
+        if !ends_sooner && below.lowers.len() + 2 <= MAX_LAYERS && self.store().has_layers(self.folder())? {
             let last = Lower { id, instance: below.instance.clone() };
             work.lowers = below.lowers.iter().cloned().chain([last]).collect();
             work.put_on(stack)?;

@@ -1,0 +1,186 @@
+//! The checkpoints of osbuild's store in a build: which of them it starts from, and which it makes.
+//!
+//! A checkpoint has osbuild's id, which leaves out a stage's devices and its code; as with osbuild, who names a
+//! checkpoint accepts that. Everything else in osbc goes by its own ids, so a checkpoint that is used is made known to
+//! the lease as the result of the stage that it is a checkpoint of.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use osbc_ir::graph::NodeIndex;
+use osbc_ir::{CompatId, Edge, Graph, NodeId, StageId, Value};
+use rustix::fs::{CWD, Mode, OFlags};
+use serde_json::json;
+
+use super::error::StoreError;
+use super::lease::Lease;
+use super::object::{FORMAT, ObjectMeta, StepRecord};
+use super::osbuild::{Cache, Checkpoint};
+use super::work::Work;
+use super::{clamp, links};
+use crate::copy::{Ownership, copy_tree};
+use crate::overlay;
+
+/// The checkpoints of one build.
+#[derive(Debug)]
+pub(super) struct Checkpoints {
+    cache: Cache,
+    /// Those that it starts from, held until it is over.
+    _used: Vec<Checkpoint>,
+    /// Those that it makes.
+    wanted: HashSet<NodeIndex>,
+}
+
+impl Lease {
+    /// Has the build start from the checkpoints that lie on the way back from `exports`, and make one of each of the
+    /// stages of `wanted` that it runs. To be said before the build is planned.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn use_checkpoints(
+        &mut self,
+        cache: Cache,
+        graph: &Graph,
+        exports: impl IntoIterator<Item = NodeIndex>,
+        wanted: impl IntoIterator<Item = NodeIndex>,
+    ) -> Result<(), StoreError> {
+        let mut used = Vec::new();
+        let mut queue: VecDeque<NodeIndex> = exports.into_iter().collect();
+        let mut met: HashSet<NodeIndex> = queue.iter().copied().collect();
+        while let Some(node) = queue.pop_front() {
+            let Some(stage) = graph.stage_node(node) else { continue };
+            if self.present.contains(&graph.id(node)) {
+                continue;
+            }
+            if let Some(checkpoint) = cache.load(stage.compat)? {
+                self.hold(Arc::new(as_object(graph, node, stage.id, &checkpoint)));
+                self.lie_elsewhere(stage.id, checkpoint.data().to_owned());
+                self.present.extend([NodeId::Stage(stage.id)]);
+                used.push(checkpoint);
+                continue;
+            }
+            let needs = graph.needs(node).filter(|(_, edge)| *edge != Edge::Fetch);
+            queue.extend(needs.map(|(node, _)| node).filter(|node| met.insert(*node)));
+        }
+        self.checkpoints = Some(Checkpoints { cache, _used: used, wanted: wanted.into_iter().collect() });
+        Ok(())
+    }
+
+    /// Whether osbuild's store has a checkpoint of that id now; not if the build has nothing to do with one.
+    pub fn has_checkpoint(&self, id: CompatId) -> bool {
+        self.checkpoints.as_ref().is_some_and(|checkpoints| checkpoints.cache.has(id))
+    }
+
+    /// What the stages that led to a result said about it, the result's own stage included, as far as it is known.
+    pub fn metadata(&self, graph: &Graph, node: NodeIndex) -> Vec<(NodeIndex, Value)> {
+        self.metadata_with(graph, node, &[])
+    }
+
+    /// The same, where some of the stages have run and nothing of them is sealed yet.
+    fn metadata_with(&self, graph: &Graph, node: NodeIndex, records: &[StepRecord]) -> Vec<(NodeIndex, Value)> {
+        let mut known: HashMap<StageId, Value> = HashMap::new();
+        let mut reader = self.store().reader();
+        known.extend(records.iter().map(|step| (step.id, step.metadata.clone())));
+        let mut all = Vec::new();
+        for node in back(graph, node) {
+            let Some(stage) = graph.stage_node(node) else { continue };
+            if let Some(object) = self.object(stage.id).or_else(|| reader.read(stage.id)) {
+                known.extend(object.steps.iter().map(|step| (step.id, step.metadata.clone())));
+            }
+            if let Some(metadata) = known.get(&stage.id).filter(|metadata| !metadata.is_null()) {
+                all.push((node, metadata.clone()));
+            }
+        }
+        all
+    }
+}
+
+impl Work<'_> {
+    /// Makes the checkpoint of the stage that ran last, if there is to be one. `records` tell of the stages that ran on
+    /// this work.
+    ///
+    /// # Errors
+    /// The tree cannot be copied. That there was no room for it under the store's limit is no error.
+    pub(crate) fn keep_checkpoint(
+        &self,
+        graph: &Graph,
+        node: NodeIndex,
+        records: &[StepRecord],
+    ) -> Result<(), StoreError> {
+        let Some(checkpoints) = &self.lease.checkpoints else { return Ok(()) };
+        let (true, Some(stage)) = (checkpoints.wanted.contains(&node), graph.stage_node(node)) else { return Ok(()) };
+        let root = &self.upper().dir;
+        links::complete(self).map_err(StoreError::io("complete the hard links of", root))?;
+        if let Some(epoch) = graph.stage(stage).0.source_epoch {
+            clamp::clamp(root, self.created, epoch).map_err(StoreError::io("set the times of", root))?;
+        }
+        checkpoints.cache.store(stage.compat, |data| {
+            let meta = data.join("meta");
+            std::fs::DirBuilder::new().mode(0o755).create(&meta).map_err(StoreError::io("make", &meta))?;
+            write(&meta, "info", &json!({"created": self.created.tv_sec}))?;
+            for (node, metadata) in self.lease.metadata_with(graph, node, records) {
+                if let Some(stage) = graph.stage_node(node) {
+                    write(&meta, &stage.compat.to_string(), &metadata)?;
+                }
+            }
+            self.copy_to(&data.join("tree"))
+        })
+    }
+
+    /// Copies the tree as it is now.
+    fn copy_to(&self, tree: &Path) -> Result<(), StoreError> {
+        std::fs::create_dir(tree).map_err(StoreError::io("make", tree))?;
+        let stack = self.stack()?;
+        let from = overlay::open(&stack).map_err(StoreError::io("open", &self.upper().dir))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let to = rustix::fs::openat(CWD, tree, flags, Mode::empty()).map_err(StoreError::io("open", tree))?;
+        let copied = copy_tree(from.as_fd(), to.as_fd(), Ownership::Keep).map_err(StoreError::copy(tree))?;
+        match copied.lost.into_iter().next() {
+            None => Ok(()),
+            Some(lost) => {
+                Err(StoreError::Lossy { path: tree.join(lost.path), attribute: lost.attribute, reason: lost.reason })
+            }
+        }
+    }
+}
+
+/// A stage and those before it, back to the first.
+fn back(graph: &Graph, node: NodeIndex) -> impl Iterator<Item = NodeIndex> {
+    std::iter::successors(Some(node), |node| graph.base(*node))
+}
+
+/// A checkpoint as the result of its stage, with what the stages before it said.
+fn as_object(graph: &Graph, node: NodeIndex, id: StageId, checkpoint: &Checkpoint) -> ObjectMeta {
+    let stages = back(graph, node).filter_map(|node| graph.stage_node(node));
+    let mut steps: Vec<StepRecord> = stages
+        .map(|stage| StepRecord {
+            id: stage.id,
+            module: graph.stage(stage).1.module.name.clone(),
+            metadata: checkpoint.metadata(stage.compat),
+            duration: Duration::ZERO,
+        })
+        .collect();
+    steps.reverse();
+    ObjectMeta {
+        format: FORMAT,
+        id,
+        boot: None,
+        base: None,
+        instance: String::new(),
+        lowers: Vec::new(),
+        source_epoch: None,
+        steps,
+    }
+}
+
+fn write(folder: &Path, name: &str, content: &Value) -> Result<(), StoreError> {
+    use std::io::Write as _;
+    let path = folder.join(format!("{name}.json"));
+    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+    let written = file.and_then(|mut file| file.write_all(format!("{content:#}").as_bytes()));
+    written.map_err(StoreError::io("write", &path))
+}
