@@ -25,8 +25,8 @@ mod surroundings;
 mod sys;
 mod teardown;
 
-pub(crate) use isolation::{Isolation, Maker};
-pub(crate) use spec::environment;
+pub(crate) use isolation::Isolation;
+pub(crate) use spec::{environment, epoch_variable};
 pub(crate) use sys::close_descriptors;
 
 use std::sync::Arc;

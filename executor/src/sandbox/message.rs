@@ -1,12 +1,17 @@
-//! How the two sides of the process boundary talk: one socket, the helper's standard input. It carries the request,
-//! a handle on the process that does the work, then the reply; and its end tells each side of the other's.
+//! How the two sides of the process boundary talk: osbc and its helper.
+//!
+//! On the helper's standard input osbc asks for stages: a packet of one byte with a stage's ends, which are a socket and the
+//! pipe that the stage's output goes to. On that socket the worker first sends a handle on itself; then it gets the request
+//! and gives the reply. The end of a socket tells each side of the other's.
 //!
 //! A message is its length (eight bytes, little-endian), then JSON.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 
+use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
@@ -58,18 +63,42 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<Option<T>>
     }
 }
 
-/// Passes a descriptor on with one byte that carries it, or says by that byte that there is none.
+/// The worker's ends of what a stage is connected by.
+#[derive(Debug)]
+pub(crate) struct StageEnds {
+    /// Where the request comes from and the reply goes to.
+    pub(crate) socket: UnixStream,
+    /// Where the output goes.
+    pub(crate) output: OwnedFd,
+}
+
+/// Asks the helper for a stage.
+///
+/// # Errors
+/// The helper is gone.
+pub(crate) fn send_ends(control: impl AsFd, ends: &StageEnds) -> io::Result<()> {
+    send_byte(control, &[ends.socket.as_fd(), ends.output.as_fd()])
+}
+
+/// Waits until a stage is asked for; none when the other side is gone.
+///
+/// # Errors
+/// What came is something else.
+pub(crate) fn receive_ends(control: impl AsFd) -> io::Result<Option<StageEnds>> {
+    let (bytes, descriptors) = receive_byte(control)?;
+    match <[OwnedFd; 2]>::try_from(descriptors) {
+        Ok([socket, output]) => Ok(Some(StageEnds { socket: socket.into(), output })),
+        Err(_) if bytes == 0 => Ok(None),
+        Err(_) => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// Passes a descriptor on, or says that there is none.
 ///
 /// # Errors
 /// The other side is gone.
 pub(crate) fn send_descriptor(socket: impl AsFd, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if let Some(descriptor) = &descriptor {
-        ancillary.push(SendAncillaryMessage::ScmRights(std::slice::from_ref(descriptor)));
-    }
-    sendmsg(socket, &[IoSlice::new(&[0])], &mut ancillary, SendFlags::NOSIGNAL)?;
-    Ok(())
+    send_byte(socket, descriptor.as_slice())
 }
 
 /// Takes the descriptor that the other side passes on; none when that one ended before.
@@ -77,13 +106,38 @@ pub(crate) fn send_descriptor(socket: impl AsFd, descriptor: Option<BorrowedFd<'
 /// # Errors
 /// There is nothing to read yet, on a socket that does not block.
 pub(crate) fn receive_descriptor(socket: impl AsFd) -> io::Result<Option<OwnedFd>> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    Ok(receive_byte(socket)?.1.pop())
+}
+
+/// Sends one byte and the descriptors that it carries, at most two.
+fn send_byte(socket: impl AsFd, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() {
+        ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
+    }
+    sendmsg(socket, &[IoSlice::new(&[0])], &mut ancillary, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// Receives one byte, or none at the end, and the descriptors that came with it.
+fn receive_byte(socket: impl AsFd) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    recvmsg(socket, &mut [IoSliceMut::new(&mut [0])], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
-    Ok(ancillary.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-        _ => None,
-    }))
+    let received = loop {
+        let received = recvmsg(&socket, &mut [IoSliceMut::new(&mut [0])], &mut ancillary, RecvFlags::CMSG_CLOEXEC);
+        match received {
+            Err(Errno::INTR) => {}
+            other => break other?,
+        }
+    };
+    let mut descriptors = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(more) = message {
+            descriptors.extend(more);
+        }
+    }
+    Ok((received.bytes, descriptors))
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ tests![
     root_an_interrupt_ends_the_stage,
     root_daemons_end_with_their_stage,
     root_a_killed_helper_takes_the_stage_along,
+    root_a_killed_helper_is_replaced,
     root_a_killed_worker_takes_the_stage_along,
     root_a_killed_parent_takes_the_stage_along,
     root_whenever_the_parent_is_killed_nothing_is_left,
@@ -170,6 +171,25 @@ fn our_helper() -> i32 {
 
 fn root_a_killed_helper_takes_the_stage_along() {
     assert!(matches!(disturb(|_| kill(our_helper())), StageFailure::Died(_)));
+}
+
+fn root_a_killed_helper_is_replaced() {
+    let (runner, interrupt) = (runner(), Interrupt::new().expect("an eventfd"));
+    let run = || {
+        let place = Place::new("write", json!({"path": "file"}));
+        let reply = runner.run(&place.request, &StageIo { output: &|_| (), interrupt: &interrupt });
+        assert_eq!(reply.failure, None);
+    };
+    run();
+    let first = our_helper();
+    run();
+    assert_eq!(our_helper(), first, "one helper serves all stages");
+    kill(first);
+    while helpers().iter().any(|(pid, _)| *pid == first) {
+        std::thread::yield_now();
+    }
+    run();
+    assert_ne!(our_helper(), first);
 }
 
 fn root_a_killed_worker_takes_the_stage_along() {
