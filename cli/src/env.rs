@@ -29,6 +29,11 @@ pub(crate) fn is_stage_process() -> bool {
     std::env::args_os().nth(1).is_some_and(|argument| argument == OsStr::new(STAGE_PROCESS))
 }
 
+/// The command line, program first; what is no UTF-8 replaced.
+pub(crate) fn arguments() -> Vec<String> {
+    std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect()
+}
+
 /// What sources may know of the environment.
 pub(crate) fn sources() -> BTreeMap<String, String> {
     SOURCE_VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), variable(name)?))).collect()

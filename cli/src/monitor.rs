@@ -5,6 +5,7 @@ mod plain;
 
 use std::io::IsTerminal;
 use std::sync::Arc;
+use std::time::Duration;
 
 use osbc_executor::event::{Event, Monitor};
 use osbc_ir::Plan;
@@ -22,5 +23,5 @@ pub(crate) fn for_stderr(plan: &Arc<Plan>) -> Box<dyn Monitor> {
 pub(crate) struct Silent;
 
 impl Monitor for Silent {
-    fn event(&mut self, _: &Event<'_>) {}
+    fn event(&mut self, _: Duration, _: &Event<'_>) {}
 }

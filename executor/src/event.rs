@@ -1,20 +1,36 @@
 //! What happens during a build, as one typed stream. Monitors take `&Event` and return nothing; a new display never
-//! touches the run. All events reach a monitor on one thread, in the order in which they happened.
+//! touches the run. All events reach a monitor on one thread, each with the moment at which it happened; those of one
+//! node come in order.
 
-use std::time::Duration;
+pub mod line;
+
+use std::time::{Duration, SystemTime};
 
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{NodeOutcome, Outcome};
+use serde::{Deserialize, Serialize};
 
 /// Something that happened.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// The build begins; the plan is settled.
-    Started,
+    Started {
+        /// When, by the wall clock; all moments count from here.
+        wall: SystemTime,
+        /// How many stages can run at the same time.
+        workers: usize,
+    },
+    /// The store has a result or an item, and the build uses it.
+    Cached {
+        /// The stage or item.
+        node: NodeIndex,
+    },
     /// A source item is being fetched.
     FetchStarted {
         /// The item.
         node: NodeIndex,
+        /// The one that fetches it, from 0; those who fetch are counted apart from those who run stages.
+        worker: usize,
     },
     /// A fetch goes on.
     FetchProgress {
@@ -24,6 +40,15 @@ pub enum Event<'a> {
         done: u64,
         /// Bytes in all, where known.
         total: Option<u64>,
+    },
+    /// What is about to start was ready and had to wait. Told only where the wait was longer than a change of tasks.
+    Waited {
+        /// The stage or item.
+        node: NodeIndex,
+        /// From when on.
+        since: Duration,
+        /// What for.
+        reason: Wait,
     },
     /// A stage begins.
     StageStarted {
@@ -57,8 +82,36 @@ pub enum Event<'a> {
     },
 }
 
+/// What a task that was ready had to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wait {
+    /// A worker that is free.
+    Worker,
+    /// Room on the machine: memory, loop devices, disk, or a token of `make`.
+    Admission,
+}
+
 /// Shows or records events.
 pub trait Monitor {
-    /// Takes notice of an event.
-    fn event(&mut self, event: &Event<'_>);
+    /// Takes notice of an event that happened `at` this time after the start.
+    fn event(&mut self, at: Duration, event: &Event<'_>);
+}
+
+impl<M: Monitor + ?Sized> Monitor for &mut M {
+    fn event(&mut self, at: Duration, event: &Event<'_>) {
+        (**self).event(at, event);
+    }
+}
+
+/// Several monitors as one.
+#[derive(Default)]
+pub struct Tee<'m>(pub Vec<Box<dyn Monitor + 'm>>);
+
+impl Monitor for Tee<'_> {
+    fn event(&mut self, at: Duration, event: &Event<'_>) {
+        for monitor in &mut self.0 {
+            monitor.event(at, event);
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{NodeOutcome, Value};
@@ -73,12 +74,12 @@ impl Ran {
 
 /// The reply of a stage that did its work.
 pub fn success() -> StageReply {
-    StageReply { metadata: Value::Null, failure: None }
+    StageReply { metadata: Value::Null, failure: None, written: None }
 }
 
 /// The reply of a stage whose module gave up.
 pub fn failure(reason: &str) -> StageReply {
-    StageReply { metadata: Value::Null, failure: Some(StageFailure::Module(reason.to_owned())) }
+    StageReply { metadata: Value::Null, failure: Some(StageFailure::Module(reason.to_owned())), written: None }
 }
 
 /// Remembers all events.
@@ -93,7 +94,9 @@ pub struct RecordingMonitor {
 #[expect(missing_docs, reason = "they are those of `Event`")]
 pub enum Record {
     Started,
+    Cached(NodeIndex),
     FetchStarted(NodeIndex),
+    Waited(NodeIndex),
     FetchProgress(NodeIndex, u64, Option<u64>),
     StageStarted(NodeIndex, usize),
     StageOutput(NodeIndex, String),
@@ -103,11 +106,13 @@ pub enum Record {
 }
 
 impl Monitor for RecordingMonitor {
-    fn event(&mut self, event: &Event<'_>) {
+    fn event(&mut self, _: Duration, event: &Event<'_>) {
         self.events.push(match *event {
-            Event::Started => Record::Started,
-            Event::FetchStarted { node } => Record::FetchStarted(node),
+            Event::Started { .. } => Record::Started,
+            Event::Cached { node } => Record::Cached(node),
+            Event::FetchStarted { node, .. } => Record::FetchStarted(node),
             Event::FetchProgress { node, done, total } => Record::FetchProgress(node, done, total),
+            Event::Waited { node, .. } => Record::Waited(node),
             Event::StageStarted { node, worker } => Record::StageStarted(node, worker),
             Event::StageOutput { node, text } => Record::StageOutput(node, text.to_owned()),
             Event::Finished { node, outcome } => Record::Finished(node, outcome.clone()),

@@ -28,11 +28,11 @@ enum FetchError {
     OnDisk(String),
 }
 
-/// Fetches an item; says whether it is there now.
-pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex) -> bool {
+/// Fetches an item as the worker `number`; says whether it is there now.
+pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex, number: usize) -> bool {
     let graph = &worker.context.plan.graph;
     let Some(item) = graph.item_node(node) else { return false };
-    worker.tell(Message::FetchStarted { node });
+    worker.tell(Message::FetchStarted { node, worker: number });
     let outcome = match fetch(worker, node, item) {
         Ok(bytes) => NodeOutcome::Fetched { bytes },
         Err(error) => NodeOutcome::FetchFailed { error: error.to_string() },

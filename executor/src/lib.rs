@@ -18,6 +18,7 @@ pub mod interrupt;
 mod lock;
 mod log;
 pub mod overlay;
+pub mod record;
 pub mod request;
 mod run;
 pub mod runner;

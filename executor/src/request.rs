@@ -143,6 +143,8 @@ pub struct StageReply {
     pub metadata: Value,
     /// None when the stage succeeded.
     pub failure: Option<StageFailure>,
+    /// How many bytes the stage and what it started wrote to disks, where the system counts them.
+    pub written: Option<u64>,
 }
 
 /// Why a stage failed.

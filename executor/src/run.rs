@@ -3,17 +3,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Action, NodeOutcome, Outcome, Pipeline, Plan, Runner, Segment, Stage, StageNode, Value};
 use osbc_module_api::Catalog;
 
-use crate::event::{Event, Monitor};
+use crate::event::{Event, Monitor, Tee, Wait};
 use crate::history::{self, Line};
 use crate::interrupt::Interrupt;
 use crate::log::BuildLogs;
+use crate::record::{About, Recording};
 use crate::runner::StageRunner;
 use crate::scheduler::{Pool, Scheduler, Task};
 use crate::store::{Lease, StoreError};
@@ -23,6 +24,8 @@ use crate::{fetch, segment};
 const FETCHES: usize = 4;
 /// How many events may wait for the monitor before who sends them waits too.
 const EVENTS: usize = 1024;
+/// A shorter wait of a ready task is the change of tasks, and not told.
+const WAIT: Duration = Duration::from_millis(1);
 /// How soon an interrupt is shown when nothing else happens.
 const GLANCE: Duration = Duration::from_millis(50);
 
@@ -38,6 +41,8 @@ pub struct Parts<'a> {
     pub interrupt: &'a Interrupt,
     /// How it is done.
     pub settings: &'a Settings,
+    /// What it says about itself in the record that is kept of it.
+    pub about: &'a About,
 }
 
 /// How a build is done.
@@ -81,8 +86,9 @@ impl<'a> Context<'a> {
 /// What workers tell the thread that owns the monitor.
 #[derive(Debug)]
 pub(crate) enum Message {
-    FetchStarted { node: NodeIndex },
+    FetchStarted { node: NodeIndex, worker: usize },
     FetchProgress { node: NodeIndex, done: u64, total: Option<u64> },
+    Waited { node: NodeIndex, since: Instant, reason: Wait },
     StageStarted { node: NodeIndex, worker: usize },
     StageOutput { node: NodeIndex, text: String },
     Finished { node: NodeIndex, outcome: NodeOutcome },
@@ -94,32 +100,38 @@ pub(crate) enum Message {
 /// # Errors
 /// The disk refused to take what was stored; of that, what had not reached it was taken back.
 pub fn run(plan: &Plan, lease: &Lease, parts: Parts<'_>) -> Result<Outcome, StoreError> {
-    let start = Instant::now();
-    let Parts { runner, catalog, monitor, interrupt, settings } = parts;
-    monitor.event(&Event::Started);
+    let (start, wall) = (Instant::now(), SystemTime::now());
+    let Parts { runner, catalog, monitor, interrupt, settings, about } = parts;
+    let recording = Recording::begin(lease.store(), plan, about);
+    let logs = BuildLogs::new(recording.folder());
+    let mut tee = Tee(vec![Box::new(recording), Box::new(monitor)]);
+    let mut tell = |at: Instant, event: &Event<'_>| tee.event(at.saturating_duration_since(start), event);
+    tell(start, &Event::Started { wall, workers: settings.jobs.get() });
+    for node in plan.graph.dag.node_indices().filter(|node| plan.decision(*node).action == Action::Cached) {
+        tell(start, &Event::Cached { node });
+    }
     let mut outcome = Outcome { nodes: before(plan, lease), ..Outcome::default() };
     let scheduler = Scheduler::new(tasks(plan), settings.keep_going, interrupt);
     let (messages, receiver) = crossbeam_channel::bounded(EVENTS);
-    let logs = BuildLogs::new(lease.store().layout().logs());
     let context = Context { plan, lease, runner, catalog, interrupt, settings, logs };
     std::thread::scope(|scope| {
-        for _ in 0..FETCHES.min(plan.fetches.len()) {
+        for number in 0..FETCHES.min(plan.fetches.len()) {
             let worker = Worker { context: &context, scheduler: &scheduler, messages: messages.clone() };
-            scope.spawn(move || worker.fetch());
+            scope.spawn(move || worker.fetch(number));
         }
         for number in 0..settings.jobs.get().min(plan.segments.len()) {
             let worker = Worker { context: &context, scheduler: &scheduler, messages: messages.clone() };
             scope.spawn(move || worker.run_stages(number));
         }
         drop(messages);
-        watch(&receiver, interrupt, monitor, &mut outcome);
+        watch(&receiver, interrupt, start, &mut tell, &mut outcome);
     });
     outcome.interrupted = interrupt.is_raised();
     // Both are for the next build to know more; this one is as good without.
     history::append(&lease.store().layout().history(), &durations(plan, &outcome)).ok();
     lease.settle()?;
     outcome.duration = start.elapsed();
-    monitor.event(&Event::Ended { outcome: &outcome, duration: outcome.duration });
+    tell(start + outcome.duration, &Event::Ended { outcome: &outcome, duration: outcome.duration });
     Ok(outcome)
 }
 
@@ -127,19 +139,28 @@ pub fn run(plan: &Plan, lease: &Lease, parts: Parts<'_>) -> Result<Outcome, Stor
 pub(crate) struct Worker<'a> {
     pub(crate) context: &'a Context<'a>,
     pub(crate) scheduler: &'a Scheduler<'a>,
-    messages: Sender<Message>,
+    messages: Sender<(Instant, Message)>,
 }
 
 impl Worker<'_> {
     /// Tells the thread that owns the monitor.
     pub(crate) fn tell(&self, message: Message) {
         // The other end lives until the last worker is done.
-        self.messages.send(message).ok();
+        self.messages.send((Instant::now(), message)).ok();
     }
 
-    fn fetch(&self) {
+    /// Tells how long a task that begins now was ready before.
+    fn tell_wait(&self, node: NodeIndex, since: Instant) {
+        if since.elapsed() >= WAIT {
+            self.tell(Message::Waited { node, since, reason: Wait::Worker });
+        }
+    }
+
+    fn fetch(&self, number: usize) {
         while let Some(ticket) = self.scheduler.next(Pool::Fetches) {
-            if fetch::run(self, self.context.plan.fetches[ticket.task]) {
+            let node = self.context.plan.fetches[ticket.task];
+            self.tell_wait(node, ticket.ready);
+            if fetch::run(self, node, number) {
                 ticket.succeed();
             }
         }
@@ -148,7 +169,9 @@ impl Worker<'_> {
     fn run_stages(&self, number: usize) {
         let plan = self.context.plan;
         while let Some(ticket) = self.scheduler.next(Pool::Stages) {
-            if segment::run(self, &plan.segments[ticket.task - plan.fetches.len()], number) {
+            let segment = &plan.segments[ticket.task - plan.fetches.len()];
+            self.tell_wait(segment.steps[0], ticket.ready);
+            if segment::run(self, segment, number) {
                 ticket.succeed();
             }
         }
@@ -189,26 +212,36 @@ fn before(plan: &Plan, lease: &Lease) -> BTreeMap<NodeIndex, NodeOutcome> {
 }
 
 /// Passes on what the workers tell until the last one is done.
-fn watch(messages: &Receiver<Message>, interrupt: &Interrupt, monitor: &mut dyn Monitor, outcome: &mut Outcome) {
+fn watch(
+    messages: &Receiver<(Instant, Message)>,
+    interrupt: &Interrupt,
+    start: Instant,
+    tell: &mut dyn FnMut(Instant, &Event<'_>),
+    outcome: &mut Outcome,
+) {
     let mut told = false;
     loop {
         if !told && interrupt.is_raised() {
             told = true;
-            monitor.event(&Event::Interrupted);
+            tell(Instant::now(), &Event::Interrupted);
         }
-        match messages.recv_timeout(GLANCE) {
-            Ok(Message::FetchStarted { node }) => monitor.event(&Event::FetchStarted { node }),
-            Ok(Message::FetchProgress { node, done, total }) => {
-                monitor.event(&Event::FetchProgress { node, done, total });
+        let (at, message) = match messages.recv_timeout(GLANCE) {
+            Ok(message) => message,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        match message {
+            Message::FetchStarted { node, worker } => tell(at, &Event::FetchStarted { node, worker }),
+            Message::FetchProgress { node, done, total } => tell(at, &Event::FetchProgress { node, done, total }),
+            Message::Waited { node, since, reason } => {
+                tell(at, &Event::Waited { node, since: since.saturating_duration_since(start), reason });
             }
-            Ok(Message::StageStarted { node, worker }) => monitor.event(&Event::StageStarted { node, worker }),
-            Ok(Message::StageOutput { node, text }) => monitor.event(&Event::StageOutput { node, text: &text }),
-            Ok(Message::Finished { node, outcome: result }) => {
-                monitor.event(&Event::Finished { node, outcome: &result });
+            Message::StageStarted { node, worker } => tell(at, &Event::StageStarted { node, worker }),
+            Message::StageOutput { node, text } => tell(at, &Event::StageOutput { node, text: &text }),
+            Message::Finished { node, outcome: result } => {
+                tell(at, &Event::Finished { node, outcome: &result });
                 outcome.nodes.insert(node, result);
             }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }

@@ -85,7 +85,7 @@ fn stage_entry(catalog: &Catalog, module: &ModuleRequest) -> Result<StageFunctio
 impl StageReply {
     /// The reply of a stage that failed.
     pub(crate) fn failed(failure: StageFailure) -> Self {
-        Self { metadata: osbc_module_api::Value::Null, failure: Some(failure) }
+        Self { metadata: osbc_module_api::Value::Null, failure: Some(failure), written: None }
     }
 
     /// Puts a failure of taking down to the reply, which keeps the failure that it has.
@@ -112,7 +112,7 @@ mod tests {
         let both = "the disk is full; and then: cannot unmount /x: busy".to_owned();
         assert_eq!(reply.failure, Some(StageFailure::Module(both)));
 
-        let mut reply = StageReply { metadata: osbc_module_api::Value::Null, failure: None };
+        let mut reply = StageReply { metadata: osbc_module_api::Value::Null, failure: None, written: None };
         reply.add_problem("cannot unmount /x: busy");
         assert_eq!(reply.failure, Some(StageFailure::Environment("cannot unmount /x: busy".into())));
     }

@@ -8,6 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use crate::interrupt::Interrupt;
 
@@ -48,6 +49,8 @@ struct State {
     /// For every task, how many of its needs are not yet met.
     missing: Vec<usize>,
     ready: [BinaryHeap<(u64, Reverse<usize>)>; 2],
+    /// For every task that is or was ready, from when on.
+    since: Vec<Option<Instant>>,
     running: usize,
     failed: bool,
 }
@@ -58,6 +61,8 @@ pub(crate) struct Ticket<'s, 'a> {
     scheduler: &'s Scheduler<'a>,
     /// The task's index.
     pub(crate) task: usize,
+    /// When all that it needs had succeeded.
+    pub(crate) ready: Instant,
     succeeded: bool,
 }
 
@@ -68,6 +73,7 @@ impl<'a> Scheduler<'a> {
         let mut state = State {
             missing: tasks.iter().map(|task| task.needs.len()).collect(),
             ready: Default::default(),
+            since: vec![None; tasks.len()],
             running: 0,
             failed: false,
         };
@@ -77,6 +83,7 @@ impl<'a> Scheduler<'a> {
             }
             if task.needs.is_empty() {
                 state.ready[task.pool as usize].push((task.rank, Reverse(index)));
+                state.since[index] = Some(Instant::now());
             }
         }
         Self { tasks, needed_by, keep_going, interrupt, state: Mutex::new(state), changed: Condvar::new() }
@@ -91,7 +98,8 @@ impl<'a> Scheduler<'a> {
             }
             if let Some((_, Reverse(task))) = state.ready[pool as usize].pop() {
                 state.running += 1;
-                return Some(Ticket { scheduler: self, task, succeeded: false });
+                let ready = state.since[task].unwrap_or_else(Instant::now);
+                return Some(Ticket { scheduler: self, task, ready, succeeded: false });
             }
             if state.running == 0 && state.ready.iter().all(BinaryHeap::is_empty) {
                 return None;
@@ -119,6 +127,7 @@ impl<'a> Scheduler<'a> {
                 if state.missing[next] == 0 {
                     let task = &self.tasks[next];
                     state.ready[task.pool as usize].push((task.rank, Reverse(next)));
+                    state.since[next] = Some(Instant::now());
                 }
             }
         }

@@ -98,5 +98,6 @@ fn failed(error: &StoreError) -> StageResult {
         error: Some(error.to_string()),
         metadata: Value::Null,
         duration: Default::default(),
+        written: None,
     }
 }

@@ -58,7 +58,7 @@ pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex, work: &Work<'_>) -> Stag
         Ok(request) => request,
         Err(error) => {
             let failure = StageFailure::Environment(error.to_string());
-            return result(StageReply { metadata: Value::Null, failure: Some(failure) });
+            return result(StageReply { metadata: Value::Null, failure: Some(failure), written: None });
         }
     };
     let log = RefCell::new(context.logs.stage(&pipeline.name, &stage.module.name));
@@ -94,6 +94,7 @@ fn result(reply: StageReply) -> StageResult {
         error,
         metadata: reply.metadata,
         duration: Default::default(),
+        written: reply.written,
     }
 }
 

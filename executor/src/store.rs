@@ -12,7 +12,7 @@
 //! <store>/objects/<id>/durable                   all of it has reached the disk
 //! <store>/work/<uuid>/                         one lease: its list of what it uses, and what it is making
 //! <store>/downloads/<content type>:<checksum>/ the part of an item that was fetched so far
-//! <store>/logs/<build>/                        the output of every stage that ran
+//! <store>/logs/<build>/                        a build's record (crate::record) and its stages' output
 //! <store>/history.jsonl                        how long stages took
 //! ```
 //!

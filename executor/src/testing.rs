@@ -19,6 +19,7 @@ use osbc_module_api::{
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::record::{About, ManifestName};
 use crate::request::StageRequest;
 use crate::run::Settings;
 use crate::store::{Lease, Store};
@@ -227,6 +228,12 @@ pub(crate) fn settings(jobs: usize) -> Settings {
         host_runner: runner(),
         environment: BTreeMap::new(),
     }
+}
+
+/// What a build of a test says about itself.
+pub(crate) fn about() -> About {
+    let manifest = ManifestName { path: "/test.json".to_owned(), pipelines: None };
+    About { manifest, arguments: vec!["osbc".to_owned(), "build".to_owned()] }
 }
 
 /// The label of the stage that a request is for.

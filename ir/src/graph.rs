@@ -10,14 +10,14 @@ use petgraph::Direction;
 use petgraph::graph::DiGraph;
 pub use petgraph::graph::NodeIndex;
 use petgraph::visit::EdgeRef;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::id::{CompatId, ItemId, StageId};
 use crate::manifest::{Manifest, Pipeline, PipelineIndex, Source, SourceItem};
 use crate::stage::Stage;
 
 /// Why one node needs another. Edges point from what is needed to what needs it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Edge {
     /// The stage continues the tree of the one before it.
@@ -40,7 +40,8 @@ pub enum NodeId {
 }
 
 /// A node of the graph.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Node {
     /// A stage, and the tree after it.
     Stage(StageNode),
@@ -59,7 +60,7 @@ impl Node {
 }
 
 /// A stage in the graph. What it says is in the manifest, at the place where it was written first.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageNode {
     /// What sharing and caching go by.
     pub id: StageId,
@@ -72,7 +73,7 @@ pub struct StageNode {
 }
 
 /// A source item in the graph.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ItemNode {
     /// What caching goes by.
     pub id: ItemId,
@@ -83,7 +84,7 @@ pub struct ItemNode {
 }
 
 /// The nodes of a pipeline, in order. Two pipelines may name the same nodes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PipelineNodes {
     /// The stages' nodes, first to last.
     pub stages: Vec<NodeIndex>,
@@ -96,17 +97,37 @@ impl PipelineNodes {
     }
 }
 
-/// The sealed DAG of a manifest.
-#[derive(Debug, Clone)]
+/// The sealed DAG of a manifest. Written down and read back it keeps its ids: they are not computed again.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(from = "Written")]
 pub struct Graph {
     /// The manifest that the nodes point into.
     pub manifest: Arc<Manifest>,
     /// Nodes and edges; edges point from what is needed to what needs it.
     pub dag: DiGraph<Node, Edge>,
     /// The nodes by id; where ids are equal, the first written.
+    #[serde(skip)]
     pub by_id: HashMap<NodeId, NodeIndex>,
     /// For every pipeline of the manifest, in its order, its nodes.
     pub pipelines: Vec<PipelineNodes>,
+}
+
+/// A graph as it is written down.
+#[derive(Deserialize)]
+struct Written {
+    manifest: Arc<Manifest>,
+    dag: DiGraph<Node, Edge>,
+    pipelines: Vec<PipelineNodes>,
+}
+
+impl From<Written> for Graph {
+    fn from(Written { manifest, dag, pipelines }: Written) -> Self {
+        let mut by_id = HashMap::with_capacity(dag.node_count());
+        for node in dag.node_indices() {
+            by_id.entry(dag[node].id()).or_insert(node);
+        }
+        Self { manifest, dag, by_id, pipelines }
+    }
 }
 
 impl Graph {

@@ -24,6 +24,8 @@ pub struct StageResult {
     pub metadata: Value,
     /// How long it took, preparation included.
     pub duration: Duration,
+    /// How many bytes it and what it started wrote to disks, where the system counts them.
+    pub written: Option<u64>,
 }
 
 /// What became of one node.

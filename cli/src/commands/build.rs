@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use osbc_executor::copy::Ownership;
 use osbc_executor::export::export;
 use osbc_executor::interrupt::Interrupt;
+use osbc_executor::record::{About, ManifestName};
 use osbc_executor::runner::LocalRunner;
 use osbc_executor::store::Lease;
 use osbc_executor::{Parts, Settings, run as run_plan};
@@ -46,6 +47,8 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
         host_runner: prepared.host.clone(),
         environment: env::sources(),
     };
+    let manifest = ManifestName::new(&args.manifest.manifest, &prepared.graph);
+    let about = About { manifest, arguments: env::arguments() };
     let mut monitor = if plan.is_empty() { Box::new(monitor::Silent) } else { monitor::for_stderr(&plan) };
     let runner = LocalRunner::new("/proc/self/exe", [env::STAGE_PROCESS.into()], &env::terminal());
     let parts = Parts {
@@ -54,6 +57,7 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
         monitor: monitor.as_mut(),
         interrupt: &interrupt,
         settings: &settings,
+        about: &about,
     };
     let outcome = run_plan(&plan, &lease, parts)?;
     let exported = match &args.output {

@@ -89,10 +89,10 @@ fn last_line(text: &str) -> Option<String> {
 }
 
 impl Monitor for Live {
-    fn event(&mut self, event: &Event<'_>) {
+    fn event(&mut self, _: Duration, event: &Event<'_>) {
         match event {
-            Event::Started => self.total.enable_steady_tick(TICK),
-            Event::FetchStarted { node } => self.fetching(*node, 0),
+            Event::Started { .. } => self.total.enable_steady_tick(TICK),
+            Event::FetchStarted { node, .. } => self.fetching(*node, 0),
             Event::FetchProgress { node, done, .. } => self.fetching(*node, *done),
             Event::StageStarted { node, .. } => self.start_stage(*node),
             Event::StageOutput { node, text } => {
@@ -101,6 +101,7 @@ impl Monitor for Live {
                 }
             }
             Event::Finished { node, outcome } => self.finish(*node, outcome),
+            Event::Cached { .. } | Event::Waited { .. } => {}
             Event::Interrupted => self.total.set_message("ending what runs"),
             Event::Ended { .. } => {
                 if let Some(bar) = self.fetch.take() {

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use osbc_executor::event::{Event, Monitor};
 use osbc_ir::graph::NodeIndex;
@@ -38,7 +39,7 @@ pub(super) fn total(plan: &Plan) -> usize {
 }
 
 impl Monitor for Plain {
-    fn event(&mut self, event: &Event<'_>) {
+    fn event(&mut self, _: Duration, event: &Event<'_>) {
         match event {
             Event::Finished { node, outcome } => match outcome {
                 NodeOutcome::Ran(result) if result.success => {
@@ -52,7 +53,9 @@ impl Monitor for Plain {
             Event::Interrupted => {
                 writeln!(io::stderr(), "interrupted: ending what runs").ok();
             }
-            Event::Started
+            Event::Started { .. }
+            | Event::Cached { .. }
+            | Event::Waited { .. }
             | Event::FetchStarted { .. }
             | Event::FetchProgress { .. }
             | Event::StageStarted { .. }

@@ -11,7 +11,7 @@ use super::*;
 use crate::fake::{FakeRunner, Ran, Record, RecordingMonitor, failure, success};
 use crate::request::{ReferenceFrom, StageFailure, StageReply};
 use crate::store::{Layers, Store};
-use crate::testing::{Sealed, Sketch, catalog, folder, in_tree, label_of, settings};
+use crate::testing::{Sealed, Sketch, about, catalog, folder, in_tree, label_of, settings};
 
 /// A store, and what came of running sketches on it.
 struct Bench {
@@ -43,6 +43,7 @@ impl Bench {
             monitor: &mut monitor,
             interrupt: &self.interrupt,
             settings: &self.settings,
+            about: &about(),
         };
         let outcome = run(&plan, &lease, parts).expect("the disk takes it");
         Done { outcome, events: monitor.events }
@@ -92,7 +93,7 @@ fn stages_run_on_each_other_s_trees_and_the_second_build_runs_none() {
             std::fs::write(root.join(&label), &label).expect("writes");
         });
         (io.output)(&format!("hello from {label}\n"));
-        StageReply { metadata: json!({ "made": label }), failure: None }
+        StageReply { metadata: json!({ "made": label }), failure: None, written: None }
     });
     let done = bench.run(&sketch, &runner);
     assert!(done.outcome.success(), "{:?}", done.outcome);
@@ -139,7 +140,7 @@ fn stages_run_on_each_other_s_trees_and_the_second_build_runs_none() {
     let again = FakeRunner::succeeding();
     let done = bench.run(&sketch, &again);
     assert!(again.ran().is_empty() && done.outcome.success());
-    assert_eq!(done.events, [Record::Started, Record::Ended]);
+    assert!(matches!(done.events[..], [Record::Started, Record::Cached(_), .., Record::Ended]), "{:?}", done.events);
     let NodeOutcome::Cached { metadata } = &done.outcome.nodes[&sketch.node("second")] else { panic!("cached") };
     assert_eq!(metadata, &json!({"made": "second"}));
 
@@ -298,7 +299,7 @@ fn the_steps_of_a_segment_change_one_tree_and_only_the_last_is_sealed() {
             let mut file = std::fs::OpenOptions::new().append(true).create(true).open(root.join("log")).expect("opens");
             file.write_all(label_of(request).as_bytes()).expect("writes");
         });
-        StageReply { metadata: json!(label_of(request)), failure: None }
+        StageReply { metadata: json!(label_of(request)), failure: None, written: None }
     });
     assert!(bench.run(&sketch, &runner).outcome.success());
     let lease = sketch.lease(&bench.store);
@@ -336,7 +337,7 @@ fn an_interrupted_stage_says_so() {
     let runner = FakeRunner::new(move |_, io| {
         interrupt.raise();
         assert!(io.interrupt.is_raised());
-        StageReply { metadata: Value::Null, failure: Some(StageFailure::Interrupted) }
+        StageReply { metadata: Value::Null, failure: Some(StageFailure::Interrupted), written: None }
     });
     let done = bench.run(&sketch, &runner);
     assert_eq!(result(&done, &sketch, "a").error.as_deref(), Some("interrupted"));

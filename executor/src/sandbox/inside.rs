@@ -12,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
@@ -59,10 +60,19 @@ fn start_and_wait(
             let status = wait_for_all(child)?;
             let mut answer = answer;
             answer.rewind()?;
-            Ok(message::receive(&answer)
-                .unwrap_or_else(|_| StageReply::failed(StageFailure::Died(describe_end(status)))))
+            let reply = message::receive(&answer);
+            let mut reply = reply.unwrap_or_else(|_| StageReply::failed(StageFailure::Died(describe_end(status))));
+            reply.written = written();
+            Ok(reply)
         }
     }
+}
+
+/// How many bytes the children of this process wrote to disks, as far as all of them were waited for.
+fn written() -> Option<u64> {
+    // In blocks of 512 bytes, whatever the file system's are.
+    let blocks = getrusage(UsageWho::RUSAGE_CHILDREN).ok()?.block_writes();
+    u64::try_from(blocks).ok()?.checked_mul(512)
 }
 
 /// The child is a copy of the calling thread alone; another one might hold a lock that would stay locked there forever.
@@ -130,7 +140,7 @@ fn inside(
             Some(StageFailure::Module(format!("the module has a bug and panicked: {text}")))
         }
     };
-    StageReply { metadata: context.metadata.take(), failure }
+    StageReply { metadata: context.metadata.take(), failure, written: None }
 }
 
 /// Enters the sandbox whose root is at `root`.

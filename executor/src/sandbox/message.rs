@@ -161,7 +161,7 @@ mod tests {
         ];
         for failure in failures {
             let metadata = serde_json::from_str(r#"{"a": 123456789012345678901234567890, "b": [1.50]}"#);
-            let reply = StageReply { metadata: metadata.expect("JSON"), failure };
+            let reply = StageReply { metadata: metadata.expect("JSON"), failure, written: Some(4096) };
             let bytes = encode(&reply).expect("has a JSON form");
             assert_eq!(receive::<StageReply>(&bytes[..]).expect("is whole"), reply);
             assert_eq!(decode(&bytes).expect("is whole"), Some(reply));

@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use osbc_executor::interrupt::Interrupt;
-use osbc_executor::request::{StageFailure, StageReply};
+use osbc_executor::request::StageFailure;
 use osbc_executor::runner::{LocalRunner, StageIo, StageRunner, Transcript};
 use osbc_module_api::{Value, json};
 use rustix::process::{Pid, Signal, kill_process};
@@ -37,7 +37,7 @@ tests![
 fn root_failures_of_the_module_are_told() {
     let (reply, _) = Place::new("fail", json!({})).run();
     let failure = Some(StageFailure::Module("it cannot work".into()));
-    assert_eq!(reply, StageReply { metadata: Value::Null, failure });
+    assert_eq!((reply.metadata, reply.failure), (Value::Null, failure));
     let (reply, output) = Place::new("panic", json!({})).run();
     assert_eq!(reply.failure, Some(StageFailure::Module("the module has a bug and panicked: a bug".into())));
     assert!(output.contains("modules.rs"), "where it happened is in the output: {output}");

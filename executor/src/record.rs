@@ -1,0 +1,337 @@
+//! What is kept of the last builds beside their stages' logs, to be listed, reported on and compared with:
+//!
+//! ```text
+//! <store>/logs/<build>/build.json      the header: which manifest, what was asked for, how it ended
+//! <store>/logs/<build>/graph.json      the sealed graph; a hard link where the build before had the same
+//! <store>/logs/<build>/events.jsonl    what happened, without output (crate::event::line)
+//! <store>/logs/<build>/NNN-….log       the output of each stage that ran (crate::log)
+//! ```
+//!
+//! Who builds holds a lock on the folder until the end, so a build that runs is told from one that died. A build whose
+//! record cannot be written is as good without; a record that cannot be read is passed over.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, BufWriter, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use osbc_ir::{Graph, NodeOutcome, Outcome, Plan};
+use serde::{Deserialize, Serialize};
+
+use crate::event::line::{self, Line, LineWriter, micros, micros_since_1970};
+use crate::event::{Event, Monitor};
+use crate::lock;
+use crate::store::Store;
+
+/// How many builds are kept of those that did something, and of those that had nothing to do.
+const KEPT: usize = 20;
+/// The version of [`Header`] and of what lies beside it.
+const VERSION: u32 = 1;
+
+const HEADER: &str = "build.json";
+const GRAPH: &str = "graph.json";
+const EVENTS: &str = "events.jsonl";
+
+/// How a manifest is recognised from one build to the next: a file by its place, whatever it says now; what came through
+/// a pipe by the names of its pipelines.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestName {
+    /// The file, absolute and without links, or `-`.
+    pub path: String,
+    /// For `-`: a digest of the pipelines' names.
+    pub pipelines: Option<String>,
+}
+
+impl ManifestName {
+    /// The name of the manifest that was read from `path` and became `graph`.
+    pub fn new(path: &Path, graph: &Graph) -> Self {
+        let file = path.canonicalize().ok().filter(|path| path.is_file());
+        match file {
+            Some(file) => Self { path: file.to_string_lossy().into_owned(), pipelines: None },
+            None => {
+                let mut digest = blake3::Hasher::new();
+                for pipeline in &graph.manifest.pipelines {
+                    digest.update(pipeline.name.as_bytes()).update(&[0]);
+                }
+                Self { path: "-".to_owned(), pipelines: Some(digest.finalize().to_hex().to_string()) }
+            }
+        }
+    }
+}
+
+/// What a build says about itself.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// The manifest.
+    pub manifest: ManifestName,
+    /// The command line, program first.
+    pub arguments: Vec<String>,
+}
+
+/// The header of a record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// The version of this header.
+    version: u32,
+    /// The build's name, which is that of its folder; names sort by time.
+    pub build: String,
+    /// The manifest.
+    pub manifest: ManifestName,
+    /// What was asked for, as the user named it.
+    pub exports: Vec<String>,
+    /// The command line, program first.
+    pub arguments: Vec<String>,
+    /// The version of the osbc that built.
+    pub osbc: String,
+    /// Microseconds since 1970 at the start.
+    pub started: u64,
+    /// Equal for equal graphs.
+    graph: String,
+    /// Whether there was nothing to do.
+    pub idle: bool,
+    /// How it ended; none while it runs, and for one that died.
+    pub end: Option<End>,
+}
+
+/// How a build ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// Whether all that was wanted was done.
+    pub success: bool,
+    /// Whether the user ended it.
+    pub interrupted: bool,
+    /// From start to end, in microseconds.
+    pub duration: u64,
+    /// How many stages ran well.
+    pub ran: usize,
+    /// How many stages or fetches failed.
+    pub failed: usize,
+    /// How many results and items were used from the store.
+    pub cached: usize,
+    /// How many items were fetched.
+    pub fetched: usize,
+}
+
+impl End {
+    fn new(outcome: &Outcome, duration: Duration) -> Self {
+        let count = |wanted: fn(&NodeOutcome) -> bool| outcome.nodes.values().filter(|node| wanted(node)).count();
+        Self {
+            success: outcome.success(),
+            interrupted: outcome.interrupted,
+            duration: micros(duration),
+            ran: count(|node| matches!(node, NodeOutcome::Ran(result) if result.success)),
+            failed: count(|node| match node {
+                NodeOutcome::Ran(result) => !result.success,
+                node => matches!(node, NodeOutcome::FetchFailed { .. }),
+            }),
+            cached: count(|node| matches!(node, NodeOutcome::Cached { .. })),
+            fetched: count(|node| matches!(node, NodeOutcome::Fetched { .. })),
+        }
+    }
+}
+
+/// The record of a build that is kept.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Where it lies. Others may keep files of their own there.
+    pub folder: PathBuf,
+    /// Its header.
+    pub header: Header,
+}
+
+impl Record {
+    /// The records of a store, the newest first.
+    ///
+    /// # Errors
+    /// The folder of all records cannot be read.
+    pub fn all(store: &Store) -> io::Result<Vec<Self>> {
+        let entries = match std::fs::read_dir(store.layout().logs()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other?,
+        };
+        let mut records: Vec<Self> = entries.filter_map(|entry| Self::read(entry.ok()?.path())).collect();
+        records.sort_by(|one, other| {
+            (other.header.started, &other.header.build).cmp(&(one.header.started, &one.header.build))
+        });
+        Ok(records)
+    }
+
+    /// The last build of a manifest that has ended, however it did.
+    ///
+    /// # Errors
+    /// The folder of all records cannot be read.
+    pub fn last_of(store: &Store, manifest: &ManifestName) -> io::Result<Option<Self>> {
+        let all = Self::all(store)?;
+        Ok(all.into_iter().find(|record| record.header.manifest == *manifest && record.header.end.is_some()))
+    }
+
+    /// The graph that was built. Its ids are those of then.
+    ///
+    /// # Errors
+    /// It cannot be read: who may not read the trees may not read this either.
+    pub fn graph(&self) -> io::Result<Graph> {
+        let file = File::open(self.folder.join(GRAPH))?;
+        Ok(serde_json::from_reader(BufReader::new(file))?)
+    }
+
+    /// What happened, without the stages' output.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn events(&self) -> io::Result<Vec<Line>> {
+        line::read(BufReader::new(File::open(self.folder.join(EVENTS))?))
+    }
+
+    /// Whether the build still runs.
+    pub fn is_running(&self) -> bool {
+        self.header.end.is_none() && lock::own_existing(&self.folder).is_ok_and(|owned| owned.is_none())
+    }
+
+    fn read(folder: PathBuf) -> Option<Self> {
+        let header: Header = serde_json::from_slice(&std::fs::read(folder.join(HEADER)).ok()?).ok()?;
+        let whole = header.version == VERSION && Path::new(&header.build) == folder.file_name()?;
+        whole.then_some(Self { folder, header })
+    }
+}
+
+/// The record of a build that goes on: a monitor of it.
+pub(crate) struct Recording<'a> {
+    header: Header,
+    open: Option<Open<'a>>,
+}
+
+struct Open<'a> {
+    folder: PathBuf,
+    /// Holds the lock on the folder.
+    _owner: OwnedFd,
+    lines: LineWriter<&'a Plan, File>,
+}
+
+impl<'a> Recording<'a> {
+    /// Begins the record of a build by this plan, and forgets the oldest ones.
+    pub(crate) fn begin(store: &Store, plan: &'a Plan, about: &About) -> Self {
+        let now = SystemTime::now();
+        let mut unique = uuid::Uuid::new_v4().simple().to_string();
+        unique.truncate(6);
+        let header = Header {
+            version: VERSION,
+            build: format!("{}-{unique}", timestamp(now)),
+            manifest: about.manifest.clone(),
+            exports: plan.exports.iter().map(|export| export.name.clone()).collect(),
+            arguments: about.arguments.clone(),
+            osbc: env!("CARGO_PKG_VERSION").to_owned(),
+            started: micros_since_1970(now),
+            graph: digest(&plan.graph),
+            idle: plan.is_empty(),
+            end: None,
+        };
+        let open = Self::open(store, plan, &header).ok().flatten();
+        Self { header, open }
+    }
+
+    /// The folder of the build's logs; none where it could not be made.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        self.open.as_ref().map(|open| open.folder.as_path())
+    }
+
+    fn open(store: &Store, plan: &'a Plan, header: &Header) -> io::Result<Option<Open<'a>>> {
+        let before = Record::all(store)?;
+        let folder = store.layout().logs().join(&header.build);
+        std::fs::create_dir(&folder)?;
+        let Some(owner) = lock::own_existing(&folder)? else { return Ok(None) };
+        write_header(&folder, header)?;
+        let same = before.iter().find(|record| record.header.graph == header.graph);
+        let linked = same.is_some_and(|same| std::fs::hard_link(same.folder.join(GRAPH), folder.join(GRAPH)).is_ok());
+        if !linked {
+            // Options may hold what not everybody may read, as trees do.
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.join(GRAPH))?;
+            let mut file = BufWriter::new(file);
+            serde_json::to_writer(&mut file, &*plan.graph)?;
+            file.flush()?;
+        }
+        let lines = LineWriter::new(plan, File::create(folder.join(EVENTS))?);
+        forget_old(&store.layout().logs());
+        Ok(Some(Open { folder, _owner: owner, lines }))
+    }
+}
+
+impl Monitor for Recording<'_> {
+    fn event(&mut self, at: Duration, event: &Event<'_>) {
+        let Some(open) = &mut self.open else { return };
+        match event {
+            // The first is in the logs, the second of use only while it goes on.
+            Event::StageOutput { .. } | Event::FetchProgress { .. } => {}
+            event => open.lines.event(at, event),
+        }
+        if let Event::Ended { outcome, duration } = event {
+            self.header.end = Some(End::new(outcome, *duration));
+            write_header(&open.folder, &self.header).ok();
+        }
+    }
+}
+
+fn write_header(folder: &Path, header: &Header) -> io::Result<()> {
+    let mut file = tempfile::Builder::new().prefix(".build-").permissions(readable()).tempfile_in(folder)?;
+    file.write_all(format!("{}\n", serde_json::to_string_pretty(header)?).as_bytes())?;
+    file.persist(folder.join(HEADER))?;
+    Ok(())
+}
+
+fn readable() -> std::fs::Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(0o644)
+}
+
+/// Tells graphs apart by their ids, and by the names that those do not cover.
+fn digest(graph: &Graph) -> String {
+    let mut digest = blake3::Hasher::new();
+    for (pipeline, nodes) in graph.manifest.pipelines.iter().zip(&graph.pipelines) {
+        digest.update(pipeline.name.as_bytes()).update(&[0]);
+        for stage in nodes.stages.iter().filter_map(|node| graph.stage_node(*node)) {
+            digest.update(stage.id.as_bytes());
+        }
+    }
+    for item in graph.dag.node_indices().filter_map(|node| graph.item_node(node)) {
+        digest.update(item.id.as_bytes());
+    }
+    digest.finalize().to_hex().to_string()
+}
+
+/// Removes the oldest builds that nobody works on any more.
+fn forget_old(all: &Path) {
+    let Ok(entries) = std::fs::read_dir(all) else { return };
+    let mut builds: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    builds.sort();
+    let is_idle = |folder: &PathBuf| Record::read(folder.clone()).is_some_and(|record| record.header.idle);
+    let (idle, busy): (Vec<_>, Vec<_>) = builds.into_iter().partition(is_idle);
+    for builds in [idle, busy] {
+        for build in &builds[..builds.len().saturating_sub(KEPT)] {
+            // Another process may be at it too.
+            if let Ok(Some(_owner)) = lock::own_existing(build) {
+                std::fs::remove_dir_all(build).ok();
+            }
+        }
+    }
+}
+
+/// A moment as `20260131T235959Z`.
+fn timestamp(moment: SystemTime) -> String {
+    let seconds = moment.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let (day, second) = (seconds / 86_400, seconds % 86_400);
+    // Days since 1 March of the year 0, in eras of 400 years: Howard Hinnant, "chrono-compatible low-level date
+    // algorithms".
+    let day = day + 719_468;
+    let (era, day) = (day / 146_097, day % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = era * 400 + year + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
+}
+
+#[cfg(test)]
+mod tests;
