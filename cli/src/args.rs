@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Build pipelines and export their trees
     Build(BuildArgs),
+    /// Show the builds that are kept, the stages of one, or what a stage wrote
+    Log(LogArgs),
     /// Draw the build graph
     Graph(GraphArgs),
     /// Print the manifest with the ids of its stages
@@ -96,7 +98,31 @@ pub(crate) struct BuildArgs {
     /// After a failure go on with whatever does not depend on it
     #[arg(long)]
     pub(crate) keep_going: bool,
+    /// Write what happens as JSON lines, as it happens
+    #[arg(long, value_name = "FILE")]
+    pub(crate) events: Option<PathBuf>,
+    /// Write what happened in Chrome's trace format, for ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
     /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct LogArgs {
+    /// The build: `last` (the default), or the beginning of its name or of the part behind the dash
+    pub(crate) build: Option<String>,
+    /// The stage whose log to print: the beginning of its id, PIPELINE, MODULE, PIPELINE/MODULE, or its log's number.
+    /// One name alone may also be that of a stage of the last build
+    pub(crate) stage: Option<String>,
+    /// Show all builds that are kept, the newest first
+    #[arg(short, long, conflicts_with_all = ["build", "stage"])]
+    pub(crate) list: bool,
+    /// The store. Default: /var/cache/osbc as root, $XDG_CACHE_HOME/osbc otherwise
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+    /// Print as JSON
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -3,6 +3,7 @@
 pub(crate) mod build;
 pub(crate) mod graph;
 pub(crate) mod inspect;
+pub(crate) mod log;
 pub(crate) mod manual;
 pub(crate) mod modules;
 pub(crate) mod plan;

@@ -1,10 +1,12 @@
 //! The `osbc` command: arguments and presentation. The only place where compiler, executor and modules meet.
 
 mod args;
+mod builds;
 mod commands;
 mod env;
 mod exit;
 mod monitor;
+mod past;
 mod render;
 mod summary;
 mod wiring;
@@ -34,6 +36,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Plan(args) => commands::plan::run(&args),
         Command::Build(args) => commands::build::run(&args),
+        Command::Log(args) => commands::log::run(&args),
         Command::Graph(args) => commands::graph::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Modules(args) => commands::modules::run(&args),

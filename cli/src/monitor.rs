@@ -1,14 +1,21 @@
-//! Monitors of a build: a live view on a terminal, plain lines elsewhere. Both write to standard error.
+//! Monitors of a build: a live view on a terminal, plain lines elsewhere, both on standard error; and files of events.
 
 mod live;
 mod plain;
 
+use std::fs::File;
 use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use osbc_executor::event::{Event, Monitor};
+use osbc_executor::event::line::JsonLines;
+use osbc_executor::event::trace::Trace;
+use osbc_executor::event::writer::{Form, WriteError, Writer};
+use osbc_executor::event::{Event, Monitor, Tee};
 use osbc_ir::Plan;
+
+use crate::exit::Failure;
 
 /// The monitor that fits where standard error goes to.
 pub(crate) fn for_stderr(plan: &Arc<Plan>) -> Box<dyn Monitor> {
@@ -16,6 +23,52 @@ pub(crate) fn for_stderr(plan: &Arc<Plan>) -> Box<dyn Monitor> {
         Box::new(live::Live::new(Arc::clone(plan)))
     } else {
         Box::new(plain::Plain::new(Arc::clone(plan)))
+    }
+}
+
+/// A file that events are written to, and whether all of them could be.
+pub(crate) struct EventFile {
+    path: PathBuf,
+    error: WriteError,
+}
+
+/// Adds files that take the events as JSON lines and as a trace.
+pub(crate) fn with_files(
+    screen: Box<dyn Monitor>,
+    plan: &Arc<Plan>,
+    events: Option<&Path>,
+    trace: Option<&Path>,
+) -> Result<(Tee<'static>, Vec<EventFile>), Failure> {
+    let (mut tee, mut files) = (Tee(vec![screen]), Vec::new());
+    if let Some(path) = events {
+        add(&mut tee, &mut files, plan, path, JsonLines)?;
+    }
+    if let Some(path) = trace {
+        add(&mut tee, &mut files, plan, path, Trace::default())?;
+    }
+    Ok((tee, files))
+}
+
+fn add(
+    tee: &mut Tee<'static>,
+    files: &mut Vec<EventFile>,
+    plan: &Arc<Plan>,
+    path: &Path,
+    form: impl Form + 'static,
+) -> Result<(), Failure> {
+    let file = File::create(path).map_err(|source| Failure::Output { path: path.to_owned(), source })?;
+    let writer = Writer::new(Arc::clone(plan), file, form);
+    files.push(EventFile { path: path.to_owned(), error: writer.error() });
+    tee.0.push(Box::new(writer));
+    Ok(())
+}
+
+/// Tells which files did not take all events; that is no reason to fail a build that is done.
+pub(crate) fn warn_of_lost(files: &[EventFile]) {
+    for file in files {
+        if let Some(error) = file.error.take() {
+            anstream::eprintln!("osbc: warning: {} ends too early: {error}", file.path.display());
+        }
     }
 }
 

@@ -77,7 +77,7 @@ pub(crate) fn prepare(manifest: &ManifestArgs, target: &TargetArgs) -> Result<Pr
 
 /// The plan by what the store has at the moment; the store is only looked at.
 pub(crate) fn plan_only(prepared: &Prepared, target: &TargetArgs) -> Result<Plan, Failure> {
-    let store = Store::look(&store_path(target)?)?;
+    let store = Store::look(&store_path(target.store.as_deref())?)?;
     let request = Request::Exports(prepared.exports.clone());
     let wanted = passes::wanted(&prepared.graph, &request);
     let have = store.as_ref().map_or_else(Have::default, |store| store.present(&prepared.graph, wanted));
@@ -86,7 +86,7 @@ pub(crate) fn plan_only(prepared: &Prepared, target: &TargetArgs) -> Result<Plan
 
 /// The plan of a build, and a lease on all that it uses.
 pub(crate) fn plan_build(prepared: &Prepared, target: &TargetArgs) -> Result<(Plan, Lease), Failure> {
-    let store = Store::open(&store_path(target)?, Layers::default())?;
+    let store = Store::open(&store_path(target.store.as_deref())?, Layers::default())?;
     let request = Request::Exports(prepared.exports.clone());
     let lease = store.lease(&prepared.graph, passes::wanted(&prepared.graph, &request))?;
     let plan = plan(prepared, request, lease.present(), Some(&store))?;
@@ -103,9 +103,9 @@ fn plan(prepared: &Prepared, request: Request, have: &Have, store: Option<&Store
 }
 
 /// The store that is named, or the usual one.
-fn store_path(target: &TargetArgs) -> Result<PathBuf, Failure> {
-    if let Some(path) = &target.store {
-        return Ok(path.clone());
+pub(crate) fn store_path(named: Option<&Path>) -> Result<PathBuf, Failure> {
+    if let Some(path) = named {
+        return Ok(path.to_owned());
     }
     if is_root() {
         return Ok(PathBuf::from("/var/cache/osbc"));

@@ -3,6 +3,8 @@
 //! node come in order.
 
 pub mod line;
+pub mod trace;
+pub mod writer;
 
 use std::time::{Duration, SystemTime};
 

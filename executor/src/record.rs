@@ -20,7 +20,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use osbc_ir::{Graph, NodeOutcome, Outcome, Plan};
 use serde::{Deserialize, Serialize};
 
-use crate::event::line::{self, Line, LineWriter, micros, micros_since_1970};
+use crate::event::line::{self, JsonLines, Line, micros, micros_since_1970};
+use crate::event::writer::Writer;
 use crate::event::{Event, Monitor};
 use crate::lock;
 use crate::store::Store;
@@ -206,7 +207,7 @@ struct Open<'a> {
     folder: PathBuf,
     /// Holds the lock on the folder.
     _owner: OwnedFd,
-    lines: LineWriter<&'a Plan, File>,
+    lines: Writer<&'a Plan, File, JsonLines>,
 }
 
 impl<'a> Recording<'a> {
@@ -251,7 +252,7 @@ impl<'a> Recording<'a> {
             serde_json::to_writer(&mut file, &*plan.graph)?;
             file.flush()?;
         }
-        let lines = LineWriter::new(plan, File::create(folder.join(EVENTS))?);
+        let lines = Writer::new(plan, File::create(folder.join(EVENTS))?, JsonLines);
         forget_old(&store.layout().logs());
         Ok(Some(Open { folder, _owner: owner, lines }))
     }

@@ -49,17 +49,19 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
     };
     let manifest = ManifestName::new(&args.manifest.manifest, &prepared.graph);
     let about = About { manifest, arguments: env::arguments() };
-    let mut monitor = if plan.is_empty() { Box::new(monitor::Silent) } else { monitor::for_stderr(&plan) };
+    let screen = if plan.is_empty() { Box::new(monitor::Silent) } else { monitor::for_stderr(&plan) };
+    let (mut monitor, files) = monitor::with_files(screen, &plan, args.events.as_deref(), args.trace.as_deref())?;
     let runner = LocalRunner::new("/proc/self/exe", [env::STAGE_PROCESS.into()], &env::terminal());
     let parts = Parts {
         runner: &runner,
         catalog: &prepared.catalog,
-        monitor: monitor.as_mut(),
+        monitor: &mut monitor,
         interrupt: &interrupt,
         settings: &settings,
         about: &about,
     };
     let outcome = run_plan(&plan, &lease, parts)?;
+    monitor::warn_of_lost(&files);
     let exported = match &args.output {
         Some(output) => export_all(&plan, &outcome, &lease, output)?,
         None => Vec::new(),

@@ -4,6 +4,7 @@ mod bad_input;
 mod documents;
 mod harness;
 mod layering;
+mod log;
 mod offline;
 mod quickstart;
 mod recovery;

@@ -1,15 +1,15 @@
 //! Events as JSON lines, to be written down and read back: `docs/events.md` describes them. What a line says about a node
 //! it says by number; the lines after the first tell what each number stands for.
 
-use std::io::{self, BufRead, Write};
-use std::ops::Deref;
+use std::io::{self, BufRead};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Action, Node, NodeOutcome, Plan};
 use serde::{Deserialize, Serialize};
 
-use super::{Event, Monitor, Wait};
+use super::writer::Form;
+use super::{Event, Wait};
 
 /// The version of the lines. Raised when a reader of the one before would misunderstand; more kinds of lines and more
 /// fields are no reason.
@@ -245,39 +245,15 @@ pub fn lines(plan: &Plan, at: Duration, event: &Event<'_>) -> Vec<Line> {
     vec![Line { at, event: happened }]
 }
 
-/// Writes every event as lines.
-pub struct LineWriter<P, W> {
-    plan: P,
-    to: W,
-    /// Why it stopped writing.
-    error: Option<io::Error>,
-}
+/// JSON, a line each.
+#[derive(Debug)]
+pub struct JsonLines;
 
-impl<P: Deref<Target = Plan>, W: Write> LineWriter<P, W> {
-    /// Writes the events of a build by this plan.
-    pub fn new(plan: P, to: W) -> Self {
-        Self { plan, to, error: None }
-    }
-
-    /// Why not all could be written.
-    pub fn error(&mut self) -> Option<io::Error> {
-        self.error.take()
-    }
-}
-
-impl<P: Deref<Target = Plan>, W: Write> Monitor for LineWriter<P, W> {
-    fn event(&mut self, at: Duration, event: &Event<'_>) {
-        if self.error.is_some() {
-            return;
-        }
-        let mut text = Vec::new();
-        let written = lines(&self.plan, at, event).iter().try_for_each(|line| {
-            serde_json::to_writer(&mut text, line)?;
-            text.push(b'\n');
-            Ok(())
-        });
-        // Each event by one write, so that a reader that follows the file sees whole lines.
-        self.error = written.and_then(|()| self.to.write_all(&text)).and_then(|()| self.to.flush()).err();
+impl Form for JsonLines {
+    fn put(&mut self, line: &Line, out: &mut Vec<u8>) -> io::Result<()> {
+        serde_json::to_writer(&mut *out, line)?;
+        out.push(b'\n');
+        Ok(())
     }
 }
 

@@ -1,0 +1,163 @@
+//! Which of the kept builds, and which of a build's stages, the user means.
+
+use std::path::Path;
+
+use osbc_executor::event::line::Line;
+use osbc_executor::record::Record;
+use osbc_executor::store::Store;
+
+use crate::exit::Failure;
+use crate::past::{Past, PastNode};
+use crate::wiring;
+
+/// What stands for the last build.
+const LAST: &str = "last";
+
+/// The kept builds of a store, the newest first.
+pub(crate) struct Builds {
+    records: Vec<Record>,
+}
+
+impl Builds {
+    /// Those of the store that is named, or the usual one.
+    pub(crate) fn of(store: Option<&Path>) -> Result<Self, Failure> {
+        let path = wiring::store_path(store)?;
+        let records = match Store::look(&path)? {
+            Some(store) => Record::all(&store).map_err(|error| unreadable(&path.join("logs"), &error))?,
+            None => Vec::new(),
+        };
+        Ok(Self { records })
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// The last one.
+    pub(crate) fn last(&self) -> Result<&Record, Failure> {
+        self.records
+            .first()
+            .ok_or_else(|| Failure::arguments("no build is kept in this store; `--store` names another"))
+    }
+
+    /// The one that is named: `last`, or the beginning of its name or of the part behind the time. None if there is no
+    /// such.
+    pub(crate) fn find(&self, name: &str) -> Result<Option<&Record>, Failure> {
+        if name == LAST {
+            return self.last().map(Some);
+        }
+        let unique = |build: &str| build.split_once('-').is_some_and(|(_, unique)| unique.starts_with(name));
+        let is_meant = |record: &&Record| {
+            let build = &record.header.build;
+            !name.is_empty() && (build.starts_with(name) || unique(build))
+        };
+        one_of(self.records.iter().filter(is_meant).collect(), "build", name, |record| record.header.build.clone())
+    }
+}
+
+/// The events of a build.
+pub(crate) fn events(record: &Record) -> Result<Vec<Line>, Failure> {
+    record.events().map_err(|error| unreadable(&record.folder, &error))
+}
+
+/// What is kept of a build and cannot be read.
+pub(crate) fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::environment(format!("cannot read what is kept in {}: {error}", path.display()))
+}
+
+/// The stage that is named: by the beginning of either id, by `PIPELINE`, `MODULE` or `PIPELINE/MODULE`, modules with or
+/// without `org.osbuild.`, or by the number of its log. None if there is no such.
+pub(crate) fn find_stage<'a>(past: &'a Past, name: &str) -> Result<Option<&'a PastNode>, Failure> {
+    let stages = || past.nodes.values().filter(|node| node.is_stage());
+    let whole: Vec<&PastNode> = stages().filter(|node| is_called(node, name)).collect();
+    let found = if whole.is_empty() { stages().filter(|node| may_be_called(node, name)).collect() } else { whole };
+    one_of(found, "stage", name, |node| format!("{} {}", short(&node.about.id), node.name()))
+}
+
+/// An id, for people.
+pub(crate) fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}
+
+fn one_of<T>(found: Vec<T>, what: &str, name: &str, show: impl Fn(&T) -> String) -> Result<Option<T>, Failure> {
+    if found.len() > 1 {
+        let names: Vec<String> = found.iter().map(show).collect();
+        return Err(Failure::arguments(format!("more than one {what} is called `{name}`:\n  {}", names.join("\n  "))));
+    }
+    Ok(found.into_iter().next())
+}
+
+fn is_called(node: &PastNode, name: &str) -> bool {
+    let short = |module: &str| module.strip_prefix("org.osbuild.").unwrap_or(module).to_owned();
+    let is_module = |name: &str| name == node.about.module || name == short(&node.about.module);
+    let pipeline = node.about.pipeline.as_deref();
+    let both = |(of, module): (&str, &str)| Some(of) == pipeline && is_module(module);
+    pipeline == Some(name) || is_module(name) || name.rsplit_once('/').is_some_and(both)
+}
+
+fn may_be_called(node: &PastNode, name: &str) -> bool {
+    let is_id = name.len() >= 4 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let begins = |id: &str| is_id && id.starts_with(&name.to_ascii_lowercase());
+    let is_number = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
+    let number = node.log.as_deref().and_then(|log| log.split('-').next());
+    begins(&node.about.id)
+        || node.about.osbuild_id.as_deref().is_some_and(begins)
+        || (is_number && number.is_some_and(|number| number.trim_start_matches('0') == name.trim_start_matches('0')))
+}
+
+#[cfg(test)]
+mod tests {
+    use osbc_executor::event::line::{Happened, NodeLine};
+    use osbc_ir::Action;
+
+    use super::*;
+
+    fn past() -> Past {
+        let node = |node: usize, id: &str, pipeline: &str, module: &str| Line {
+            at: 0,
+            event: Happened::Node(NodeLine {
+                node,
+                id: id.to_owned(),
+                osbuild_id: Some(format!("0{id}")),
+                pipeline: Some(pipeline.to_owned()),
+                module: module.to_owned(),
+                checksum: None,
+                action: Action::Run,
+            }),
+        };
+        let mut past = Past::new(&[
+            node(0, "abcdef12", "tree", "org.osbuild.mkdir"),
+            node(1, "abcdff12", "tree", "org.osbuild.copy"),
+            node(2, "123456ab", "disk", "org.osbuild.copy"),
+        ]);
+        past.nodes.get_mut(&2).expect("the third").log = Some("012-disk-copy.log".to_owned());
+        past
+    }
+
+    #[test]
+    fn stages_are_found_by_what_tells_them_apart() {
+        let past = past();
+        let found = |name: &str| find_stage(&past, name).expect("one at most").map(|node| node.about.node);
+        for (name, node) in [
+            ("mkdir", 0),
+            ("org.osbuild.mkdir", 0),
+            ("abcde", 0),
+            ("0ABCDFF", 1),
+            ("tree/copy", 1),
+            ("disk", 2),
+            ("disk/org.osbuild.copy", 2),
+            ("12", 2),
+            ("012", 2),
+        ] {
+            assert_eq!(found(name), Some(node), "{name}");
+        }
+        for name in ["", "abc", "cop", "3", "tree/tar"] {
+            assert_eq!(found(name), None, "{name}");
+        }
+        for name in ["tree", "copy", "abcd"] {
+            let error = find_stage(&past, name).expect_err("two of them").to_string();
+            assert!(error.contains("more than one stage") && error.contains("abcdff12"), "{error}");
+        }
+    }
+}

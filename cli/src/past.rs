@@ -1,0 +1,231 @@
+//! A build as its events tell it afterwards: what became of every node, when, and by whom. Knows lines, not where they
+//! come from.
+
+use std::collections::BTreeMap;
+
+use osbc_executor::event::Wait;
+use osbc_executor::event::line::{Happened, Line, NodeLine};
+use osbc_ir::Action;
+use serde::Serialize;
+
+/// A build that was.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Past {
+    /// What it had to do with, by number.
+    pub(crate) nodes: BTreeMap<usize, PastNode>,
+    /// How many stages could run at a time.
+    pub(crate) workers: usize,
+    /// The moment of the last event, in microseconds since the start.
+    pub(crate) last: u64,
+    /// When the user asked to end it.
+    pub(crate) interrupted: Option<u64>,
+}
+
+/// What became of a stage or item. Moments are in microseconds since the start.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct PastNode {
+    /// What it is.
+    pub(crate) about: NodeLine,
+    /// What became of it.
+    pub(crate) state: State,
+    /// Who ran or fetched it.
+    pub(crate) worker: Option<usize>,
+    /// When it began.
+    pub(crate) started: Option<u64>,
+    /// When it was done, well or not.
+    pub(crate) finished: Option<u64>,
+    /// What it waited for before it began.
+    pub(crate) waits: Vec<PastWait>,
+    /// What went wrong.
+    pub(crate) error: Option<String>,
+    /// The bytes that a stage wrote, or that an item has.
+    pub(crate) bytes: Option<u64>,
+    /// The name of its log.
+    pub(crate) log: Option<String>,
+}
+
+/// A wait of something that was ready.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct PastWait {
+    /// From when on.
+    pub(crate) since: u64,
+    /// Until when.
+    pub(crate) until: u64,
+    /// What for.
+    pub(crate) reason: Wait,
+}
+
+/// What became of a node, what a person looks for first at first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum State {
+    /// It failed.
+    Failed,
+    /// It was at it when the events end.
+    Unfinished,
+    /// It ran or was fetched.
+    Done,
+    /// The store had it.
+    Cached,
+    /// It did not begin.
+    NotStarted,
+}
+
+impl State {
+    /// In one or two words.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            State::Failed => "failed",
+            State::Unfinished => "unfinished",
+            State::Done => "done",
+            State::Cached => "cached",
+            State::NotStarted => "not started",
+        }
+    }
+}
+
+impl PastNode {
+    fn new(about: NodeLine) -> Self {
+        let state = if about.action == Action::Cached { State::Cached } else { State::NotStarted };
+        Self {
+            about,
+            state,
+            worker: None,
+            started: None,
+            finished: None,
+            waits: Vec::new(),
+            error: None,
+            bytes: None,
+            log: None,
+        }
+    }
+
+    /// Whether it is a stage and not an item.
+    pub(crate) fn is_stage(&self) -> bool {
+        self.about.pipeline.is_some()
+    }
+
+    /// How long it took, in microseconds.
+    pub(crate) fn duration(&self) -> Option<u64> {
+        Some(self.finished?.saturating_sub(self.started?))
+    }
+
+    /// The pipeline and module of a stage, or the module and checksum of an item.
+    pub(crate) fn name(&self) -> String {
+        let NodeLine { pipeline, module, checksum, .. } = &self.about;
+        match (pipeline, checksum) {
+            (Some(pipeline), _) => format!("{pipeline}: {module}"),
+            (None, Some(checksum)) => format!("{module}: {checksum}"),
+            (None, None) => module.clone(),
+        }
+    }
+}
+
+impl Past {
+    /// What lines tell.
+    pub(crate) fn new(lines: &[Line]) -> Self {
+        let mut past = Self::default();
+        for line in lines {
+            past.last = past.last.max(line.at);
+            past.take(line.at, &line.event);
+        }
+        past
+    }
+
+    fn take(&mut self, at: u64, event: &Happened) {
+        let number = match event {
+            Happened::Started { workers, .. } => {
+                self.workers = *workers;
+                return;
+            }
+            Happened::Node(about) => {
+                self.nodes.insert(about.node, PastNode::new(about.clone()));
+                return;
+            }
+            Happened::Interrupted => {
+                self.interrupted = Some(at);
+                return;
+            }
+            Happened::Ended { .. } => return,
+            Happened::Cached { node }
+            | Happened::FetchStarted { node, .. }
+            | Happened::FetchProgress { node, .. }
+            | Happened::Waited { node, .. }
+            | Happened::StageStarted { node, .. }
+            | Happened::StageOutput { node, .. }
+            | Happened::StageFinished { node, .. }
+            | Happened::Fetched { node, .. }
+            | Happened::FetchFailed { node, .. } => *node,
+        };
+        // What was never introduced is none of what the build had to do with.
+        let Some(node) = self.nodes.get_mut(&number) else { return };
+        match event {
+            Happened::FetchStarted { worker, .. } | Happened::StageStarted { worker, .. } => {
+                (node.state, node.worker, node.started) = (State::Unfinished, Some(*worker), Some(at));
+            }
+            Happened::Waited { since, reason, .. } => {
+                node.waits.push(PastWait { since: *since, until: at, reason: *reason });
+            }
+            Happened::StageFinished { success, error, written, log, .. } => {
+                node.state = if *success { State::Done } else { State::Failed };
+                (node.finished, node.bytes) = (Some(at), *written);
+                (node.error, node.log) = (error.clone(), log.clone());
+            }
+            Happened::Fetched { bytes, .. } => {
+                (node.state, node.finished, node.bytes) = (State::Done, Some(at), Some(*bytes));
+            }
+            Happened::FetchFailed { error, .. } => {
+                (node.state, node.finished, node.error) = (State::Failed, Some(at), Some(error.clone()));
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_node_gets_what_the_events_say_of_it() {
+        let node = |node, action| {
+            Happened::Node(NodeLine {
+                node,
+                id: "1".to_owned(),
+                osbuild_id: None,
+                pipeline: Some("tree".to_owned()),
+                module: "org.osbuild.mkdir".to_owned(),
+                checksum: None,
+                action,
+            })
+        };
+        let finished = Happened::StageFinished {
+            node: 1,
+            success: false,
+            error: Some("it broke".to_owned()),
+            duration: 9,
+            written: Some(4096),
+            log: Some("001.log".to_owned()),
+        };
+        let happened = [
+            (0, node(0, Action::Cached)),
+            (0, node(1, Action::Run)),
+            (0, node(2, Action::Run)),
+            (0, node(3, Action::Run)),
+            (0, Happened::Cached { node: 0 }),
+            (5, Happened::Waited { node: 1, since: 2, reason: Wait::Worker }),
+            (5, Happened::StageStarted { node: 1, worker: 1 }),
+            (6, Happened::StageStarted { node: 2, worker: 0 }),
+            (14, finished),
+            (15, Happened::StageStarted { node: 99, worker: 0 }),
+        ];
+        let lines: Vec<Line> = happened.into_iter().map(|(at, event)| Line { at, event }).collect();
+        let past = Past::new(&lines);
+        let states: Vec<_> = past.nodes.values().map(|node| node.state).collect();
+        assert_eq!(states, [State::Cached, State::Failed, State::Unfinished, State::NotStarted]);
+        let failed = &past.nodes[&1];
+        assert_eq!((failed.duration(), failed.worker, failed.waits.len()), (Some(9), Some(1), 1));
+        assert_eq!((failed.error.as_deref(), failed.log.as_deref()), (Some("it broke"), Some("001.log")));
+        assert_eq!((failed.name().as_str(), past.last), ("tree: org.osbuild.mkdir", 15));
+    }
+}
