@@ -8,11 +8,16 @@ use std::path::PathBuf;
 pub(crate) const STAGE_PROCESS: &str = "osbc-stage";
 
 /// The variables that sources know: osbuild's own, and those of every HTTP client.
-const SOURCE_VARIABLES: [&str; 13] = [
+const SOURCE_VARIABLES: [&str; 18] = [
     "OSBUILD_SOURCES_CURL_PROXY",
     "OSBUILD_SOURCES_CURL_SSL_CLIENT_KEY",
     "OSBUILD_SOURCES_CURL_SSL_CLIENT_CERT",
     "OSBUILD_SOURCES_CURL_SSL_CA_CERT",
+    "OSBUILD_SOURCES_OSTREE_PROXY",
+    "OSBUILD_SOURCES_OSTREE_SSL_CLIENT_KEY",
+    "OSBUILD_SOURCES_OSTREE_SSL_CLIENT_CERT",
+    "OSBUILD_SOURCES_OSTREE_SSL_CA_CERT",
+    "OSBUILD_SOURCES_OSTREE_INSECURE",
     "SSL_CERT_FILE",
     "http_proxy",
     "https_proxy",

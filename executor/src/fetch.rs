@@ -66,6 +66,7 @@ fn fetch(worker: &Worker<'_>, node: NodeIndex, item: &ItemNode) -> Result<u64, F
     let source_context = SourceContext {
         options: &source.options,
         target: &target,
+        shared: download.shared()?,
         progress: &progress,
         interrupted: &interrupted,
         environment: &context.settings.environment,

@@ -16,6 +16,8 @@ pub(crate) enum Access {
     AsIs,
     /// Reading alone.
     ReadOnly,
+    /// Writing too, where the file system can, even if the source's mount refuses it.
+    Writable,
 }
 
 /// Shows `source`, with all that is mounted below it, at `target`: both folders, or both none.
@@ -30,6 +32,17 @@ pub(crate) fn bind(source: impl AsFd, target: impl AsFd, access: Access) -> io::
     let copy = open_tree(source, "", flags)?;
     restrict(&copy, access)?;
     Ok(attach(&copy, target)?)
+}
+
+/// A copy of the mount of a folder, without what is mounted below it, to be attached.
+///
+/// # Errors
+/// The process may not mount.
+pub(crate) fn copy_alone(source: impl AsFd) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let copy = open_tree(source, "", flags)?;
+    restrict(&copy, Access::AsIs)?;
+    Ok(copy)
 }
 
 /// Puts a mount that is not attached yet over `target`.
@@ -53,10 +66,14 @@ struct MountAttributes {
 const MOUNT_ATTR_RDONLY: u64 = 1;
 const MS_PRIVATE: u64 = 1 << 18;
 
-/// Cuts a mount that is not attached yet off from what happens to its source, and makes it read-only where asked.
+/// Cuts a mount that is not attached yet off from what happens to its source, and makes it read-only or not where asked.
 fn restrict(mount: &OwnedFd, access: Access) -> io::Result<()> {
-    let set = if access == Access::ReadOnly { MOUNT_ATTR_RDONLY } else { 0 };
-    let attributes = MountAttributes { set, clear: 0, propagation: MS_PRIVATE, user_namespace: 0 };
+    let (set, clear) = match access {
+        Access::AsIs => (0, 0),
+        Access::ReadOnly => (MOUNT_ATTR_RDONLY, 0),
+        Access::Writable => (0, MOUNT_ATTR_RDONLY),
+    };
+    let attributes = MountAttributes { set, clear, propagation: MS_PRIVATE, user_namespace: 0 };
     #[expect(unsafe_code, reason = "no safe wrapper for this system call in our dependencies")]
     // SAFETY: the path is a string that ends with NUL, the kernel only reads the attributes, whose size is given, and it
     // keeps no reference to either.

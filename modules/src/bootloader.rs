@@ -77,9 +77,8 @@ pub(crate) fn install_grub(
     let place = format!("{}{}", if disk.gpt { "gpt" } else { "msdos" }, disk.boot + 1);
     let workspace = tempfile::tempdir().map_err(Error::io("create a folder in", std::env::temp_dir()))?;
     let core = workspace.path().join("core.img");
-    // Distributions call the tool by either name.
-    let tool = cx.tool("grub2-mkimage").or_else(|error| cx.tool("grub-mkimage").map_err(|_| error))?;
-    tool.args(["--verbose", "--directory"])
+    make_image(cx)?
+        .args(["--verbose", "--directory"])
         .arg(&files)
         .args(["--prefix", &format!("(,{place})/{folder}"), "--format", platform, "--compression", "auto", "--output"])
         .arg(&core)
@@ -92,6 +91,14 @@ pub(crate) fn install_grub(
         _ => None,
     };
     write_grub(image, disk, platform, &core, boot.as_deref())
+}
+
+/// The tool that makes core images; distributions call it by either name.
+///
+/// # Errors
+/// The build root has neither.
+pub(crate) fn make_image(cx: &StageContext) -> Result<Tool, Error> {
+    cx.tool("grub2-mkimage").or_else(|error| cx.tool("grub-mkimage").map_err(|_| error))
 }
 
 /// The modules that the core image needs to find the others: for the disk, its table and the file system.
@@ -111,14 +118,38 @@ fn write_grub(image: &File, disk: Disk<'_>, platform: &str, core: &[u8], boot: O
     if core.len() as u64 > room {
         return Err(Error::failed(format!("GRUB's core image has {} bytes, but its place has {room}", core.len())));
     }
+    embed(image, core, boot, Place { sector, sector_size: SECTOR, says_rest })
+}
+
+/// Where GRUB's core image goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    /// The first sector.
+    pub(crate) sector: u64,
+    /// Bytes in a sector.
+    pub(crate) sector_size: u64,
+    /// Whether it has to say where it goes on.
+    pub(crate) says_rest: bool,
+}
+
+/// Writes the core image to its place, and the boot image to the first sector, where it says where the other is.
+///
+/// # Errors
+/// The image cannot be written.
+pub(crate) fn embed(image: &File, core: &[u8], boot: Option<&[u8]>, place: Place) -> Result<(), Error> {
     let write = |bytes: &[u8], place| image.write_all_at(bytes, place).map_err(Error::io("write", "the disk image"));
-    write(core, sector * SECTOR)?;
-    if says_rest {
-        write(&(sector + 1).to_le_bytes(), sector * SECTOR + CORE_REST)?;
+    let start = place
+        .sector
+        .checked_mul(place.sector_size)
+        .filter(|start| i64::try_from(*start).is_ok_and(|start| start.checked_add(1 << 40).is_some()))
+        .ok_or_else(|| Error::failed(format!("the sector {} lies beyond any disk", place.sector)))?;
+    write(core, start)?;
+    if place.says_rest {
+        write(&(place.sector + 1).to_le_bytes(), start + CORE_REST)?;
     }
     if let Some(boot) = boot {
         write(&boot[..boot.len().min(BOOT_CODE)], 0)?;
-        write(&sector.to_le_bytes(), CORE_SECTOR)?;
+        write(&place.sector.to_le_bytes(), CORE_SECTOR)?;
     }
     Ok(())
 }

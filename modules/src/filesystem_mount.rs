@@ -44,6 +44,15 @@ pub(crate) fn schema(options: Value) -> Value {
     })
 }
 
+/// The same for file systems that have a device to themselves.
+pub(crate) fn schema_without_partition(options: Value) -> Value {
+    let mut schema = schema(options);
+    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+        properties.shift_remove("partition");
+    }
+    schema
+}
+
 /// The folder below the root of all mounts where the mount shall appear, made when it is not there; links in mounts
 /// that are there already lead nowhere else. Also returns its path.
 pub(crate) fn make_mountpoint(context: &MountContext) -> Result<(OwnedFd, PathBuf), Error> {
@@ -75,7 +84,7 @@ pub(crate) fn mount(context: &MountContext, file_system: &FileSystem) -> Result<
 
 /// The node of the same device in the host's `/dev`, if it has one: the kernel remembers by which path a device was
 /// mounted, and inside the sandbox that path leads to the device too.
-fn on_host(source: &Path) -> Result<PathBuf, Error> {
+pub(crate) fn on_host(source: &Path) -> Result<PathBuf, Error> {
     let number = std::fs::metadata(source).map_err(Error::io("find the device", source))?.rdev();
     let usual = source.file_name().map(|name| Path::new("/dev").join(name));
     let same = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|metadata| metadata.rdev() == number);

@@ -27,28 +27,66 @@ pub(crate) struct Deployment {
     default: bool,
 }
 
+/// A deployment that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// Name of the stateroot.
+    pub(crate) osname: String,
+    /// The commit.
+    pub(crate) commit: String,
+    /// Which deployment of that commit.
+    serial: i64,
+}
+
+impl Found {
+    /// Its folder in the tree.
+    pub(crate) fn path(&self) -> String {
+        format!("{DEPLOY}/{}/deploy/{}.{}", self.osname, self.commit, self.serial)
+    }
+
+    /// The folder in the tree that holds the variable data of its system.
+    pub(crate) fn var(&self) -> String {
+        format!("{DEPLOY}/{}/var", self.osname)
+    }
+}
+
+/// The folder in a tree that holds the stateroots.
+const DEPLOY: &str = "ostree/deploy";
+
 impl Deployment {
     /// Its folder in the tree.
     ///
     /// # Errors
     /// There is none or more than one, or the repository does not know the ref.
     pub(crate) fn path(&self, tree: &Tree) -> Result<String, Error> {
-        let deploy = "ostree/deploy";
+        self.find(tree).map(|found| found.path())
+    }
+
+    /// Looks for it in the tree.
+    ///
+    /// # Errors
+    /// There is none or more than one, or the repository does not know the ref.
+    pub(crate) fn find(&self, tree: &Tree) -> Result<Found, Error> {
         let Self { osname, reference, serial, default } = self;
         if let (false, Some(osname), Some(reference)) = (default, osname, reference) {
             let commit = resolve(tree, reference)?;
-            return Ok(format!("{deploy}/{osname}/deploy/{commit}.{serial}"));
+            return Ok(Found { osname: osname.clone(), commit, serial: *serial });
         }
         let mut found = Vec::new();
-        for osname in visible(tree, deploy)? {
-            let folder = format!("{deploy}/{osname}/deploy");
-            let names = visible(tree, &folder)?.into_iter().filter(|name| name.ends_with(".0"));
-            found.extend(names.map(|name| format!("{folder}/{name}")));
+        for osname in visible(tree, DEPLOY)? {
+            for name in visible(tree, &format!("{DEPLOY}/{osname}/deploy"))? {
+                if let Some(commit) = name.strip_suffix(".0") {
+                    found.push(Found { osname: osname.clone(), commit: commit.to_owned(), serial: 0 });
+                }
+            }
         }
         match found.as_slice() {
             [only] => Ok(only.clone()),
             [] => Err(Error::failed("the tree has no OSTree deployment")),
-            more => Err(Error::failed(format!("the tree has more than one OSTree deployment: {}", more.join(", ")))),
+            more => {
+                let paths: Vec<String> = more.iter().map(Found::path).collect();
+                Err(Error::failed(format!("the tree has more than one OSTree deployment: {}", paths.join(", "))))
+            }
         }
     }
 }
@@ -63,7 +101,7 @@ fn visible(tree: &Tree, folder: &str) -> Result<Vec<String>, Error> {
 }
 
 /// The commit that a ref of the tree's repository (`name` or `remote:name`) is at; a commit is its own.
-fn resolve(tree: &Tree, reference: &str) -> Result<String, Error> {
+pub(crate) fn resolve(tree: &Tree, reference: &str) -> Result<String, Error> {
     if reference.len() == 64 && reference.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
         return Ok(reference.to_owned());
     }

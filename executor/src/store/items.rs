@@ -94,18 +94,32 @@ impl Lease {
 }
 
 impl Download {
-    /// The file to write; a part of it may be there from an earlier try.
+    /// The file or folder to make; a part of it may be there from an earlier try.
     pub fn target(&self) -> PathBuf {
         self.folder.join(DATA)
     }
 
-    /// Puts the fetched and verified item in its place; gives its size in bytes.
+    /// The folder of all items of the content type, made.
     ///
     /// # Errors
-    /// It is not there, or the disk refuses.
+    /// The disk refuses.
+    pub fn shared(&self) -> Result<&Path, StoreError> {
+        let folder = self.item.parent().unwrap_or(Path::new("/"));
+        std::fs::create_dir_all(folder).map_err(StoreError::io("make", folder))?;
+        Ok(folder)
+    }
+
+    /// Puts the fetched and verified item in its place; gives its size in bytes. One that its source keeps elsewhere, so
+    /// that nothing was made, has no place and no size.
+    ///
+    /// # Errors
+    /// The disk refuses.
     pub fn commit(self) -> Result<u64, StoreError> {
         let target = self.target();
-        let file = File::open(&target).map_err(StoreError::io("open", &target))?;
+        let file = match File::open(&target) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            file => file.map_err(StoreError::io("open", &target))?,
+        };
         let metadata = file.metadata().map_err(StoreError::io("read", &target))?;
         if metadata.is_dir() {
             rustix::fs::syncfs(&file).map_err(StoreError::io("write to the disk", &target))?;
@@ -116,9 +130,7 @@ impl Download {
                 .map_err(StoreError::io("set the time of", &target))?;
             file.sync_all().map_err(StoreError::io("write to the disk", &target))?;
         }
-        if let Some(folder) = self.item.parent() {
-            std::fs::create_dir_all(folder).map_err(StoreError::io("make", folder))?;
-        }
+        self.shared()?;
         std::fs::rename(&target, &self.item).map_err(StoreError::io("put in place", &self.item))?;
         let size = if metadata.is_dir() { folder_size(&self.item) } else { Ok(metadata.len()) };
         size.map_err(StoreError::io("read", &self.item))

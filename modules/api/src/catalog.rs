@@ -53,9 +53,10 @@ impl Module {
             return source.content_type;
         }
         match self.name.as_str() {
-            "org.osbuild.curl" | "org.osbuild.inline" | "org.osbuild.librepo" => "org.osbuild.files",
+            "org.osbuild.curl" | "org.osbuild.inline" | "org.osbuild.librepo" | "org.osbuild.skopeo-index" => {
+                "org.osbuild.files"
+            }
             "org.osbuild.skopeo" => "org.osbuild.containers",
-            "org.osbuild.skopeo-index" => "org.osbuild.container-index",
             name => name,
         }
     }

@@ -207,9 +207,13 @@ impl MountContext<'_> {
 pub struct SourceContext<'a> {
     /// The source's options, an object.
     pub options: &'a Value,
-    /// The file to write. A part of it may be there from an earlier try that was cut off, to be resumed or
-    /// overwritten; it is renamed into the store when the function returns.
+    /// The file or folder to make. A part of it may be there from an earlier try that was cut off, to be resumed or
+    /// overwritten; it is renamed into the store when the function returns. Where nothing is made, the item is kept
+    /// elsewhere and asked for again by the next build.
     pub target: &'a Path,
+    /// The folder that holds all items of this content type, for what they have in common besides, such as the
+    /// repository that all commits are in.
+    pub shared: &'a Path,
     /// To be called now and then with the bytes had so far and, where known, the bytes in all.
     pub progress: &'a (dyn Fn(u64, Option<u64>) + Sync),
     /// Whether the build was ended: to be asked now and then.

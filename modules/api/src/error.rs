@@ -20,21 +20,33 @@ pub enum Error {
         /// The system's word.
         source: io::Error,
     },
-    /// A tool is not in the build root.
-    #[error("the tool `{tool}` is not in the build root; install {packages} there")]
+    /// A tool is missing.
+    #[error("the tool `{tool}` is not {place}; install {packages} there")]
     MissingTool {
         /// The tool's name.
         tool: String,
+        /// Where it was looked for: `in the build root` or `on the host`.
+        place: &'static str,
         /// Which packages have it.
         packages: String,
     },
-    /// A tool failed.
+    /// A tool failed, and the log has what it said.
     #[error("`{command}` failed: {status}")]
     ToolFailed {
         /// The command line.
         command: String,
         /// How it ended.
         status: ExitStatus,
+    },
+    /// A tool failed that has no log to write to.
+    #[error("`{command}` failed: {status}: {said}")]
+    ToolRefused {
+        /// The command line.
+        command: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// The end of what it said.
+        said: String,
     },
     /// The module refuses or gives up, and says why.
     #[error("{reason}")]

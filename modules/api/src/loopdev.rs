@@ -206,7 +206,10 @@ fn open_control(nodes: &Path) -> io::Result<File> {
 }
 
 /// Makes a block device's node; returns whether it was not there before.
-fn make_node(path: &Path, major: u32, minor: u32) -> io::Result<bool> {
+///
+/// # Errors
+/// Something else is there, or the process may not.
+pub fn make_node(path: &Path, major: u32, minor: u32) -> io::Result<bool> {
     let number = makedev(major, minor);
     match mknodat(CWD, path, FileType::BlockDevice, Mode::from_raw_mode(0o600), number) {
         Ok(()) => Ok(true),

@@ -64,6 +64,11 @@ impl Case {
         &self.context.tree
     }
 
+    /// What the stage would be handed, for helpers that modules share; without options.
+    pub fn context(&self) -> &StageContext {
+        &self.context
+    }
+
     /// The folder of the tree as the host sees it.
     pub fn path(&self) -> PathBuf {
         self.folder.path().join("tree")

@@ -1,14 +1,28 @@
-//! Tools of the build root, called by stages.
+//! Tools: of the build root, called by stages, and of the host, called by what works there.
 
 use std::ffi::OsStr;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::thread::{JoinHandle, sleep, spawn};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::error::Error;
 
 /// Where a build root keeps its tools; the `PATH` of the sandbox.
 const FOLDERS: [&str; 2] = ["/usr/sbin", "/usr/bin"];
+
+/// Where a host may have more of them.
+const HOST_FOLDERS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+/// The longest pause between two looks at a tool that runs.
+const BLINK: Duration = Duration::from_millis(50);
+
+/// How much is kept of what a tool says, counted from its end.
+const WORDS: usize = 2000;
 
 /// A tool that was found, and the arguments that it will get. What it prints goes to the stage's log.
 #[derive(Debug)]
@@ -24,9 +38,24 @@ impl Tool {
     /// # Errors
     /// It is not there.
     pub fn find(name: &str) -> Result<Self, Error> {
-        let path = FOLDERS.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.is_file());
-        let path =
-            path.ok_or_else(|| Error::MissingTool { tool: name.to_owned(), packages: packages_of(name).to_owned() })?;
+        Self::find_in(&FOLDERS, name, "in the build root")
+    }
+
+    /// Looks for `name` on the host, for sources, inputs, devices and mounts.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn of_host(name: &str) -> Result<Self, Error> {
+        Self::find_in(&HOST_FOLDERS, name, "on the host")
+    }
+
+    fn find_in(folders: &[&str], name: &str, place: &'static str) -> Result<Self, Error> {
+        let path = folders.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.is_file());
+        let path = path.ok_or_else(|| Error::MissingTool {
+            tool: name.to_owned(),
+            place,
+            packages: packages_of(name).to_owned(),
+        })?;
         let command = Command::new(&path);
         Ok(Self { path, command, stdin: Vec::new() })
     }
@@ -89,25 +118,85 @@ impl Tool {
         self.command
     }
 
-    fn finish(mut self) -> Result<Vec<u8>, Error> {
-        let start = Error::io("start", self.path.clone());
-        self.command.stdin(if self.stdin.is_empty() { Stdio::null() } else { Stdio::piped() });
-        let mut child = self.command.spawn().map_err(start)?;
-        let input = child.stdin.take().map(|mut pipe| {
-            let data = std::mem::take(&mut self.stdin);
-            // A tool that ends without reading all of its input says why by its exit status.
-            std::thread::spawn(move || pipe.write_all(&data).ok())
-        });
-        let output = child.wait_with_output().map_err(Error::io("wait for", &self.path))?;
-        if let Some(writer) = input {
-            writer.join().ok();
+    /// Runs it where there is no log, and returns what it wrote to its standard output. It is ended when
+    /// `interrupted` says so, which is asked now and then.
+    ///
+    /// # Errors
+    /// It cannot be started, is ended, or does not end with 0: then with the end of what it said.
+    pub fn quiet_output(mut self, interrupted: &dyn Fn() -> bool) -> Result<Vec<u8>, Error> {
+        self.command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let (mut child, feeder) = self.start()?;
+        let reader = |pipe: Option<Box<dyn Read + Send>>| {
+            spawn(move || {
+                let mut bytes = Vec::new();
+                // What was read before an error is all that there is.
+                pipe.map(|mut pipe| pipe.read_to_end(&mut bytes));
+                bytes
+            })
+        };
+        let output = reader(child.stdout.take().map(|pipe| Box::new(pipe) as _));
+        let words = reader(child.stderr.take().map(|pipe| Box::new(pipe) as _));
+        let status = wait(&mut child, interrupted).map_err(Error::io("wait for", &self.path))?;
+        let (output, words) = (output.join().unwrap_or_default(), words.join().unwrap_or_default());
+        feeder.map(JoinHandle::join);
+        match status {
+            None => Err(Error::Interrupted),
+            Some(status) if status.success() => Ok(output),
+            Some(status) => {
+                // Some say it on the one, some on the other.
+                let words = if words.is_empty() { output } else { words };
+                let end = &words[words.len().saturating_sub(WORDS)..];
+                let said = String::from_utf8_lossy(end).trim().to_owned();
+                Err(Error::ToolRefused { command: self.words(), status, said })
+            }
         }
+    }
+
+    fn finish(mut self) -> Result<Vec<u8>, Error> {
+        let (child, feeder) = self.start()?;
+        let output = child.wait_with_output().map_err(Error::io("wait for", &self.path))?;
+        feeder.map(JoinHandle::join);
         if output.status.success() {
             return Ok(output.stdout);
         }
+        Err(Error::ToolFailed { command: self.words(), status: output.status })
+    }
+
+    /// Starts it, and a thread that feeds it.
+    fn start(&mut self) -> Result<(Child, Option<JoinHandle<()>>), Error> {
+        self.command.stdin(if self.stdin.is_empty() { Stdio::null() } else { Stdio::piped() });
+        let mut child = self.command.spawn().map_err(Error::io("start", &self.path))?;
+        let data = std::mem::take(&mut self.stdin);
+        let feed = |mut pipe: ChildStdin| {
+            // A tool that ends without reading all of its input says why by its exit status.
+            spawn(move || drop(pipe.write_all(&data)))
+        };
+        let feeder = child.stdin.take().map(feed);
+        Ok((child, feeder))
+    }
+
+    /// The command line, for messages.
+    fn words(&self) -> String {
         let words = std::iter::once(self.command.get_program()).chain(self.command.get_args());
-        let command = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
-        Err(Error::ToolFailed { command, status: output.status })
+        words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// Waits until a process ends, or ends it and all that it started; then there is no status.
+fn wait(child: &mut Child, interrupted: &dyn Fn() -> bool) -> std::io::Result<Option<ExitStatus>> {
+    let mut pause = Duration::from_millis(1);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if interrupted() {
+            // Gone already is as good.
+            kill_process_group(Pid::from_child(child), Signal::KILL).ok();
+            child.wait()?;
+            return Ok(None);
+        }
+        sleep(pause);
+        pause = (pause * 2).min(BLINK);
     }
 }
 
@@ -122,6 +211,22 @@ fn packages_of(tool: &str) -> &'static str {
         "mkswap" | "losetup" | "mount" => "the package `util-linux`",
         "qemu-img" => "the package `qemu-utils` (Debian, Ubuntu) or `qemu-img` (Fedora, Arch)",
         "mksquashfs" => "the package `squashfs-tools`",
+        "parted" => "the package `parted`",
+        "sgdisk" => "the package `gdisk` (Debian, Ubuntu, Fedora) or `gptfdisk` (Arch)",
+        "pvcreate" | "vgcreate" | "lvcreate" | "lvchange" | "lvs" | "pvs" => "the package `lvm2`",
+        "cryptsetup" => "the package `cryptsetup-bin` (Debian, Ubuntu) or `cryptsetup` (elsewhere)",
+        "veritysetup" => "the package `cryptsetup-bin` (Debian, Ubuntu) or `veritysetup` (Fedora)",
+        "dmsetup" => "the package `dmsetup` (Debian, Ubuntu) or `device-mapper` (elsewhere)",
+        "mkfs.erofs" => "the package `erofs-utils`",
+        "xorrisofs" => "the package `xorriso` (Debian, Ubuntu, Fedora) or `libisoburn` (Arch)",
+        "objcopy" => "the package `binutils`",
+        "skopeo" => "the package `skopeo`",
+        "rpm" | "rpmkeys" => "the package `rpm`",
+        "dnf-3" => "the package `dnf` (Debian, Ubuntu) or `python3-dnf` (Fedora)",
+        "ostree" => "the package `ostree`",
+        "rpm-ostree" => "the package `rpm-ostree`",
+        "systemd-tmpfiles" => "the package `systemd`",
+        "systemd-dissect" => "the package `systemd-container` (Debian, Ubuntu) or `systemd` (elsewhere)",
         "tar" => "the package `tar`",
         "cp" => "the package `coreutils`",
         "lzip" => "the package `lzip`",

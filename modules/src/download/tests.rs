@@ -159,6 +159,7 @@ impl Download {
         let context = SourceContext {
             options: &json!({}),
             target: &self.target(),
+            shared: Path::new("/nowhere"),
             progress: &|_, _| {},
             interrupted,
             environment: &BTreeMap::new(),
@@ -176,6 +177,7 @@ fn a_file_is_downloaded_and_its_bytes_are_counted() {
     let context = SourceContext {
         options: &json!({}),
         target: &download.target(),
+        shared: Path::new("/nowhere"),
         progress: &|done, total| progress.lock().unwrap().push((done, total)),
         interrupted: &|| false,
         environment: &BTreeMap::new(),

@@ -213,6 +213,7 @@ mod tests {
         let context = SourceContext {
             options: &json!({}),
             target: &folder.path().join("item"),
+            shared: folder.path(),
             progress: &|_, _| {},
             interrupted: &|| false,
             environment: &environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),

@@ -203,6 +203,7 @@ mod tests {
         let context = SourceContext {
             options: &json!({}),
             target: &folder.path().join("item"),
+            shared: folder.path(),
             progress: &|_, _| {},
             interrupted: &|| false,
             environment: &BTreeMap::new(),

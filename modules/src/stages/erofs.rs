@@ -185,9 +185,6 @@ mod tests {
 
     #[test]
     fn an_input_is_wanted() {
-        assert_eq!(
-            Case::new(&MODULE).run(json!({"filename": "x"})).err(),
-            "the stage needs an input called `tree`"
-        );
+        assert_eq!(Case::new(&MODULE).run(json!({"filename": "x"})).err(), "the stage needs an input called `tree`");
     }
 }
