@@ -191,18 +191,6 @@ fn with_list(image: &Path, list: &Path, place: &Path) -> Result<(), Error> {
     link(list, MANIFEST)
 }
 
-/// Whether a manifest is a list of images for several machines.
-pub(crate) fn is_list(manifest: &Value) -> bool {
-    match manifest.get("mediaType").and_then(Value::as_str) {
-        Some(kind) => matches!(
-            kind,
-            "application/vnd.docker.distribution.manifest.list.v2+json" | "application/vnd.oci.image.index.v1+json"
-        ),
-        // The kind may be left out.
-        None => manifest.get("manifests").is_some_and(|manifests| !manifests.is_null()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use osbc_module_api::testing::Case;
@@ -267,13 +255,5 @@ mod tests {
         assert_eq!(refused(json!({"format": "dir"})), "the image x has no name");
         assert_eq!(refused(json!({"name": "a"})), "the image x has no format");
         assert!(refused(json!({"name": "a", "format": "docker"})).contains("format docker, which is not known"));
-    }
-
-    #[test]
-    fn lists_are_told_by_their_kind_or_by_what_they_hold() {
-        assert!(is_list(&json!({"mediaType": "application/vnd.oci.image.index.v1+json"})));
-        assert!(is_list(&json!({"manifests": []})));
-        assert!(!is_list(&json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "manifests": []})));
-        assert!(!is_list(&json!({"manifests": null})));
     }
 }

@@ -68,7 +68,10 @@ impl Deployment {
     /// There is none or more than one, or the repository does not know the ref.
     pub(crate) fn find(&self, tree: &Tree) -> Result<Found, Error> {
         let Self { osname, reference, serial, default } = self;
-        if let (false, Some(osname), Some(reference)) = (default, osname, reference) {
+        if !default {
+            let (Some(osname), Some(reference)) = (osname, reference) else {
+                return Err(Error::failed("`deployment` needs `osname` and `ref`, or `default`"));
+            };
             let commit = resolve(tree, reference)?;
             return Ok(Found { osname: osname.clone(), commit, serial: *serial });
         }

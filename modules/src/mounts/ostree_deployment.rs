@@ -48,7 +48,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     rejects: &[
         r#"{"options": {"deployment": {"default": true}}}"#,
         r#"{"name": "ostree", "options": {}}"#,
-        r#"{"name": "ostree", "options": {"deployment": {}}}"#,
+        r#"{"name": "ostree", "options": {"deployment": {"osname": "os"}}}"#,
         r#"{"name": "ostree", "options": {"deployment": {"default": true, "osname": "fedora"}}}"#,
         r#"{"name": "ostree", "options": {"deployment": {"default": true}, "source": "disk"}}"#,
         r#"{"name": "ostree", "target": "/", "options": {"deployment": {"default": true}}}"#,

@@ -237,7 +237,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use osbc_fixtures::has_tool;
+    use osbc_fixtures::{has_file, has_tool};
     use osbc_module_api::testing::Case;
 
     use super::*;
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn the_core_image_goes_to_its_sector_and_the_boot_image_leads_there() {
-        if !has_tool("grub-mkimage") || !Path::new("/usr/lib/grub/i386-pc/boot.img").exists() {
+        if !has_tool("grub-mkimage") || !has_file("/usr/lib/grub/i386-pc/boot.img") {
             return;
         }
         for (location, rest) in [(1, false), (4, true)] {
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn without_a_place_the_core_image_is_the_file() {
-        if !has_tool("grub-mkimage") || !Path::new("/usr/lib/grub/i386-pc/boot.img").exists() {
+        if !has_tool("grub-mkimage") || !has_file("/usr/lib/grub/i386-pc/boot.img") {
             return;
         }
         let case = Case::new(&MODULE).file("disk.img", "Just testing");
@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn an_image_that_is_not_there_is_no_place_for_it() {
-        if !has_tool("grub-mkimage") || !Path::new("/usr/lib/grub/i386-pc/boot.img").exists() {
+        if !has_tool("grub-mkimage") || !has_file("/usr/lib/grub/i386-pc/boot.img") {
             return;
         }
         let done = Case::new(&MODULE).run(options(on_partition(), json!(1), "ext4"));

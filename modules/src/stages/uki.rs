@@ -117,7 +117,7 @@ fn set_time(tree: &Tree, path: &str, seconds: i64) -> Result<(), Error> {
 mod tests {
     use std::process::Command;
 
-    use osbc_fixtures::has_tool;
+    use osbc_fixtures::{has_file, has_tool};
     use osbc_module_api::testing::Case;
 
     use super::*;
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn each_part_becomes_a_section_behind_those_of_the_stub() {
-        if !has_tool("objcopy") || !has_tool("objdump") || !Path::new(STUB).exists() {
+        if !has_tool("objcopy") || !has_tool("objdump") || !has_file(STUB) {
             return;
         }
         let options = json!({"filename": "/image.efi", "kernel": {"opts": ["ro", "quiet"], "note": 1}});
