@@ -172,7 +172,7 @@ fn label(cx: &StageContext, state: &str, deployment: &str) -> Result<(), Error> 
 fn policy_of(config: &str) -> Option<String> {
     let lines = config.lines().map(str::trim).filter(|line| !line.starts_with('#'));
     let pairs = lines.filter_map(|line| line.split_once('=')).map(|(key, value)| (key.trim(), value.trim()));
-    let value = |wanted: &str| pairs.clone().filter(|(key, _)| *key == wanted).last().map(|(_, value)| value);
+    let value = |wanted: &str| pairs.clone().rfind(|(key, _)| *key == wanted).map(|(_, value)| value);
     matches!(value("SELINUX"), Some("enforcing" | "permissive")).then(|| value("SELINUXTYPE"))?.map(str::to_owned)
 }
 

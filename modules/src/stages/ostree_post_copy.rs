@@ -32,7 +32,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     entry: Entry::Stage(|cx| {
         let options: Options = cx.options()?;
         let mounts = Tree::open(MOUNTS)?;
-        let root = options.sysroot.as_deref().map_or_else(|| Ok(mounts.try_clone()?), |path| mounts.subtree(path))?;
+        let root = options.sysroot.as_deref().map_or_else(|| mounts.try_clone(), |path| mounts.subtree(path))?;
         ostree(cx, &["admin", "post-copy", &sysroot(&root)?])
     }),
 };
