@@ -78,6 +78,16 @@ impl fmt::Display for Checksum {
     }
 }
 
+/// The SHA-256 of all that is left of `source`, in hexadecimal digits.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn sha256(source: &mut impl Read) -> io::Result<String> {
+    let mut hasher = Hasher::Sha256(sha2::Sha256::new());
+    hasher.update_from(source)?;
+    Ok(hasher.finish())
+}
+
 /// A checksum in the making.
 #[derive(Debug, Clone)]
 pub(crate) enum Hasher {

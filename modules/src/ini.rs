@@ -9,6 +9,8 @@ use osbc_module_api::*;
 
 pub(crate) use document::Document;
 
+use crate::options::python_str;
+
 /// A file in the making.
 #[derive(Debug, Default)]
 pub(crate) struct Sections(Vec<(String, Section)>);
@@ -72,6 +74,17 @@ impl Section {
             None => self.0.push((key.to_owned(), value)),
         }
     }
+}
+
+/// Sets what an object of plain values says, in its order.
+///
+/// # Errors
+/// A value has a `%` that means nothing.
+pub(crate) fn fill(section: &mut Section, settings: &Value) -> Result<(), Error> {
+    for (key, value) in settings.as_object().into_iter().flatten() {
+        section.set(key, interpolated(&python_str(value).unwrap_or_default())?);
+    }
+    Ok(())
 }
 
 /// A value for a file whose readers replace `%(name)s`.

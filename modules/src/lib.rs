@@ -29,6 +29,7 @@ mod rhsm;
 pub mod runners;
 mod settings;
 mod single_file;
+mod systemd_unit;
 mod tarball;
 mod text;
 mod treefile;

@@ -94,6 +94,28 @@ impl Deployment {
     }
 }
 
+/// The path by which the boot loader finds the one deployment of a tree, e.g. `/ostree/boot.1/default/CHECKSUM/0`.
+///
+/// # Errors
+/// There is none or more than one.
+pub(crate) fn boot_path(tree: &Tree) -> Result<String, Error> {
+    let is_boot = |name: &String| name.strip_prefix("boot.").is_some_and(|rest| rest.chars().count() == 1);
+    let mut paths: Vec<String> =
+        visible(tree, "ostree")?.into_iter().filter(is_boot).map(|name| format!("ostree/{name}")).collect();
+    for _ in ["osname", "checksum", "serial"] {
+        let mut inner = Vec::new();
+        for path in &paths {
+            inner.extend(visible(tree, path)?.into_iter().map(|name| format!("{path}/{name}")));
+        }
+        paths = inner;
+    }
+    match paths.as_slice() {
+        [only] => Ok(format!("/{only}")),
+        [] => Err(Error::failed("there is no OSTree boot path")),
+        more => Err(Error::failed(format!("there is more than one OSTree boot path: {}", more.join(", ")))),
+    }
+}
+
 /// The names in a folder that do not begin with a dot; none if it is not there.
 fn visible(tree: &Tree, folder: &str) -> Result<Vec<String>, Error> {
     if !tree.is_dir(folder)? {

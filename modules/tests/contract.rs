@@ -30,9 +30,11 @@ const NEED_MORE: &[&str] = &[
     "org.osbuild.ostree.encapsulate",
     "org.osbuild.ostree.fillvar",
     "org.osbuild.ostree.genkey",
+    "org.osbuild.ostree.grub2",
     "org.osbuild.ostree.init",
     "org.osbuild.ostree.init-fs",
     "org.osbuild.ostree.os-init",
+    "org.osbuild.ostree.passwd",
     "org.osbuild.ostree.preptree",
     "org.osbuild.ostree.pull",
     "org.osbuild.ostree.remotes",
@@ -240,12 +242,20 @@ fn rejects_are_refused_by_the_schema() {
 fn bare(def: &'static ModuleDef) -> Case {
     let folders = [
         "boot/loader/entries",
+        "etc/profile.d",
+        "etc/security/limits.d",
         "etc/systemd/system/multi-user.target.wants",
+        "etc/tuned",
         "home",
         "root",
         "tmp",
         "usr/bin",
+        "usr/lib/sysctl.d",
         "usr/lib/systemd/system",
+        "usr/lib/systemd/system-preset",
+        "usr/lib/sysusers.d",
+        "usr/lib/tmpfiles.d",
+        "usr/lib/udev/rules.d",
         "usr/share/zoneinfo/Europe",
         "var/lib",
         "var/log",
@@ -257,6 +267,13 @@ fn bare(def: &'static ModuleDef) -> Case {
         .file("etc/group", "root:x:0:\n")
         .file("etc/os-release", "ID=linux\n")
         .file("etc/hosts", "127.0.0.1 localhost\n")
+        .file("etc/dnf/plugins/product-id.conf", "[main]\nenabled=1\n")
+        .file("etc/rhsm/rhsm.conf", "[rhsm]\nmanage_repos = 1\n")
+        .file("etc/security/pwquality.conf", "# minlen = 8\n")
+        .file("etc/selinux/config", "SELINUX=enforcing\nSELINUXTYPE=targeted\n")
+        .file("etc/ssh/sshd_config", "#PermitRootLogin prohibit-password\n")
+        .file("etc/waagent.conf", "ResourceDisk.Format=y\n")
+        .file("usr/lib/tuned/sap-hana/tuned.conf", "[main]\n")
         .file("usr/share/zoneinfo/Europe/Berlin", "TZif2")
 }
 

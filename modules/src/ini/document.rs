@@ -216,8 +216,10 @@ mod tests {
             ("[a]\nk = 1 ; why\n", "[a]\nk = X ; why\n"),
             ("[a]\nk = long value ; why", "[a]\nk = X          ; why"),
             ("[a]\nk = 1;2 ; why\n", "[a]\nk = X\n"),
-            ("# top\n\n[b] # b\nk = 0\n\n[a]\n# c\nk = 1\n  2\n\n; in\n\t3\n\nz = 4\n",
-             "# top\n\n[b] # b\nk = 0\n\n[a]\n# c\nk = X\n\nz = 4\n"),
+            (
+                "# top\n\n[b] # b\nk = 0\n\n[a]\n# c\nk = 1\n  2\n\n; in\n\t3\n\nz = 4\n",
+                "# top\n\n[b] # b\nk = 0\n\n[a]\n# c\nk = X\n\nz = 4\n",
+            ),
             ("[a]\nk=1\nk=2\n[b]\n[a]\nj=1\n", "[a]\nk=1\nk=X\n[b]\n[a]\nj=1\n"),
             ("\u{feff}[a]\nk=\n", "\u{feff}[a]\nk=X\n"),
         ] {

@@ -1,0 +1,90 @@
+//! Sets environment variables of login shells.
+//!
+//! Writes files of `/etc/profile.d`, which must be there, with a line for each variable. Values stand between double
+//! quotes as they are, so a shell replaces `$NAME` and the like in them.
+//!
+//! ```json
+//! {
+//!   "type": "org.osbuild.shell.init",
+//!   "options": { "files": { "flatpak.sh": { "env": [{ "key": "XDG_DATA_DIRS", "value": "/app/share:$XDG_DATA_DIRS" }] } } }
+//! }
+//! ```
+
+use osbc_module_api::*;
+
+use crate::options::{Entries, required};
+
+pub(crate) static MODULE: ModuleDef = ModuleDef {
+    kind: Kind::Stage,
+    name: "org.osbuild.shell.init",
+    revision: 1,
+    capabilities: &[],
+    schema: || Schema::stage::<Options>().version_2_alone(),
+    rejects: &[
+        r#"{"options": {"files": {"a/b": {"env": [{"key": "A", "value": "b"}]}}}}"#,
+        r#"{"options": {"files": {"a.sh": {"env": []}}}}"#,
+        r#"{"options": {"files": {"a.sh": {"env": [{"key": "a", "value": "b"}]}}}}"#,
+        r#"{"options": {"files": {"a.sh": {"env": [{"key": "A"}]}}}}"#,
+        r#"{"options": {"files": {"a.sh": {"other": 1}}}}"#,
+        r#"{"options": {"other": 1}}"#,
+    ],
+    parse: parse::<Options>,
+    entry: Entry::Stage(run),
+};
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Options {
+    /// The files, by name
+    #[serde(default)]
+    files: Entries<Name, File>,
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
+struct Name(#[schemars(regex(pattern = r"^[a-zA-Z0-9\.\-_]{1,250}$"))] String);
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct File {
+    /// The variables, in order
+    #[schemars(length(min = 1))]
+    env: Option<Vec<Variable>>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Variable {
+    /// Its name
+    #[schemars(regex(pattern = "^[A-Z_][A-Z0-9_]*$"))]
+    key: String,
+    /// Its value
+    value: String,
+}
+
+fn run(cx: &StageContext) -> Result<(), Error> {
+    let Options { files: Entries(files) } = cx.options()?;
+    for (Name(name), File { env }) in files {
+        let line = |Variable { key, value }: &Variable| format!("export {key}=\"{value}\"\n");
+        let lines: String = required(env, "env")?.iter().map(line).collect();
+        cx.tree.write(format!("etc/profile.d/{name}"), lines)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use osbc_module_api::testing::Case;
+
+    use super::*;
+
+    #[test]
+    fn each_variable_has_a_line() {
+        let env = json!([{"key": "A", "value": "b c"}, {"key": "_D1", "value": ""}]);
+        let options = json!({"files": {"a.sh": {"env": env}}});
+        let done = Case::new(&MODULE).dir("etc/profile.d").run(options.clone()).ok();
+        assert_eq!(done.text("etc/profile.d/a.sh"), "export A=\"b c\"\nexport _D1=\"\"\n");
+        assert!(Case::new(&MODULE).run(options).err().contains("No such file"));
+        let done = Case::new(&MODULE).run(json!({"files": {"a.sh": {}}}));
+        assert_eq!(done.err(), "the option `env` is missing");
+    }
+}
