@@ -83,6 +83,15 @@ id_type! {
     TreeDigest
 }
 id_type! {
+    /// What went into a stage by content: like a [`StageId`], with the digests of trees in place of their ids
+    /// ([`crate::content`]).
+    ContentKey
+}
+id_type! {
+    /// What a stage says by itself, whatever the trees are that it works with ([`crate::content`]).
+    OwnKey
+}
+id_type! {
     /// osbuild's id of a stage, a pipeline, an input or a mount: SHA-256 ([`crate::compat`]).
     CompatId
 }

@@ -15,6 +15,8 @@
 //! Everything is taken apart without `..`, so that a new field does not compile until it is placed in this table. Raise
 //! the number in the context strings when the meaning of the list changes.
 
+use std::fmt::Display;
+
 use crate::id::{ItemId, StageId};
 use crate::manifest::{Manifest, Pipeline, PipelineIndex, Runner};
 use crate::module::{Kind, ModuleRef, Revision};
@@ -23,6 +25,18 @@ use crate::stage::{Device, Input, InputOrigin, Mount, Reference, References, Sta
 
 const STAGE_CONTEXT: &str = "osbc stage id 1";
 const ITEM_CONTEXT: &str = "osbc source item id 1";
+
+/// What stands for a tree among the facts of a stage: its id, its content, or its name.
+pub trait TreeName: Copy + Ord {
+    /// Tells a sink the tree, as the fact `name`.
+    fn tell(self, name: &dyn Display, sink: &mut impl Sink);
+}
+
+impl TreeName for StageId {
+    fn tell(self, name: &dyn Display, sink: &mut impl Sink) {
+        sink.digest(name, self.as_bytes());
+    }
+}
 
 /// A stage with all that its id depends on, in ids of one kind.
 #[derive(Debug, Clone, Copy)]
@@ -67,15 +81,15 @@ pub fn item_id(content_type: &str, checksum: &str) -> ItemId {
     ItemId::from_bytes(sink.finish())
 }
 
-/// Tells a sink all that the id of a stage covers.
-pub fn identify(facts: &Facts<'_, StageId>, sink: &mut impl Sink) {
+/// Tells a sink all that the id of a stage covers, with trees named as the facts name them.
+pub fn identify<Tree: TreeName>(facts: &Facts<'_, Tree>, sink: &mut impl Sink) {
     let Pipeline { name: _, build, empty_build: _, runner: _, source_epoch, stages: _ } = facts.pipeline;
     let Stage { module: stage_module, options, inputs, devices, mounts } = facts.stage;
 
     module(stage_module, sink);
-    optional_id("base", facts.base, sink);
+    optional_tree("base", facts.base, sink);
     let build_tree = facts.build();
-    optional_id("build", build_tree, sink);
+    optional_tree("build", build_tree, sink);
     if let (Some(build), Some(_)) = (build, build_tree) {
         let Runner { name, exec: _ } = &facts.manifest.pipeline(*build).runner;
         sink.text(&"runner", name);
@@ -133,7 +147,7 @@ fn module(module: &ModuleRef, sink: &mut impl Sink) {
     }
 }
 
-fn input(input: &Input, facts: &Facts<'_, StageId>, sink: &mut impl Sink) {
+fn input<Tree: TreeName>(input: &Input, facts: &Facts<'_, Tree>, sink: &mut impl Sink) {
     let Input { name, module: input_module, origin, references, options } = input;
     sink.open(name);
     sink.text(&"name", name);
@@ -161,7 +175,7 @@ fn input(input: &Input, facts: &Facts<'_, StageId>, sink: &mut impl Sink) {
         match target {
             Target::Pipeline(index) => {
                 sink.variant(&"target", 0, "pipeline");
-                optional_id("id", facts.tree(*index), sink);
+                optional_tree("id", facts.tree(*index), sink);
             }
             Target::Item(checksum) => {
                 sink.variant(&"target", 1, "item");
@@ -198,9 +212,9 @@ fn mount(mount: &Mount, devices: &[Device], sink: &mut impl Sink) {
     sink.close();
 }
 
-fn optional_id(name: &str, id: Option<StageId>, sink: &mut impl Sink) {
-    match id {
-        Some(id) => sink.digest(&name, id.as_bytes()),
+fn optional_tree(name: &str, tree: Option<impl TreeName>, sink: &mut impl Sink) {
+    match tree {
+        Some(tree) => tree.tell(&name, sink),
         None => sink.absent(&name),
     }
 }

@@ -5,6 +5,7 @@
 //! it). It is data and pure functions: no I/O, no JSON Schema, no Linux.
 
 pub mod compat;
+pub mod content;
 pub mod graph;
 pub mod id;
 pub mod identity;
@@ -18,7 +19,7 @@ pub mod stage;
 pub mod value;
 
 pub use graph::{Edge, Graph, ItemNode, Node, NodeId, PipelineNodes, StageNode};
-pub use id::{CompatId, ItemId, StageId, TreeDigest};
+pub use id::{CompatId, ContentKey, ItemId, OwnKey, StageId, TreeDigest};
 pub use manifest::{FormatVersion, Manifest, Pipeline, PipelineIndex, Runner, Source, SourceItem};
 pub use module::{Kind, ModuleRef, Revision};
 pub use outcome::{NodeOutcome, Outcome, StageResult};

@@ -21,6 +21,17 @@ pub struct Stage {
     pub mounts: Vec<Mount>,
 }
 
+impl Stage {
+    /// The pipelines whose trees its inputs refer to, as often as they do.
+    pub fn pipelines(&self) -> impl Iterator<Item = PipelineIndex> {
+        let references = self.inputs.iter().flat_map(|input| &input.references.entries);
+        references.filter_map(|reference| match reference.target {
+            Target::Pipeline(index) => Some(index),
+            Target::Item(_) => None,
+        })
+    }
+}
+
 /// Where an input's references lead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use osbc_ir::{CompatId, Export, Graph, PipelineIndex, StageId, Target, Value};
+use osbc_ir::{CompatId, Export, Graph, PipelineIndex, StageId, Value};
 
 /// Exports that name nothing, all of them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -87,12 +87,8 @@ pub fn default_exports(graph: &Graph) -> Result<Vec<Export>, ExportError> {
     let pipelines = &graph.manifest.pipelines;
     let mut used = vec![false; pipelines.len()];
     for pipeline in pipelines {
-        let inputs = pipeline.stages.iter().flat_map(|stage| &stage.inputs);
-        let targets = inputs.flat_map(|input| &input.references.entries).filter_map(|entry| match entry.target {
-            Target::Pipeline(index) => Some(index),
-            Target::Item(_) => None,
-        });
-        for PipelineIndex(index) in targets.chain(pipeline.build) {
+        let read = pipeline.stages.iter().flat_map(osbc_ir::Stage::pipelines);
+        for PipelineIndex(index) in read.chain(pipeline.build) {
             used[index] = true;
         }
     }

@@ -2,6 +2,7 @@
 
 mod blake3_ids;
 mod compat_ids;
+mod content_keys;
 mod properties;
 mod sample;
 mod sealing;

@@ -269,7 +269,7 @@ fn explaining_names_what_changed() {
         let stages = vec![stage("mkdir", json!({"paths": ["/a"]}))];
         let manifest = manifest(vec![], vec![Pipeline { source_epoch: epoch, ..pipeline("os", None, stages) }]);
         let (pipeline, mut sink) = (&manifest.pipelines[0], osbc_ir::sink::ExplainSink::default());
-        let facts = osbc_ir::identity::Facts {
+        let facts = osbc_ir::identity::Facts::<StageId> {
             manifest: &manifest,
             pipeline,
             stage: &pipeline.stages[0],
