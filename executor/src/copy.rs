@@ -116,6 +116,14 @@ pub(crate) fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &S
     refused
 }
 
+/// The extended attributes of the entry `name` of a folder, ACLs included.
+///
+/// # Errors
+/// They cannot be read.
+pub(crate) fn attributes_of(folder: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<(CString, Vec<u8>)>> {
+    attributes::read(folder, name)
+}
+
 /// A folder and its copy.
 struct Pair {
     from: OwnedFd,

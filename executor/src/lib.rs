@@ -7,6 +7,7 @@
 pub mod copy;
 mod deep;
 mod delete;
+mod digest;
 pub mod event;
 pub mod export;
 #[cfg(any(test, feature = "fake"))]

@@ -81,6 +81,21 @@ pub(super) fn copy_by_name(
     Ok(rustix::fs::utimensat(to, name, &times(stat), no_follow)?)
 }
 
+/// The extended attributes of the entry `name` of a folder, ACLs included.
+pub(super) fn read(folder: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<(CString, Vec<u8>)>> {
+    let path = by_descriptor(folder, name);
+    let mut found = Vec::new();
+    for_each_attribute(
+        |list| rustix::fs::llistxattr(&path, list),
+        |attribute, value| rustix::fs::lgetxattr(&path, attribute, value),
+        |attribute, value| {
+            found.push((attribute.to_owned(), value.to_vec()));
+            Ok(())
+        },
+    )?;
+    Ok(found)
+}
+
 /// Takes from a new folder what it inherited from the one it lies in.
 pub(super) fn remove_inherited(folder: BorrowedFd<'_>) {
     for name in [c"system.posix_acl_default", c"system.posix_acl_access"] {

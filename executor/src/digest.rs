@@ -1,0 +1,179 @@
+//! The digest of a tree: equal exactly when two trees hold the same, however they are layered and wherever they lie.
+//! Knows folders and layers; which objects they belong to is its caller's part.
+//!
+//! **What it covers.** Of every entry: name, type, mode, owner, extended attributes and ACLs, the bytes of a file (holes
+//! are zeros), the target of a link, the numbers of a device; which names are one file; and times, as follows.
+//!
+//! **Times.** A modification time can be seen by the stages that come after, as in an archive, so it counts. But a time
+//! at which a stage *ran* is nothing that a manifest says, and would make every two runs differ. The line between the
+//! two is that of a source epoch: what is not before the moment at which the stage's tree was begun is "now" and equal
+//! to any other "now"; everything else (times out of archives and packages, times that were set, times clamped to an
+//! epoch) counts to the nanosecond. So trees with equal digests differ at most in when a stage ran, just as a result
+//! from the cache differs from one built today.
+//!
+//! **Layers.** A digest is the root of a hash tree over folders. A [`Record`] holds the listings of those folders that
+//! its own layer changed; all others are found by their hash in the records below. So a digest costs what was written,
+//! and the listings of the folders that it was written to. Hard links, which cross folders, are a list of their own.
+
+mod bytes;
+mod merge;
+mod scan;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use osbc_ir::TreeDigest;
+use rustix::fs::Timespec;
+use serde::{Deserialize, Serialize};
+
+/// A BLAKE3 hash; which function of what, each field says.
+pub(crate) type Hash = [u8; 32];
+
+/// The format of an encoded [`Record`].
+const FORMAT: u32 = 1;
+const TREE_CONTEXT: &str = "osbc tree digest 1";
+const LISTING_CONTEXT: &str = "osbc folder listing 1";
+
+/// The digest of a tree, and what the digest of a layer on it needs to know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    format: u32,
+    /// The root's own attributes.
+    root: Entry,
+    /// The names that are one file, as paths below the root, for every file with several names in the whole tree.
+    links: Vec<Vec<Vec<u8>>>,
+    /// The listings that are in no record below.
+    listings: Vec<Listing>,
+}
+
+/// What a folder holds, sorted by name.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Listing {
+    entries: Vec<Entry>,
+}
+
+/// One entry of a folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Entry {
+    name: Vec<u8>,
+    /// Over its attributes and, for all but a folder, its content.
+    own: Hash,
+    /// For a folder, the hash of its listing.
+    folder: Option<Hash>,
+    /// The modification time where that was "now" when it was written; no part of any hash.
+    now: Option<(i64, i64)>,
+}
+
+/// Finds a listing by its hash.
+pub(crate) type Find<'a> = dyn Fn(&Hash) -> Option<Arc<Listing>> + 'a;
+
+/// How a tree on disk is to be read.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind<'a> {
+    /// As a whole tree, made from nothing or by copying the tree of a record.
+    Whole(Option<(&'a Record, &'a Find<'a>)>),
+    /// As an overlayfs layer on the tree of a record.
+    Layer(&'a Record, &'a Find<'a>),
+}
+
+impl<'a> Kind<'a> {
+    fn below(&self) -> Option<(&'a Record, &'a Find<'a>)> {
+        match *self {
+            Kind::Whole(below) => below,
+            Kind::Layer(record, find) => Some((record, find)),
+        }
+    }
+}
+
+/// Reads the tree or layer at `root`, which was begun at the moment `created`; large ones with all of rayon's threads.
+///
+/// # Errors
+/// An entry cannot be read, or a listing of the tree below is missing.
+pub(crate) fn record(root: &Path, created: Timespec, kind: Kind<'_>) -> io::Result<Record> {
+    let scanned = scan::scan(root, matches!(kind, Kind::Layer(..)))?;
+    merge::merge(scanned, created, kind)
+}
+
+impl Record {
+    /// The digest of the tree.
+    pub(crate) fn digest(&self) -> TreeDigest {
+        let mut encoder = Encoder::new(TREE_CONTEXT);
+        encoder.raw(&self.root.own);
+        encoder.raw(&self.root.folder.unwrap_or_default());
+        encoder.number(self.links.len() as i64);
+        for names in &self.links {
+            encoder.number(names.len() as i64);
+            for name in names {
+                encoder.bytes(name);
+            }
+        }
+        TreeDigest::from_bytes(encoder.finish())
+    }
+
+    /// Takes out the listings that it brings, by their hashes.
+    pub(crate) fn take_listings(&mut self) -> HashMap<Hash, Arc<Listing>> {
+        let listings = std::mem::take(&mut self.listings);
+        listings.into_iter().map(|listing| (listing.hash(), Arc::new(listing))).collect()
+    }
+
+    /// The record as bytes.
+    pub(crate) fn encode(&self) -> io::Result<Vec<u8>> {
+        postcard::to_stdvec(self).map_err(io::Error::other)
+    }
+
+    /// The record that [`Record::encode`] gave these bytes for; none if they are damaged or of another format. Listings need no other
+    /// check: a changed one has another hash and is not found.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        postcard::from_bytes(bytes).ok().filter(|record: &Record| record.format == FORMAT)
+    }
+}
+
+impl Listing {
+    fn hash(&self) -> Hash {
+        let mut encoder = Encoder::new(LISTING_CONTEXT);
+        for Entry { name, own, folder, now: _ } in &self.entries {
+            encoder.bytes(name);
+            encoder.raw(own);
+            encoder.raw(&[u8::from(folder.is_some())]);
+            encoder.raw(&folder.unwrap_or_default());
+        }
+        encoder.finish()
+    }
+
+    fn get(&self, name: &[u8]) -> Option<&Entry> {
+        let place = self.entries.binary_search_by(|entry| entry.name.as_slice().cmp(name)).ok()?;
+        Some(&self.entries[place])
+    }
+}
+
+/// Hashes facts in an encoding that tells every two sequences of them apart.
+struct Encoder(blake3::Hasher);
+
+impl Encoder {
+    fn new(context: &str) -> Self {
+        Self(blake3::Hasher::new_derive_key(context))
+    }
+
+    /// Bytes of a fixed number.
+    fn raw(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn number(&mut self, number: i64) {
+        self.raw(&number.to_le_bytes());
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as i64);
+        self.raw(bytes);
+    }
+
+    fn finish(self) -> Hash {
+        self.0.finalize().into()
+    }
+}
+
+#[cfg(test)]
+mod tests;
