@@ -35,7 +35,9 @@ pub(crate) struct Summary<'a> {
 #[derive(Default)]
 struct Counts {
     ran: usize,
+    /// Those of `equal` included.
     cached: usize,
+    equal: usize,
     shared: usize,
     failed: usize,
     not_started: usize,
@@ -99,6 +101,11 @@ impl<'a> Summary<'a> {
             rows.push(row);
         }
         let mut text = if rows.len() > 1 { format!("\n{}", render::table(&rows)) } else { String::new() };
+        let equal = self.outcome.nodes.values().filter(|node| matches!(node, NodeOutcome::Equal { .. })).count();
+        if equal > 0 {
+            let stages = render::count(equal, "stage");
+            line(&mut text, &format!("\n{stages} not run: cached, since what they work on has equal content"));
+        }
         line(&mut text, &format!("\n{} in {}", self.word(), render::duration(self.outcome.duration)));
         if !exporting && self.outcome.success() {
             line(&mut text, "results are in the store; -o DIR exports them");
@@ -118,6 +125,7 @@ impl<'a> Summary<'a> {
                     "id": pipeline.stages.last().map(|stage| stage.id),
                     "ran": counts.ran,
                     "cached": counts.cached,
+                    "equal": counts.equal,
                     "shared": counts.shared,
                     "failed": counts.failed,
                     "not_started": counts.not_started,
@@ -167,7 +175,7 @@ impl<'a> Summary<'a> {
             for stage in &pipeline.stages {
                 let metadata = match self.outcome.nodes.get(&stage.node) {
                     Some(NodeOutcome::Ran(result)) => &result.metadata,
-                    Some(NodeOutcome::Cached { metadata }) => metadata,
+                    Some(NodeOutcome::Cached { metadata } | NodeOutcome::Equal { metadata, .. }) => metadata,
                     _ => continue,
                 };
                 if !metadata.is_null() {
@@ -187,15 +195,20 @@ impl<'a> Summary<'a> {
         let mut counts = Counts::default();
         for stage in &pipeline.stages {
             match (stage.action, self.outcome.nodes.get(&stage.node)) {
-                (OccurrenceAction::Shared, Some(NodeOutcome::Ran(_) | NodeOutcome::Cached { .. })) => {
-                    counts.shared += 1
-                }
+                (
+                    OccurrenceAction::Shared,
+                    Some(NodeOutcome::Ran(_) | NodeOutcome::Cached { .. } | NodeOutcome::Equal { .. }),
+                ) => counts.shared += 1,
                 (_, Some(NodeOutcome::Ran(result))) => {
                     counts.ran += 1;
                     counts.failed += usize::from(!result.success);
                     counts.duration += result.duration;
                 }
                 (_, Some(NodeOutcome::Cached { .. })) => counts.cached += 1,
+                (_, Some(NodeOutcome::Equal { .. })) => {
+                    counts.cached += 1;
+                    counts.equal += 1;
+                }
                 (_, Some(NodeOutcome::NotStarted)) => counts.not_started += 1,
                 _ => {}
             }

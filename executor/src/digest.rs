@@ -118,15 +118,19 @@ impl Record {
         listings.into_iter().map(|listing| (listing.hash(), Arc::new(listing))).collect()
     }
 
-    /// The record as bytes.
+    /// The record as bytes, with a hash of them at the end.
     pub(crate) fn encode(&self) -> io::Result<Vec<u8>> {
-        postcard::to_stdvec(self).map_err(io::Error::other)
+        let mut bytes = postcard::to_stdvec(self).map_err(io::Error::other)?;
+        let hash = blake3::hash(&bytes);
+        bytes.extend_from_slice(hash.as_bytes());
+        Ok(bytes)
     }
 
-    /// The record that [`Record::encode`] gave these bytes for; none if they are damaged or of another format. Listings need no other
-    /// check: a changed one has another hash and is not found.
+    /// The record that [`Record::encode`] gave these bytes for; none if they are damaged or of another format.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        postcard::from_bytes(bytes).ok().filter(|record: &Record| record.format == FORMAT)
+        let (bytes, hash) = bytes.split_last_chunk::<32>()?;
+        let whole = blake3::hash(bytes) == *hash;
+        postcard::from_bytes(bytes).ok().filter(|record: &Record| whole && record.format == FORMAT)
     }
 }
 

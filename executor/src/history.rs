@@ -2,13 +2,15 @@
 //! at the same time, each a whole line by one write; a line that cannot be read is passed over.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader};
 use std::path::Path;
 use std::time::Duration;
 
 use osbc_ir::StageId;
 use serde::{Deserialize, Serialize};
+
+use crate::appended;
 
 /// From this size on the older half is forgotten.
 const LIMIT: u64 = 8 << 20;
@@ -69,25 +71,14 @@ pub(crate) fn append(path: &Path, lines: &[Line]) -> io::Result<()> {
         serde_json::to_writer(&mut text, line)?;
         text.push(b'\n');
     }
-    let mut file = OpenOptions::new().append(true).create(true).read(true).open(path)?;
-    file.write_all(&text)?;
-    if file.metadata()?.len() > LIMIT { forget_older_half(path, file) } else { Ok(()) }
-}
-
-fn forget_older_half(path: &Path, mut file: File) -> io::Result<()> {
-    file.seek(SeekFrom::Start(LIMIT / 2))?;
-    let mut rest = Vec::new();
-    file.read_to_end(&mut rest)?;
-    let start = rest.iter().position(|&byte| byte == b'\n').map_or(rest.len(), |end| end + 1);
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut newer = tempfile::Builder::new().prefix(".history-").tempfile_in(folder)?;
-    newer.write_all(&rest[start..])?;
-    newer.persist(path)?;
-    Ok(())
+    appended::append(path, &text, LIMIT)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
+    use std::io::Write as _;
+
     use super::*;
 
     fn id(byte: u8) -> StageId {

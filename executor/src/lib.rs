@@ -4,7 +4,9 @@
 //! store.lease(graph, ids) → Lease → (the compiler plans) → run(plan, lease, parts) → Outcome → export(lease, …)
 //! ```
 
+mod appended;
 pub mod copy;
+mod cutoff;
 mod deep;
 mod delete;
 mod digest;

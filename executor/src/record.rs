@@ -127,7 +127,7 @@ impl End {
                 NodeOutcome::Ran(result) => !result.success,
                 node => matches!(node, NodeOutcome::FetchFailed { .. }),
             }),
-            cached: count(|node| matches!(node, NodeOutcome::Cached { .. })),
+            cached: count(|node| matches!(node, NodeOutcome::Cached { .. } | NodeOutcome::Equal { .. })),
             fetched: count(|node| matches!(node, NodeOutcome::Fetched { .. })),
         }
     }

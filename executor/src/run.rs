@@ -10,6 +10,7 @@ use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Action, NodeOutcome, Outcome, Pipeline, Plan, Runner, Segment, Stage, StageNode, Value};
 use osbc_module_api::Catalog;
 
+use crate::cutoff::Cutoff;
 use crate::event::{Event, Monitor, Tee, Wait};
 use crate::history::{self, Line};
 use crate::interrupt::Interrupt;
@@ -69,6 +70,7 @@ pub(crate) struct Context<'a> {
     pub(crate) interrupt: &'a Interrupt,
     pub(crate) settings: &'a Settings,
     pub(crate) logs: BuildLogs,
+    pub(crate) cutoff: Cutoff<'a>,
 }
 
 impl<'a> Context<'a> {
@@ -113,8 +115,12 @@ pub fn run(plan: &Plan, lease: &Lease, parts: Parts<'_>) -> Result<Outcome, Stor
     let mut outcome = Outcome { nodes: before(plan, lease), ..Outcome::default() };
     let scheduler = Scheduler::new(tasks(plan), settings.keep_going, interrupt);
     let (messages, receiver) = crossbeam_channel::bounded(EVENTS);
-    let context = Context { plan, lease, runner, catalog, interrupt, settings, logs };
+    let (cutoff, sealed) = Cutoff::new(plan, lease);
+    let context = Context { plan, lease, runner, catalog, interrupt, settings, logs, cutoff };
     std::thread::scope(|scope| {
+        if !plan.segments.is_empty() {
+            scope.spawn(|| context.cutoff.note_all(&sealed, interrupt));
+        }
         for number in 0..FETCHES.min(plan.fetches.len()) {
             let worker = Worker { context: &context, scheduler: &scheduler, messages: messages.clone() };
             scope.spawn(move || worker.fetch(number));
@@ -125,6 +131,7 @@ pub fn run(plan: &Plan, lease: &Lease, parts: Parts<'_>) -> Result<Outcome, Stor
         }
         drop(messages);
         watch(&receiver, interrupt, start, &mut tell, &mut outcome);
+        context.cutoff.close();
     });
     outcome.interrupted = interrupt.is_raised();
     // Both are for the next build to know more; this one is as good without.
@@ -169,9 +176,13 @@ impl Worker<'_> {
     fn run_stages(&self, number: usize) {
         let plan = self.context.plan;
         while let Some(ticket) = self.scheduler.next(Pool::Stages) {
-            let segment = &plan.segments[ticket.task - plan.fetches.len()];
+            let index = ticket.task - plan.fetches.len();
+            let segment = &plan.segments[index];
             self.tell_wait(segment.steps[0], ticket.ready);
-            if segment::run(self, segment, number) {
+            if segment::take_equal(self, segment) {
+                ticket.succeed();
+            } else if segment::run(self, segment, number) {
+                self.context.cutoff.sealed(index);
                 ticket.succeed();
             }
         }

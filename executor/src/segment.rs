@@ -9,6 +9,20 @@ use crate::run::{Context, Message, Worker};
 use crate::step;
 use crate::store::{Sealing, StepRecord, StoreError, Work};
 
+/// Takes the result of an earlier run that a segment would only give again; says whether there is one.
+pub(crate) fn take_equal(worker: &Worker<'_>, segment: &Segment) -> bool {
+    let Some(earlier) = worker.context.cutoff.find(segment) else { return false };
+    // The last step is the last one of then; of those before it some may have been sealed by themselves.
+    let before = segment.steps.len().checked_sub(earlier.steps.len());
+    for (index, &node) in segment.steps.iter().enumerate() {
+        let step = before.and_then(|before| earlier.steps.get(index.checked_sub(before)?));
+        let metadata = step.map_or(Value::Null, |step| step.metadata.clone());
+        let to = step.map_or(earlier.id, |step| step.id);
+        worker.tell(Message::Finished { node, outcome: NodeOutcome::Equal { metadata, to } });
+    }
+    true
+}
+
 /// Runs a segment as the worker `number`; says whether all of it succeeded.
 ///
 /// When nothing more is to begin, what its steps did so far is sealed as the result of the last one that ran, which it

@@ -10,10 +10,13 @@
 //! <store>/objects/<id>/tree/                     its whole tree,
 //! <store>/objects/<id>/layer/                    or what it changes in the tree of those below it (overlayfs)
 //! <store>/objects/<id>/durable                   all of it has reached the disk
+//! <store>/objects/<id>/digest                    the digest of its tree, where that was needed
+//! <store>/objects/<id>/alias.json              no tree of its own: another object that it is equal to
 //! <store>/work/<uuid>/                         one lease: its list of what it uses, and what it is making
 //! <store>/downloads/<content type>:<checksum>/ the part of an item that was fetched so far
 //! <store>/logs/<build>/                        a build's record (crate::record) and its stages' output
 //! <store>/history.jsonl                        how long stages took
+//! <store>/contents                             what results came of which content (early cutoff)
 //! ```
 //!
 //! **Objects.** An object appears by one rename, complete, and never changes after it; there is no other way into
@@ -25,6 +28,9 @@
 //! end. A damaged object, a foreign folder, or one whose lower layers are missing or not those that it was made on
 //! counts as absent too, and is set aside when its result is sealed again.
 //!
+//! **Aliases.** A result that was not built because an earlier one is known to be equal is an object with nothing but the
+//! name of that one ([`alias`]). Reading it gives the other; when that is gone or was built again, it is absent.
+//!
 //! **Locks.** All are `flock`s, gone with the process that holds them.
 //! - Who uses a store holds a [`Lease`]: a folder below `work/`, locked for as long as it lives, with the list of the
 //!   objects and items that nobody may take away. One lock, however many objects.
@@ -35,8 +41,10 @@
 //! - What lies in an unlocked folder of `work/` belongs to nobody and is swept when a store is opened.
 //! - Two processes may make the same object: the second rename finds the place taken and drops its own.
 
+mod alias;
 mod checkpoints;
 mod clamp;
+mod digests;
 pub mod error;
 mod items;
 mod layout;
@@ -214,7 +222,7 @@ impl Store {
     }
 
     /// Whether results stay when the build that made them is over.
-    fn keeps(&self) -> bool {
+    pub(crate) fn keeps(&self) -> bool {
         self.shared.keeps
     }
 

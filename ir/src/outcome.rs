@@ -7,6 +7,7 @@ use std::time::Duration;
 use petgraph::graph::NodeIndex;
 use serde::{Deserialize, Serialize};
 
+use crate::id::StageId;
 use crate::value::Value;
 
 /// What a stage that ran gave back.
@@ -37,6 +38,13 @@ pub enum NodeOutcome {
     Cached {
         /// The metadata of the stage; `null` when it wrote none.
         metadata: Value,
+    },
+    /// The stage did not run: its trees hold what those of an earlier run held, whose result was used.
+    Equal {
+        /// The metadata of that run; `null` when it wrote none.
+        metadata: Value,
+        /// The stage that ran then.
+        to: StageId,
     },
     /// The item was fetched.
     Fetched {
@@ -69,7 +77,7 @@ impl Outcome {
         !self.interrupted
             && self.nodes.values().all(|node| match node {
                 NodeOutcome::Ran(result) => result.success,
-                NodeOutcome::Cached { .. } | NodeOutcome::Fetched { .. } => true,
+                NodeOutcome::Cached { .. } | NodeOutcome::Equal { .. } | NodeOutcome::Fetched { .. } => true,
                 NodeOutcome::FetchFailed { .. } | NodeOutcome::NotStarted => false,
             })
     }

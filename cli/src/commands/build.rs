@@ -149,7 +149,7 @@ fn export_all(plan: &Plan, outcome: &Outcome, lease: &Lease, output: &Path) -> R
     for wanted in &plan.exports {
         let done = wanted.node.is_none_or(|node| match outcome.nodes.get(&node) {
             Some(NodeOutcome::Ran(result)) => result.success,
-            Some(NodeOutcome::Cached { .. }) => true,
+            Some(NodeOutcome::Cached { .. } | NodeOutcome::Equal { .. }) => true,
             _ => false,
         });
         if !done || outcome.interrupted {

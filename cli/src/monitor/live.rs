@@ -67,6 +67,7 @@ impl Live {
                 self.fetching(node, *bytes);
                 false
             }
+            NodeOutcome::Equal { .. } => false,
             NodeOutcome::Cached { .. } | NodeOutcome::NotStarted => return,
         };
         self.total.inc(1);

@@ -48,6 +48,7 @@ impl Monitor for Plain {
                 NodeOutcome::Ran(_) => self.line(*node, "FAILED"),
                 NodeOutcome::Fetched { bytes } => self.line(*node, &format!("({})", render::bytes(*bytes))),
                 NodeOutcome::FetchFailed { .. } => self.line(*node, "FAILED"),
+                NodeOutcome::Equal { .. } => self.line(*node, "(cached: equal content)"),
                 NodeOutcome::Cached { .. } | NodeOutcome::NotStarted => {}
             },
             Event::Interrupted => {

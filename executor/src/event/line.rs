@@ -46,6 +46,13 @@ pub enum Happened {
         /// The node's number.
         node: usize,
     },
+    /// A stage did not run, since what it works on has the content of an earlier run, whose result was used.
+    Equal {
+        /// The node's number.
+        node: usize,
+        /// The stage that ran then, by osbc's id.
+        to: String,
+    },
     /// An item is being fetched.
     FetchStarted {
         /// The node's number.
@@ -230,6 +237,7 @@ pub fn lines(plan: &Plan, at: Duration, event: &Event<'_>) -> Vec<Line> {
                 written: result.written,
                 log: result.log.as_ref().and_then(|log| Some(log.file_name()?.to_string_lossy().into_owned())),
             },
+            NodeOutcome::Equal { to, metadata: _ } => Happened::Equal { node: node.index(), to: to.to_string() },
             NodeOutcome::Fetched { bytes } => Happened::Fetched { node: node.index(), bytes: *bytes },
             NodeOutcome::FetchFailed { error } => Happened::FetchFailed { node: node.index(), error: error.clone() },
             // Both are told before anything starts, or not at all.

@@ -13,6 +13,8 @@ use crate::request::{ReferenceFrom, StageFailure, StageReply};
 use crate::store::{Layers, Store};
 use crate::testing::{Sealed, Sketch, about, catalog, folder, in_tree, label_of, settings};
 
+mod cutoff;
+
 /// A store, and what came of running sketches on it.
 struct Bench {
     store: Store,

@@ -57,7 +57,7 @@ impl Lease {
                 continue;
             }
             if let Some(checkpoint) = cache.load(stage.compat)? {
-                self.hold(Arc::new(as_object(graph, node, stage.id, &checkpoint)));
+                self.hold(stage.id, Arc::new(as_object(graph, node, stage.id, &checkpoint)));
                 self.lie_elsewhere(stage.id, checkpoint.data().to_owned());
                 self.present.extend([NodeId::Stage(stage.id)]);
                 used.push(checkpoint);
@@ -172,6 +172,7 @@ fn as_object(graph: &Graph, node: NodeIndex, id: StageId, checkpoint: &Checkpoin
         base: None,
         instance: String::new(),
         lowers: Vec::new(),
+        created: None,
         source_epoch: None,
         steps,
     }

@@ -8,6 +8,10 @@ use osbc_ir::StageId;
 pub(crate) const META: &str = "meta.json";
 /// The file in an object that says that all of it has reached the disk.
 pub(crate) const DURABLE: &str = "durable";
+/// The file in an object that has no tree of its own but stands for another one.
+pub(crate) const ALIAS: &str = "alias.json";
+/// The file in an object with the digest of its tree, where that was needed.
+pub(crate) const DIGEST: &str = "digest";
 /// The folder of an object that holds a whole tree.
 pub(crate) const TREE: &str = "tree";
 /// The folder of an object that holds the changes to the layers below it.
@@ -69,6 +73,11 @@ impl Layout {
 
     pub(crate) fn logs(&self) -> PathBuf {
         self.root.join("logs")
+    }
+
+    /// What results came of which content.
+    pub(crate) fn contents(&self) -> PathBuf {
+        self.root.join("contents")
     }
 
     pub(crate) fn history(&self) -> PathBuf {

@@ -11,6 +11,7 @@ use osbc_ir::{Graph, Have, NodeId, StageId};
 
 use super::Store;
 use super::checkpoints::Checkpoints;
+use super::digests::Digests;
 use super::error::StoreError;
 use super::object::ObjectMeta;
 use super::sync::Syncer;
@@ -38,6 +39,7 @@ pub struct Lease {
     list: Mutex<std::fs::File>,
     next: AtomicU64,
     syncer: Syncer,
+    pub(super) digests: Mutex<Digests>,
 }
 
 impl Lease {
@@ -56,6 +58,9 @@ impl Lease {
                 NodeId::Stage(stage) => {
                     let Some(meta) = reader.read(stage) else { continue };
                     lines.push_str(&object_line(stage));
+                    if meta.id != stage {
+                        lines.push_str(&object_line(meta.id));
+                    }
                     objects.insert(stage, meta);
                 }
                 NodeId::Item(item) => {
@@ -80,6 +85,7 @@ impl Lease {
             list: Mutex::new(list),
             next: AtomicU64::new(0),
             syncer,
+            digests: Mutex::default(),
         })
     }
 
@@ -93,7 +99,8 @@ impl Lease {
         &self.present
     }
 
-    /// The description of a result that is leased or was sealed under this lease.
+    /// The description of a result that is leased or was sealed under this lease; of one that stands for another, the
+    /// other's.
     pub fn object(&self, id: StageId) -> Option<Arc<ObjectMeta>> {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
@@ -164,8 +171,9 @@ impl Lease {
         list.write_all(line.as_bytes()).map_err(StoreError::io("write", self.folder.join(LIST)))
     }
 
-    pub(super) fn hold(&self, meta: Arc<ObjectMeta>) {
-        self.objects.lock().unwrap_or_else(PoisonError::into_inner).insert(meta.id, meta);
+    /// Makes a result known under this lease: the object `id`, or what that stands for.
+    pub(super) fn hold(&self, id: StageId, meta: Arc<ObjectMeta>) {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner).insert(id, meta);
     }
 
     /// Has the disk synced behind an object that has just appeared.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use osbc_ir::{StageId, Value};
 use serde::{Deserialize, Serialize};
 
-use super::layout::{DURABLE, LAYER, Layout, META, TREE};
+use super::layout::{ALIAS, DURABLE, LAYER, Layout, META, TREE};
 use crate::request::TreeStack;
 
 /// The format of [`ObjectMeta`]; an object of another one counts as absent.
@@ -30,13 +30,16 @@ pub struct ObjectMeta {
     pub instance: String,
     /// The objects whose layers lie below its own, lowest first; none when it holds a whole tree.
     pub lowers: Vec<Lower>,
+    /// When its tree was begun, in seconds and nanoseconds since 1970: what is not older was written by its stages.
+    #[serde(default)]
+    pub created: Option<(i64, i64)>,
     /// The epoch that its times are clamped to.
     pub source_epoch: Option<i64>,
     /// The stages that made it from its base, the last one being its own.
     pub steps: Vec<StepRecord>,
 }
 
-/// An object that others lie on. A layer only makes sense on the very one that it was made on: a stage that runs again
+/// An object that others lie on or stand for. A layer only makes sense on the very one that it was made on: a stage that runs again
 /// need not write the same again, and then the layer would show a mixture that no stage has ever seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lower {
@@ -60,6 +63,11 @@ pub struct StepRecord {
 }
 
 impl ObjectMeta {
+    /// The object as something to lie on or to stand for.
+    pub(crate) fn as_lower(&self) -> Lower {
+        Lower { id: self.id, instance: self.instance.clone() }
+    }
+
     /// The metadata of the object's own stage; `null` when it wrote none.
     pub fn metadata(&self) -> &Value {
         self.steps.last().map_or(&Value::Null, |step| &step.metadata)
@@ -102,8 +110,8 @@ impl<'a> Reader<'a> {
         Self { layout, boot, known: HashMap::new() }
     }
 
-    /// The description of an object; none if it is absent, damaged, stacked on one that is, or may have lost data in a
-    /// crash of the system.
+    /// The description of an object, for an alias that of the one that it stands for; none if it is absent, damaged,
+    /// stacked on one that is, or may have lost data in a crash of the system.
     pub(crate) fn read(&mut self, id: StageId) -> Option<Arc<ObjectMeta>> {
         if let Some(known) = self.known.get(&id) {
             return known.clone();
@@ -117,9 +125,16 @@ impl<'a> Reader<'a> {
                 self.read(last.id).is_some_and(|lower| lower.instance == last.instance && lower.lowers == rest)
             })
         });
-        let meta = meta.map(Arc::new);
+        let meta = meta.map(Arc::new).or_else(|| self.read_alias(id));
         self.known.insert(id, meta.clone());
         meta
+    }
+
+    /// The object that an alias stands for.
+    fn read_alias(&mut self, id: StageId) -> Option<Arc<ObjectMeta>> {
+        let text = std::fs::read(self.layout.object(id).join(ALIAS)).ok()?;
+        let target: Lower = serde_json::from_slice(&text).ok()?;
+        self.read(target.id).filter(|meta| meta.instance == target.instance)
     }
 
     fn read_alone(&self, id: StageId) -> Option<ObjectMeta> {

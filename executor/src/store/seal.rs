@@ -4,10 +4,12 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use osbc_ir::StageId;
 use rustix::io::Errno;
 
 use super::error::StoreError;
 use super::layout::META;
+use super::lease::Lease;
 use super::object::{FORMAT, ObjectMeta, StepRecord};
 use super::work::Work;
 use super::{clamp, links};
@@ -45,30 +47,37 @@ impl Work<'_> {
             base: self.base,
             instance: uuid::Uuid::new_v4().simple().to_string(),
             lowers: self.lowers.clone(),
+            created: Some((self.created.tv_sec, self.created.tv_nsec as i64)),
             source_epoch: sealing.source_epoch,
             steps: sealing.steps,
         };
         write_meta(&self.object().join(META), &meta)?;
         lease.note_object(id)?;
-        let meta = self.put_in_place(meta)?;
-        lease.hold(Arc::clone(&meta));
+        let meta = match lease.put_in_place(&self.object(), id)? {
+            Some(theirs) => theirs,
+            None => {
+                if lease.store().keeps() {
+                    lease.sync_later(id);
+                }
+                Arc::new(meta)
+            }
+        };
+        lease.hold(id, Arc::clone(&meta));
         Ok(meta)
     }
+}
 
-    fn put_in_place(&self, meta: ObjectMeta) -> Result<Arc<ObjectMeta>, StoreError> {
-        let place = self.lease.place_for(meta.id);
+impl Lease {
+    /// Makes a finished folder the object `id`. Gives the object that another process has put there meanwhile, which is
+    /// as good.
+    pub(super) fn put_in_place(&self, folder: &Path, id: StageId) -> Result<Option<Arc<ObjectMeta>>, StoreError> {
+        let place = self.place_for(id);
         loop {
-            match rustix::fs::rename(self.object(), &place) {
-                Ok(()) => {
-                    if self.lease.store().keeps() {
-                        self.lease.sync_later(meta.id);
-                    }
-                    return Ok(Arc::new(meta));
-                }
+            match rustix::fs::rename(folder, &place) {
+                Ok(()) => return Ok(None),
                 Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => {
-                    // Another process was faster, and its result is as good.
-                    if let Some(theirs) = self.lease.store().reader().read(meta.id) {
-                        return Ok(theirs);
+                    if let Some(theirs) = self.store().reader().read(id) {
+                        return Ok(Some(theirs));
                     }
                     self.set_aside(&place)?;
                 }
@@ -79,7 +88,7 @@ impl Work<'_> {
 
     /// Moves what cannot be used out of an object's place; it goes with the lease.
     fn set_aside(&self, place: &Path) -> Result<(), StoreError> {
-        match rustix::fs::rename(place, self.lease.new_path()) {
+        match rustix::fs::rename(place, self.new_path()) {
             // Somebody else did.
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(StoreError::io("set aside", place)(error)),

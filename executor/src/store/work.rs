@@ -76,8 +76,7 @@ impl Lease {
         // What is kept must not lie on what is not.
         let ends_sooner = self.store().keeps() && self.is_elsewhere(id);
         if !ends_sooner && below.lowers.len() + 2 <= MAX_LAYERS && self.store().has_layers(self.folder())? {
-            let last = Lower { id, instance: below.instance.clone() };
-            work.lowers = below.lowers.iter().cloned().chain([last]).collect();
+            work.lowers = below.lowers.iter().cloned().chain([below.as_lower()]).collect();
             work.put_on(stack)?;
         } else {
             work.copy_from(&stack)?;

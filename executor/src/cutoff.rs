@@ -1,0 +1,140 @@
+//! Early cutoff: a segment whose trees hold what those of an earlier run held does not run; the result of that run is its
+//! result too. So when a rebuilt stage gives what it gave before, what depends on it is not built again.
+//!
+//! `<store>/contents` notes of every sealed result its own key, its content key ([`osbc_ir::content`]) and the very
+//! object, a line each. Digests are needed only where the own key is known, as it is when the same stage was built on other trees
+//! before; and to note new results, which a thread of its own does behind the build.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use crossbeam_channel::{Receiver, Sender};
+use osbc_ir::graph::NodeIndex;
+use osbc_ir::{ContentKey, OwnKey, Plan, Segment, StageId, content};
+
+use crate::appended;
+use crate::interrupt::Interrupt;
+use crate::store::{Lease, Lower, ObjectMeta, Store};
+
+/// From this size on the older half of the notes is forgotten: about 150,000 results.
+const LIMIT: u64 = 32 << 20;
+
+/// Which results came of which content.
+#[derive(Debug, Default)]
+pub(crate) struct Contents(HashMap<OwnKey, Vec<(ContentKey, Lower)>>);
+
+impl Contents {
+    /// The notes of a store; what cannot be read of them is passed over.
+    pub(crate) fn read(store: &Store) -> Self {
+        let text = std::fs::read(store.layout().contents()).unwrap_or_default();
+        let mut contents = Self::default();
+        for line in text.split(|&byte| byte == b'\n') {
+            if let Some((own, key, lower)) = std::str::from_utf8(line).ok().and_then(parse) {
+                contents.add(own, key, lower);
+            }
+        }
+        contents
+    }
+
+    /// Whether the same stages were built before, on whatever trees.
+    fn knows(&self, own: OwnKey) -> bool {
+        self.0.contains_key(&own)
+    }
+
+    /// The results of these stages and this content, the newest first.
+    fn of(&self, own: OwnKey, key: ContentKey) -> Vec<Lower> {
+        let all = self.0.get(&own).into_iter().flatten().rev();
+        all.filter(|(known, _)| *known == key).map(|(_, lower)| lower.clone()).collect()
+    }
+
+    fn add(&mut self, own: OwnKey, key: ContentKey, lower: Lower) {
+        self.0.entry(own).or_default().push((key, lower));
+    }
+}
+
+fn parse(line: &str) -> Option<(OwnKey, ContentKey, Lower)> {
+    let mut words = line.split(' ');
+    let (own, key, id) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    Some((own, key, Lower { id, instance: words.next()?.to_owned() }))
+}
+
+/// Early cutoff within one build.
+#[derive(Debug)]
+pub(crate) struct Cutoff<'a> {
+    plan: &'a Plan,
+    lease: &'a Lease,
+    /// Read when the first segment is about to run. Not used in a store that keeps nothing.
+    contents: OnceLock<Mutex<Contents>>,
+    /// To the thread that notes what was sealed; none when no more comes.
+    sealed: Mutex<Option<Sender<usize>>>,
+}
+
+impl<'a> Cutoff<'a> {
+    /// The cutoff of a build, and what [`Cutoff::note_all`] waits for.
+    pub(crate) fn new(plan: &'a Plan, lease: &'a Lease) -> (Self, Receiver<usize>) {
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        (Self { plan, lease, contents: OnceLock::new(), sealed: Mutex::new(Some(sender)) }, receiver)
+    }
+
+    /// The earlier result that a segment, which is about to run, would only give again. It is kept as this segment's
+    /// result, too.
+    pub(crate) fn find(&self, segment: &Segment) -> Option<Arc<ObjectMeta>> {
+        let own = content::own_key(&self.plan.graph, &segment.steps);
+        if !self.lease.store().keeps() || !self.contents().knows(own) {
+            return None;
+        }
+        let key = self.key(&segment.steps)?;
+        let known = self.contents().of(own, key);
+        let id = self.id(*segment.steps.last()?)?;
+        // What the store gets in the way of is built.
+        known.iter().find_map(|earlier| self.lease.adopt(id, earlier).ok().flatten())
+    }
+
+    /// Has the sealed result of a segment noted, soon.
+    pub(crate) fn sealed(&self, segment: usize) {
+        if let Some(sender) = &*self.sealed.lock().unwrap_or_else(PoisonError::into_inner) {
+            // The other end lives until this one is gone.
+            sender.send(segment).ok();
+        }
+    }
+
+    /// Says that nothing more will be sealed.
+    pub(crate) fn close(&self) {
+        self.sealed.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Notes what is sealed until the end, or until the user ends the build: that is for later builds to do less.
+    pub(crate) fn note_all(&self, sealed: &Receiver<usize>, interrupt: &Interrupt) {
+        let path = self.lease.store().layout().contents();
+        let keeps = self.lease.store().keeps();
+        for segment in sealed.iter().take_while(|_| keeps && !interrupt.is_raised()) {
+            // A note that cannot be made is one cutoff less.
+            self.note(&self.plan.segments[segment], &path).ok();
+        }
+    }
+
+    fn note(&self, segment: &Segment, path: &Path) -> io::Result<()> {
+        let Some(key) = self.key(&segment.steps) else { return Ok(()) };
+        let object = segment.steps.last().and_then(|last| self.lease.object(self.id(*last)?));
+        let Some(lower) = object.map(|object| object.as_lower()) else { return Ok(()) };
+        let own = content::own_key(&self.plan.graph, &segment.steps);
+        let line = format!("{own} {key} {} {}\n", lower.id, lower.instance);
+        self.contents().add(own, key, lower);
+        appended::append(path, line.as_bytes(), LIMIT)
+    }
+
+    fn key(&self, steps: &[NodeIndex]) -> Option<ContentKey> {
+        content::content_key(&self.plan.graph, steps, |node| self.lease.digest(self.id(node)?).ok())
+    }
+
+    fn id(&self, node: NodeIndex) -> Option<StageId> {
+        self.plan.graph.stage_node(node).map(|stage| stage.id)
+    }
+
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        let contents = self.contents.get_or_init(|| Mutex::new(Contents::read(self.lease.store())));
+        contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

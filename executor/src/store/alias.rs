@@ -1,0 +1,43 @@
+//! Results that were not built, since an earlier one is equal to what they would have become.
+
+use std::sync::Arc;
+
+use osbc_ir::StageId;
+
+use super::error::StoreError;
+use super::layout::ALIAS;
+use super::lease::Lease;
+use super::object::{Lower, ObjectMeta};
+use crate::lock;
+
+impl Lease {
+    /// Takes the object `target` under the lease as the result `id`, and keeps it in the store as that. None if the store
+    /// does not have it any more.
+    ///
+    /// # Errors
+    /// The store cannot be written to.
+    pub(crate) fn adopt(&self, id: StageId, target: &Lower) -> Result<Option<Arc<ObjectMeta>>, StoreError> {
+        let lock_path = self.store().layout().lock();
+        let shared = lock::share(&lock_path).map_err(StoreError::io("lock", &lock_path))?;
+        let found = self.store().reader().read(target.id).filter(|meta| meta.instance == target.instance);
+        let Some(meta) = found else { return Ok(None) };
+        self.note_object(meta.id)?;
+        let folder = self.new_path();
+        std::fs::create_dir(&folder).map_err(StoreError::io("make", &folder))?;
+        let path = folder.join(ALIAS);
+        let text = serde_json::to_vec(&meta.as_lower()).map_err(std::io::Error::from);
+        text.and_then(|text| std::fs::write(&path, text)).map_err(StoreError::io("write", &path))?;
+        self.note_object(id)?;
+        let meta = match self.put_in_place(&folder, id)? {
+            // It may stand for another object than ours.
+            Some(theirs) => {
+                self.note_object(theirs.id)?;
+                theirs
+            }
+            None => meta,
+        };
+        drop(shared);
+        self.hold(id, Arc::clone(&meta));
+        Ok(Some(meta))
+    }
+}
