@@ -27,9 +27,13 @@ impl Lease {
     /// # Errors
     /// The result is not under the lease or not in the store's own place, or its tree cannot be read.
     pub(crate) fn digest(&self, id: StageId) -> Result<TreeDigest, StoreError> {
-        let missing = || std::io::Error::new(std::io::ErrorKind::NotFound, "not among the store's objects under this lease");
+        let missing =
+            || std::io::Error::new(std::io::ErrorKind::NotFound, "not among the store's objects under this lease");
         let place = || self.store().layout().object(id);
-        let meta = self.object(id).filter(|meta| !self.is_elsewhere(meta.id)).ok_or_else(|| StoreError::io("digest", place())(missing()))?;
+        let meta = self
+            .object(id)
+            .filter(|meta| !self.is_elsewhere(meta.id))
+            .ok_or_else(|| StoreError::io("digest", place())(missing()))?;
         let mut digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
         let mut reader = self.store().reader();
         let mut below: Option<StageId> = None;
