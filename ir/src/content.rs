@@ -6,7 +6,7 @@
 //! part of it: a module that writes it down (`org.osbuild.ostree.commit` does) keeps the one of the run.
 //!
 //! An [`OwnKey`] leaves the trees out. It is known before anything has been built and says where looking for equal
-//! content can be worth while.
+//! content can be worth while. [`own_facts`] are the same for people.
 
 use std::fmt::Display;
 
@@ -15,7 +15,9 @@ use petgraph::graph::NodeIndex;
 use crate::graph::Graph;
 use crate::id::{ContentKey, OwnKey, TreeDigest};
 use crate::identity::{Facts, TreeName, identify};
-use crate::sink::{HashSink, Sink};
+use crate::manifest::PipelineIndex;
+use crate::sink::{ExplainSink, HashSink, Sink};
+use crate::value::Value;
 
 const CONTENT_CONTEXT: &str = "osbc content key 1";
 const OWN_CONTEXT: &str = "osbc own key 1";
@@ -51,6 +53,16 @@ struct AnyTree;
 impl TreeName for AnyTree {
     fn tell(self, name: &dyn Display, sink: &mut impl Sink) {
         sink.variant(name, 0, "tree");
+    }
+}
+
+/// A tree by the name of its pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Named<'a>(&'a str);
+
+impl TreeName for Named<'_> {
+    fn tell(self, name: &dyn Display, sink: &mut impl Sink) {
+        sink.text(name, self.0);
     }
 }
 
@@ -90,6 +102,23 @@ pub fn own_key(graph: &Graph, steps: &[NodeIndex]) -> OwnKey {
         tell(graph, step, base, |_| Some(AnyTree), &mut sink).expect("every tree is any tree");
     }
     OwnKey::from_bytes(sink.finish())
+}
+
+/// What a stage says by itself, as pointers and values: trees by what `name` calls their pipelines, and nothing of the stage
+/// before it.
+///
+/// # Panics
+/// `step` is no stage.
+pub fn own_facts<'a>(graph: &Graph, step: NodeIndex, name: impl Fn(PipelineIndex) -> &'a str) -> Vec<(String, Value)> {
+    let stage = graph.stage_node(step).expect("only stages have facts");
+    let (pipeline, stage) = (graph.manifest.pipeline(stage.pipeline), graph.stage(stage).1);
+    let mut trees = vec![None; graph.pipelines.len()];
+    for needed in pipeline.build.into_iter().chain(stage.pipelines()) {
+        trees[needed.0] = graph.pipelines[needed.0].last().map(|_| Named(name(needed)));
+    }
+    let mut sink = ExplainSink::default();
+    identify(&Facts { manifest: &graph.manifest, pipeline, stage, base: None, trees: &trees }, &mut sink);
+    sink.into_facts()
 }
 
 /// Tells a sink the facts of one stage; none if one of its trees has no name.

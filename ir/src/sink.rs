@@ -154,35 +154,44 @@ impl Sink for HashSink {
     }
 }
 
-/// Lists facts as (path, text), e.g. `("mounts/root/options/readonly", "true")`: two lists tell what differs.
+/// Lists facts as (JSON pointer, value), e.g. `("/mounts/root/target", "/")`: two lists tell what differs. Options are one fact.
 #[derive(Debug, Default)]
 pub struct ExplainSink {
-    path: Vec<String>,
-    facts: Vec<(String, String)>,
+    /// The pointer to the part that is open, and where those around it end in it.
+    path: String,
+    ends: Vec<usize>,
+    facts: Vec<(String, Value)>,
 }
 
 impl ExplainSink {
     /// The facts, in the order of telling. What is absent is left out.
-    pub fn into_facts(self) -> Vec<(String, String)> {
+    pub fn into_facts(self) -> Vec<(String, Value)> {
         self.facts
     }
 
-    fn fact(&mut self, name: &dyn Display, text: String) {
-        let mut path = self.path.join("/");
-        let separator = if path.is_empty() { "" } else { "/" };
-        // Writing to a string cannot fail.
-        let _ = write!(path, "{separator}{name}");
-        self.facts.push((path, text));
+    fn fact(&mut self, name: &dyn Display, value: Value) {
+        let mut path = self.path.clone();
+        push(&mut path, name);
+        self.facts.push((path, value));
     }
+}
+
+/// Lengthens a JSON pointer (RFC 6901) by a name.
+pub fn push(pointer: &mut String, name: &dyn Display) {
+    let name = name.to_string();
+    let name = if name.contains(['~', '/']) { name.replace('~', "~0").replace('/', "~1") } else { name };
+    // Writing to a string cannot fail.
+    let _ = write!(pointer, "/{name}");
 }
 
 impl Sink for ExplainSink {
     fn open(&mut self, name: &dyn Display) {
-        self.path.push(name.to_string());
+        self.ends.push(self.path.len());
+        push(&mut self.path, name);
     }
 
     fn close(&mut self) {
-        self.path.pop();
+        self.path.truncate(self.ends.pop().unwrap_or_default());
     }
 
     fn list(&mut self, _len: usize) {}
@@ -190,39 +199,23 @@ impl Sink for ExplainSink {
     fn absent(&mut self, _name: &dyn Display) {}
 
     fn variant(&mut self, name: &dyn Display, _number: u8, text: &str) {
-        self.fact(name, text.to_owned());
+        self.fact(name, Value::from(text));
     }
 
     fn text(&mut self, name: &dyn Display, text: &str) {
-        self.fact(name, text.to_owned());
+        self.fact(name, Value::from(text));
     }
 
     fn number(&mut self, name: &dyn Display, number: i64) {
-        self.fact(name, number.to_string());
+        self.fact(name, Value::from(number));
     }
 
     fn digest(&mut self, name: &dyn Display, digest: &[u8; 32]) {
-        self.fact(name, blake3::Hash::from_bytes(*digest).to_hex().to_string());
+        self.fact(name, Value::from(blake3::Hash::from_bytes(*digest).to_hex().as_str()));
     }
 
     fn value(&mut self, name: &dyn Display, value: &Value) {
-        match value {
-            Value::Array(items) if !items.is_empty() => {
-                self.open(name);
-                for (index, item) in items.iter().enumerate() {
-                    self.value(&index, item);
-                }
-                self.close();
-            }
-            Value::Object(entries) if !entries.is_empty() => {
-                self.open(name);
-                for (key, item) in entries {
-                    self.value(key, item);
-                }
-                self.close();
-            }
-            leaf => self.fact(name, leaf.to_string()),
-        }
+        self.fact(name, value.clone());
     }
 }
 
@@ -297,23 +290,21 @@ mod tests {
     }
 
     #[test]
-    fn explaining_names_every_leaf_by_its_path() {
+    fn explaining_names_every_fact_by_its_pointer() {
         let mut sink = ExplainSink::default();
-        sink.open(&"stage");
-        sink.absent(&"base");
-        sink.number(&"epoch", -1);
-        sink.value(&"options", &json!({"paths": ["/a", {"b": {}}], "é": 1.5}));
+        sink.open(&"mounts");
+        sink.open(&"a/b~");
+        sink.absent(&"source");
+        sink.text(&"target", "/");
         sink.close();
-        let facts = sink.into_facts();
-        let facts: Vec<_> = facts.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
-        assert_eq!(
-            facts,
-            [
-                ("stage/epoch", "-1"),
-                ("stage/options/paths/0", "\"/a\""),
-                ("stage/options/paths/1/b", "{}"),
-                ("stage/options/é", "1.5"),
-            ]
-        );
+        sink.close();
+        sink.number(&"source-epoch", -1);
+        sink.value(&"options", &json!({"paths": ["/a"]}));
+        let expected = [
+            ("/mounts/a~1b~0/target", json!("/")),
+            ("/source-epoch", json!(-1)),
+            ("/options", json!({"paths": ["/a"]})),
+        ];
+        assert_eq!(sink.into_facts(), expected.map(|(path, value)| (path.to_owned(), value)));
     }
 }

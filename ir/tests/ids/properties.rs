@@ -281,5 +281,5 @@ fn explaining_names_what_changed() {
     };
     let (one, other) = (facts(Some(1)), facts(Some(2)));
     let changed: Vec<_> = one.iter().zip(&other).filter(|(one, other)| one != other).collect();
-    assert_eq!(changed, [(&("source-epoch".to_owned(), "1".to_owned()), &("source-epoch".to_owned(), "2".to_owned()))]);
+    assert_eq!(changed, [(&("/source-epoch".to_owned(), json!(1)), &("/source-epoch".to_owned(), json!(2)))]);
 }
