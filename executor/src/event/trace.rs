@@ -114,7 +114,7 @@ impl Form for Trace {
                 self.nodes.insert(node.node, node.clone());
                 Ok(())
             }
-            Happened::Cached { node } => {
+            Happened::Cached { node } | Happened::Equal { node, .. } => {
                 let event = json!({
                     "name": self.name(*node), "cat": "cache", "ph": "i", "s": "t", "ts": at, "pid": CACHE, "tid": 1,
                     "args": self.facts(*node),
