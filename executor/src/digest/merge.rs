@@ -16,7 +16,7 @@ use super::{Entry, FORMAT, Find, Hash, Kind, Listing, Record};
 type Below = (PathBuf, Arc<Listing>);
 
 pub(super) fn merge(scanned: Scanned, created: Timespec, kind: Kind<'_>) -> io::Result<Record> {
-    let created = (created.tv_sec, created.tv_nsec as i64);
+    let created = (created.tv_sec, created.tv_nsec);
     let is_layer = matches!(kind, Kind::Layer(..));
     let below = folders_below(&scanned, kind)?;
     let mut finished: HashMap<&Path, Hash> = HashMap::with_capacity(scanned.len());

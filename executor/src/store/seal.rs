@@ -47,7 +47,7 @@ impl Work<'_> {
             base: self.base,
             instance: uuid::Uuid::new_v4().simple().to_string(),
             lowers: self.lowers.clone(),
-            created: Some((self.created.tv_sec, self.created.tv_nsec as i64)),
+            created: Some((self.created.tv_sec, self.created.tv_nsec)),
             source_epoch: sealing.source_epoch,
             steps: sealing.steps,
         };
