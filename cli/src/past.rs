@@ -148,6 +148,7 @@ impl Past {
             }
             Happened::Ended { .. } => return,
             Happened::Cached { node }
+            | Happened::Equal { node, .. }
             | Happened::FetchStarted { node, .. }
             | Happened::FetchProgress { node, .. }
             | Happened::Waited { node, .. }
@@ -163,6 +164,7 @@ impl Past {
             Happened::FetchStarted { worker, .. } | Happened::StageStarted { worker, .. } => {
                 (node.state, node.worker, node.started) = (State::Unfinished, Some(*worker), Some(at));
             }
+            Happened::Equal { .. } => node.state = State::Cached,
             Happened::Waited { since, reason, .. } => {
                 node.waits.push(PastWait { since: *since, until: at, reason: *reason });
             }
