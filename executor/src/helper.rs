@@ -1,12 +1,12 @@
 //! The helper process: osbc executed anew, once for a build, with a single thread. It does two things, each in a process
 //! of its own.
 //!
-//! The *server* is what was executed. For every stage it forks a worker into a new pid namespace, and between stages it
-//! makes the other namespaces for the next one. It ends when the other side of its socket goes away.
+//! The *server* is what was executed. It forks workers, one ahead: the next one is there, in namespaces of its own, before it
+//! is asked for. It ends when the other side of its socket goes away.
 //!
-//! The *worker* is the first process of a stage's pid namespace. It prepares the stage, runs it, takes everything down and
-//! sends the reply ([`crate::sandbox`]). It dies with the server. All that it makes lives in a mount namespace of its own
-//! or hangs on its descriptors, so its death, however it comes, leaves nothing behind.
+//! A *worker* is the first process of a stage's pid namespace. It waits for a stage, prepares it, runs it, takes everything
+//! down and sends the reply ([`crate::sandbox`]). It dies with the server. All that it makes lives in a mount namespace of
+//! its own or hangs on its descriptors, so its death, however it comes, leaves nothing behind.
 //!
 //! Forking a small process that is there already takes a fraction of what executing a program takes; and osbc itself has
 //! threads, so it cannot fork.
@@ -23,6 +23,8 @@ use nix::unistd::{ForkResult, fork};
 use osbc_module_api::Catalog;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{DumpableBehavior, PidfdFlags, Signal, pidfd_open};
 
 use crate::request::{StageFailure, StageReply, StageRequest};
@@ -38,16 +40,6 @@ pub fn stage_main(catalog: &Catalog) -> ExitCode {
     serve(catalog).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
 }
 
-/// What the server has from its start.
-struct Home {
-    /// The namespaces in which it was started, where workers prepare their stages.
-    isolation: Isolation,
-    /// Its pid namespace.
-    processes: File,
-    /// A handle on the server itself.
-    server: OwnedFd,
-}
-
 /// # Errors
 /// There is no socket, or something is wrong with it.
 fn serve(catalog: &Catalog) -> io::Result<()> {
@@ -55,33 +47,55 @@ fn serve(catalog: &Catalog) -> io::Result<()> {
     sandbox::close_descriptors(None)?;
     let control = take_socket()?;
     rustix::process::umask(Mode::empty());
-    let home = Home {
-        isolation: Isolation::current()?,
-        processes: File::open("/proc/self/ns/pid")?,
-        server: pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?,
-    };
-    let mut next = Isolation::make(&home.isolation);
-    while let Some(ends) = message::receive_ends(&control)? {
-        match next.and_then(|isolation| Ok((fork_worker(&home)?, isolation))) {
-            Ok((ForkResult::Parent { .. }, _)) => {}
-            Ok((ForkResult::Child, isolation)) => {
-                // The server's alone: its end tells osbc of the server's.
-                drop(control);
-                return work(&home, &isolation, &ends, catalog);
+    let processes = File::open("/proc/self/ns/pid")?;
+    let server = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+    loop {
+        let (taken, take) = pipe_with(PipeFlags::CLOEXEC)?;
+        match fork_worker(&processes) {
+            Ok(ForkResult::Parent { .. }) => {
+                drop(take);
+                if !wait_until_taken(&taken, &control)? {
+                    return Ok(());
+                }
+            }
+            Ok(ForkResult::Child) => {
+                drop(taken);
+                return work(&server, control, take, catalog);
             }
             Err(error) => {
-                let hint = if error.kind() == io::ErrorKind::PermissionDenied { "; stages need root" } else { "" };
-                let reason = format!("cannot start the stage's process: {error}{hint}");
-                // Without a reader there is nobody to be told.
-                message::send_descriptor(&ends.socket, None).ok();
-                message::send(&ends.socket, &StageReply::failed(StageFailure::Environment(reason))).ok();
+                let Some(ends) = message::receive_ends(&control)? else { return Ok(()) };
+                refuse(&ends, &format!("cannot start the stage's process: {}", with_hint(error)));
             }
         }
-        drop(ends);
         reap()?;
-        next = Isolation::make(&home.isolation);
     }
-    Ok(())
+}
+
+/// Waits until a worker has got its stage or has ended; false when the other side of the socket is gone.
+fn wait_until_taken(taken: &OwnedFd, control: &OwnedFd) -> io::Result<bool> {
+    loop {
+        // Not for what can be read from the socket: that is for the worker.
+        let mut polled = [PollFd::new(taken, PollFlags::IN), PollFd::new(control, PollFlags::empty())];
+        match poll(&mut polled, None) {
+            Err(Errno::INTR) => {}
+            result => {
+                result?;
+                return Ok(polled[1].revents().is_empty());
+            }
+        }
+    }
+}
+
+/// Answers for a worker that there cannot be.
+fn refuse(ends: &StageEnds, reason: &str) {
+    // Without a reader there is nobody to be told.
+    message::send_descriptor(&ends.socket, None).ok();
+    message::send(&ends.socket, &StageReply::failed(StageFailure::Environment(reason.to_owned()))).ok();
+}
+
+fn with_hint(error: io::Error) -> String {
+    let hint = if error.kind() == io::ErrorKind::PermissionDenied { "; stages need root" } else { "" };
+    format!("{error}{hint}")
 }
 
 /// The socket on standard input, which what is executed from here shall not inherit.
@@ -102,35 +116,48 @@ fn reap() -> io::Result<()> {
     }
 }
 
-/// Forks the worker of a stage into a new pid namespace.
-fn fork_worker(home: &Home) -> io::Result<ForkResult> {
+/// Forks a worker into a new pid namespace; `processes` is the caller's own.
+fn fork_worker(processes: &File) -> io::Result<ForkResult> {
     unshare(CloneFlags::CLONE_NEWPID)?;
     #[expect(unsafe_code, reason = "the first process of the new namespace must be a child")]
     // SAFETY: this process has a single thread, so the child's memory is consistent.
     let forked = unsafe { fork() };
     if !matches!(forked, Ok(ForkResult::Child)) {
         // The next child shall be the first of another one, which only who is in its own can make.
-        setns(&home.processes, CloneFlags::CLONE_NEWPID)?;
+        setns(processes, CloneFlags::CLONE_NEWPID)?;
     }
     Ok(forked?)
 }
 
-/// All that happens in the worker.
-fn work(home: &Home, isolation: &Isolation, ends: &StageEnds, catalog: &Catalog) -> io::Result<()> {
+/// All that happens in a worker. `take` is dropped when it has got a stage.
+fn work(server: &OwnedFd, control: OwnedFd, take: OwnedFd, catalog: &Catalog) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     // The server may have died before its death could be noticed.
-    let mut polled = [PollFd::new(&home.server, PollFlags::IN)];
+    let mut polled = [PollFd::new(server, PollFlags::IN)];
     if poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? > 0 {
         return Err(io::ErrorKind::BrokenPipe.into());
     }
-    nix::unistd::dup2_stdout(&ends.output)?;
-    nix::unistd::dup2_stderr(&ends.output)?;
     let this = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
-    message::send_descriptor(&ends.socket, Some(this.as_fd()))?;
-    drop(this);
     rustix::process::setsid()?;
     // The stage runs in the same pid namespace and shall not look into this process, which still sees the host.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    let isolation = Isolation::make().and_then(|isolation| sandbox::leave_mounts().map(|()| isolation));
+
+    let Some(ends) = message::receive_ends(&control)? else { return Ok(()) };
+    // Its end tells osbc of the server's.
+    drop(control);
+    drop(take);
+    nix::unistd::dup2_stdout(&ends.output)?;
+    nix::unistd::dup2_stderr(&ends.output)?;
+    let isolation = match isolation {
+        Ok(isolation) => isolation,
+        Err(error) => {
+            refuse(&ends, &format!("cannot make namespaces for the stage: {}", with_hint(error)));
+            return Ok(());
+        }
+    };
+    message::send_descriptor(&ends.socket, Some(this.as_fd()))?;
+    drop(this);
     let request: StageRequest = message::receive(&ends.socket)?;
     if let Some((name, epoch)) = sandbox::epoch_variable(request.source_epoch) {
         #[expect(unsafe_code, reason = "what the stage starts inherits the environment")]
@@ -139,7 +166,7 @@ fn work(home: &Home, isolation: &Isolation, ends: &StageEnds, catalog: &Catalog)
             std::env::set_var(name, epoch);
         }
     }
-    let reply = catch_unwind(AssertUnwindSafe(|| sandbox::run_stage(&request, catalog, isolation)));
+    let reply = catch_unwind(AssertUnwindSafe(|| sandbox::run_stage(&request, catalog, &isolation)));
     let reply = reply.unwrap_or_else(|_| {
         StageReply::failed(StageFailure::Environment("a bug in the preparation of the stage; see its output".into()))
     });

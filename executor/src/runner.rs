@@ -68,7 +68,7 @@ impl LocalRunner {
         Ok(Attended::new(request, socket, output))
     }
 
-    /// Has the helper fork a worker; a helper that has died is replaced.
+    /// Has the helper run a stage; one that is gone is replaced.
     fn ask(&self, ends: &StageEnds) -> io::Result<()> {
         let mut helper = self.helper.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(helper) = &*helper
@@ -78,6 +78,18 @@ impl LocalRunner {
         }
         helper.insert(Helper::start(&self.program, &self.arguments, &self.terminal)?).ask(ends)
     }
+
+    fn attend(&self, request: &StageRequest, io: &StageIo<'_>) -> io::Result<StageReply> {
+        // A helper that is being killed may still be asked, but no stage begins.
+        for _ in 0..2 {
+            if let Some(reply) = self.start(request)?.attend(request.timeout, io)? {
+                return Ok(reply);
+            }
+            self.helper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+        let reason = format!("{} does not stay alive as the stage's helper", self.program.display());
+        Ok(StageReply::failed(StageFailure::Died(reason)))
+    }
 }
 
 impl StageRunner for LocalRunner {
@@ -85,8 +97,7 @@ impl StageRunner for LocalRunner {
         if io.interrupt.is_raised() {
             return StageReply::failed(StageFailure::Interrupted);
         }
-        let ran = self.start(request).and_then(|mut stage| stage.attend(request.timeout, io));
-        ran.unwrap_or_else(|error| {
+        self.attend(request, io).unwrap_or_else(|error| {
             let reason = format!("cannot run {} as the stage's helper: {error}", self.program.display());
             StageReply::failed(StageFailure::Environment(reason))
         })

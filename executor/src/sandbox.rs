@@ -27,6 +27,7 @@ mod teardown;
 
 pub(crate) use isolation::Isolation;
 pub(crate) use spec::{environment, epoch_variable};
+pub(crate) use surroundings::leave_mounts;
 pub(crate) use sys::close_descriptors;
 
 use std::sync::Arc;

@@ -57,13 +57,14 @@ impl Attended {
         }
     }
 
-    /// Talks to the worker until it and all that it started is gone.
+    /// Talks to the worker until it and all that it started is gone. None when no worker took the stage, which thus has
+    /// not begun.
     ///
     /// # Errors
     /// The system refuses something that should always work.
-    pub(super) fn attend(&mut self, timeout: Option<Duration>, io: &StageIo<'_>) -> io::Result<StageReply> {
+    pub(super) fn attend(&mut self, timeout: Option<Duration>, io: &StageIo<'_>) -> io::Result<Option<StageReply>> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let mut ending = None;
+        let (mut taken, mut ending) = (false, None);
         let mut chunk = vec![0; CHUNK];
         while !matches!(self.worker, Worker::Gone) {
             let going_on = ending.is_none();
@@ -74,6 +75,7 @@ impl Attended {
             if ready.socket {
                 self.talk(&mut chunk)?;
             }
+            taken |= matches!(self.worker, Worker::Known(_));
             if ready.worker {
                 self.worker = Worker::Gone;
             }
@@ -90,12 +92,12 @@ impl Attended {
         self.talk(&mut chunk)?;
         while self.read_output(&mut chunk, io)? {}
         self.text.finish(io.output);
-        Ok(match message::decode(&self.received)? {
-            Some(reply) => reply,
-            None => StageReply::failed(ending.unwrap_or_else(|| {
-                StageFailure::Died("the process that prepares the stage ended without an answer; was it killed?".into())
-            })),
-        })
+        let reply = message::decode(&self.received)?;
+        let failure = ending.or_else(|| {
+            let reason = "the process that prepares the stage ended without an answer; was it killed?";
+            taken.then(|| StageFailure::Died(reason.into()))
+        });
+        Ok(reply.or(failure.map(StageReply::failed)))
     }
 
     /// Ends the stage, or sees to it that it does not begin.

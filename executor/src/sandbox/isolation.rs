@@ -1,6 +1,6 @@
 //! The namespaces of a stage besides those of mounts and processes: network with the loopback interface alone, System V
-//! objects, host name. The helper makes them for the next stage while nobody waits for it: a network takes the kernel
-//! most of a millisecond.
+//! objects, host name. The worker makes them before it has a stage, and stays outside itself: what it prepares
+//! belongs to the host, and a network takes the kernel most of a millisecond.
 
 use std::fs::File;
 use std::io;
@@ -20,26 +20,24 @@ pub(crate) struct Isolation {
 }
 
 impl Isolation {
-    /// Those that the calling process is in.
-    ///
-    /// # Errors
-    /// `/proc` is not there, or the process has no descriptors left.
-    pub(crate) fn current() -> io::Result<Self> {
-        let open = |name: &str| File::open(format!("/proc/self/ns/{name}"));
-        Ok(Self { network: open("net")?, objects: open("ipc")?, names: open("uts")? })
-    }
-
-    /// Makes new ones; the calling process, which has a single thread, is in those of `home` before and after.
+    /// Makes new ones; the calling process, which has a single thread, is where it was before.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub(crate) fn make(home: &Self) -> io::Result<Self> {
+    pub(crate) fn make() -> io::Result<Self> {
+        let before = Self::current()?;
         unshare(NAMESPACES)?;
         let made = sys::loopback_up()
             .and_then(|()| Ok(rustix::system::sethostname(spec::HOSTNAME.as_bytes())?))
             .and_then(|()| Self::current());
-        home.join()?;
+        before.join()?;
         made
+    }
+
+    /// Those that the calling process is in.
+    fn current() -> io::Result<Self> {
+        let open = |name: &str| File::open(format!("/proc/self/ns/{name}"));
+        Ok(Self { network: open("net")?, objects: open("ipc")?, names: open("uts")? })
     }
 
     /// Enters them.

@@ -32,8 +32,17 @@ pub(super) struct Surroundings {
     before: Option<MountTable>,
 }
 
+/// Moves the calling process to a mount namespace of its own. What is mounted elsewhere still appears in it.
+///
+/// # Errors
+/// The kernel refuses.
+pub(crate) fn leave_mounts() -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    Ok(mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?)
+}
+
 impl Surroundings {
-    /// Enters a mount namespace and makes everything in it.
+    /// Makes everything in the mount namespace of this process, which is its alone ([`leave_mounts`]).
     ///
     /// # Errors
     /// Why the stage cannot run. What was made until then is there to be closed.
@@ -95,11 +104,8 @@ impl Surroundings {
     }
 
     fn prepare_root(&mut self, request: &StageRequest) -> Result<(), root::RootError> {
-        let namespace = root::cannot("enter a mount namespace at", Path::new("/"));
-        unshare(CloneFlags::CLONE_NEWNS)
-            .map_err(io::Error::from)
-            .and_then(|()| Ok(mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?))
-            .map_err(namespace)?;
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        mount_change("/", private).map_err(root::cannot("make the mounts private below", Path::new("/")))?;
         let place = request.scratch.join("sandbox");
         make_folder(&place, 0o755)?;
         root::new_mount(&place, "tmpfs", &[("mode", "755")], MountAttrFlags::MOUNT_ATTR_NOSUID)?;
