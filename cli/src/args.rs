@@ -92,9 +92,13 @@ pub(crate) struct BuildArgs {
     /// Export each built pipeline to DIR/PIPELINE/
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
-    /// How many stages run at the same time. Default: the number of processors
+    /// How many stages run at the same time, at most: none begins beside others without memory and disk for it, nor,
+    /// under `make -j`, without one of its tokens. Default: the number of processors
     #[arg(short, long, value_name = "N")]
     pub(crate) jobs: Option<NonZeroUsize>,
+    /// End a stage that takes longer, in seconds
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) stage_timeout: Option<u64>,
     /// After a failure go on with whatever does not depend on it
     #[arg(long)]
     pub(crate) keep_going: bool,

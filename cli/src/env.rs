@@ -39,6 +39,16 @@ pub(crate) fn arguments() -> Vec<String> {
     std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect()
 }
 
+/// The jobserver of a `make` that this process runs under, by `MAKEFLAGS`.
+pub(crate) fn jobserver() -> Option<jobserver::Client> {
+    #[expect(unsafe_code, reason = "the descriptors that make passes on are known by number only")]
+    // SAFETY: what they are is checked, and this is called before this process opens descriptors of such numbers: those
+    // were taken when it started.
+    unsafe {
+        jobserver::Client::from_env_ext(true).client.ok()
+    }
+}
+
 /// What sources may know of the environment.
 pub(crate) fn sources() -> BTreeMap<String, String> {
     SOURCE_VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), variable(name)?))).collect()

@@ -8,6 +8,7 @@ use miette::GraphicalReportHandler;
 use osbc_compiler::{ReadError, Report};
 use osbc_executor::export::ExportError;
 use osbc_executor::store::StoreError;
+use osbc_ir::{NodeOutcome, Outcome};
 use osbc_module_api::LibraryError;
 
 use crate::commands::manual::print;
@@ -50,13 +51,30 @@ pub(crate) enum Failure {
 }
 
 /// The build failed.
-pub(crate) const BUILD_FAILED: u8 = 1;
+const BUILD_FAILED: u8 = 1;
 /// Bad manifest or arguments.
 const BAD_REQUEST: u8 = 2;
 /// The machine lacks something.
 const ENVIRONMENT: u8 = 3;
 /// Ended by the user.
 pub(crate) const INTERRUPTED: u8 = 130;
+
+/// What the outcome of a build means: a build failed for want of something when every stage that failed did.
+pub(crate) fn of_build(outcome: &Outcome) -> u8 {
+    let mut failed = outcome.nodes.values().filter(|node| match node {
+        NodeOutcome::Ran(result) => !result.success,
+        NodeOutcome::FetchFailed { .. } => true,
+        NodeOutcome::Cached { .. } | NodeOutcome::Fetched { .. } | NodeOutcome::NotStarted => false,
+    });
+    match (outcome.interrupted, outcome.success()) {
+        (true, _) => INTERRUPTED,
+        (false, true) => 0,
+        (false, false) if failed.all(|node| matches!(node, NodeOutcome::Ran(result) if result.wanting.is_some())) => {
+            ENVIRONMENT
+        }
+        (false, false) => BUILD_FAILED,
+    }
+}
 
 /// How many problems of a manifest a person is shown; a program gets all.
 const SHOWN: usize = 50;

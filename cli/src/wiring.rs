@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use osbc_compiler::passes::{self, Request};
 use osbc_compiler::{SourceText, compile as compile_text};
-use osbc_executor::store::{Layers, Lease, Store};
+use osbc_executor::store::{Layers, Lease, Store, StoreError};
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Export, Graph, Have, Kind, Plan, Runner};
 use osbc_module_api::{Catalog, Library};
@@ -94,10 +94,10 @@ pub(crate) fn plan_build(prepared: &Prepared, target: &TargetArgs) -> Result<(Pl
 }
 
 fn plan(prepared: &Prepared, request: Request, have: &Have, store: Option<&Store>) -> Result<Plan, Failure> {
-    let history = store.map(Store::durations).transpose()?;
+    let history = store.map(|store| Ok::<_, StoreError>((store, store.history()?))).transpose()?;
     let durations = |graph: &Graph, node: NodeIndex| {
-        let stage = graph.stage_node(node)?;
-        history.as_ref()?.of(stage.id, &graph.stage(stage).1.module.name)
+        let (stage, (store, history)) = (graph.stage_node(node)?, history.as_ref()?);
+        history.duration(stage.id, &graph.stage(stage).1.module.name, || store.input_bytes(graph, node))
     };
     Ok(passes::plan(Arc::clone(&prepared.graph), request, have, &durations))
 }

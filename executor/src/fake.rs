@@ -1,14 +1,16 @@
-//! Stand-ins for tests that assert on what ran: a runner that does as it is told and a monitor that remembers.
+//! Stand-ins for tests that assert on what ran: a runner that does as it is told, a monitor that remembers, a machine that
+//! has what it is told.
 
 use std::fmt;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{NodeOutcome, Value};
 
 use crate::event::{Event, Monitor};
+use crate::machine::{Free, Machine};
 use crate::request::{StageFailure, StageReply, StageRequest};
 use crate::runner::{StageIo, StageRunner};
 
@@ -72,14 +74,58 @@ impl Ran {
     }
 }
 
+/// A machine that has what a test says.
+#[derive(Debug)]
+pub struct FakeMachine {
+    /// Bytes of memory.
+    pub memory: AtomicU64,
+    /// Bytes of disk.
+    pub disk: AtomicU64,
+    /// How often the kernel killed for want of memory.
+    pub kills: AtomicU64,
+    /// Loop devices, unless there is no limit.
+    pub loop_devices: Option<u64>,
+}
+
+impl FakeMachine {
+    /// One that has enough of everything.
+    pub const fn plenty() -> Self {
+        Self {
+            memory: AtomicU64::new(u64::MAX),
+            disk: AtomicU64::new(u64::MAX),
+            kills: AtomicU64::new(0),
+            loop_devices: None,
+        }
+    }
+}
+
+impl Machine for FakeMachine {
+    fn free(&self) -> Free {
+        Free { memory: Some(self.memory.load(Ordering::SeqCst)), disk: Some(self.disk.load(Ordering::SeqCst)) }
+    }
+
+    fn loop_devices(&self) -> Option<u64> {
+        self.loop_devices
+    }
+
+    fn out_of_memory_kills(&self) -> u64 {
+        self.kills.load(Ordering::SeqCst)
+    }
+}
+
 /// The reply of a stage that did its work.
 pub fn success() -> StageReply {
-    StageReply { metadata: Value::Null, failure: None, written: None }
+    StageReply { metadata: Value::Null, failure: None, written: None, memory: None }
 }
 
 /// The reply of a stage whose module gave up.
 pub fn failure(reason: &str) -> StageReply {
-    StageReply { metadata: Value::Null, failure: Some(StageFailure::Module(reason.to_owned())), written: None }
+    StageReply {
+        metadata: Value::Null,
+        failure: Some(StageFailure::Module(reason.to_owned())),
+        written: None,
+        memory: None,
+    }
 }
 
 /// Remembers all events.

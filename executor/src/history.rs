@@ -1,4 +1,4 @@
-//! How long stages took, in `<store>/history.jsonl`: a line for each that ran, the newest last. Many processes append
+//! How long stages took and how much memory, in `<store>/history.jsonl`: a line for each that ran, the newest last. Many processes append
 //! at the same time, each a whole line by one write; a line that cannot be read is passed over.
 
 use std::collections::HashMap;
@@ -24,19 +24,51 @@ pub(crate) struct Line {
     pub(crate) module: String,
     /// How long it took, in milliseconds.
     pub(crate) ms: u64,
+    /// The bytes that it read, as far as known: those of the source items among its inputs.
+    #[serde(default)]
+    pub(crate) size: u64,
+    /// The most memory that one of its processes had, in bytes.
+    #[serde(default)]
+    pub(crate) memory: u64,
 }
 
-/// How long stages took.
+/// What is known of stages that ran.
 #[derive(Debug, Default)]
-pub struct Durations {
-    by_id: HashMap<StageId, Duration>,
-    by_module: HashMap<String, Duration>,
+pub struct History {
+    by_id: HashMap<StageId, Known>,
+    by_module: HashMap<String, ByModule>,
 }
 
-impl Durations {
-    /// How long a stage takes: as it did the last time or, for one that never ran here, the median of its module.
-    pub fn of(&self, id: StageId, module: &str) -> Option<Duration> {
-        self.by_id.get(&id).or_else(|| self.by_module.get(module)).copied()
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    duration: Duration,
+    memory: u64,
+}
+
+#[derive(Debug, Default)]
+struct ByModule {
+    median: Duration,
+    /// The medians of those that read about as much ([`class`]).
+    by_size: HashMap<u32, Duration>,
+    most_memory: u64,
+}
+
+impl History {
+    /// How long a stage takes: as it did the last time or, for one that never ran here, the median of its module over
+    /// those that read about as many bytes as `size` says, else over all.
+    pub fn duration(&self, id: StageId, module: &str, size: impl FnOnce() -> u64) -> Option<Duration> {
+        let known = self.by_id.get(&id).map(|known| known.duration);
+        known.or_else(|| {
+            let module = self.by_module.get(module)?;
+            Some(module.by_size.get(&class(size())).copied().unwrap_or(module.median))
+        })
+    }
+
+    /// How much memory a stage takes, in bytes: as it did the last time, else the most that one of its module did; nothing
+    /// where nothing is known.
+    pub(crate) fn memory(&self, id: StageId, module: &str) -> u64 {
+        let known = self.by_id.get(&id).map(|known| known.memory);
+        known.or_else(|| Some(self.by_module.get(module)?.most_memory)).unwrap_or(0)
     }
 
     /// Reads a history; an absent one is empty.
@@ -46,19 +78,40 @@ impl Durations {
             other => other?,
         };
         let mut by_id = HashMap::new();
-        let mut all: HashMap<String, Vec<Duration>> = HashMap::new();
+        let mut all: HashMap<String, Vec<Line>> = HashMap::new();
         for line in BufReader::new(file).split(b'\n') {
             let Ok(line) = serde_json::from_slice::<Line>(&line?) else { continue };
-            let duration = Duration::from_millis(line.ms);
-            by_id.insert(line.id, duration);
-            all.entry(line.module).or_default().push(duration);
+            by_id.insert(line.id, Known { duration: Duration::from_millis(line.ms), memory: line.memory });
+            all.entry(line.module.clone()).or_default().push(line);
         }
-        let by_module = all.into_iter().map(|(module, mut durations)| {
-            let middle = durations.len() / 2;
-            (module, *durations.select_nth_unstable(middle).1)
-        });
+        let by_module = all.into_iter().map(|(module, lines)| (module, ByModule::of(&lines)));
         Ok(Self { by_id, by_module: by_module.collect() })
     }
+}
+
+impl ByModule {
+    fn of(lines: &[Line]) -> Self {
+        let mut by_size: HashMap<u32, Vec<u64>> = HashMap::new();
+        for line in lines {
+            by_size.entry(class(line.size)).or_default().push(line.ms);
+        }
+        Self {
+            median: median(lines.iter().map(|line| line.ms).collect()),
+            by_size: by_size.into_iter().map(|(class, times)| (class, median(times))).collect(),
+            most_memory: lines.iter().map(|line| line.memory).max().unwrap_or(0),
+        }
+    }
+}
+
+/// Sizes within a factor of four are alike.
+fn class(size: u64) -> u32 {
+    (u64::BITS - size.leading_zeros()).div_ceil(2)
+}
+
+/// Of some milliseconds.
+fn median(mut times: Vec<u64>) -> Duration {
+    let middle = times.len() / 2;
+    Duration::from_millis(*times.select_nth_unstable(middle).1)
 }
 
 /// Adds lines to a history.
@@ -86,21 +139,34 @@ mod tests {
     }
 
     fn line(byte: u8, module: &str, ms: u64) -> Line {
-        Line { id: id(byte), module: module.to_owned(), ms }
+        Line { id: id(byte), module: module.to_owned(), ms, size: 0, memory: 0 }
     }
 
     #[test]
     fn the_last_time_counts_then_the_module_s_median() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("history.jsonl");
-        assert_eq!(Durations::read(&path).expect("reads").of(id(1), "a"), None);
+        assert_eq!(History::read(&path).expect("reads").duration(id(1), "a", || 0), None);
         append(&path, &[line(1, "a", 500), line(2, "a", 20)]).expect("appends");
         append(&path, &[line(1, "a", 10), line(3, "b", 7)]).expect("appends");
         OpenOptions::new().append(true).open(&path).expect("opens").write_all(b"{\"id\":").expect("writes");
-        let durations = Durations::read(&path).expect("reads");
-        assert_eq!(durations.of(id(1), "a"), Some(Duration::from_millis(10)));
-        assert_eq!(durations.of(id(9), "a"), Some(Duration::from_millis(20)));
-        assert_eq!(durations.of(id(9), "c"), None);
+        let history = History::read(&path).expect("reads");
+        let of = |byte, module| history.duration(id(byte), module, || 0);
+        assert_eq!(of(1, "a"), Some(Duration::from_millis(10)));
+        assert_eq!(of(9, "a"), Some(Duration::from_millis(20)));
+        assert_eq!(of(9, "c"), None);
+    }
+
+    #[test]
+    fn those_that_read_about_as_much_count_before_all_others() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("history.jsonl");
+        let line = |byte, size, ms, memory| Line { size, memory, ..line(byte, "a", ms) };
+        append(&path, &[line(1, 0, 1, 7), line(2, 0, 1, 9), line(3, 5000, 80, 0), line(4, 0, 1, 3)]).expect("appends");
+        let history = History::read(&path).expect("reads");
+        let ms = |size| history.duration(id(9), "a", || size).map(|duration| duration.as_millis());
+        assert_eq!((ms(0), ms(6000), ms(1 << 40)), (Some(1), Some(80), Some(1)));
+        assert_eq!((history.memory(id(4), "a"), history.memory(id(9), "a"), history.memory(id(9), "b")), (3, 9, 0));
     }
 
     #[test]
@@ -112,7 +178,7 @@ mod tests {
         append(&path, &lines).expect("appends");
         let size = std::fs::metadata(&path).expect("is there").len();
         assert!(size > LIMIT / 4 && size < LIMIT, "{size}");
-        let durations = Durations::read(&path).expect("reads");
-        assert_eq!(durations.of(id(1), ""), Some(Duration::from_millis(9_999)));
+        let history = History::read(&path).expect("reads");
+        assert_eq!(history.duration(id(1), "", || 0), Some(Duration::from_millis(9_999)));
     }
 }

@@ -20,6 +20,7 @@ pub mod history;
 pub mod interrupt;
 mod lock;
 mod log;
+pub mod machine;
 pub mod overlay;
 pub mod record;
 pub mod request;
@@ -32,6 +33,7 @@ mod step;
 pub mod store;
 #[cfg(test)]
 mod testing;
+mod tokens;
 mod walk;
 
 pub use run::{Parts, Settings, run};

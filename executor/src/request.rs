@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use osbc_ir::{InputOrigin, Kind, Value};
+use osbc_ir::{InputOrigin, Kind, Resource, Value};
 use serde::{Deserialize, Serialize};
 
 /// All that a stage needs, self-contained.
@@ -145,6 +145,8 @@ pub struct StageReply {
     pub failure: Option<StageFailure>,
     /// How many bytes the stage and what it started wrote to disks, where the system counts them.
     pub written: Option<u64>,
+    /// The most memory that one of its processes had, in bytes.
+    pub memory: Option<u64>,
 }
 
 /// Why a stage failed.
@@ -159,6 +161,8 @@ pub enum StageFailure {
     TimedOut(Duration),
     /// It died by a signal or lost its process otherwise.
     Died(String),
+    /// The machine lacked something for it.
+    Wanting(Resource, String),
     /// The build was ended.
     Interrupted,
 }

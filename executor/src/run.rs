@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -12,14 +13,16 @@ use osbc_module_api::Catalog;
 
 use crate::cutoff::Cutoff;
 use crate::event::{Event, Monitor, Tee, Wait};
-use crate::history::{self, Line};
+use crate::history::{self, History, Line};
 use crate::interrupt::Interrupt;
 use crate::log::BuildLogs;
+use crate::machine::{Machine, Need};
 use crate::record::{About, Recording};
 use crate::runner::StageRunner;
-use crate::scheduler::{Pool, Scheduler, Task};
+use crate::scheduler::{Pool, Scheduler, Task, Ticket};
 use crate::store::{Lease, StoreError};
-use crate::{fetch, segment};
+use crate::tokens::Tokens;
+use crate::{fetch, segment, step};
 
 /// How many items are fetched at the same time.
 const FETCHES: usize = 4;
@@ -38,6 +41,8 @@ pub struct Parts<'a> {
     pub catalog: &'a Catalog,
     /// Sees what happens.
     pub monitor: &'a mut dyn Monitor,
+    /// Where it is done: asked before a stage begins beside others.
+    pub machine: &'a dyn Machine,
     /// Ends the build when raised.
     pub interrupt: &'a Interrupt,
     /// How it is done.
@@ -53,6 +58,8 @@ pub struct Settings {
     pub jobs: NonZeroUsize,
     /// Whether what does not depend on a failure goes on after it.
     pub keep_going: bool,
+    /// The jobserver of a `make` that osbc runs under: stages then run with its tokens.
+    pub jobserver: Option<jobserver::Client>,
     /// How long a stage may take.
     pub stage_timeout: Option<Duration>,
     /// The runner for stages that run in the host's tree.
@@ -67,6 +74,11 @@ pub(crate) struct Context<'a> {
     pub(crate) lease: &'a Lease,
     pub(crate) runner: &'a dyn StageRunner,
     pub(crate) catalog: &'a Catalog,
+    pub(crate) machine: &'a dyn Machine,
+    /// How often the machine had killed for want of memory when it was last asked.
+    kills: AtomicU64,
+    /// The tokens of a jobserver, where there is one.
+    tokens: Option<Tokens>,
     pub(crate) interrupt: &'a Interrupt,
     pub(crate) settings: &'a Settings,
     pub(crate) logs: BuildLogs,
@@ -77,6 +89,12 @@ impl<'a> Context<'a> {
     /// The stage at a node of the plan's steps.
     pub(crate) fn stage_node(&self, node: NodeIndex) -> &'a StageNode {
         self.plan.graph.stage_node(node).expect("only stages are steps of a segment")
+    }
+
+    /// Whether the kernel has killed for want of memory since this was last asked.
+    pub(crate) fn memory_ran_out(&self) -> bool {
+        let kills = self.machine.out_of_memory_kills();
+        kills > self.kills.swap(kills, Ordering::Relaxed)
     }
 
     /// What it says, and the pipeline that it was written in.
@@ -103,7 +121,7 @@ pub(crate) enum Message {
 /// The disk refused to take what was stored; of that, what had not reached it was taken back.
 pub fn run(plan: &Plan, lease: &Lease, parts: Parts<'_>) -> Result<Outcome, StoreError> {
     let (start, wall) = (Instant::now(), SystemTime::now());
-    let Parts { runner, catalog, monitor, interrupt, settings, about } = parts;
+    let Parts { runner, catalog, monitor, machine, interrupt, settings, about } = parts;
     let recording = Recording::begin(lease.store(), plan, about);
     let logs = BuildLogs::new(recording.folder());
     let mut tee = Tee(vec![Box::new(recording), Box::new(monitor)]);
@@ -113,10 +131,15 @@ pub fn run(plan: &Plan, lease: &Lease, parts: Parts<'_>) -> Result<Outcome, Stor
         tell(start, &Event::Cached { node });
     }
     let mut outcome = Outcome { nodes: before(plan, lease), ..Outcome::default() };
-    let scheduler = Scheduler::new(tasks(plan), settings.keep_going, interrupt);
+    // Without a history nothing is known, which is as good.
+    let history = lease.store().history().unwrap_or_default();
+    let scheduler = Scheduler::new(tasks(plan, &history), settings.keep_going, machine, interrupt);
     let (messages, receiver) = crossbeam_channel::bounded(EVENTS);
+    let kills = AtomicU64::new(machine.out_of_memory_kills());
+    // Without a thread for it, all would have to wait for make.
+    let tokens = settings.jobserver.clone().and_then(|client| Tokens::new(client).ok());
     let (cutoff, sealed) = Cutoff::new(plan, lease);
-    let context = Context { plan, lease, runner, catalog, interrupt, settings, logs, cutoff };
+    let context = Context { plan, lease, runner, catalog, machine, kills, tokens, interrupt, settings, logs, cutoff };
     std::thread::scope(|scope| {
         if !plan.segments.is_empty() {
             scope.spawn(|| context.cutoff.note_all(&sealed, interrupt));
@@ -135,7 +158,7 @@ pub fn run(plan: &Plan, lease: &Lease, parts: Parts<'_>) -> Result<Outcome, Stor
     });
     outcome.interrupted = interrupt.is_raised();
     // Both are for the next build to know more; this one is as good without.
-    history::append(&lease.store().layout().history(), &durations(plan, &outcome)).ok();
+    history::append(&lease.store().layout().history(), &lines(plan, lease, &outcome)).ok();
     lease.settle()?;
     outcome.duration = start.elapsed();
     tell(start + outcome.duration, &Event::Ended { outcome: &outcome, duration: outcome.duration });
@@ -157,16 +180,16 @@ impl Worker<'_> {
     }
 
     /// Tells how long a task that begins now was ready before.
-    fn tell_wait(&self, node: NodeIndex, since: Instant) {
-        if since.elapsed() >= WAIT {
-            self.tell(Message::Waited { node, since, reason: Wait::Worker });
+    fn tell_wait(&self, node: NodeIndex, ticket: &Ticket<'_, '_>, reason: Wait) {
+        if ticket.ready.elapsed() >= WAIT {
+            self.tell(Message::Waited { node, since: ticket.ready, reason });
         }
     }
 
     fn fetch(&self, number: usize) {
         while let Some(ticket) = self.scheduler.next(Pool::Fetches) {
             let node = self.context.plan.fetches[ticket.task];
-            self.tell_wait(node, ticket.ready);
+            self.tell_wait(node, &ticket, ticket.waited_for);
             if fetch::run(self, node, number) {
                 ticket.succeed();
             }
@@ -178,7 +201,19 @@ impl Worker<'_> {
         while let Some(ticket) = self.scheduler.next(Pool::Stages) {
             let index = ticket.task - plan.fetches.len();
             let segment = &plan.segments[index];
-            self.tell_wait(segment.steps[0], ticket.ready);
+            let mut waited_for = ticket.waited_for;
+            let asked = Instant::now();
+            let _token = match &self.context.tokens {
+                Some(tokens) => match tokens.take(self.context.interrupt) {
+                    Some(token) => Some(token),
+                    None => return,
+                },
+                None => None,
+            };
+            if asked.elapsed() >= WAIT {
+                waited_for = Wait::Admission;
+            }
+            self.tell_wait(segment.steps[0], &ticket, waited_for);
             if segment::take_equal(self, segment) {
                 ticket.succeed();
             } else if segment::run(self, segment, number) {
@@ -190,10 +225,26 @@ impl Worker<'_> {
 }
 
 /// The plan as tasks: its fetches, then its segments.
-fn tasks(plan: &Plan) -> Vec<Task> {
+fn tasks(plan: &Plan, history: &History) -> Vec<Task> {
     let fetches = plan.fetches.len();
     let task_of: HashMap<NodeIndex, usize> = plan.fetches.iter().copied().zip(0..).collect();
-    let fetch = |index: usize| Task { pool: Pool::Fetches, rank: (fetches - index) as u64, needs: Vec::new() };
+    let fetch = |index: usize| Task {
+        pool: Pool::Fetches,
+        rank: (fetches - index) as u64,
+        needs: Vec::new(),
+        takes: Need::default(),
+    };
+    let takes = |segment: &Segment| {
+        // One after the other, so the most that any of them takes.
+        let steps = segment.steps.iter().filter_map(|node| plan.graph.stage_node(*node));
+        steps.fold(Need::default(), |most, node| {
+            let stage = plan.graph.stage(node).1;
+            Need {
+                memory: most.memory.max(history.memory(node.id, &stage.module.name)),
+                loop_devices: most.loop_devices.max(step::loop_devices(stage)),
+            }
+        })
+    };
     let segment = |segment: &Segment| Task {
         pool: Pool::Stages,
         rank: segment.rank,
@@ -203,6 +254,7 @@ fn tasks(plan: &Plan) -> Vec<Task> {
             .map(|node| task_of[node])
             .chain(segment.after.iter().map(|index| fetches + index))
             .collect(),
+        takes: takes(segment),
     };
     (0..fetches).map(fetch).chain(plan.segments.iter().map(segment)).collect()
 }
@@ -258,16 +310,16 @@ fn watch(
 }
 
 /// What the history is to keep of a build.
-fn durations(plan: &Plan, outcome: &Outcome) -> Vec<Line> {
+fn lines(plan: &Plan, lease: &Lease, outcome: &Outcome) -> Vec<Line> {
     let line = |(node, outcome): (&NodeIndex, &NodeOutcome)| {
         let (stage, NodeOutcome::Ran(result)) = (plan.graph.stage_node(*node)?, outcome) else { return None };
         let ms = u64::try_from(result.duration.as_millis()).unwrap_or(u64::MAX);
         let module = plan.graph.stage(stage).1.module.name.clone();
-        result.success.then_some(Line { id: stage.id, module, ms })
+        let size = lease.store().input_bytes(&plan.graph, *node);
+        result.success.then(|| Line { id: stage.id, module, ms, size, memory: result.memory.unwrap_or(0) })
     };
     outcome.nodes.iter().filter_map(line).collect()
 }
 
-#[cfg(test)]
 #[cfg(test)]
 mod tests;

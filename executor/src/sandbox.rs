@@ -86,7 +86,7 @@ fn stage_entry(catalog: &Catalog, module: &ModuleRequest) -> Result<StageFunctio
 impl StageReply {
     /// The reply of a stage that failed.
     pub(crate) fn failed(failure: StageFailure) -> Self {
-        Self { metadata: osbc_module_api::Value::Null, failure: Some(failure), written: None }
+        Self { metadata: osbc_module_api::Value::Null, failure: Some(failure), written: None, memory: None }
     }
 
     /// Puts a failure of taking down to the reply, which keeps the failure that it has.
@@ -97,6 +97,7 @@ impl StageReply {
             Some(StageFailure::Module(first)) => StageFailure::Module(both(&first)),
             Some(StageFailure::Environment(first)) => StageFailure::Environment(both(&first)),
             Some(StageFailure::Died(first)) => StageFailure::Died(both(&first)),
+            Some(StageFailure::Wanting(resource, first)) => StageFailure::Wanting(resource, both(&first)),
             Some(other @ (StageFailure::TimedOut(_) | StageFailure::Interrupted)) => other,
         });
     }
@@ -113,7 +114,8 @@ mod tests {
         let both = "the disk is full; and then: cannot unmount /x: busy".to_owned();
         assert_eq!(reply.failure, Some(StageFailure::Module(both)));
 
-        let mut reply = StageReply { metadata: osbc_module_api::Value::Null, failure: None, written: None };
+        let mut reply =
+            StageReply { metadata: osbc_module_api::Value::Null, failure: None, written: None, memory: None };
         reply.add_problem("cannot unmount /x: busy");
         assert_eq!(reply.failure, Some(StageFailure::Environment("cannot unmount /x: busy".into())));
     }

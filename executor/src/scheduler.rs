@@ -1,16 +1,21 @@
-//! Decides what runs next. Counts what is missing and knows indices, ranks and pools; what a task is, is its caller's
-//! business.
+//! Decides what runs next. Counts what is missing and knows indices, ranks, pools and what tasks take of the machine; what
+//! a task is, is its caller's business.
 //!
 //! A task is ready when all that it needs has succeeded. Each pool's workers ask for the ready task of the highest rank
-//! and say how it went. After a failure nothing more is given out, unless it is to be kept going; what needs a failed
+//! that the machine has room for beside those that run, and say how it went. Beside nothing there is always room. After a failure nothing more is given out, unless it is to be kept going; what needs a failed
 //! task is never given out.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashSet};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use crate::event::Wait;
 use crate::interrupt::Interrupt;
+use crate::machine::{Free, Machine, Need};
+
+/// How soon the machine is asked again what it has free.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Which workers a task is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,15 +35,17 @@ pub(crate) struct Task {
     pub(crate) rank: u64,
     /// The tasks that must have succeeded before.
     pub(crate) needs: Vec<usize>,
+    /// What it takes of the machine.
+    pub(crate) takes: Need,
 }
 
 /// The state of all tasks.
-#[derive(Debug)]
 pub(crate) struct Scheduler<'a> {
     tasks: Vec<Task>,
     /// For every task, those that need it.
     needed_by: Vec<Vec<usize>>,
     keep_going: bool,
+    machine: &'a dyn Machine,
     interrupt: &'a Interrupt,
     state: Mutex<State>,
     changed: Condvar,
@@ -52,29 +59,41 @@ struct State {
     /// For every task that is or was ready, from when on.
     since: Vec<Option<Instant>>,
     running: usize,
+    /// How many of those are stages, and what they take.
+    stages: usize,
+    taken: Need,
+    /// Tasks that the machine had no room for.
+    put_off: HashSet<usize>,
+    /// What the machine had free when it was last asked.
+    free: Option<(Instant, Free)>,
     failed: bool,
 }
 
 /// A task that was given out. Dropped without a word it counts as failed.
-#[derive(Debug)]
 pub(crate) struct Ticket<'s, 'a> {
     scheduler: &'s Scheduler<'a>,
     /// The task's index.
     pub(crate) task: usize,
     /// When all that it needs had succeeded.
     pub(crate) ready: Instant,
+    /// What it has waited for since then.
+    pub(crate) waited_for: Wait,
     succeeded: bool,
 }
 
 impl<'a> Scheduler<'a> {
     /// A schedule of tasks, none of which has begun.
-    pub(crate) fn new(tasks: Vec<Task>, keep_going: bool, interrupt: &'a Interrupt) -> Self {
+    pub(crate) fn new(tasks: Vec<Task>, keep_going: bool, machine: &'a dyn Machine, interrupt: &'a Interrupt) -> Self {
         let mut needed_by = vec![Vec::new(); tasks.len()];
         let mut state = State {
             missing: tasks.iter().map(|task| task.needs.len()).collect(),
             ready: Default::default(),
             since: vec![None; tasks.len()],
             running: 0,
+            stages: 0,
+            taken: Need::default(),
+            put_off: HashSet::new(),
+            free: None,
             failed: false,
         };
         for (index, task) in tasks.iter().enumerate() {
@@ -86,7 +105,7 @@ impl<'a> Scheduler<'a> {
                 state.since[index] = Some(Instant::now());
             }
         }
-        Self { tasks, needed_by, keep_going, interrupt, state: Mutex::new(state), changed: Condvar::new() }
+        Self { tasks, needed_by, keep_going, machine, interrupt, state: Mutex::new(state), changed: Condvar::new() }
     }
 
     /// The next task for a worker of a pool; waits until there is one. None when there will be none any more.
@@ -96,16 +115,55 @@ impl<'a> Scheduler<'a> {
             if self.is_stopped(&state) {
                 return None;
             }
-            if let Some((_, Reverse(task))) = state.ready[pool as usize].pop() {
+            if let Some(task) = self.take(&mut state, pool) {
                 state.running += 1;
+                if pool == Pool::Stages {
+                    state.stages += 1;
+                    state.taken = state.taken.plus(self.tasks[task].takes);
+                }
                 let ready = state.since[task].unwrap_or_else(Instant::now);
-                return Some(Ticket { scheduler: self, task, ready, succeeded: false });
+                let waited_for = if state.put_off.remove(&task) { Wait::Admission } else { Wait::Worker };
+                return Some(Ticket { scheduler: self, task, ready, waited_for, succeeded: false });
             }
             if state.running == 0 && state.ready.iter().all(BinaryHeap::is_empty) {
                 return None;
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = if state.ready[pool as usize].is_empty() {
+                self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+            } else {
+                // Room may also come from elsewhere.
+                self.changed.wait_timeout(state, ASK_AGAIN).unwrap_or_else(PoisonError::into_inner).0
+            };
         }
+    }
+
+    /// Takes the ready task of the highest rank that there is room for.
+    fn take(&self, state: &mut State, pool: Pool) -> Option<usize> {
+        let mut put_off = Vec::new();
+        let taken = loop {
+            let Some(next) = state.ready[pool as usize].pop() else { break None };
+            let Reverse(task) = next.1;
+            if pool == Pool::Fetches || state.stages == 0 || self.has_room(state, self.tasks[task].takes) {
+                break Some(task);
+            }
+            state.put_off.insert(task);
+            put_off.push(next);
+        };
+        state.ready[pool as usize].extend(put_off);
+        taken
+    }
+
+    fn has_room(&self, state: &mut State, need: Need) -> bool {
+        let free = match state.free {
+            Some((asked, free)) if asked.elapsed() < ASK_AGAIN => free,
+            _ => {
+                let free = self.machine.free();
+                state.free = Some((Instant::now(), free));
+                free
+            }
+        };
+        let loop_devices = if need.loop_devices > 0 { self.machine.loop_devices() } else { None };
+        need.fits(state.taken, free, loop_devices)
     }
 
     /// Whether nothing more is to begin: something failed, or the user ended the build.
@@ -120,6 +178,10 @@ impl<'a> Scheduler<'a> {
     fn finish(&self, task: usize, succeeded: bool) {
         let mut state = self.lock();
         state.running -= 1;
+        if self.tasks[task].pool == Pool::Stages {
+            state.stages -= 1;
+            state.taken = state.taken.minus(self.tasks[task].takes);
+        }
         state.failed |= !succeeded;
         if succeeded {
             for &next in &self.needed_by[task] {
@@ -156,12 +218,13 @@ impl Drop for Ticket<'_, '_> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
     use std::time::Duration;
 
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fake::FakeMachine;
 
     /// What happened to a task.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,7 +236,7 @@ mod tests {
     /// Runs tasks by real threads; each takes a moment, and those of `failing` fail.
     fn run(tasks: &[Task], failing: &BTreeSet<usize>, keep_going: bool, jobs: usize) -> Vec<Moment> {
         let interrupt = Interrupt::new().expect("an eventfd");
-        let scheduler = Scheduler::new(tasks.to_vec(), keep_going, &interrupt);
+        let scheduler = Scheduler::new(tasks.to_vec(), keep_going, &PLENTY, &interrupt);
         let moments = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
             for pool in [Pool::Stages, Pool::Fetches] {
@@ -197,12 +260,19 @@ mod tests {
         moments.into_inner().expect("no panic")
     }
 
+    /// A machine that has enough of everything.
+    static PLENTY: FakeMachine = FakeMachine::plenty();
+
+    fn task(pool: Pool, rank: u64, needs: Vec<usize>) -> Task {
+        Task { pool, rank, needs, takes: Need::default() }
+    }
+
     fn began(moments: &[Moment]) -> Vec<usize> {
         moments.iter().filter_map(|moment| if let Moment::Began(task) = moment { Some(*task) } else { None }).collect()
     }
 
     fn stages(needs: &[&[usize]]) -> Vec<Task> {
-        needs.iter().map(|needs| Task { pool: Pool::Stages, rank: 0, needs: needs.to_vec() }).collect()
+        needs.iter().map(|needs| task(Pool::Stages, 0, needs.to_vec())).collect()
     }
 
     /// A DAG: every task needs some of those before it.
@@ -214,7 +284,7 @@ mod tests {
                 let mut needs: Vec<usize> = needs.iter().map(|need| need.index(position)).collect();
                 needs.sort_unstable();
                 needs.dedup();
-                Task { pool: if fetch { Pool::Fetches } else { Pool::Stages }, rank, needs }
+                self::task(if fetch { Pool::Fetches } else { Pool::Stages }, rank, needs)
             };
             tasks.into_iter().enumerate().map(task).collect()
         })
@@ -266,7 +336,7 @@ mod tests {
         ) {
             // By one thread that holds several tickets: what it sees is exact.
             let interrupt = Interrupt::new().expect("an eventfd");
-            let scheduler = Scheduler::new(tasks.clone(), false, &interrupt);
+            let scheduler = Scheduler::new(tasks.clone(), false, &PLENTY, &interrupt);
             let mut held: Vec<Ticket<'_, '_>> = Vec::new();
             loop {
                 let has_ready = !scheduler.lock().ready[Pool::Stages as usize].is_empty();
@@ -295,14 +365,14 @@ mod tests {
     #[test]
     fn the_highest_rank_goes_first_and_among_equals_the_first() {
         let ranks = [1, 5, 3, 5];
-        let tasks: Vec<Task> = ranks.iter().map(|&rank| Task { pool: Pool::Stages, rank, needs: Vec::new() }).collect();
+        let tasks: Vec<Task> = ranks.iter().map(|&rank| task(Pool::Stages, rank, Vec::new())).collect();
         assert_eq!(began(&run(&tasks, &BTreeSet::new(), false, 1)), [1, 3, 2, 0]);
     }
 
     #[test]
     fn an_interrupt_ends_the_giving_out() {
         let interrupt = Interrupt::new().expect("an eventfd");
-        let scheduler = Scheduler::new(stages(&[&[], &[]]), true, &interrupt);
+        let scheduler = Scheduler::new(stages(&[&[], &[]]), true, &PLENTY, &interrupt);
         let ticket = scheduler.next(Pool::Stages).expect("is ready");
         interrupt.raise();
         ticket.succeed();
@@ -313,7 +383,7 @@ mod tests {
     #[test]
     fn a_worker_that_panics_holds_nobody_up() {
         let interrupt = Interrupt::new().expect("an eventfd");
-        let scheduler = Scheduler::new(stages(&[&[], &[0]]), false, &interrupt);
+        let scheduler = Scheduler::new(stages(&[&[], &[0]]), false, &PLENTY, &interrupt);
         std::thread::scope(|scope| {
             let first = scheduler.next(Pool::Stages).expect("is ready");
             let waiting = scope.spawn(|| scheduler.next(Pool::Stages).is_none());
@@ -327,7 +397,7 @@ mod tests {
     fn independent_tasks_run_side_by_side() {
         let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let interrupt = Interrupt::new().expect("an eventfd");
-        let scheduler = Scheduler::new(stages(&[&[], &[], &[], &[]]), false, &interrupt);
+        let scheduler = Scheduler::new(stages(&[&[], &[], &[], &[]]), false, &PLENTY, &interrupt);
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
@@ -343,5 +413,41 @@ mod tests {
             }
         });
         assert_eq!(most.into_inner(), 4);
+    }
+
+    #[test]
+    fn what_does_not_fit_waits_while_others_overtake_it() {
+        let machine = FakeMachine { memory: AtomicU64::new(1 << 30), ..FakeMachine::plenty() };
+        let interrupt = Interrupt::new().expect("an eventfd");
+        let large =
+            |rank| Task { takes: Need { memory: 900 << 20, loop_devices: 0 }, ..task(Pool::Stages, rank, vec![]) };
+        let tasks = vec![large(5), large(4), task(Pool::Stages, 3, vec![])];
+        let scheduler = Scheduler::new(tasks, false, &machine, &interrupt);
+        let first = scheduler.next(Pool::Stages).expect("beside nothing there is always room");
+        assert_eq!((first.task, first.waited_for), (0, Wait::Worker));
+        machine.memory.store(1200 << 20, Ordering::SeqCst);
+        let small = scheduler.next(Pool::Stages).expect("it takes nothing");
+        assert_eq!(small.task, 2);
+        small.succeed();
+        first.succeed();
+        let last = scheduler.next(Pool::Stages).expect("nothing runs beside it");
+        assert_eq!((last.task, last.waited_for), (1, Wait::Admission));
+        last.succeed();
+        assert!(scheduler.next(Pool::Stages).is_none());
+    }
+
+    #[test]
+    fn room_that_comes_from_elsewhere_is_noticed() {
+        let machine = FakeMachine { memory: AtomicU64::new(0), ..FakeMachine::plenty() };
+        let interrupt = Interrupt::new().expect("an eventfd");
+        let scheduler = Scheduler::new(stages(&[&[], &[]]), false, &machine, &interrupt);
+        let first = scheduler.next(Pool::Stages).expect("beside nothing there is always room");
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| scheduler.next(Pool::Stages).map(|ticket| (ticket.task, ticket.waited_for)));
+            std::thread::sleep(Duration::from_millis(5));
+            machine.memory.store(u64::MAX, Ordering::SeqCst);
+            assert_eq!(second.join().expect("ends"), Some((1, Wait::Admission)));
+        });
+        first.succeed();
     }
 }

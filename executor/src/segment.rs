@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{NodeOutcome, Segment, StageResult, Value};
+use osbc_ir::{NodeOutcome, Resource, Segment, StageResult, Value};
 
 use crate::run::{Context, Message, Worker};
 use crate::step;
@@ -113,5 +113,7 @@ fn failed(error: &StoreError) -> StageResult {
         metadata: Value::Null,
         duration: Default::default(),
         written: None,
+        memory: None,
+        wanting: matches!(error, StoreError::NoSpace { .. }).then_some(Resource::Disk),
     }
 }

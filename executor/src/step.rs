@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{Edge, Input, ModuleRef, PipelineIndex, Reference, Stage, StageResult, Target, Value};
+use osbc_ir::{Edge, Input, ModuleRef, PipelineIndex, Reference, Resource, Stage, StageResult, Target, Value};
 use osbc_module_api::{LibraryError, Provider};
 
 use crate::delete::remove_tree;
@@ -58,7 +58,7 @@ pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex, work: &Work<'_>) -> Stag
         Ok(request) => request,
         Err(error) => {
             let failure = StageFailure::Environment(error.to_string());
-            return result(StageReply { metadata: Value::Null, failure: Some(failure), written: None });
+            return result(StageReply { metadata: Value::Null, failure: Some(failure), written: None, memory: None });
         }
     };
     let log = RefCell::new(context.logs.stage(&pipeline.name, &stage.module.name));
@@ -69,21 +69,50 @@ pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex, work: &Work<'_>) -> Stag
         worker.tell(Message::StageOutput { node, text: text.to_owned() });
     };
     let mut reply = context.runner.run(&request, &StageIo { output: &output, interrupt: context.interrupt });
-    if let Some(StageFailure::Module(reason) | StageFailure::Environment(reason)) = &mut reply.failure
-        && let Some(hint) = context.lease.store().full()
-    {
-        // A tool on a loop device sees no more than an input/output error.
-        reason.push_str(&hint);
-    }
+    reply.failure = reply.failure.map(|failure| name_want(failure, stage, context));
     // What cannot be removed now goes with the segment's work.
     remove_tree(&request.scratch).ok();
     let log = log.borrow().path().map(ToOwned::to_owned);
     StageResult { output: transcript.borrow().text(), log, ..result(reply) }
 }
 
+/// Tells a stage that failed for want of something from one that failed: what it says itself is mostly that it was killed,
+/// or an input/output error.
+fn name_want(failure: StageFailure, stage: &Stage, context: &Context<'_>) -> StageFailure {
+    let (StageFailure::Module(reason) | StageFailure::Environment(reason) | StageFailure::Died(reason)) = &failure
+    else {
+        return failure;
+    };
+    let want = |resource, hint: &str| StageFailure::Wanting(resource, format!("{reason}{hint}"));
+    if let Some(hint) = context.lease.store().full() {
+        want(Resource::Disk, &hint)
+    } else if context.memory_ran_out() {
+        want(Resource::Memory, "; the kernel ran out of memory meanwhile: run fewer stages at a time (--jobs)")
+    } else if loop_devices(stage) > 0 && context.machine.loop_devices() == Some(0) {
+        want(
+            Resource::LoopDevices,
+            "; every loop device is in use: release some (`losetup --all`), or raise loop.max_loop",
+        )
+    } else {
+        failure
+    }
+}
+
+/// How many loop devices a stage opens: what lies on no other device lies on a file.
+pub(crate) fn loop_devices(stage: &Stage) -> u64 {
+    stage.devices.iter().filter(|device| device.parent.is_none()).count() as u64
+}
+
 fn result(reply: StageReply) -> StageResult {
+    let wanting = match reply.failure {
+        Some(StageFailure::Wanting(resource, _)) => Some(resource),
+        _ => None,
+    };
     let error = reply.failure.map(|failure| match failure {
-        StageFailure::Module(reason) | StageFailure::Environment(reason) | StageFailure::Died(reason) => reason,
+        StageFailure::Module(reason)
+        | StageFailure::Environment(reason)
+        | StageFailure::Died(reason)
+        | StageFailure::Wanting(_, reason) => reason,
         StageFailure::TimedOut(limit) => format!("it took longer than the {limit:?} that a stage may take"),
         StageFailure::Interrupted => "interrupted".to_owned(),
     });
@@ -95,6 +124,8 @@ fn result(reply: StageReply) -> StageResult {
         metadata: reply.metadata,
         duration: Default::default(),
         written: reply.written,
+        memory: reply.memory,
+        wanting,
     }
 }
 

@@ -70,7 +70,7 @@ pub use object::{Lower, ObjectMeta, StepRecord};
 pub use seal::Sealing;
 pub use work::Work;
 
-use crate::history::Durations;
+use crate::history::History;
 use layout::Layout;
 
 /// The format of the layout above.
@@ -177,13 +177,13 @@ impl Store {
         &self.shared.layout.root
     }
 
-    /// How long stages took that ran with this store.
+    /// What is known of stages that ran with this store.
     ///
     /// # Errors
     /// The history is there and cannot be read.
-    pub fn durations(&self) -> Result<Durations, StoreError> {
+    pub fn history(&self) -> Result<History, StoreError> {
         let path = self.layout().history();
-        Durations::read(&path).map_err(StoreError::io("read", path))
+        History::read(&path).map_err(StoreError::io("read", path))
     }
 
     /// Which of these nodes of a graph it has right now. Nothing keeps them there: who goes on to use them takes a

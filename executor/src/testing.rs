@@ -224,6 +224,7 @@ pub(crate) fn settings(jobs: usize) -> Settings {
     Settings {
         jobs: NonZeroUsize::new(jobs).expect("some"),
         keep_going: false,
+        jobserver: None,
         stage_timeout: None,
         host_runner: runner(),
         environment: BTreeMap::new(),

@@ -27,6 +27,22 @@ pub struct StageResult {
     pub duration: Duration,
     /// How many bytes it and what it started wrote to disks, where the system counts them.
     pub written: Option<u64>,
+    /// The most memory that one of its processes had, in bytes, where it was measured.
+    pub memory: Option<u64>,
+    /// For a failed stage: what the machine lacked for it; none when the stage itself is to blame.
+    pub wanting: Option<Resource>,
+}
+
+/// What a machine may have too little of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resource {
+    /// Memory.
+    Memory,
+    /// Room on a disk.
+    Disk,
+    /// Loop devices.
+    LoopDevices,
 }
 
 /// What became of one node.

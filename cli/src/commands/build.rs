@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use osbc_executor::copy::Ownership;
 use osbc_executor::export::export;
 use osbc_executor::interrupt::Interrupt;
+use osbc_executor::machine::Host;
 use osbc_executor::record::{About, ManifestName};
 use osbc_executor::runner::LocalRunner;
 use osbc_executor::store::Lease;
@@ -43,7 +45,8 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
     let settings = Settings {
         jobs: args.jobs.unwrap_or_else(processors),
         keep_going: args.keep_going,
-        stage_timeout: None,
+        jobserver: env::jobserver(),
+        stage_timeout: args.stage_timeout.map(Duration::from_secs),
         host_runner: prepared.host.clone(),
         environment: env::sources(),
     };
@@ -56,6 +59,7 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
         runner: &runner,
         catalog: &prepared.catalog,
         monitor: &mut monitor,
+        machine: &Host { disk: lease.store().path().to_owned() },
         interrupt: &interrupt,
         settings: &settings,
         about: &about,
@@ -73,11 +77,7 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
         anstream::eprint!("{}", summary.failures());
         print(summary.table(args.output.is_some()).as_bytes())?;
     }
-    Ok(match (outcome.interrupted, outcome.success()) {
-        (true, _) => ExitCode::from(exit::INTERRUPTED),
-        (false, true) => ExitCode::SUCCESS,
-        (false, false) => ExitCode::from(exit::BUILD_FAILED),
-    })
+    Ok(ExitCode::from(exit::of_build(&outcome)))
 }
 
 fn processors() -> NonZeroUsize {

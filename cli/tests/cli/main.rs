@@ -4,6 +4,7 @@ mod bad_input;
 mod cutoff;
 mod documents;
 mod harness;
+mod jobserver;
 mod layering;
 mod log;
 mod offline;

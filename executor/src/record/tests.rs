@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::event::line::Happened;
-use crate::fake::{FakeRunner, RecordingMonitor, failure, success};
+use crate::fake::{FakeMachine, FakeRunner, RecordingMonitor, failure, success};
 use crate::interrupt::Interrupt;
 use crate::run::{Parts, run};
 use crate::store::Layers;
@@ -23,6 +23,7 @@ fn build(store: &Store, sketch: &Sealed) -> Outcome {
         runner: &runner,
         catalog: &catalog(),
         monitor: &mut RecordingMonitor::default(),
+        machine: &FakeMachine::plenty(),
         interrupt: &Interrupt::new().expect("an eventfd"),
         settings: &settings(1),
         about: &about(),

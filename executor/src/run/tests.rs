@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use osbc_ir::{Have, StageResult};
+use osbc_ir::{Have, Resource, StageResult};
 use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::fake::{FakeRunner, Ran, Record, RecordingMonitor, failure, success};
+use crate::fake::{FakeMachine, FakeRunner, Ran, Record, RecordingMonitor, failure, success};
 use crate::request::{ReferenceFrom, StageFailure, StageReply};
 use crate::store::{Layers, Store};
 use crate::testing::{Sealed, Sketch, about, catalog, folder, in_tree, label_of, settings};
@@ -20,6 +20,7 @@ struct Bench {
     store: Store,
     folder: TempDir,
     settings: Settings,
+    machine: Arc<FakeMachine>,
     interrupt: Interrupt,
 }
 
@@ -32,7 +33,8 @@ impl Bench {
     fn new(jobs: usize) -> Self {
         let folder = folder();
         let store = Store::open(&folder.path().join("store"), Layers::Plain).expect("opens");
-        Self { store, folder, settings: settings(jobs), interrupt: Interrupt::new().expect("an eventfd") }
+        let interrupt = Interrupt::new().expect("an eventfd");
+        Self { store, folder, settings: settings(jobs), machine: Arc::new(FakeMachine::plenty()), interrupt }
     }
 
     fn run(&self, sketch: &Sealed, runner: &FakeRunner) -> Done {
@@ -43,6 +45,7 @@ impl Bench {
             runner,
             catalog: &catalog(),
             monitor: &mut monitor,
+            machine: &*self.machine,
             interrupt: &self.interrupt,
             settings: &self.settings,
             about: &about(),
@@ -95,7 +98,7 @@ fn stages_run_on_each_other_s_trees_and_the_second_build_runs_none() {
             std::fs::write(root.join(&label), &label).expect("writes");
         });
         (io.output)(&format!("hello from {label}\n"));
-        StageReply { metadata: json!({ "made": label }), failure: None, written: None }
+        StageReply { metadata: json!({ "made": label }), failure: None, written: None, memory: None }
     });
     let done = bench.run(&sketch, &runner);
     assert!(done.outcome.success(), "{:?}", done.outcome);
@@ -146,9 +149,9 @@ fn stages_run_on_each_other_s_trees_and_the_second_build_runs_none() {
     let NodeOutcome::Cached { metadata } = &done.outcome.nodes[&sketch.node("second")] else { panic!("cached") };
     assert_eq!(metadata, &json!({"made": "second"}));
 
-    let durations = bench.store.durations().expect("reads");
-    assert!(durations.of(sketch.id("second"), "").is_some());
-    assert!(durations.of(osbc_ir::StageId::from_bytes([0; 32]), "test.stage").is_some());
+    let history = bench.store.history().expect("reads");
+    assert!(history.duration(sketch.id("second"), "", || 0).is_some());
+    assert!(history.duration(osbc_ir::StageId::from_bytes([0; 32]), "test.stage", || 0).is_some());
 }
 
 #[test]
@@ -301,7 +304,7 @@ fn the_steps_of_a_segment_change_one_tree_and_only_the_last_is_sealed() {
             let mut file = std::fs::OpenOptions::new().append(true).create(true).open(root.join("log")).expect("opens");
             file.write_all(label_of(request).as_bytes()).expect("writes");
         });
-        StageReply { metadata: json!(label_of(request)), failure: None, written: None }
+        StageReply { metadata: json!(label_of(request)), failure: None, written: None, memory: None }
     });
     assert!(bench.run(&sketch, &runner).outcome.success());
     let lease = sketch.lease(&bench.store);
@@ -339,7 +342,7 @@ fn an_interrupted_stage_says_so() {
     let runner = FakeRunner::new(move |_, io| {
         interrupt.raise();
         assert!(io.interrupt.is_raised());
-        StageReply { metadata: Value::Null, failure: Some(StageFailure::Interrupted), written: None }
+        StageReply { metadata: Value::Null, failure: Some(StageFailure::Interrupted), written: None, memory: None }
     });
     let done = bench.run(&sketch, &runner);
     assert_eq!(result(&done, &sketch, "a").error.as_deref(), Some("interrupted"));
@@ -363,29 +366,31 @@ fn very_much_output_is_shortened_but_its_log_is_whole() {
     assert_eq!(log.lines().count(), 200_000);
 }
 
-/// The budget is 50 µs a node with optimization; this is a debug build on whatever machine, so only the order of
-/// magnitude is watched here.
 #[test]
-fn scheduling_costs_next_to_nothing() {
-    let tasks: Vec<Task> = (0..10_000usize)
-        .map(|index| {
-            let needs = if index < 100 { Vec::new() } else { vec![index - 100, index - index % 100 - 1] };
-            Task { pool: Pool::Stages, rank: (index % 7) as u64, needs }
-        })
-        .collect();
-    let interrupt = Interrupt::new().expect("an eventfd");
-    let scheduler = Scheduler::new(tasks, false, &interrupt);
-    let (start, done) = (Instant::now(), AtomicUsize::new(0));
-    std::thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| {
-                while let Some(ticket) = scheduler.next(Pool::Stages) {
-                    done.fetch_add(1, Ordering::Relaxed);
-                    ticket.succeed();
-                }
-            });
-        }
+fn a_stage_that_fails_for_want_of_something_is_told_apart() {
+    let died = || StageReply { failure: Some(StageFailure::Died("killed".into())), ..success() };
+    let bench = Bench::new(1);
+    let sketch = Sketch::chain(&["a"]).seal();
+    let done = bench.run(&sketch, &FakeRunner::new(move |_, _| died()));
+    assert_eq!((result(&done, &sketch, "a").wanting, result(&done, &sketch, "a").success), (None, false));
+
+    let bench = Bench::new(1);
+    let machine = Arc::clone(&bench.machine);
+    let runner = FakeRunner::new(move |_, _| {
+        machine.kills.fetch_add(1, Ordering::SeqCst);
+        died()
     });
-    assert_eq!(done.into_inner(), 10_000);
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    let done = bench.run(&sketch, &runner);
+    let result = result(&done, &sketch, "a");
+    assert_eq!(result.wanting, Some(Resource::Memory));
+    assert!(result.error.as_deref().is_some_and(|error| error.contains("--jobs")), "{result:?}");
+}
+
+#[test]
+fn what_a_stage_took_is_known_the_next_time() {
+    let bench = Bench::new(1);
+    let sketch = Sketch::chain(&["a"]).seal();
+    bench.run(&sketch, &FakeRunner::new(|_, _| StageReply { memory: Some(12_345), ..success() }));
+    let history = bench.store.history().expect("reads");
+    assert_eq!(history.memory(sketch.id("a"), ""), 12_345);
 }

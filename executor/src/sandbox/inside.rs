@@ -62,17 +62,19 @@ fn start_and_wait(
             answer.rewind()?;
             let reply = message::receive(&answer);
             let mut reply = reply.unwrap_or_else(|_| StageReply::failed(StageFailure::Died(describe_end(status))));
-            reply.written = written();
+            (reply.written, reply.memory) = used();
             Ok(reply)
         }
     }
 }
 
-/// How many bytes the children of this process wrote to disks, as far as all of them were waited for.
-fn written() -> Option<u64> {
-    // In blocks of 512 bytes, whatever the file system's are.
-    let blocks = getrusage(UsageWho::RUSAGE_CHILDREN).ok()?.block_writes();
-    u64::try_from(blocks).ok()?.checked_mul(512)
+/// How many bytes the children of this process wrote to disks, and the most memory that one of them had, as far as all of
+/// them were waited for.
+fn used() -> (Option<u64>, Option<u64>) {
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return (None, None) };
+    // In blocks of 512 bytes, whatever the file system's are; and in kilobytes.
+    let bytes = |count: i64, unit: u64| u64::try_from(count).ok()?.checked_mul(unit);
+    (bytes(usage.block_writes(), 512), bytes(usage.max_rss(), 1024))
 }
 
 /// The child is a copy of the calling thread alone; another one might hold a lock that would stay locked there forever.
@@ -140,7 +142,7 @@ fn inside(
             Some(StageFailure::Module(format!("the module has a bug and panicked: {text}")))
         }
     };
-    StageReply { metadata: context.metadata.take(), failure, written: None }
+    StageReply { metadata: context.metadata.take(), failure, written: None, memory: None }
 }
 
 /// Enters the sandbox whose root is at `root`.

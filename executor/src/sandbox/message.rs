@@ -144,6 +144,7 @@ fn receive_byte(socket: impl AsFd) -> io::Result<(usize, Vec<OwnedFd>)> {
 mod tests {
     use std::time::Duration;
 
+    use osbc_ir::Resource;
     use serde_json::json;
 
     use super::*;
@@ -157,11 +158,13 @@ mod tests {
             Some(StageFailure::Environment("no".into())),
             Some(StageFailure::TimedOut(Duration::from_millis(1500))),
             Some(StageFailure::Died("no".into())),
+            Some(StageFailure::Wanting(Resource::Memory, "no".into())),
             Some(StageFailure::Interrupted),
         ];
         for failure in failures {
             let metadata = serde_json::from_str(r#"{"a": 123456789012345678901234567890, "b": [1.50]}"#);
-            let reply = StageReply { metadata: metadata.expect("JSON"), failure, written: Some(4096) };
+            let reply =
+                StageReply { metadata: metadata.expect("JSON"), failure, written: Some(4096), memory: Some(1 << 20) };
             let bytes = encode(&reply).expect("has a JSON form");
             assert_eq!(receive::<StageReply>(&bytes[..]).expect("is whole"), reply);
             assert_eq!(decode(&bytes).expect("is whole"), Some(reply));

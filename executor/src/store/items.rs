@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Graph, ItemId, NodeId, Source, SourceItem};
 use rustix::fs::{Mode, Timespec, Timestamps};
 
@@ -52,6 +53,16 @@ impl Store {
         let (source, item) = graph.item(graph.item_node(*node)?);
         let path = self.layout().item(&source.content_type, &item.checksum)?;
         path.symlink_metadata().is_ok().then_some((source, item))
+    }
+
+    /// How many bytes the source items among a stage's inputs have, as far as they are here or the manifest tells.
+    pub fn input_bytes(&self, graph: &Graph, stage: NodeIndex) -> u64 {
+        let items = graph.needs(stage).filter_map(|(node, _)| graph.item_node(node)).map(|item| graph.item(item));
+        let size = |(source, item): (&Source, &SourceItem)| {
+            let here = self.layout().item(&source.content_type, &item.checksum).and_then(|path| path.metadata().ok());
+            item.size.or_else(|| here.map(|metadata| metadata.len())).unwrap_or(0)
+        };
+        items.map(size).sum()
     }
 }
 
