@@ -64,7 +64,10 @@ pub(crate) fn of_build(outcome: &Outcome) -> u8 {
     let mut failed = outcome.nodes.values().filter(|node| match node {
         NodeOutcome::Ran(result) => !result.success,
         NodeOutcome::FetchFailed { .. } => true,
-        NodeOutcome::Cached { .. } | NodeOutcome::Fetched { .. } | NodeOutcome::NotStarted => false,
+        NodeOutcome::Cached { .. }
+        | NodeOutcome::Equal { .. }
+        | NodeOutcome::Fetched { .. }
+        | NodeOutcome::NotStarted => false,
     });
     match (outcome.interrupted, outcome.success()) {
         (true, _) => INTERRUPTED,
