@@ -35,6 +35,10 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// List the modules, or explain one
     Modules(ModulesArgs),
+    /// Compare what osbuild and osbc make of a manifest, down to the ids
+    Compat(CompatArgs),
+    #[command(disable_version_flag = true)]
+    Osbuild(crate::osbuild::arguments::Arguments),
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -183,6 +187,19 @@ pub(crate) enum IdScheme {
     Blake3,
     /// osbuild's (SHA-256)
     Osbuild,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CompatArgs {
+    /// The manifest; `-` reads standard input
+    #[arg(value_name = "MANIFEST")]
+    pub(crate) manifest: PathBuf,
+    /// Where both find their modules. Default: /usr/lib/osbuild or, with a checkout, the checkout
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) libdir: Option<PathBuf>,
+    /// The osbuild to compare with: a command, or a checkout of its sources. Default: the one that is installed
+    #[arg(long, value_name = "CMD|CHECKOUT")]
+    pub(crate) osbuild: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]

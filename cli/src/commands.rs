@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub(crate) mod build;
+pub(crate) mod compat;
 pub(crate) mod graph;
 pub(crate) mod inspect;
 pub(crate) mod log;

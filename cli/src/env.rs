@@ -1,8 +1,9 @@
 //! Every environment variable that osbc reads, and nothing else reads the environment.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 
 /// The name under which osbc starts itself to run one stage.
 pub(crate) const STAGE_PROCESS: &str = "osbc-stage";
@@ -47,6 +48,50 @@ pub(crate) fn jobserver() -> Option<jobserver::Client> {
     unsafe {
         jobserver::Client::from_env_ext(true).client.ok()
     }
+}
+
+/// The arguments that are osbuild's, if this process was started in its place: by its name, or as `osbc osbuild`.
+pub(crate) fn osbuild_arguments() -> Option<Vec<OsString>> {
+    let mut arguments = std::env::args_os();
+    let program = arguments.next()?;
+    let rest: Vec<OsString> = arguments.collect();
+    if Path::new(&program).file_name() == Some(OsStr::new(crate::osbuild::NAME)) {
+        return Some(rest);
+    }
+    let (first, rest) = rest.split_first()?;
+    (first == crate::osbuild::NAME).then(|| rest.to_vec())
+}
+
+/// In osbuild's place, how many stages run at the same time; none where nothing is said.
+///
+/// # Errors
+/// It is no number from one on.
+pub(crate) fn jobs() -> Result<Option<NonZeroUsize>, String> {
+    let number = |text: String| {
+        let reason = format!("OSBC_JOBS is `{text}`; give the number of stages to run at the same time, from 1 on");
+        text.parse().map_err(|_| reason)
+    };
+    variable("OSBC_JOBS").map(number).transpose()
+}
+
+/// In osbuild's place, whether every stage's result is kept, not only checkpoints.
+pub(crate) fn auto_cache() -> bool {
+    variable("OSBC_AUTO_CACHE").as_deref() == Some("1")
+}
+
+/// In osbuild's place, the file that a trace of the build is written to.
+pub(crate) fn trace() -> Option<PathBuf> {
+    variable("OSBC_TRACE").map(PathBuf::from)
+}
+
+/// In osbuild's place, whether built-in modules come before those of the module directory.
+pub(crate) fn native_first() -> bool {
+    variable("OSBC_NATIVE").as_deref() == Some("1")
+}
+
+/// In osbuild's place, whether what is exported belongs to whoever runs it.
+pub(crate) fn drops_owners() -> bool {
+    variable("OSBUILD_EXPORT_FORCE_NO_PRESERVE_OWNER").as_deref() == Some("1")
 }
 
 /// What sources may know of the environment.

@@ -6,6 +6,7 @@ mod commands;
 mod env;
 mod exit;
 mod monitor;
+mod osbuild;
 mod past;
 mod render;
 mod summary;
@@ -21,6 +22,9 @@ use crate::exit::Failure;
 fn main() -> ExitCode {
     if env::is_stage_process() {
         return osbc_executor::helper::stage_main(&wiring::builtin_catalog());
+    }
+    if let Some(arguments) = env::osbuild_arguments() {
+        return osbuild::main(&arguments);
     }
     let args = match Args::try_parse() {
         Ok(args) => args,
@@ -40,6 +44,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Graph(args) => commands::graph::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Modules(args) => commands::modules::run(&args),
+        Command::Compat(args) => commands::compat::run(&args),
+        Command::Osbuild(args) => Ok(osbuild::run(&args)),
         Command::Completions { shell } => commands::manual::completions(shell),
         Command::Man { directory } => commands::manual::man(directory.as_deref()),
     }

@@ -53,10 +53,25 @@ fn host_runner(catalog: &Catalog) -> Result<Runner, Failure> {
     Ok(runners::for_host(&os_release, names.iter().map(String::as_str)))
 }
 
+/// In osbuild's place, the modules of its module folder and, behind them, the built-in ones; or the other way round.
+/// Without the folder there are the built-in ones.
+pub(crate) fn catalog_for_osbuild(libdir: &Path, native_first: bool) -> Result<Catalog, Failure> {
+    let mut libraries: Vec<Box<dyn Library>> = vec![Box::new(BuiltIn)];
+    if libdir.is_dir() {
+        let libdir = std::path::absolute(libdir).map_err(Failure::environment)?;
+        libraries.insert(usize::from(native_first), Box::new(Foreign::new(libdir)));
+    }
+    Ok(Catalog::new(libraries))
+}
+
 /// Compiles a manifest as far as the graph, as written.
 pub(crate) fn compile(args: &ManifestArgs) -> Result<(Catalog, Graph, Runner), Failure> {
-    let text = SourceText::read(&args.manifest)?;
-    let catalog = catalog(args.libdir.as_deref())?;
+    compile_with(&args.manifest, catalog(args.libdir.as_deref())?)
+}
+
+/// The same, with these modules.
+pub(crate) fn compile_with(manifest: &Path, catalog: Catalog) -> Result<(Catalog, Graph, Runner), Failure> {
+    let text = SourceText::read(manifest)?;
     let host = host_runner(&catalog)?;
     let manifest = compile_text(&text, &catalog, &host).map_err(|report| Failure::Manifest(Box::new(report)))?;
     Ok((catalog, manifest.seal(), host))
@@ -94,12 +109,22 @@ pub(crate) fn plan_build(prepared: &Prepared, target: &TargetArgs) -> Result<(Pl
 }
 
 fn plan(prepared: &Prepared, request: Request, have: &Have, store: Option<&Store>) -> Result<Plan, Failure> {
+    plan_with(&prepared.graph, request, have, store)
+}
+
+/// A plan by what is there, in the order that the durations of earlier builds suggest.
+pub(crate) fn plan_with(
+    graph: &Arc<Graph>,
+    request: Request,
+    have: &Have,
+    store: Option<&Store>,
+) -> Result<Plan, Failure> {
     let history = store.map(|store| Ok::<_, StoreError>((store, store.history()?))).transpose()?;
     let durations = |graph: &Graph, node: NodeIndex| {
         let (stage, (store, history)) = (graph.stage_node(node)?, history.as_ref()?);
         history.duration(stage.id, &graph.stage(stage).1.module.name, || store.input_bytes(graph, node))
     };
-    Ok(passes::plan(Arc::clone(&prepared.graph), request, have, &durations))
+    Ok(passes::plan(Arc::clone(graph), request, have, &durations))
 }
 
 /// The store that is named, or the usual one.

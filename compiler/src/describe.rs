@@ -133,7 +133,7 @@ impl Formatter for PythonFormatter {
 
     fn write_string_fragment<W: ?Sized + io::Write>(&mut self, out: &mut W, fragment: &str) -> io::Result<()> {
         let mut rest = fragment;
-        while let Some(at) = rest.bytes().position(|byte| !byte.is_ascii()) {
+        while let Some(at) = rest.bytes().position(|byte| !byte.is_ascii() || byte == 0x7f) {
             let (ascii, other) = rest.split_at(at);
             out.write_all(ascii.as_bytes())?;
             let mut chars = other.chars();
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn json_is_written_as_python_writes_it() {
         let value = json!({"a": [1, 2.5, null, {}], "é😀": "\n\u{1}\u{7f}\"\\/"});
-        let python = r#"{"a": [1, 2.5, null, {}], "\u00e9\ud83d\ude00": "\n\u0001"#.to_owned() + "\u{7f}\\\"\\\\/\"}";
+        let python = r#"{"a": [1, 2.5, null, {}], "\u00e9\ud83d\ude00": "\n\u0001\u007f\"\\/"}"#;
         assert_eq!(to_python_json(&value), python);
     }
 }

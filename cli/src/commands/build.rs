@@ -80,12 +80,12 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(exit::of_build(&outcome)))
 }
 
-fn processors() -> NonZeroUsize {
+pub(crate) fn processors() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
 /// Raises the interrupt at the first SIGINT or SIGTERM, and ends at once at the second: stages end with this process.
-fn listen(interrupt: &Interrupt) -> Result<(), Failure> {
+pub(crate) fn listen(interrupt: &Interrupt) -> Result<(), Failure> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::environment)?;
     let interrupt = interrupt.clone();
     std::thread::spawn(move || {
@@ -115,7 +115,7 @@ fn check_names(exports: &[osbc_ir::Export], output: &Path) -> Result<(), Failure
 }
 
 /// Finds out before anything starts whether all that the plan needs can be run.
-fn check_modules(plan: &Plan, catalog: &Catalog) -> Result<(), Failure> {
+pub(crate) fn check_modules(plan: &Plan, catalog: &Catalog) -> Result<(), Failure> {
     let graph = &plan.graph;
     let stages = plan.segments.iter().flat_map(|segment| &segment.steps).filter_map(|node| graph.stage_node(*node));
     let of_stages = stages.flat_map(|node| {

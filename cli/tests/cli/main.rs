@@ -3,6 +3,7 @@
 mod bad_input;
 mod cutoff;
 mod documents;
+mod dropin;
 mod harness;
 mod jobserver;
 mod layering;

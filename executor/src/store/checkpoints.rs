@@ -76,8 +76,16 @@ impl Lease {
     }
 
     /// What the stages that led to a result said about it, the result's own stage included, as far as it is known.
+    /// Of one that is neither there nor was made, nothing.
     pub fn metadata(&self, graph: &Graph, node: NodeIndex) -> Vec<(NodeIndex, Value)> {
-        self.metadata_with(graph, node, &[])
+        let Some(stage) = graph.stage_node(node) else { return Vec::new() };
+        if self.object(stage.id).is_some() || self.store().reader().read(stage.id).is_some() {
+            return self.metadata_with(graph, node, &[]);
+        }
+        // The build had no need of it; who asks may have.
+        let checkpoint = self.checkpoints.as_ref().and_then(|checkpoints| checkpoints.cache.load(stage.compat).ok()?);
+        let object = checkpoint.map(|checkpoint| as_object(graph, node, stage.id, &checkpoint));
+        object.map(|object| self.metadata_with(graph, node, &object.steps)).unwrap_or_default()
     }
 
     /// The same, where some of the stages have run and nothing of them is sealed yet.
@@ -185,3 +193,6 @@ fn write(folder: &Path, name: &str, content: &Value) -> Result<(), StoreError> {
     let written = file.and_then(|mut file| file.write_all(format!("{content:#}").as_bytes()));
     written.map_err(StoreError::io("write", &path))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,110 @@
+//! What osbuild would run for a plan, and in which order: the pipelines that are needed and not there, each from its last
+//! stage that is there. osbc runs them side by side and equal stages once; this is how it tells of them.
+
+use std::collections::HashMap;
+
+use osbc_ir::graph::NodeIndex;
+use osbc_ir::{CompatId, Graph, Have, PipelineIndex, Plan};
+
+/// The pipelines that osbuild would run, in its order.
+#[derive(Debug)]
+pub(crate) struct Course {
+    pub(crate) runs: Vec<PipelineRun>,
+}
+
+/// A pipeline that osbuild would run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PipelineRun {
+    pub(crate) pipeline: PipelineIndex,
+    /// Its id; none without stages.
+    pub(crate) id: Option<CompatId>,
+    /// The stages that are not there yet.
+    pub(crate) stages: Vec<StageRun>,
+}
+
+/// A stage at its place in a pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StageRun {
+    /// Its position in the pipeline.
+    pub(crate) position: usize,
+    /// Its id at this place.
+    pub(crate) id: CompatId,
+    /// The node that stands for it, and maybe for the same stage of other pipelines.
+    pub(crate) node: NodeIndex,
+}
+
+/// A manifest as written, which tells osbuild's ids at every place, and the plan for it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Names<'a> {
+    /// The graph before equal stages became one.
+    pub(crate) written: &'a Graph,
+    pub(crate) plan: &'a Plan,
+}
+
+impl Names<'_> {
+    /// The stages of a pipeline.
+    pub(crate) fn stages(&self, pipeline: PipelineIndex) -> Vec<StageRun> {
+        let written = &self.written.pipelines[pipeline.0].stages;
+        let nodes = &self.plan.graph.pipelines[pipeline.0].stages;
+        let ids = written.iter().filter_map(|node| self.written.stage_node(*node)).map(|stage| stage.compat);
+        ids.zip(nodes).enumerate().map(|(position, (id, node))| StageRun { position, id, node: *node }).collect()
+    }
+
+    /// osbuild's id of a pipeline; none without stages.
+    pub(crate) fn id(&self, pipeline: PipelineIndex) -> Option<CompatId> {
+        let last = self.written.pipelines[pipeline.0].last()?;
+        Some(self.written.stage_node(last)?.compat)
+    }
+}
+
+impl Course {
+    /// Goes back from the exports as osbuild does. `have` tells what was there before.
+    pub(crate) fn new(names: &Names<'_>, have: &Have) -> Self {
+        let graph = &names.plan.graph;
+        let there = |node: NodeIndex| have.contains(&graph.id(node));
+        let mut check: Vec<PipelineIndex> = names.plan.exports.iter().map(|export| export.pipeline).collect();
+        // Of pipelines with one id, only the one that is met last is run; where in the order, it says last.
+        let mut found: HashMap<Option<CompatId>, (usize, PipelineRun)> = HashMap::new();
+        let mut met = 0;
+        while let Some(pipeline) = check.pop() {
+            let stages = names.stages(pipeline);
+            if stages.last().is_some_and(|stage| there(stage.node)) {
+                continue;
+            }
+            let missing = stages.iter().rposition(|stage| there(stage.node)).map_or(0, |last| last + 1);
+            let run = PipelineRun { pipeline, id: names.id(pipeline), stages: stages[missing..].to_vec() };
+            // One without stages is the host.
+            check.extend(graph.manifest.pipeline(pipeline).build.filter(|build| names.id(*build).is_some()));
+            for stage in run.stages.iter().rev() {
+                check.extend(inputs(graph, pipeline, stage.position));
+            }
+            met += 1;
+            found.insert(run.id, (met, run));
+        }
+        let mut runs: Vec<(usize, PipelineRun)> = found.into_values().collect();
+        runs.sort_by_key(|(met, _)| std::cmp::Reverse(*met));
+        Self { runs: runs.into_iter().map(|(_, run)| run).collect() }
+    }
+
+    /// For every node that is run, the places that it is run for, the first one first: indices into [`Self::runs`] and
+    /// their stages.
+    pub(crate) fn places(&self) -> HashMap<NodeIndex, Vec<(usize, usize)>> {
+        let mut places: HashMap<NodeIndex, Vec<(usize, usize)>> = HashMap::new();
+        for (run, pipeline) in self.runs.iter().enumerate() {
+            for (position, stage) in pipeline.stages.iter().enumerate() {
+                places.entry(stage.node).or_default().push((run, position));
+            }
+        }
+        places
+    }
+}
+
+/// The pipelines that a stage reads, in the order of its references.
+fn inputs(graph: &Graph, pipeline: PipelineIndex, position: usize) -> impl Iterator<Item = PipelineIndex> {
+    let stage = &graph.manifest.pipeline(pipeline).stages[position];
+    let entries = stage.inputs.iter().flat_map(|input| &input.references.entries);
+    entries.filter_map(|entry| match &entry.target {
+        osbc_ir::Target::Pipeline(index) => Some(*index),
+        osbc_ir::Target::Item(_) => None,
+    })
+}

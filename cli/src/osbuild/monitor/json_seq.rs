@@ -1,0 +1,307 @@
+//! osbuild's `JSONSeqMonitor`: a JSON document for each thing that happens (RFC 7464), every one short enough for readers
+//! that take no longer lines than 64 kB. Pipelines that run side by side each keep their context and their count.
+
+use std::collections::HashMap;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use osbc_compiler::describe::to_python_json;
+use osbc_ir::{Map, StageResult, Value};
+use serde_json::json;
+
+use super::context::{Context, Contexts, MAIN, MONITOR, OTHER};
+use super::{Display, Out, Script};
+use crate::osbuild::course::StageRun;
+use crate::osbuild::result::{error, output};
+use crate::osbuild::sources::SourceReport;
+
+/// How many of the last characters of a stage's output its result has.
+const OUTPUT: usize = 31_000;
+/// How long a line may be, its frame not counted.
+const LINE: usize = 64_000;
+/// How much of a line a text may take.
+const TEXT: usize = 48_000;
+
+/// Writes the sequence.
+pub(super) struct JsonSeq {
+    out: Out,
+    contexts: Contexts,
+    /// How many sources and pipelines are through.
+    done: usize,
+    /// For every pipeline that has begun, how many of its stages are through.
+    stages_done: HashMap<usize, usize>,
+    started: HashMap<(usize, usize), Instant>,
+    /// What the last message was about.
+    last: Context,
+}
+
+/// What a message says besides its text.
+#[derive(Default)]
+struct More {
+    result: Option<Value>,
+    options: Option<Value>,
+    duration: Option<f64>,
+    metadata: Option<Value>,
+}
+
+impl JsonSeq {
+    pub(super) fn new(out: Out) -> Self {
+        Self {
+            out,
+            contexts: Contexts::default(),
+            done: 0,
+            stages_done: HashMap::new(),
+            started: HashMap::new(),
+            last: Context::default(),
+        }
+    }
+
+    /// Writes a message about a pipeline (an index into the course) or, for none, about something else.
+    fn write(
+        &mut self,
+        script: &Script,
+        run: Option<usize>,
+        context: Context,
+        origin: &str,
+        message: &str,
+        more: More,
+    ) {
+        let mut entry = Map::new();
+        entry.insert("message".to_owned(), json!(message));
+        entry.insert("result".to_owned(), more.result.unwrap_or_default());
+        entry.insert("context".to_owned(), self.contexts.tell(&context, origin));
+        entry.insert("progress".to_owned(), self.progress(script, run));
+        entry.insert("options".to_owned(), more.options.unwrap_or_default());
+        entry.insert("timestamp".to_owned(), json!(now()));
+        entry.insert("duration".to_owned(), json!(more.duration));
+        entry.insert("metadata".to_owned(), more.metadata.unwrap_or_default());
+        self.last = context;
+        let mut entry = Value::Object(entry);
+        leave_out_empty(&mut entry);
+        let mut line = to_python_json(&entry);
+        // The whole of it is in the result document at the end.
+        for part in ["metadata", "options", "result"] {
+            if line.len() <= LINE {
+                break;
+            }
+            if let Some(entries) = entry.as_object_mut() {
+                entries.shift_remove(part);
+            }
+            line = to_python_json(&entry);
+        }
+        self.out.write(&format!("\u{1e}{line}\n"));
+    }
+
+    fn progress(&self, script: &Script, run: Option<usize>) -> Value {
+        let mut progress = json!({"name": "pipelines/sources", "total": script.steps(), "done": self.done});
+        if let Some(run) = run
+            && let Some(done) = self.stages_done.get(&run)
+        {
+            let pipeline = script.pipeline(run);
+            let name = format!("pipeline: {}", pipeline.name);
+            progress["progress"] = json!({"name": name, "total": pipeline.stages.len(), "done": done});
+        }
+        progress
+    }
+
+    fn of_pipeline(script: &Script, run: usize) -> Context {
+        let name = script.pipeline(run).name.clone();
+        Context { pipeline: Some((name, script.course.runs[run].id)), stage: None }
+    }
+
+    fn of_stage(script: &Script, run: usize, stage: &StageRun) -> Context {
+        let module = script.module(run, stage).to_owned();
+        Context { stage: Some((module, stage.id)), ..Self::of_pipeline(script, run) }
+    }
+
+    fn of_source(script: &Script, source: usize) -> Context {
+        let name = format!("source {}", script.written.manifest.sources[source].module.name);
+        Context { pipeline: Some((name, Some(script.source_id(source)))), stage: None }
+    }
+}
+
+impl Display for JsonSeq {
+    fn say(&mut self, script: &Script, text: &str) {
+        let context = self.last.clone();
+        self.write(script, None, context, MAIN, text, More::default());
+    }
+
+    fn begin_source(&mut self, script: &Script, source: usize) {
+        let context = Self::of_source(script, source);
+        let message = format!("Starting pipeline source {}", script.written.manifest.sources[source].module.name);
+        self.write(script, None, context, MONITOR, &message, More::default());
+    }
+
+    fn source_output(&mut self, script: &Script, source: usize, text: &str) {
+        for piece in pieces(text) {
+            self.write(script, None, Self::of_source(script, source), OTHER, piece, More::default());
+        }
+    }
+
+    fn finish_source(&mut self, script: &Script, source: usize, report: &SourceReport) {
+        let context = Self::of_source(script, source);
+        let name = &script.written.manifest.sources[source].module.name;
+        let mut result = report.result();
+        if to_python_json(&result).len() > OUTPUT {
+            result["results"] = json!([]);
+        }
+        let more = More { result: Some(result), ..More::default() };
+        self.write(script, None, context.clone(), MONITOR, &format!("Finished module source {name}"), more);
+        self.done += 1;
+        self.write(script, None, context, MONITOR, &format!("Finished pipeline {name}"), More::default());
+    }
+
+    fn begin(&mut self, script: &Script, run: usize) {
+        // Consumers divide by the count of stages.
+        if !script.pipeline(run).stages.is_empty() {
+            self.stages_done.insert(run, 0);
+        }
+        let message = format!("Starting pipeline {}", script.pipeline(run).name);
+        self.write(script, Some(run), Self::of_pipeline(script, run), MONITOR, &message, More::default());
+    }
+
+    fn stage(&mut self, script: &Script, run: usize, stage: &StageRun) {
+        self.started.insert((run, stage.position), Instant::now());
+        let message = format!("Starting module {}", script.module(run, stage));
+        self.write(script, Some(run), Self::of_stage(script, run, stage), MONITOR, &message, More::default());
+    }
+
+    fn output(&mut self, script: &Script, run: usize, stage: &StageRun, text: &str) {
+        let origin = format!("stages/{}", script.module(run, stage));
+        for piece in pieces(text) {
+            self.write(script, Some(run), Self::of_stage(script, run, stage), &origin, piece, More::default());
+        }
+    }
+
+    fn result(&mut self, script: &Script, run: usize, stage: &StageRun, result: &StageResult) {
+        let module = script.module(run, stage).to_owned();
+        let context = Self::of_stage(script, run, stage);
+        // The end of the output.
+        self.write(script, Some(run), context.clone(), &format!("stages/{module}"), "", More::default());
+        if let Some(done) = self.stages_done.get_mut(&run) {
+            *done += 1;
+        }
+        let started = self.started.remove(&(run, stage.position));
+        let more = More {
+            result: Some(json!({
+                "name": module,
+                "id": stage.id,
+                "success": result.success,
+                "output": last_of(&output(result)),
+                "error": error(result),
+            })),
+            options: script.options(run, stage).cloned(),
+            duration: started.map(|started| started.elapsed().as_secs_f64()),
+            metadata: Some(result.metadata.clone()),
+        };
+        self.write(script, Some(run), context, MONITOR, &format!("Finished module {module}"), more);
+    }
+
+    fn finish(&mut self, script: &Script, run: usize) {
+        self.done += 1;
+        self.stages_done.remove(&run);
+        // Of the stages that ran the last one, as osbuild has it.
+        let context = match &self.last {
+            last if last.pipeline == Self::of_pipeline(script, run).pipeline => last.clone(),
+            _ => Self::of_pipeline(script, run),
+        };
+        let message = format!("Finished pipeline {}", script.pipeline(run).name);
+        self.write(script, None, context, MONITOR, &message, More::default());
+    }
+}
+
+/// Takes out what is nothing or an empty text, however deep, but not out of lists.
+fn leave_out_empty(value: &mut Value) {
+    if let Some(entries) = value.as_object_mut() {
+        entries.retain(|_, value| !value.is_null() && value.as_str() != Some(""));
+        entries.values_mut().for_each(leave_out_empty);
+    }
+}
+
+/// The last characters of an output, as many as fit.
+fn last_of(output: &str) -> String {
+    let mut start = output.char_indices().rev().nth(OUTPUT - 1).map_or(0, |(start, _)| start);
+    let mut room = TEXT;
+    for (at, character) in output[start..].char_indices().rev() {
+        match room.checked_sub(cost(character)) {
+            Some(left) => room = left,
+            None => {
+                start += at + character.len_utf8();
+                break;
+            }
+        }
+    }
+    if start == 0 {
+        return output.to_owned();
+    }
+    let hidden = output[..start].chars().count();
+    format!("[...{hidden} bytes hidden...]\n{}", &output[start..])
+}
+
+/// A text in pieces that each fit a line.
+fn pieces(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let mut room = TEXT;
+        let end = rest.char_indices().find_map(|(at, character)| match room.checked_sub(cost(character)) {
+            Some(left) => {
+                room = left;
+                None
+            }
+            None => Some(at),
+        });
+        let (piece, after) = rest.split_at(end.unwrap_or(rest.len()));
+        rest = after;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
+/// How many bytes a character takes in a JSON text of nothing but ASCII, at most.
+fn cost(character: char) -> usize {
+    match character {
+        '\n' | '\r' | '\t' | '"' | '\\' => 2,
+        ' '..='~' => 1,
+        character if u32::from(character) > 0xffff => 12,
+        _ => 6,
+    }
+}
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_empty_is_left_out_but_not_in_lists() {
+        let mut value = json!({"a": "", "b": null, "c": {"d": "", "e": {}}, "f": [{"g": ""}], "h": false, "i": 0});
+        leave_out_empty(&mut value);
+        assert_eq!(value, json!({"c": {"e": {}}, "f": [{"g": ""}], "h": false, "i": 0}));
+    }
+
+    #[test]
+    fn texts_come_in_pieces_that_fit_whatever_is_in_them() {
+        for (character, count) in [('a', 200_000), ('\u{1}', 30_000), ('é', 30_000), ('😀', 20_000), ('"', 60_000)] {
+            let text = character.to_string().repeat(count);
+            let all: Vec<&str> = pieces(&text).collect();
+            assert!(all.len() > 1, "{character:?}");
+            assert!(all.iter().all(|piece| to_python_json(&piece).len() <= TEXT + 2), "{character:?}");
+            assert_eq!(all.concat(), text);
+        }
+        assert_eq!(pieces("").count(), 0);
+    }
+
+    #[test]
+    fn of_a_long_output_the_end_is_told() {
+        assert_eq!(last_of("short"), "short");
+        let exact = "é".repeat(100) + &"x".repeat(OUTPUT - 100);
+        assert_eq!(last_of(&exact), exact);
+        let long = "x".repeat(OUTPUT) + "end";
+        let told = last_of(&long);
+        assert!(told.starts_with("[...3 bytes hidden...]\nxxx") && told.ends_with("xend"), "{}", &told[..40]);
+        let wide = "\u{1}".repeat(OUTPUT) + "end";
+        let told = last_of(&wide);
+        assert!(to_python_json(&told).len() < TEXT + 100 && told.ends_with("end"));
+    }
+}

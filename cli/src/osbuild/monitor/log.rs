@@ -1,0 +1,214 @@
+//! osbuild's `LogMonitor`: what every module is given and what it writes, as text. Of stages that run side by side the
+//! one that began first is shown as it goes; what the others write waits until it is through, so that the text of a
+//! stage is never mixed with another's.
+
+use std::collections::{HashSet, VecDeque};
+use std::io::{Read as _, Seek as _, Write as _};
+
+use jiff::{Timestamp, tz::TimeZone};
+use osbc_ir::{StageResult, Value};
+use tempfile::SpooledTempFile;
+
+use super::{Display, Out, Script};
+use crate::osbuild::course::StageRun;
+use crate::osbuild::sources::SourceReport;
+
+/// How much of a text waits in memory; more of it waits in a file.
+const IN_MEMORY: usize = 1 << 20;
+
+const BOLD: &str = "\u{1b}[0m\u{1b}[1m";
+const PLAIN: &str = "\u{1b}[0m";
+
+/// Writes the log.
+pub(super) struct Log {
+    out: Out,
+    /// What has begun and is not all written yet. The first one is written as it comes.
+    waiting: VecDeque<Block>,
+    /// The pipelines whose head was written.
+    headed: HashSet<usize>,
+    /// Whose head was written last.
+    current: Option<usize>,
+}
+
+/// What is written in one piece.
+struct Block {
+    of: Of,
+    text: SpooledTempFile,
+    is_over: bool,
+}
+
+/// What a block is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Source(usize),
+    Stage {
+        run: usize,
+        position: usize,
+    },
+    /// A pipeline of which no stage is to be told.
+    Empty {
+        run: usize,
+    },
+}
+
+impl Of {
+    fn run(self) -> Option<usize> {
+        match self {
+            Of::Source(_) => None,
+            Of::Stage { run, .. } | Of::Empty { run } => Some(run),
+        }
+    }
+}
+
+impl Log {
+    pub(super) fn new(out: Out) -> Self {
+        Self { out, waiting: VecDeque::new(), headed: HashSet::new(), current: None }
+    }
+
+    fn open(&mut self, script: &Script, of: Of, text: &str) {
+        self.waiting.push_back(Block { of, text: SpooledTempFile::new(IN_MEMORY), is_over: false });
+        if self.waiting.len() == 1 {
+            self.head(script, of);
+        }
+        self.add(of, text);
+    }
+
+    fn add(&mut self, of: Of, text: &str) {
+        let Some(position) = self.waiting.iter().position(|block| block.of == of) else { return };
+        if position == 0 {
+            self.out.write(text);
+        } else {
+            // Without room for it, part of the log is lost; the build need not be.
+            self.waiting[position].text.write_all(text.as_bytes()).ok();
+        }
+    }
+
+    /// Ends a block, and writes what has waited for its end.
+    fn close(&mut self, script: &Script, of: Of) {
+        if let Some(block) = self.waiting.iter_mut().find(|block| block.of == of) {
+            block.is_over = true;
+        }
+        while self.waiting.front().is_some_and(|first| first.is_over) {
+            self.waiting.pop_front();
+            self.show_first(script);
+        }
+    }
+
+    /// Writes what has waited of the block that is now the first.
+    fn show_first(&mut self, script: &Script) {
+        let Some(first) = self.waiting.front_mut() else { return };
+        let mut text = Vec::new();
+        first.text.rewind().and_then(|()| first.text.read_to_end(&mut text)).ok();
+        let of = first.of;
+        self.head(script, of);
+        self.out.write(&String::from_utf8_lossy(&text));
+    }
+
+    /// Writes which pipeline comes, where it is another one than before.
+    fn head(&mut self, script: &Script, of: Of) {
+        let Some(run) = of.run() else {
+            self.current = None;
+            return;
+        };
+        if self.current == Some(run) {
+            return;
+        }
+        self.current = Some(run);
+        let pipeline = script.pipeline(run);
+        let id = script.course.runs[run].id.map_or_else(|| "None".to_owned(), |id| id.to_string());
+        let mut head = self.bold(&format!("Pipeline {}: {id}", pipeline.name)) + "\n";
+        if self.headed.insert(run) {
+            let build = pipeline.build.and_then(|build| script.names().id(build));
+            let build = build.map_or_else(|| "<host>".to_owned(), |id| id.to_string());
+            let runner = script.written.manifest.runner_of(pipeline, &script.host);
+            head += &format!("Build\n  root: {build}\n  runner: {} ({})", runner.name, runner.exec);
+            if let Some(epoch) = pipeline.source_epoch {
+                head += &format!("\n  source-epoch: {} [{epoch}]", date(epoch));
+            }
+            head += "\n";
+        }
+        self.out.write(&head);
+    }
+
+    fn bold(&self, text: &str) -> String {
+        if self.out.is_terminal { format!("{BOLD}{text}{PLAIN}") } else { text.to_owned() }
+    }
+}
+
+impl Display for Log {
+    fn say(&mut self, _: &Script, text: &str) {
+        self.out.write(text);
+    }
+
+    fn begin_source(&mut self, script: &Script, source: usize) {
+        let name = &script.written.manifest.sources[source].module.name;
+        let title = self.bold(&format!("Pipeline source {name}: {}", script.source_id(source)));
+        self.open(script, Of::Source(source), &format!("{title}\nBuild\n  root: <host>\n"));
+    }
+
+    fn source_output(&mut self, _: &Script, source: usize, text: &str) {
+        self.add(Of::Source(source), text);
+    }
+
+    fn finish_source(&mut self, script: &Script, source: usize, _: &SourceReport) {
+        self.close(script, Of::Source(source));
+    }
+
+    fn begin(&mut self, script: &Script, run: usize) {
+        if script.course.runs[run].stages.is_empty() {
+            self.open(script, Of::Empty { run }, "");
+        }
+    }
+
+    fn stage(&mut self, script: &Script, run: usize, stage: &StageRun) {
+        let title = self.bold(&format!("{}: {}", script.module(run, stage), stage.id));
+        let options = script.options(run, stage).map_or_else(|| "{}".to_owned(), python_json);
+        self.open(script, Of::Stage { run, position: stage.position }, &format!("{title} {options}\n"));
+    }
+
+    fn output(&mut self, _: &Script, run: usize, stage: &StageRun, text: &str) {
+        self.add(Of::Stage { run, position: stage.position }, text);
+    }
+
+    fn result(&mut self, script: &Script, run: usize, stage: &StageRun, result: &StageResult) {
+        let of = Of::Stage { run, position: stage.position };
+        self.add(of, &format!("\n⏱  Duration: {:.2}s\n", result.duration.as_secs_f64()));
+        self.close(script, of);
+    }
+
+    fn finish(&mut self, script: &Script, run: usize) {
+        self.close(script, Of::Empty { run });
+    }
+}
+
+/// JSON as Python's `json.dumps` writes it with an indent of two: nothing but ASCII.
+fn python_json(value: &Value) -> String {
+    let mut text = String::new();
+    for character in format!("{value:#}").chars() {
+        if character.is_ascii() && character != '\u{7f}' {
+            text.push(character);
+        } else {
+            text.extend(character.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    text
+}
+
+/// A moment in the local time, as `strftime` writes it for `%c`.
+fn date(epoch: i64) -> String {
+    let moment = Timestamp::from_second(epoch).map(|moment| moment.to_zoned(TimeZone::system()));
+    moment.map_or_else(|_| epoch.to_string(), |moment| moment.strftime("%a %b %e %H:%M:%S %Y").to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn options_are_written_as_python_writes_them() {
+        let text = python_json(&json!({"a": [], "b": {}, "é😀": [1, "\n"]}));
+        assert_eq!(text, "{\n  \"a\": [],\n  \"b\": {},\n  \"\\u00e9\\ud83d\\ude00\": [\n    1,\n    \"\\n\"\n  ]\n}");
+    }
+}

@@ -1,0 +1,232 @@
+//! From the events of a build to what osbuild would say. Every pipeline is told in the order of its stages, beginning to
+//! end; a stage that ran for several pipelines is told again in each of them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use osbc_executor::event::{Event, Monitor};
+use osbc_ir::graph::NodeIndex;
+use osbc_ir::{NodeOutcome, Outcome, StageResult, Value};
+
+use super::{Display, Script};
+use crate::osbuild::result::unsaid_reason;
+use crate::osbuild::sources::SourceReport;
+
+/// The source whose module tells what it has fetched.
+const CURL: &str = "org.osbuild.curl";
+
+/// Tells a build to one of osbuild's monitors.
+pub(crate) struct Narrator {
+    script: Arc<Script>,
+    display: Box<dyn Display>,
+    /// For every node that runs, the places that it runs for.
+    places: HashMap<NodeIndex, Vec<(usize, usize)>>,
+    sources: Vec<SourceState>,
+    runs: Vec<RunState>,
+    /// The results of stages that are still to be told for other pipelines.
+    results: HashMap<NodeIndex, StageResult>,
+    fetches: BTreeMap<NodeIndex, NodeOutcome>,
+}
+
+/// How far a source has been told.
+#[derive(Debug, Clone, Default)]
+struct SourceState {
+    begun: bool,
+    finished: bool,
+    /// How many of its items are still to be fetched.
+    missing: usize,
+}
+
+/// How far a pipeline has been told.
+#[derive(Debug, Clone, Default)]
+struct RunState {
+    begun: bool,
+    /// How many of its stages are through.
+    done: usize,
+    finished: bool,
+}
+
+impl Narrator {
+    /// A narrator of the build that a script is of.
+    pub(crate) fn new(script: Arc<Script>, display: Box<dyn Display>) -> Self {
+        let mut sources = vec![SourceState::default(); script.plan.graph.manifest.sources.len()];
+        for item in script.plan.fetches.iter().filter_map(|node| script.plan.graph.item_node(*node)) {
+            sources[item.source].missing += 1;
+        }
+        Self {
+            display,
+            places: script.course.places(),
+            sources,
+            runs: vec![RunState::default(); script.course.runs.len()],
+            results: HashMap::new(),
+            fetches: BTreeMap::new(),
+            script,
+        }
+    }
+
+    fn open(&mut self) {
+        self.display.say(&self.script, &format!("starting {}", self.script.manifest));
+        for source in 0..self.sources.len() {
+            if self.sources[source].missing == 0 {
+                self.finish_source(source);
+            }
+        }
+        for run in 0..self.runs.len() {
+            if self.script.course.runs[run].stages.is_empty() {
+                self.begin(run);
+                self.finish(run);
+            }
+        }
+    }
+
+    fn begin_source(&mut self, source: usize) {
+        if !std::mem::replace(&mut self.sources[source].begun, true) {
+            self.display.begin_source(&self.script, source);
+        }
+    }
+
+    fn finish_source(&mut self, source: usize) {
+        self.begin_source(source);
+        if !std::mem::replace(&mut self.sources[source].finished, true) {
+            let report = SourceReport::new(&self.script.plan, &self.script.have, &self.fetches, source);
+            self.display.finish_source(&self.script, source, &report);
+        }
+    }
+
+    fn fetch_started(&mut self, node: NodeIndex) {
+        if let Some(item) = self.script.plan.graph.item_node(node) {
+            self.begin_source(item.source);
+        }
+    }
+
+    fn fetched(&mut self, node: NodeIndex, outcome: &NodeOutcome) {
+        let script = Arc::clone(&self.script);
+        let Some(node_item) = script.plan.graph.item_node(node) else { return };
+        let (source, item) = script.plan.graph.item(node_item);
+        self.begin_source(node_item.source);
+        if let (CURL, NodeOutcome::Fetched { .. }, Some(url)) =
+            (source.module.name.as_str(), outcome, url(&item.description))
+        {
+            let line = format!("source/{CURL} ({CURL}): Downloaded {url}\n");
+            self.display.source_output(&script, node_item.source, &line);
+        }
+        self.fetches.insert(node, outcome.clone());
+        let state = &mut self.sources[node_item.source];
+        state.missing = state.missing.saturating_sub(1);
+        if state.missing == 0 {
+            self.finish_source(node_item.source);
+        }
+    }
+
+    fn begin(&mut self, run: usize) {
+        if !std::mem::replace(&mut self.runs[run].begun, true) {
+            self.display.begin(&self.script, run);
+        }
+    }
+
+    fn finish(&mut self, run: usize) {
+        if self.runs[run].begun && !std::mem::replace(&mut self.runs[run].finished, true) {
+            self.display.finish(&self.script, run);
+        }
+    }
+
+    fn stage_started(&mut self, node: NodeIndex) {
+        let Some(&(run, position)) = self.places.get(&node).and_then(|places| places.first()) else { return };
+        self.begin(run);
+        self.catch_up(run);
+        self.display.stage(&self.script, run, &self.script.course.runs[run].stages[position]);
+    }
+
+    fn stage_output(&mut self, node: NodeIndex, text: &str) {
+        if let Some(&(run, position)) = self.places.get(&node).and_then(|places| places.first()) {
+            self.display.output(&self.script, run, &self.script.course.runs[run].stages[position], text);
+        }
+    }
+
+    fn stage_finished(&mut self, node: NodeIndex, result: &StageResult) {
+        let Some(places) = self.places.get(&node).cloned() else { return };
+        let Some((&(run, position), others)) = places.split_first() else { return };
+        let stage = &self.script.course.runs[run].stages[position];
+        if let Some(reason) = unsaid_reason(result) {
+            self.display.output(&self.script, run, stage, &reason);
+        }
+        self.display.result(&self.script, run, stage, result);
+        self.through(run, result.success);
+        if !others.is_empty() {
+            self.results.insert(node, result.clone());
+        }
+        for (run, _) in others {
+            self.catch_up(*run);
+        }
+    }
+
+    /// Tells the stages of a pipeline that have run for another one, as far as the order allows it.
+    fn catch_up(&mut self, run: usize) {
+        let script = Arc::clone(&self.script);
+        while let Some(stage) = script.course.runs[run].stages.get(self.runs[run].done)
+            && self.places.get(&stage.node).is_some_and(|places| places[0] != (run, self.runs[run].done))
+            && let Some(result) = self.results.get(&stage.node).cloned()
+            && !self.runs[run].finished
+        {
+            self.begin(run);
+            self.display.stage(&script, run, stage);
+            self.display.output(&script, run, stage, &result.output);
+            self.display.result(&script, run, stage, &result);
+            self.through(run, result.success);
+        }
+    }
+
+    /// Counts a stage that is through.
+    fn through(&mut self, run: usize, success: bool) {
+        self.runs[run].done += 1;
+        if !success || self.runs[run].done == self.script.course.runs[run].stages.len() {
+            self.finish(run);
+        }
+    }
+
+    /// Ends what a failure or an interrupt has left open, and says how it went, unless the user has ended it.
+    fn end(&mut self, outcome: &Outcome) {
+        for source in 0..self.sources.len() {
+            if self.sources[source].begun {
+                self.finish_source(source);
+            }
+        }
+        for run in 0..self.runs.len() {
+            self.finish(run);
+        }
+        if !outcome.interrupted {
+            let how = if outcome.success() { "finished successfully" } else { "failed" };
+            self.display.say(&self.script, &format!("manifest {} {how}\n", self.script.manifest));
+        }
+    }
+}
+
+impl Monitor for Narrator {
+    fn event(&mut self, _: Duration, event: &Event<'_>) {
+        match event {
+            Event::Started { .. } => self.open(),
+            Event::FetchStarted { node, .. } => self.fetch_started(*node),
+            Event::StageStarted { node, .. } => self.stage_started(*node),
+            Event::StageOutput { node, text } => self.stage_output(*node, text),
+            Event::Finished { node, outcome: NodeOutcome::Ran(result) } => self.stage_finished(*node, result),
+            Event::Finished {
+                node,
+                outcome: outcome @ (NodeOutcome::Fetched { .. } | NodeOutcome::FetchFailed { .. }),
+            } => {
+                self.fetched(*node, outcome);
+            }
+            Event::Ended { outcome, .. } => self.end(outcome),
+            Event::Finished { .. }
+            | Event::Cached { .. }
+            | Event::FetchProgress { .. }
+            | Event::Waited { .. }
+            | Event::Interrupted => {}
+        }
+    }
+}
+
+/// Where an item of the curl source comes from.
+fn url(description: &Value) -> Option<&str> {
+    description.as_str().or_else(|| description.get("url")?.as_str())
+}

@@ -1,0 +1,68 @@
+//! The result of a build of a manifest of version 1: nested as the manifest is.
+
+use std::collections::BTreeMap;
+
+use osbc_ir::{PipelineIndex, Value};
+use serde_json::json;
+
+use super::{Finished, error, output};
+
+/// The pipelines that a manifest of version 1 becomes.
+const MAIN: &str = "tree";
+const ASSEMBLER: &str = "assembler";
+
+pub(super) fn document(finished: Finished<'_>) -> Value {
+    let pipelines = &finished.script.written.manifest.pipelines;
+    let find = |name: &str| pipelines.iter().position(|pipeline| pipeline.name == name).map(PipelineIndex);
+    let mut document = find(MAIN).map_or_else(|| json!({"success": true}), |main| pipeline(finished, main));
+    let sources = finished.sources();
+    if let Some((source, reason)) = sources.iter().find_map(|source| Some((source, source.error()?))) {
+        document["success"] = json!(false);
+        // osbuild says no more than that it failed.
+        document["error"] = json!({"type": "org.osbuild.error.source", "details": {"source": {
+            "type": source.module, "output": reason
+        }}});
+    }
+    if let Some(assembler) = find(ASSEMBLER)
+        && let Some(stage) = stages(finished, assembler).into_iter().next()
+    {
+        if stage["success"] == false {
+            document["success"] = json!(false);
+        }
+        document["assembler"] = stage;
+    }
+    document
+}
+
+/// A pipeline and, within it, the one that it is built in. It failed when either did.
+fn pipeline(finished: Finished<'_>, index: PipelineIndex) -> Value {
+    let stages = stages(finished, index);
+    let mut success = stages.iter().all(|stage| stage["success"] == true);
+    let mut document = json!({ "success": success });
+    if let Some(build) = finished.script.written.manifest.pipeline(index).build {
+        let build = pipeline(finished, build);
+        success &= build["success"] == true;
+        document["build"] = build;
+    }
+    document["success"] = json!(success);
+    if !stages.is_empty() {
+        document["stages"] = Value::Array(stages);
+    }
+    document
+}
+
+fn stages(finished: Finished<'_>, index: PipelineIndex) -> Vec<Value> {
+    let Some(run) = finished.run(index) else { return Vec::new() };
+    let metadata: BTreeMap<usize, Value> = finished.metadata(run.pipeline).into_iter().collect();
+    let stage = finished.results(run).map(|(stage, module, result)| {
+        json!({
+            "id": stage.id,
+            "type": module,
+            "success": result.success,
+            "error": error(result),
+            "output": output(result),
+            "metadata": metadata.get(&stage.position),
+        })
+    });
+    stage.collect()
+}
