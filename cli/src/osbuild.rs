@@ -184,6 +184,9 @@ fn build(arguments: &Arguments, asked: Asked) -> Result<ExitCode, Refusal> {
     if outcome.interrupted {
         return Err(Refusal::Aborted);
     }
+    if outcome.success() {
+        lease.complete_checkpoints(&plan.graph)?;
+    }
     if let (true, Some(output)) = (outcome.success(), &arguments.output_directory) {
         export_all(&asked.exports, &script, &lease, output)?;
     }

@@ -4,6 +4,7 @@ mod v1;
 mod v2;
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use osbc_executor::store::Lease;
 use osbc_ir::{FormatVersion, NodeOutcome, Outcome, PipelineIndex, StageResult, Value};
@@ -42,16 +43,16 @@ impl<'a> Finished<'a> {
     }
 
     /// The stages of a run that have run, with what came of them.
-    fn results(self, run: &'a PipelineRun) -> impl Iterator<Item = (&'a StageRun, &'a str, &'a StageResult)> {
+    fn results(self, run: &'a PipelineRun) -> impl Iterator<Item = (&'a StageRun, &'a str, Cow<'a, StageResult>)> {
         let stages = &self.script.written.manifest.pipeline(run.pipeline).stages;
-        run.stages.iter().filter_map(move |stage| match self.outcome.nodes.get(&stage.node)? {
-            NodeOutcome::Ran(result) => Some((stage, stages[stage.position].module.name.as_str(), result)),
-            _ => None,
+        run.stages.iter().filter_map(move |stage| {
+            let result = stage_result(self.outcome.nodes.get(&stage.node)?)?;
+            Some((stage, stages[stage.position].module.name.as_str(), result))
         })
     }
 
     /// The first stage that failed, in osbuild's order.
-    fn failure(self) -> Option<(&'a StageRun, &'a str, &'a StageResult)> {
+    fn failure(self) -> Option<(&'a StageRun, &'a str, Cow<'a, StageResult>)> {
         let mut all = self.script.course.runs.iter().flat_map(|run| self.results(run));
         all.find(|(_, _, result)| !result.success)
     }
@@ -66,6 +67,23 @@ impl<'a> Finished<'a> {
             said.into_iter().filter_map(|(node, value)| Some((position(node)?, value))).collect();
         all.sort_by_key(|(position, _)| *position);
         all
+    }
+}
+
+/// What came of a stage that was to run. That its result was there after all is told as a run without a word.
+pub(super) fn stage_result(outcome: &NodeOutcome) -> Option<Cow<'_, StageResult>> {
+    match outcome {
+        NodeOutcome::Ran(result) => Some(Cow::Borrowed(result)),
+        NodeOutcome::Equal { metadata, .. } => Some(Cow::Owned(StageResult {
+            success: true,
+            output: String::new(),
+            log: None,
+            error: None,
+            metadata: metadata.clone(),
+            duration: Duration::ZERO,
+            written: None,
+        })),
+        _ => None,
     }
 }
 

@@ -9,7 +9,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{CompatId, Edge, Graph, NodeId, StageId, Value};
@@ -24,6 +24,7 @@ use super::work::Work;
 use super::{clamp, links};
 use crate::copy::{Ownership, copy_tree};
 use crate::overlay;
+use crate::request::TreeStack;
 
 /// The checkpoints of one build.
 #[derive(Debug)]
@@ -68,6 +69,48 @@ impl Lease {
         }
         self.checkpoints = Some(Checkpoints { cache, _used: used, wanted: wanted.into_iter().collect() });
         Ok(())
+    }
+
+    /// Makes the checkpoints that are still missing of results that were there already, and so were not built.
+    ///
+    /// # Errors
+    /// A tree cannot be copied.
+    pub fn complete_checkpoints(&self, graph: &Graph) -> Result<(), StoreError> {
+        let Some(checkpoints) = &self.checkpoints else { return Ok(()) };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
+        for &node in &checkpoints.wanted {
+            if let Some(stage) = graph.stage_node(node)
+                && let Some(tree) = self.tree(stage.id)
+                && !checkpoints.cache.has(stage.compat)
+            {
+                self.store_checkpoint(checkpoints, graph, node, now, &[], &tree)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies a tree as the checkpoint of a stage.
+    fn store_checkpoint(
+        &self,
+        checkpoints: &Checkpoints,
+        graph: &Graph,
+        node: NodeIndex,
+        created: i64,
+        records: &[StepRecord],
+        tree: &TreeStack,
+    ) -> Result<(), StoreError> {
+        let Some(stage) = graph.stage_node(node) else { return Ok(()) };
+        checkpoints.cache.store(stage.compat, |data| {
+            let meta = data.join("meta");
+            std::fs::DirBuilder::new().mode(0o755).create(&meta).map_err(StoreError::io("make", &meta))?;
+            write(&meta, "info", &json!({ "created": created }))?;
+            for (node, metadata) in self.metadata_with(graph, node, records) {
+                if let Some(stage) = graph.stage_node(node) {
+                    write(&meta, &stage.compat.to_string(), &metadata)?;
+                }
+            }
+            copy_to(tree, &data.join("tree"))
+        })
     }
 
     /// Whether osbuild's store has a checkpoint of that id now; not if the build has nothing to do with one.
@@ -126,32 +169,22 @@ impl Work<'_> {
         if let Some(epoch) = graph.stage(stage).0.source_epoch {
             clamp::clamp(root, self.created, epoch).map_err(StoreError::io("set the times of", root))?;
         }
-        checkpoints.cache.store(stage.compat, |data| {
-            let meta = data.join("meta");
-            std::fs::DirBuilder::new().mode(0o755).create(&meta).map_err(StoreError::io("make", &meta))?;
-            write(&meta, "info", &json!({"created": self.created.tv_sec}))?;
-            for (node, metadata) in self.lease.metadata_with(graph, node, records) {
-                if let Some(stage) = graph.stage_node(node) {
-                    write(&meta, &stage.compat.to_string(), &metadata)?;
-                }
-            }
-            self.copy_to(&data.join("tree"))
-        })
-    }
-
-    /// Copies the tree as it is now.
-    fn copy_to(&self, tree: &Path) -> Result<(), StoreError> {
-        std::fs::create_dir(tree).map_err(StoreError::io("make", tree))?;
         let stack = self.stack()?;
-        let from = overlay::open(&stack).map_err(StoreError::io("open", &self.upper().dir))?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let to = rustix::fs::openat(CWD, tree, flags, Mode::empty()).map_err(StoreError::io("open", tree))?;
-        let copied = copy_tree(from.as_fd(), to.as_fd(), Ownership::Keep).map_err(StoreError::copy(tree))?;
-        match copied.lost.into_iter().next() {
-            None => Ok(()),
-            Some(lost) => {
-                Err(StoreError::Lossy { path: tree.join(lost.path), attribute: lost.attribute, reason: lost.reason })
-            }
+        self.lease.store_checkpoint(checkpoints, graph, node, self.created.tv_sec, records, &stack)
+    }
+}
+
+/// Copies a tree as it is now.
+fn copy_to(tree: &TreeStack, path: &Path) -> Result<(), StoreError> {
+    std::fs::create_dir(path).map_err(StoreError::io("make", path))?;
+    let from = overlay::open(tree).map_err(StoreError::io("open the tree for", path))?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let to = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(StoreError::io("open", path))?;
+    let copied = copy_tree(from.as_fd(), to.as_fd(), Ownership::Keep).map_err(StoreError::copy(path))?;
+    match copied.lost.into_iter().next() {
+        None => Ok(()),
+        Some(lost) => {
+            Err(StoreError::Lossy { path: path.join(lost.path), attribute: lost.attribute, reason: lost.reason })
         }
     }
 }

@@ -10,7 +10,7 @@ use osbc_ir::graph::NodeIndex;
 use osbc_ir::{NodeOutcome, Outcome, StageResult, Value};
 
 use super::{Display, Script};
-use crate::osbuild::result::unsaid_reason;
+use crate::osbuild::result::{stage_result, unsaid_reason};
 use crate::osbuild::sources::SourceReport;
 
 /// The source whose module tells what it has fetched.
@@ -210,6 +210,12 @@ impl Monitor for Narrator {
             Event::StageStarted { node, .. } => self.stage_started(*node),
             Event::StageOutput { node, text } => self.stage_output(*node, text),
             Event::Finished { node, outcome: NodeOutcome::Ran(result) } => self.stage_finished(*node, result),
+            Event::Finished { node, outcome: outcome @ NodeOutcome::Equal { .. } } => {
+                self.stage_started(*node);
+                if let Some(result) = stage_result(outcome) {
+                    self.stage_finished(*node, &result);
+                }
+            }
             Event::Finished {
                 node,
                 outcome: outcome @ (NodeOutcome::Fetched { .. } | NodeOutcome::FetchFailed { .. }),

@@ -59,8 +59,8 @@ fn stages(finished: Finished<'_>, index: PipelineIndex) -> Vec<Value> {
             "id": stage.id,
             "type": module,
             "success": result.success,
-            "error": error(result),
-            "output": output(result),
+            "error": error(&result),
+            "output": output(&result),
             "metadata": metadata.get(&stage.position),
         })
     });

@@ -14,7 +14,7 @@ pub(super) fn document(finished: Finished<'_>) -> Value {
         }
         (None, Some((stage, module, result))) => failure(
             "org.osbuild.error.stage",
-            json!({"stage": {"id": stage.id, "type": module, "output": output(result), "error": error(result)}}),
+            json!({"stage": {"id": stage.id, "type": module, "output": output(&result), "error": error(&result)}}),
         ),
         (None, None) => json!({"type": "result", "success": true, "metadata": metadata(finished)}),
     };
@@ -55,10 +55,10 @@ fn log(finished: Finished<'_>) -> Value {
         let stages: Vec<Value> = finished
             .results(run)
             .map(|(stage, module, result)| {
-                let mut entry = json!({"id": stage.id, "type": module, "output": output(result)});
+                let mut entry = json!({"id": stage.id, "type": module, "output": output(&result)});
                 if !result.success {
                     entry["success"] = json!(false);
-                    entry["error"] = error(result);
+                    entry["error"] = error(&result);
                 }
                 entry
             })

@@ -97,6 +97,11 @@ fn without_checkpoints_nothing_is_kept_unless_the_environment_says_so() {
         assert_eq!(run(command, arguments).with(0).contains("Pipeline tree"), first);
     }
     assert_eq!(names(&place.path(".osbuild/objects")), Vec::<String>::new());
+    let mut command = osbuild(&place);
+    command.env("OSBC_AUTO_CACHE", "1");
+    let keep = ["--cache-max-size=1GB", "--checkpoint", "image"];
+    assert!(run(command, arguments.into_iter().chain(keep)).with(0).ends_with(": cached\n"), "also of what was there");
+    assert_eq!(names(&place.path(".osbuild/objects")), [id(&place, 1, 0)]);
 }
 
 /// Manifests whose trees are like and unlike each other, with something of some size in each.
