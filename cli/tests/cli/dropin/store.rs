@@ -199,4 +199,6 @@ fn osbuild_and_osbc_alternate_on_one_store() {
     }
     println!("checkpoints of the base that were found: osbuild {}, osbc {}", found[0], found[1]);
     assert!(found.iter().all(|found| *found > 0));
+    let objects = names(&place.store().join("objects")).len();
+    assert!(objects < 10, "there were ten trees to keep, and room for less: {objects}");
 }
