@@ -51,7 +51,7 @@ pub(crate) enum Failure {
 }
 
 /// The build failed.
-const BUILD_FAILED: u8 = 1;
+pub(crate) const BUILD_FAILED: u8 = 1;
 /// Bad manifest or arguments.
 const BAD_REQUEST: u8 = 2;
 /// The machine lacks something.

@@ -82,6 +82,8 @@ pub(super) fn stage_result(outcome: &NodeOutcome) -> Option<Cow<'_, StageResult>
             metadata: metadata.clone(),
             duration: Duration::ZERO,
             written: None,
+            memory: None,
+            wanting: None,
         })),
         _ => None,
     }
