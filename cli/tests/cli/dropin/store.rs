@@ -197,8 +197,7 @@ fn osbuild_and_osbc_alternate_on_one_store() {
         }
         look_at(&place.store());
     }
-    println!("checkpoints of the base that were found: osbuild {}, osbc {}", found[0], found[1]);
-    assert!(found.iter().all(|found| *found > 0));
+    assert!(found.iter().all(|found| *found > 0), "each finds the other's checkpoints: {found:?}");
     let objects = names(&place.store().join("objects")).len();
     assert!(objects < 10, "there were ten trees to keep, and room for less: {objects}");
 }
