@@ -8,7 +8,7 @@ use miette::GraphicalReportHandler;
 use osbc_compiler::{ReadError, Report};
 use osbc_executor::export::ExportError;
 use osbc_executor::store::StoreError;
-use osbc_ir::{NodeOutcome, Outcome};
+use osbc_ir::{Cause, NodeOutcome, Outcome};
 use osbc_module_api::LibraryError;
 
 use crate::commands::manual::print;
@@ -61,20 +61,18 @@ pub(crate) const INTERRUPTED: u8 = 130;
 
 /// What the outcome of a build means: a build failed for want of something when every stage that failed did.
 pub(crate) fn of_build(outcome: &Outcome) -> u8 {
-    let mut failed = outcome.nodes.values().filter(|node| match node {
-        NodeOutcome::Ran(result) => !result.success,
-        NodeOutcome::FetchFailed { .. } => true,
+    let mut causes = outcome.nodes.values().filter_map(|node| match node {
+        NodeOutcome::Ran(result) => result.cause,
+        NodeOutcome::FetchFailed { .. } => Some(Cause::Stage),
         NodeOutcome::Cached { .. }
         | NodeOutcome::Equal { .. }
         | NodeOutcome::Fetched { .. }
-        | NodeOutcome::NotStarted => false,
+        | NodeOutcome::NotStarted => None,
     });
     match (outcome.interrupted, outcome.success()) {
         (true, _) => INTERRUPTED,
         (false, true) => 0,
-        (false, false) if failed.all(|node| matches!(node, NodeOutcome::Ran(result) if result.wanting.is_some())) => {
-            ENVIRONMENT
-        }
+        (false, false) if causes.all(|cause| matches!(cause, Cause::Wanting(_))) => ENVIRONMENT,
         (false, false) => BUILD_FAILED,
     }
 }

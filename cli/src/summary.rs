@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use osbc_compiler::passes::{OccurrenceAction, PipelineOccurrences, occurrences};
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{NodeOutcome, Outcome, Plan};
+use osbc_ir::{Cause, NodeOutcome, Outcome, Plan};
 use serde_json::{Value, json};
 
 use crate::render;
@@ -40,6 +40,7 @@ struct Counts {
     equal: usize,
     shared: usize,
     failed: usize,
+    /// Those that were interrupted included.
     not_started: usize,
     duration: Duration,
 }
@@ -57,7 +58,7 @@ impl<'a> Summary<'a> {
         for (node, outcome) in &self.outcome.nodes {
             let (place, name) = render::node_name(&self.plan.graph, *node);
             match outcome {
-                NodeOutcome::Ran(result) if !result.success => {
+                NodeOutcome::Ran(result) if !result.success && result.cause != Some(Cause::Interrupted) => {
                     let error = result.error.as_deref().unwrap_or("it gives no reason");
                     line(&mut text, &format!("\nfailed: {place}: {name}\n  {error}"));
                     if let Some(options) = self.options(*node) {
@@ -107,6 +108,11 @@ impl<'a> Summary<'a> {
             line(&mut text, &format!("\n{stages} not run: cached, since what they work on has equal content"));
         }
         line(&mut text, &format!("\n{} in {}", self.word(), render::duration(self.outcome.duration)));
+        if self.outcome.interrupted {
+            let ran = |node: &&NodeOutcome| matches!(node, NodeOutcome::Ran(result) if result.success);
+            let finished = render::count(self.outcome.nodes.values().filter(ran).count(), "stage");
+            line(&mut text, &format!("{finished} finished and kept in the store: the next build goes on from there"));
+        }
         if !exporting && self.outcome.success() {
             line(&mut text, "results are in the store; -o DIR exports them");
         }
@@ -201,7 +207,11 @@ impl<'a> Summary<'a> {
                 ) => counts.shared += 1,
                 (_, Some(NodeOutcome::Ran(result))) => {
                     counts.ran += 1;
-                    counts.failed += usize::from(!result.success);
+                    match result.cause {
+                        None => {}
+                        Some(Cause::Interrupted) => counts.not_started += 1,
+                        Some(Cause::Stage | Cause::Wanting(_)) => counts.failed += 1,
+                    }
                     counts.duration += result.duration;
                 }
                 (_, Some(NodeOutcome::Cached { .. })) => counts.cached += 1,

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{NodeOutcome, Resource, Segment, StageResult, Value};
+use osbc_ir::{Cause, NodeOutcome, Resource, Segment, StageResult, Value};
 
 use crate::run::{Context, Message, Worker};
 use crate::step;
@@ -114,6 +114,9 @@ fn failed(error: &StoreError) -> StageResult {
         duration: Default::default(),
         written: None,
         memory: None,
-        wanting: matches!(error, StoreError::NoSpace { .. }).then_some(Resource::Disk),
+        cause: Some(match error {
+            StoreError::NoSpace { .. } => Cause::Wanting(Resource::Disk),
+            _ => Cause::Stage,
+        }),
     }
 }

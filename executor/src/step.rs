@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{Edge, Input, ModuleRef, PipelineIndex, Reference, Resource, Stage, StageResult, Target, Value};
+use osbc_ir::{Cause, Edge, Input, ModuleRef, PipelineIndex, Reference, Resource, Stage, StageResult, Target, Value};
 use osbc_module_api::{LibraryError, Provider};
 
 use crate::delete::remove_tree;
@@ -104,10 +104,11 @@ pub(crate) fn loop_devices(stage: &Stage) -> u64 {
 }
 
 fn result(reply: StageReply) -> StageResult {
-    let wanting = match reply.failure {
-        Some(StageFailure::Wanting(resource, _)) => Some(resource),
-        _ => None,
-    };
+    let cause = reply.failure.as_ref().map(|failure| match failure {
+        StageFailure::Wanting(resource, _) => Cause::Wanting(*resource),
+        StageFailure::Interrupted => Cause::Interrupted,
+        _ => Cause::Stage,
+    });
     let error = reply.failure.map(|failure| match failure {
         StageFailure::Module(reason)
         | StageFailure::Environment(reason)
@@ -125,7 +126,7 @@ fn result(reply: StageReply) -> StageResult {
         duration: Default::default(),
         written: reply.written,
         memory: reply.memory,
-        wanting,
+        cause,
     }
 }
 

@@ -29,8 +29,20 @@ pub struct StageResult {
     pub written: Option<u64>,
     /// The most memory that one of its processes had, in bytes, where it was measured.
     pub memory: Option<u64>,
-    /// For a failed stage: what the machine lacked for it; none when the stage itself is to blame.
-    pub wanting: Option<Resource>,
+    /// For a failed stage: whose doing that was.
+    pub cause: Option<Cause>,
+}
+
+/// Whose doing the failure of a stage was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// Its own.
+    Stage,
+    /// The machine lacked something for it.
+    Wanting(Resource),
+    /// The user ended the build.
+    Interrupted,
 }
 
 /// What a machine may have too little of.

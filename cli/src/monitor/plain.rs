@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use osbc_executor::event::{Event, Monitor};
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{NodeOutcome, Plan};
+use osbc_ir::{Cause, NodeOutcome, Plan, StageResult};
 
 use crate::render;
 
@@ -44,6 +44,9 @@ impl Monitor for Plain {
             Event::Finished { node, outcome } => match outcome {
                 NodeOutcome::Ran(result) if result.success => {
                     self.line(*node, &format!("({})", render::duration(result.duration)));
+                }
+                NodeOutcome::Ran(StageResult { cause: Some(Cause::Interrupted), .. }) => {
+                    self.line(*node, "interrupted")
                 }
                 NodeOutcome::Ran(_) => self.line(*node, "FAILED"),
                 NodeOutcome::Fetched { bytes } => self.line(*node, &format!("({})", render::bytes(*bytes))),

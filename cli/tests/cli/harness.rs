@@ -130,7 +130,7 @@ pub(crate) fn respond(stream: &mut TcpStream, status: &str, body: &[u8]) {
     stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).ok();
 }
 
-/// The mounts and loop devices of the machine that have to do with a path.
+/// The mounts, loop devices and processes of the machine that have to do with a path.
 pub(crate) fn leftovers(place: &Path) -> Vec<String> {
     let name = place.to_string_lossy().into_owned();
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
@@ -140,6 +140,13 @@ pub(crate) fn leftovers(place: &Path) -> Vec<String> {
         let file = std::fs::read_to_string(entry.path().join("loop/backing_file")).unwrap_or_default();
         if file.contains(&name) {
             found.push(format!("loop device: {} of {}", entry.path().display(), file.trim()));
+        }
+    }
+    for process in std::fs::read_dir("/proc").expect("/proc is mounted").flatten() {
+        // Processes come and go meanwhile.
+        let mounts = std::fs::read_to_string(process.path().join("mountinfo")).unwrap_or_default();
+        if mounts.contains(&name) {
+            found.push(format!("process: {}", process.path().display()));
         }
     }
     found

@@ -1,7 +1,11 @@
 //! What remains after failures, kills and interrupts: nothing but what was finished.
 
-use std::time::Duration;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use osbc_fixtures::{has_root, has_tool, manifest};
 use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
@@ -61,6 +65,63 @@ fn root_builds_killed_at_any_moment_leave_nothing_and_go_on_later() {
     place.build(&manifest("quickstart.json")).assert().success();
     let work = std::fs::read_dir(place.store().join("work")).expect("the store has its folders");
     assert_eq!(work.count(), 0, "what dead builds left is swept");
+    assert_eq!(leftovers(&place.path("")), Vec::<String>::new());
+}
+
+/// Starts a build whose second stage takes longer than anybody waits, interrupts it when that one runs, and gives the exit
+/// code and what it said.
+fn interrupt(place: &Place, times: usize) -> (Option<i32>, String) {
+    let large = json!({"type": "org.osbuild.truncate", "options": {"filename": "large", "size": "256G"}});
+    let input = json!({
+        "type": "org.osbuild.files", "origin": "org.osbuild.pipeline", "references": {"name:file": {"file": "large"}}
+    });
+    let compress = json!({"type": "org.osbuild.xz", "inputs": {"file": input}, "options": {"filename": "large.xz"}});
+    let manifest = place.manifest(&json!({"version": "2", "pipelines": [
+        {"name": "file", "stages": [large]}, {"name": "compressed", "stages": [compress]}
+    ]}));
+    let mut build = std::process::Command::new(assert_cmd::cargo::cargo_bin("osbc"));
+    build.arg("build").arg(&manifest).arg("--store").arg(place.store());
+    let mut build = build.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("osbc starts");
+    let mut told = BufReader::new(build.stderr.take().expect("a pipe")).lines();
+    assert!(told.next().expect("a line").expect("text").contains("truncate"));
+    // Whether the second one is in the middle of its work or just begins: both must end.
+    let pid = Pid::from_raw(build.id().cast_signed());
+    for _ in 0..times {
+        kill(pid, Signal::SIGINT).expect("it runs");
+    }
+    let output = build.wait_with_output().expect("it ends");
+    (output.status.code(), String::from_utf8(output.stdout).expect("text"))
+}
+
+#[test]
+fn root_an_interrupt_keeps_what_was_finished_and_leaves_nothing() {
+    if !has_root() {
+        return;
+    }
+    let place = Place::new();
+    let (code, said) = interrupt(&place, 1);
+    assert_eq!(code, Some(130));
+    assert!(said.contains("interrupted in") && said.contains("1 stage finished and kept in the store"), "{said}");
+    assert!(!said.contains("FAILED"), "{said}");
+    assert_eq!(leftovers(&place.path("")), Vec::<String>::new());
+    let work = std::fs::read_dir(place.store().join("work")).expect("the store has its folders");
+    assert_eq!(work.count(), 0);
+    let plan = place.plan(&place.path("manifest.json"));
+    assert_eq!(plan["pipelines"][0]["stages"][0]["action"], "cached", "{plan:#}");
+}
+
+#[test]
+fn root_a_second_interrupt_ends_at_once_and_leaves_nothing() {
+    if !has_root() {
+        return;
+    }
+    let place = Place::new();
+    assert_eq!(interrupt(&place, 2).0, Some(130));
+    // Nobody is there to wait for the stage, which is killed with its parent.
+    let end = Instant::now() + Duration::from_secs(10);
+    while !leftovers(&place.path("")).is_empty() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     assert_eq!(leftovers(&place.path("")), Vec::<String>::new());
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use osbc_ir::{Have, Resource, StageResult};
+use osbc_ir::{Cause, Have, Resource, StageResult};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -372,7 +372,7 @@ fn a_stage_that_fails_for_want_of_something_is_told_apart() {
     let bench = Bench::new(1);
     let sketch = Sketch::chain(&["a"]).seal();
     let done = bench.run(&sketch, &FakeRunner::new(move |_, _| died()));
-    assert_eq!((result(&done, &sketch, "a").wanting, result(&done, &sketch, "a").success), (None, false));
+    assert_eq!(result(&done, &sketch, "a").cause, Some(Cause::Stage));
 
     let bench = Bench::new(1);
     let machine = Arc::clone(&bench.machine);
@@ -382,7 +382,7 @@ fn a_stage_that_fails_for_want_of_something_is_told_apart() {
     });
     let done = bench.run(&sketch, &runner);
     let result = result(&done, &sketch, "a");
-    assert_eq!(result.wanting, Some(Resource::Memory));
+    assert_eq!(result.cause, Some(Cause::Wanting(Resource::Memory)));
     assert!(result.error.as_deref().is_some_and(|error| error.contains("--jobs")), "{result:?}");
 }
 
