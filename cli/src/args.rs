@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -61,6 +62,35 @@ pub(crate) struct ManifestArgs {
     /// Look here for modules that osbc does not bring along: a folder like osbuild's `/usr/lib/osbuild`
     #[arg(short, long, value_name = "DIR")]
     pub(crate) libdir: Option<PathBuf>,
+
+    /// Whose modules, most preferred first: `builtin`, `libdir` (the folder of --libdir) and folders, separated by
+    /// commas; what is not named is not used
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "builtin,libdir")]
+    pub(crate) modules: Vec<Modules>,
+}
+
+/// Whose modules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Modules {
+    /// osbc's own.
+    BuiltIn,
+    /// Those of the folder of `--libdir`, if there is one.
+    Libdir,
+    /// Those of this folder.
+    Folder(PathBuf),
+}
+
+impl FromStr for Modules {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Err("a name between commas is missing".to_owned()),
+            "builtin" => Ok(Modules::BuiltIn),
+            "libdir" => Ok(Modules::Libdir),
+            folder => Ok(Modules::Folder(folder.into())),
+        }
+    }
 }
 
 /// Which pipelines, and where results are kept.

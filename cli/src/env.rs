@@ -99,6 +99,12 @@ pub(crate) fn sources() -> BTreeMap<String, String> {
     SOURCE_VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), variable(name)?))).collect()
 }
 
+/// The whole environment, for on-disk modules on the host's side; without variables that are no UTF-8.
+pub(crate) fn host() -> BTreeMap<String, String> {
+    let text = |text: std::ffi::OsString| text.into_string().ok();
+    std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect()
+}
+
 /// Where the user's caches lie: `$XDG_CACHE_HOME`, else `$HOME/.cache`.
 pub(crate) fn cache_home() -> Option<PathBuf> {
     variable("XDG_CACHE_HOME")

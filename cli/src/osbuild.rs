@@ -32,7 +32,7 @@ use osbc_ir::graph::NodeIndex;
 use osbc_ir::{CompatId, Export, Graph, PipelineIndex, Runner};
 use osbc_module_api::Catalog;
 
-use crate::commands::build::{check_modules, listen, processors};
+use crate::commands::build::{listen, processors};
 use crate::commands::manual::print;
 use crate::monitor::{warn_of_lost, with_files};
 use crate::{env, exit, wiring};
@@ -141,7 +141,6 @@ fn build(arguments: &Arguments, asked: Asked) -> Result<ExitCode, Refusal> {
     let kept = asked.checkpoints.iter().map(|checkpoint| checkpoint.node);
     lease.use_checkpoints(cache, &asked.graph, exported, kept)?;
     let plan = Arc::new(wiring::plan_with(&asked.graph, request, lease.present(), Some(&store))?);
-    check_modules(&plan, &asked.catalog)?;
     if !plan.segments.is_empty() && !wiring::is_root() {
         return Err(Refusal::Request("building needs root".to_owned()));
     }
@@ -168,6 +167,7 @@ fn build(arguments: &Arguments, asked: Asked) -> Result<ExitCode, Refusal> {
         stage_timeout: arguments.stage_timeout(),
         host_runner: asked.host.clone(),
         environment: env::sources(),
+        host_environment: env::host(),
     };
     let runner = LocalRunner::new("/proc/self/exe", [env::STAGE_PROCESS.into()], &env::terminal());
     let parts = Parts {

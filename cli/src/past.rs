@@ -151,6 +151,7 @@ impl Past {
             | Happened::Equal { node, .. }
             | Happened::FetchStarted { node, .. }
             | Happened::FetchProgress { node, .. }
+            | Happened::FetchOutput { node, .. }
             | Happened::Waited { node, .. }
             | Happened::StageStarted { node, .. }
             | Happened::StageOutput { node, .. }

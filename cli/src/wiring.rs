@@ -1,5 +1,6 @@
 //! Every concrete choice, once: which modules there are, where the store is, who the host is.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use osbc_modules::builtin::BuiltIn;
 use osbc_modules::foreign::Foreign;
 use osbc_modules::runners;
 
-use crate::args::{ManifestArgs, TargetArgs};
+use crate::args::{ManifestArgs, Modules, TargetArgs};
 use crate::env;
 use crate::exit::Failure;
 
@@ -33,17 +34,42 @@ pub(crate) fn builtin_catalog() -> Catalog {
     Catalog::new(vec![Box::new(BuiltIn)])
 }
 
-/// The built-in modules and, behind them, those of a folder.
-pub(crate) fn catalog(libdir: Option<&Path>) -> Result<Catalog, Failure> {
-    let mut libraries: Vec<Box<dyn Library>> = vec![Box::new(BuiltIn)];
-    if let Some(libdir) = libdir {
-        if !libdir.is_dir() {
-            return Err(Failure::arguments(format!("the module folder {} is not there", libdir.display())));
+/// The order that most people want: osbc's own modules, and what those lack from the folder.
+pub(crate) const BUILT_IN_FIRST: [Modules; 2] = [Modules::BuiltIn, Modules::Libdir];
+
+/// The modules of everybody in `order`, most preferred first.
+pub(crate) fn catalog(libdir: Option<&Path>, order: &[Modules]) -> Result<Catalog, Failure> {
+    let mut libraries: Vec<Box<dyn Library>> = Vec::new();
+    for modules in order {
+        let folder = match modules {
+            Modules::BuiltIn => {
+                libraries.push(Box::new(BuiltIn));
+                continue;
+            }
+            Modules::Libdir => libdir,
+            Modules::Folder(folder) => Some(folder.as_path()),
+        };
+        let Some(folder) = folder else { continue };
+        if !folder.is_dir() {
+            return Err(Failure::arguments(format!("the module folder {} is not there", folder.display())));
         }
-        let libdir = std::path::absolute(libdir).map_err(Failure::environment)?;
-        libraries.push(Box::new(Foreign::new(libdir)));
+        let folder = std::path::absolute(folder).map_err(Failure::environment)?;
+        libraries.push(Box::new(Foreign::new(folder)));
     }
     Ok(Catalog::new(libraries))
+}
+
+/// The modules that a plan's manifest names, each once.
+pub(crate) fn named_modules(plan: &Plan) -> BTreeSet<(Kind, &str)> {
+    let manifest = &plan.graph.manifest;
+    let stages = manifest.pipelines.iter().flat_map(|pipeline| &pipeline.stages).flat_map(|stage| {
+        let inputs = stage.inputs.iter().map(|input| &input.module);
+        let devices = stage.devices.iter().map(|device| &device.module);
+        let mounts = stage.mounts.iter().map(|mount| &mount.module);
+        std::iter::once(&stage.module).chain(inputs).chain(devices).chain(mounts)
+    });
+    let sources = manifest.sources.iter().map(|source| &source.module);
+    stages.chain(sources).map(|module| (module.kind, module.name.as_str())).collect()
 }
 
 /// The runner of pipelines that run in the host's tree.
@@ -66,7 +92,7 @@ pub(crate) fn catalog_for_osbuild(libdir: &Path, native_first: bool) -> Result<C
 
 /// Compiles a manifest as far as the graph, as written.
 pub(crate) fn compile(args: &ManifestArgs) -> Result<(Catalog, Graph, Runner), Failure> {
-    compile_with(&args.manifest, catalog(args.libdir.as_deref())?)
+    compile_with(&args.manifest, catalog(args.libdir.as_deref(), &args.modules)?)
 }
 
 /// The same, with these modules.

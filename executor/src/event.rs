@@ -52,6 +52,13 @@ pub enum Event<'a> {
         /// What for.
         reason: Wait,
     },
+    /// The source of an item wrote something: an on-disk one, for all items that it fetches at once.
+    FetchOutput {
+        /// The first of the items.
+        node: NodeIndex,
+        /// Whole lines, each behind the source's name.
+        text: &'a str,
+    },
     /// A stage begins.
     StageStarted {
         /// The stage.

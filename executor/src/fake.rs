@@ -115,17 +115,12 @@ impl Machine for FakeMachine {
 
 /// The reply of a stage that did its work.
 pub fn success() -> StageReply {
-    StageReply { metadata: Value::Null, failure: None, written: None, memory: None }
+    StageReply { metadata: Value::Null, failure: None, exception: None, written: None, memory: None }
 }
 
 /// The reply of a stage whose module gave up.
 pub fn failure(reason: &str) -> StageReply {
-    StageReply {
-        metadata: Value::Null,
-        failure: Some(StageFailure::Module(reason.to_owned())),
-        written: None,
-        memory: None,
-    }
+    StageReply::failed(StageFailure::Module(reason.to_owned()))
 }
 
 /// Remembers all events.
@@ -144,6 +139,7 @@ pub enum Record {
     FetchStarted(NodeIndex),
     Waited(NodeIndex),
     FetchProgress(NodeIndex, u64, Option<u64>),
+    FetchOutput(NodeIndex, String),
     StageStarted(NodeIndex, usize),
     StageOutput(NodeIndex, String),
     Finished(NodeIndex, NodeOutcome),
@@ -159,6 +155,7 @@ impl Monitor for RecordingMonitor {
             Event::FetchStarted { node, .. } => Record::FetchStarted(node),
             Event::FetchProgress { node, done, total } => Record::FetchProgress(node, done, total),
             Event::Waited { node, .. } => Record::Waited(node),
+            Event::FetchOutput { node, text } => Record::FetchOutput(node, text.to_owned()),
             Event::StageStarted { node, worker } => Record::StageStarted(node, worker),
             Event::StageOutput { node, text } => Record::StageOutput(node, text.to_owned()),
             Event::Finished { node, outcome } => Record::Finished(node, outcome.clone()),

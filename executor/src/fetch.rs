@@ -1,11 +1,15 @@
-//! Fetches one source item into the store, by the module of its source.
+//! Fetches source items into the store, by the module of their source: a built-in one fetches each by itself, an on-disk
+//! one all that are wanted of it at once.
 
+mod foreign;
+
+use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{ItemNode, Kind, NodeOutcome, Source, SourceItem, Value};
-use osbc_module_api::{Entry, Module, Provider, SourceContext};
+use osbc_ir::{ItemNode, Kind, NodeOutcome, Plan, Source, SourceItem, Value};
+use osbc_module_api::{Catalog, Entry, Module, OnDisk, Provider, SourceContext};
 
 use crate::run::{Message, Worker};
 use crate::store::{Slot, StoreError};
@@ -24,21 +28,55 @@ enum FetchError {
     Library(#[from] osbc_module_api::LibraryError),
     #[error("there is no source module `{0}`")]
     NoModule(String),
-    #[error("`{0}` is an on-disk module; fetching is done by built-in ones (org.osbuild.curl, org.osbuild.inline)")]
-    OnDisk(String),
+    #[error("`{0}` is no source")]
+    NoSource(String),
+    #[error("{module}: {reason}")]
+    Service { module: String, reason: String },
 }
 
-/// Fetches an item as the worker `number`; says whether it is there now.
-pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex, number: usize) -> bool {
+/// The items of a plan in groups that are fetched at once.
+pub(crate) fn groups(plan: &Plan, catalog: &Catalog) -> Vec<Vec<NodeIndex>> {
+    let mut groups: Vec<Vec<NodeIndex>> = Vec::new();
+    let mut of_source: HashMap<&str, usize> = HashMap::new();
+    for &node in &plan.fetches {
+        let source = plan.graph.item_node(node).map(|item| plan.graph.item(item).0);
+        let name = source.map(|source| source.module.name.as_str()).filter(|name| on_disk(catalog, name).is_some());
+        match name.map(|name| *of_source.entry(name).or_insert(groups.len())) {
+            Some(index) if index < groups.len() => groups[index].push(node),
+            _ => groups.push(vec![node]),
+        }
+    }
+    groups
+}
+
+/// The on-disk source of that name.
+fn on_disk(catalog: &Catalog, name: &str) -> Option<OnDisk> {
+    match &catalog.module(Kind::Source, name).ok()??.provider {
+        Provider::OnDisk(on_disk) => Some(on_disk.clone()),
+        Provider::BuiltIn(_) => None,
+    }
+}
+
+/// Fetches a group of items as the worker `number`; says whether all of them are there now.
+pub(crate) fn run(worker: &Worker<'_>, nodes: &[NodeIndex], number: usize) -> bool {
     let graph = &worker.context.plan.graph;
-    let Some(item) = graph.item_node(node) else { return false };
+    let Some((node, item)) = nodes.first().and_then(|node| Some((*node, graph.item_node(*node)?))) else {
+        return false;
+    };
+    match on_disk(worker.context.catalog, &graph.item(item).0.module.name) {
+        Some(module) => foreign::run(worker, &module, nodes, number),
+        None => run_one(worker, node, item, number),
+    }
+}
+
+fn run_one(worker: &Worker<'_>, node: NodeIndex, item: &ItemNode, number: usize) -> bool {
     worker.tell(Message::FetchStarted { node, worker: number });
     let outcome = match fetch(worker, node, item) {
         Ok(bytes) => NodeOutcome::Fetched { bytes },
         Err(error) => NodeOutcome::FetchFailed { error: error.to_string() },
     };
     let success = matches!(outcome, NodeOutcome::Fetched { .. });
-    worker.tell(Message::Finished { node, outcome });
+    worker.tell(Message::Finished { node, outcome: Box::new(outcome) });
     success
 }
 
@@ -48,7 +86,7 @@ fn fetch(worker: &Worker<'_>, node: NodeIndex, item: &ItemNode) -> Result<u64, F
     let name = &source.module.name;
     let module = context.catalog.module(Kind::Source, name)?;
     let module = module.ok_or_else(|| FetchError::NoModule(name.clone()))?;
-    let function = entry(&module).ok_or_else(|| FetchError::OnDisk(name.clone()))?;
+    let function = entry(&module).ok_or_else(|| FetchError::NoSource(name.clone()))?;
     let interrupted = || context.interrupt.is_raised();
     let download = match context.lease.download(&source.content_type, &item.checksum, &interrupted)? {
         Slot::There(path) => return Ok(path.symlink_metadata().map_or(0, |metadata| metadata.len())),

@@ -29,6 +29,7 @@ pub mod runner;
 mod sandbox;
 mod scheduler;
 mod segment;
+mod service;
 mod step;
 pub mod store;
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! What crosses the boundary to the process that runs one stage: plain data, so that the same stage could run in a
 //! virtual machine or on a remote worker. Trees are named by folders of the store, never by content.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use osbc_ir::{InputOrigin, Kind, Resource, Value};
+use osbc_module_api::OnDisk;
 use serde::{Deserialize, Serialize};
 
 /// All that a stage needs, self-contained.
@@ -30,6 +32,10 @@ pub struct StageRequest {
     pub build_root: Option<TreeStack>,
     /// The runner that starts it, e.g. `org.osbuild.debian`.
     pub runner: String,
+    /// The runner's executable where it has to be run; none where it is built in, and for a built-in module.
+    pub runner_file: Option<PathBuf>,
+    /// What on-disk modules on the host's side work with; none where all those are built in.
+    pub host: Option<HostRequest>,
     /// An existing empty folder on the store's file system, this stage's alone, for `/var`, inputs and mount points.
     /// Whoever sends the request removes it afterwards.
     pub scratch: PathBuf,
@@ -39,6 +45,15 @@ pub struct StageRequest {
     pub timeout: Option<Duration>,
 }
 
+/// What on-disk inputs, devices and mounts work with: they are programs on the host's side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRequest {
+    /// The folder with the source items of the store.
+    pub sources: PathBuf,
+    /// Their environment.
+    pub environment: BTreeMap<String, String>,
+}
+
 /// A module by name and, unless built in, by file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleRequest {
@@ -46,8 +61,8 @@ pub struct ModuleRequest {
     pub kind: Kind,
     /// Its name.
     pub name: String,
-    /// The executable of an on-disk module; none for a built-in one.
-    pub path: Option<PathBuf>,
+    /// Where an on-disk module is; none for a built-in one.
+    pub on_disk: Option<OnDisk>,
 }
 
 /// A tree as folders: layers for overlayfs, or one plain folder. Opened and mounted by [`crate::overlay`] only, on
@@ -147,6 +162,8 @@ pub struct StageReply {
     pub written: Option<u64>,
     /// The most memory that one of its processes had, in bytes.
     pub memory: Option<u64>,
+    /// The exception that an on-disk module reported: an object with `type`, `value` and `traceback`.
+    pub exception: Option<Value>,
 }
 
 /// Why a stage failed.

@@ -66,11 +66,15 @@ pub struct Settings {
     pub host_runner: Runner,
     /// The variables of the environment that source modules may ask for.
     pub environment: BTreeMap<String, String>,
+    /// The environment of on-disk modules on the host's side.
+    pub host_environment: BTreeMap<String, String>,
 }
 
 /// What all workers share.
 pub(crate) struct Context<'a> {
     pub(crate) plan: &'a Plan,
+    /// What is fetched, in groups that are fetched at once.
+    pub(crate) fetches: Vec<Vec<NodeIndex>>,
     pub(crate) lease: &'a Lease,
     pub(crate) runner: &'a dyn StageRunner,
     pub(crate) catalog: &'a Catalog,
@@ -109,9 +113,10 @@ pub(crate) enum Message {
     FetchStarted { node: NodeIndex, worker: usize },
     FetchProgress { node: NodeIndex, done: u64, total: Option<u64> },
     Waited { node: NodeIndex, since: Instant, reason: Wait },
+    FetchOutput { node: NodeIndex, text: String },
     StageStarted { node: NodeIndex, worker: usize },
     StageOutput { node: NodeIndex, text: String },
-    Finished { node: NodeIndex, outcome: NodeOutcome },
+    Finished { node: NodeIndex, outcome: Box<NodeOutcome> },
 }
 
 /// Does what a plan says. The lease must be the one that the plan was made with. Every failure of a stage or fetch is in
@@ -131,20 +136,22 @@ pub fn run(plan: &Plan, lease: &Lease, parts: Parts<'_>) -> Result<Outcome, Stor
         tell(start, &Event::Cached { node });
     }
     let mut outcome = Outcome { nodes: before(plan, lease), ..Outcome::default() };
+    let fetches = fetch::groups(plan, catalog);
     // Without a history nothing is known, which is as good.
     let history = lease.store().history().unwrap_or_default();
-    let scheduler = Scheduler::new(tasks(plan, &history), settings.keep_going, machine, interrupt);
+    let scheduler = Scheduler::new(tasks(plan, &fetches, &history), settings.keep_going, machine, interrupt);
     let (messages, receiver) = crossbeam_channel::bounded(EVENTS);
     let kills = AtomicU64::new(machine.out_of_memory_kills());
     // Without a thread for it, all would have to wait for make.
     let tokens = settings.jobserver.clone().and_then(|client| Tokens::new(client).ok());
     let (cutoff, sealed) = Cutoff::new(plan, lease);
-    let context = Context { plan, lease, runner, catalog, machine, kills, tokens, interrupt, settings, logs, cutoff };
+    let context =
+        Context { plan, fetches, lease, runner, catalog, machine, kills, tokens, interrupt, settings, logs, cutoff };
     std::thread::scope(|scope| {
         if !plan.segments.is_empty() {
             scope.spawn(|| context.cutoff.note_all(&sealed, interrupt));
         }
-        for number in 0..FETCHES.min(plan.fetches.len()) {
+        for number in 0..FETCHES.min(context.fetches.len()) {
             let worker = Worker { context: &context, scheduler: &scheduler, messages: messages.clone() };
             scope.spawn(move || worker.fetch(number));
         }
@@ -188,18 +195,18 @@ impl Worker<'_> {
 
     fn fetch(&self, number: usize) {
         while let Some(ticket) = self.scheduler.next(Pool::Fetches) {
-            let node = self.context.plan.fetches[ticket.task];
-            self.tell_wait(node, &ticket, ticket.waited_for);
-            if fetch::run(self, node, number) {
+            let nodes = &self.context.fetches[ticket.task];
+            self.tell_wait(nodes[0], &ticket, ticket.waited_for);
+            if fetch::run(self, nodes, number) {
                 ticket.succeed();
             }
         }
     }
 
     fn run_stages(&self, number: usize) {
-        let plan = self.context.plan;
+        let (plan, fetches) = (self.context.plan, self.context.fetches.len());
         while let Some(ticket) = self.scheduler.next(Pool::Stages) {
-            let index = ticket.task - plan.fetches.len();
+            let index = ticket.task - fetches;
             let segment = &plan.segments[index];
             let mut waited_for = ticket.waited_for;
             let asked = Instant::now();
@@ -225,9 +232,10 @@ impl Worker<'_> {
 }
 
 /// The plan as tasks: its fetches, then its segments.
-fn tasks(plan: &Plan, history: &History) -> Vec<Task> {
-    let fetches = plan.fetches.len();
-    let task_of: HashMap<NodeIndex, usize> = plan.fetches.iter().copied().zip(0..).collect();
+fn tasks(plan: &Plan, groups: &[Vec<NodeIndex>], history: &History) -> Vec<Task> {
+    let fetches = groups.len();
+    let nodes = groups.iter().zip(0..).flat_map(|(nodes, task)| nodes.iter().map(move |node| (*node, task)));
+    let task_of: HashMap<NodeIndex, usize> = nodes.collect();
     let fetch = |index: usize| Task {
         pool: Pool::Fetches,
         rank: (fetches - index) as u64,
@@ -299,11 +307,12 @@ fn watch(
             Message::Waited { node, since, reason } => {
                 tell(at, &Event::Waited { node, since: since.saturating_duration_since(start), reason });
             }
+            Message::FetchOutput { node, text } => tell(at, &Event::FetchOutput { node, text: &text }),
             Message::StageStarted { node, worker } => tell(at, &Event::StageStarted { node, worker }),
             Message::StageOutput { node, text } => tell(at, &Event::StageOutput { node, text: &text }),
             Message::Finished { node, outcome: result } => {
                 tell(at, &Event::Finished { node, outcome: &result });
-                outcome.nodes.insert(node, result);
+                outcome.nodes.insert(node, *result);
             }
         }
     }

@@ -16,7 +16,10 @@
 
 pub(crate) mod message;
 
+mod api;
 mod confine;
+mod foreign;
+mod host;
 mod inside;
 mod isolation;
 mod root;
@@ -32,7 +35,7 @@ pub(crate) use sys::close_descriptors;
 
 use std::sync::Arc;
 
-use osbc_module_api::{Catalog, Entry, Error, Provider, StageContext};
+use osbc_module_api::{Catalog, Entry, Error, OnDisk, Provider, StageContext};
 
 use crate::request::{ModuleRequest, StageFailure, StageReply, StageRequest};
 use surroundings::Surroundings;
@@ -42,13 +45,13 @@ use surroundings::Surroundings;
 /// Must be called by the only thread of the first process of a pid namespace; it kills everything else in there. The
 /// stage joins the namespaces of `isolation`.
 pub(crate) fn run_stage(request: &StageRequest, catalog: &Catalog, isolation: &Isolation) -> StageReply {
-    let entry = match stage_entry(catalog, &request.module) {
-        Ok(entry) => entry,
+    let job = match job(catalog, &request.module) {
+        Ok(job) => job,
         Err(reason) => return StageReply::failed(StageFailure::Environment(reason)),
     };
-    let mut surroundings = Surroundings::default();
+    let mut surroundings = Surroundings::new();
     let mut reply = match surroundings.prepare(request, catalog) {
-        Ok(()) => inside::run(request, entry, &mut surroundings, isolation),
+        Ok(()) => inside::run(request, &job, &mut surroundings, isolation),
         Err(reason) => StageReply::failed(StageFailure::Environment(reason)),
     };
     let problems = surroundings.close();
@@ -60,12 +63,6 @@ pub(crate) fn run_stage(request: &StageRequest, catalog: &Catalog, isolation: &I
 
 /// The built-in module that a request means.
 fn entry(catalog: &Catalog, module: &ModuleRequest) -> Result<Entry, String> {
-    if module.path.is_some() {
-        return Err(format!(
-            "{} is an on-disk module, and running those comes with the drop-in for osbuild; use a built-in module",
-            module.name
-        ));
-    }
     let found = catalog.module(module.kind, &module.name).map_err(|error| error.to_string())?;
     match found.as_ref().map(Arc::as_ref).map(|module| &module.provider) {
         Some(Provider::BuiltIn(definition)) => Ok(definition.entry),
@@ -73,12 +70,20 @@ fn entry(catalog: &Catalog, module: &ModuleRequest) -> Result<Entry, String> {
     }
 }
 
-/// What a stage's module is: a function that is called in the sandbox.
-type StageFunction = fn(&StageContext) -> Result<(), Error>;
+/// What is done in the sandbox.
+enum Job<'a> {
+    /// A function of ours is called.
+    Call(fn(&StageContext) -> Result<(), Error>),
+    /// A program is executed.
+    Execute(&'a OnDisk),
+}
 
-fn stage_entry(catalog: &Catalog, module: &ModuleRequest) -> Result<StageFunction, String> {
+fn job<'a>(catalog: &Catalog, module: &'a ModuleRequest) -> Result<Job<'a>, String> {
+    if let Some(on_disk) = &module.on_disk {
+        return Ok(Job::Execute(on_disk));
+    }
     match entry(catalog, module)? {
-        Entry::Stage(function) => Ok(function),
+        Entry::Stage(function) => Ok(Job::Call(function)),
         _ => Err(format!("{} is no stage", module.name)),
     }
 }
@@ -86,7 +91,8 @@ fn stage_entry(catalog: &Catalog, module: &ModuleRequest) -> Result<StageFunctio
 impl StageReply {
     /// The reply of a stage that failed.
     pub(crate) fn failed(failure: StageFailure) -> Self {
-        Self { metadata: osbc_module_api::Value::Null, failure: Some(failure), written: None, memory: None }
+        let metadata = osbc_module_api::Value::Null;
+        Self { metadata, failure: Some(failure), exception: None, written: None, memory: None }
     }
 
     /// Puts a failure of taking down to the reply, which keeps the failure that it has.
@@ -114,8 +120,7 @@ mod tests {
         let both = "the disk is full; and then: cannot unmount /x: busy".to_owned();
         assert_eq!(reply.failure, Some(StageFailure::Module(both)));
 
-        let mut reply =
-            StageReply { metadata: osbc_module_api::Value::Null, failure: None, written: None, memory: None };
+        let mut reply = StageReply { failure: None, ..StageReply::failed(StageFailure::Interrupted) };
         reply.add_problem("cannot unmount /x: busy");
         assert_eq!(reply.failure, Some(StageFailure::Environment("cannot unmount /x: busy".into())));
     }

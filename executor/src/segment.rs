@@ -18,7 +18,7 @@ pub(crate) fn take_equal(worker: &Worker<'_>, segment: &Segment) -> bool {
         let step = before.and_then(|before| earlier.steps.get(index.checked_sub(before)?));
         let metadata = step.map_or(Value::Null, |step| step.metadata.clone());
         let to = step.map_or(earlier.id, |step| step.id);
-        worker.tell(Message::Finished { node, outcome: NodeOutcome::Equal { metadata, to } });
+        worker.tell(Message::Finished { node, outcome: Box::new(NodeOutcome::Equal { metadata, to }) });
     }
     true
 }
@@ -65,7 +65,7 @@ pub(crate) fn run(worker: &Worker<'_>, segment: &Segment, number: usize) -> bool
             result.duration = start.elapsed();
         }
         let success = result.success;
-        worker.tell(Message::Finished { node, outcome: NodeOutcome::Ran(result) });
+        worker.tell(Message::Finished { node, outcome: Box::new(NodeOutcome::Ran(result)) });
         if !success {
             return false;
         }
@@ -110,6 +110,7 @@ fn failed(error: &StoreError) -> StageResult {
         output: String::new(),
         log: None,
         error: Some(error.to_string()),
+        exception: None,
         metadata: Value::Null,
         duration: Default::default(),
         written: None,

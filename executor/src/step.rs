@@ -3,15 +3,16 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{Cause, Edge, Input, ModuleRef, PipelineIndex, Reference, Resource, Stage, StageResult, Target, Value};
+use osbc_ir::{Cause, Edge, Input, Kind, ModuleRef, PipelineIndex, Reference, Resource, Stage, StageResult, Target};
 use osbc_module_api::{LibraryError, Provider};
 
 use crate::delete::remove_tree;
 use crate::request::{
-    DeviceRequest, InputRequest, ModuleRequest, MountRequest, ReferenceFrom, ReferenceRequest, StageFailure,
-    StageReply, StageRequest, TreeStack,
+    DeviceRequest, HostRequest, InputRequest, ModuleRequest, MountRequest, ReferenceFrom, ReferenceRequest,
+    StageFailure, StageReply, StageRequest, TreeStack,
 };
 use crate::run::{Context, Message, Worker};
 use crate::runner::{StageIo, Transcript};
@@ -58,7 +59,7 @@ pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex, work: &Work<'_>) -> Stag
         Ok(request) => request,
         Err(error) => {
             let failure = StageFailure::Environment(error.to_string());
-            return result(StageReply { metadata: Value::Null, failure: Some(failure), written: None, memory: None });
+            return result(StageReply::failed(failure));
         }
     };
     let log = RefCell::new(context.logs.stage(&pipeline.name, &stage.module.name));
@@ -122,6 +123,7 @@ fn result(reply: StageReply) -> StageResult {
         output: String::new(),
         log: None,
         error,
+        exception: reply.exception.map(Box::new),
         metadata: reply.metadata,
         duration: Default::default(),
         written: reply.written,
@@ -135,6 +137,7 @@ fn request(context: &Context<'_>, node: NodeIndex, work: &Work<'_>) -> Result<St
     let (pipeline, stage) = context.stage(node);
     let manifest = &context.plan.graph.manifest;
     let items = items(context, node);
+    let runner = &manifest.runner_of(pipeline, &context.settings.host_runner).exec;
     Ok(StageRequest {
         id: context.stage_node(node).compat.to_string(),
         capabilities: capabilities(context, stage)?,
@@ -162,7 +165,9 @@ fn request(context: &Context<'_>, node: NodeIndex, work: &Work<'_>) -> Result<St
             .filter(|build| !manifest.pipeline(*build).stages.is_empty())
             .map(|build| tree(context, build))
             .transpose()?,
-        runner: manifest.runner_of(pipeline, &context.settings.host_runner).exec.clone(),
+        runner_file: runner_file(context, &stage.module, runner)?,
+        runner: runner.to_owned(),
+        host: host(context, stage)?,
         scratch: work.scratch()?,
         timeout: context.settings.stage_timeout,
     })
@@ -171,11 +176,38 @@ fn request(context: &Context<'_>, node: NodeIndex, work: &Work<'_>) -> Result<St
 fn module(context: &Context<'_>, module: &ModuleRef) -> Result<ModuleRequest, PrepareError> {
     let found = context.catalog.module(module.kind, &module.name)?;
     let found = found.ok_or_else(|| PrepareError::NoModule { kind: module.kind, name: module.name.clone() })?;
-    let path = match &found.provider {
+    let on_disk = match &found.provider {
         Provider::BuiltIn(_) => None,
-        Provider::OnDisk(path) => Some(path.clone()),
+        Provider::OnDisk(on_disk) => Some(on_disk.clone()),
     };
-    Ok(ModuleRequest { kind: module.kind, name: module.name.clone(), path })
+    Ok(ModuleRequest { kind: module.kind, name: module.name.clone(), on_disk })
+}
+
+/// The executable that starts an on-disk stage; none where nothing but the module has to be started.
+fn runner_file(context: &Context<'_>, stage: &ModuleRef, runner: &str) -> Result<Option<PathBuf>, PrepareError> {
+    if module(context, stage)?.on_disk.is_none() {
+        return Ok(None);
+    }
+    let found = context.catalog.module(Kind::Runner, runner)?;
+    Ok(found.and_then(|found| match &found.provider {
+        Provider::BuiltIn(_) => None,
+        Provider::OnDisk(on_disk) => Some(on_disk.file.clone()),
+    }))
+}
+
+/// What a stage's modules on the host's side work with; none where all of them are built in.
+fn host(context: &Context<'_>, stage: &Stage) -> Result<Option<HostRequest>, PrepareError> {
+    let inputs = stage.inputs.iter().map(|input| &input.module);
+    let devices = stage.devices.iter().map(|device| &device.module);
+    let mounts = stage.mounts.iter().map(|mount| &mount.module);
+    for used in inputs.chain(devices).chain(mounts) {
+        if module(context, used)?.on_disk.is_some() {
+            let sources = context.lease.store().layout().sources();
+            let sources = std::path::absolute(&sources).map_err(StoreError::io("find", &sources))?;
+            return Ok(Some(HostRequest { sources, environment: context.settings.host_environment.clone() }));
+        }
+    }
+    Ok(None)
 }
 
 fn capabilities(context: &Context<'_>, stage: &Stage) -> Result<Vec<String>, PrepareError> {

@@ -228,6 +228,7 @@ pub(crate) fn settings(jobs: usize) -> Settings {
         stage_timeout: None,
         host_runner: runner(),
         environment: BTreeMap::new(),
+        host_environment: BTreeMap::new(),
     }
 }
 

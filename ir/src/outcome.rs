@@ -21,6 +21,8 @@ pub struct StageResult {
     pub log: Option<PathBuf>,
     /// For a failed stage: what went wrong, in one line where the module could say so.
     pub error: Option<String>,
+    /// The exception that an on-disk module reported: an object with `type`, `value` and `traceback`.
+    pub exception: Option<Box<Value>>,
     /// The metadata that it wrote; `null` when it wrote none.
     pub metadata: Value,
     /// How long it took, preparation included.

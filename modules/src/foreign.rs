@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::{fs, io};
 
-use osbc_module_api::{Kind, Library, LibraryError, Module, Provider, Revision, Value};
+use osbc_module_api::{Kind, Library, LibraryError, Module, OnDisk, Provider, Revision, Value};
 
 mod meta;
 mod python;
@@ -17,6 +17,9 @@ const META: &str = ".meta.json";
 
 /// The folder of the library that on-disk modules import.
 const PACKAGE: &str = "osbuild";
+
+/// Where a system's Python looks for packages: `python3*/{dist,site}-packages` below these.
+const PYTHON: [&str; 3] = ["/usr/local/lib", "/usr/lib", "/usr/lib64"];
 
 /// What a module says about itself.
 #[derive(Debug, Default, PartialEq)]
@@ -32,8 +35,16 @@ struct Metadata {
 #[derive(Debug)]
 pub struct Foreign {
     root: PathBuf,
-    /// The digest of the library that its modules import.
-    package: OnceLock<Result<blake3::Hash, LibraryError>>,
+    /// The library that its modules import.
+    package: OnceLock<Result<Package, LibraryError>>,
+}
+
+/// The Python library that modules import.
+#[derive(Debug, Clone)]
+struct Package {
+    /// None where there is none: modules that speak the protocol themselves need none.
+    folder: Option<PathBuf>,
+    digest: blake3::Hash,
 }
 
 impl Foreign {
@@ -47,12 +58,23 @@ impl Foreign {
         &self.root
     }
 
+    /// The library that the modules import: the folder's own, or where that one is empty the system's.
+    fn package(&self) -> Result<Package, LibraryError> {
+        let find = || {
+            let own = self.root.join(PACKAGE);
+            let is_own = fs::read_dir(&own).is_ok_and(|mut entries| entries.next().is_some());
+            let folder = if is_own { Some(own) } else { installed(&PYTHON.map(Path::new)) };
+            let digest = folder.as_deref().map_or_else(|| Ok(blake3::hash(b"")), package_digest)?;
+            Ok(Package { folder, digest })
+        };
+        self.package.get_or_init(find).clone()
+    }
+
     /// Which code: the module's file, and the library that it imports.
     fn revision(&self, file: &Path) -> Result<Revision, LibraryError> {
-        let package = self.package.get_or_init(|| package_digest(&self.root.join(PACKAGE))).clone()?;
         let mut hasher = blake3::Hasher::new();
         hasher.update(&read(file)?);
-        hasher.update(package.as_bytes());
+        hasher.update(self.package()?.digest.as_bytes());
         Ok(Revision::Digest(hasher.finalize().into()))
     }
 }
@@ -92,7 +114,7 @@ impl Library for Foreign {
             schema: metadata.schema,
             schema_2: metadata.schema_2,
             capabilities: metadata.capabilities,
-            provider: Provider::OnDisk(file),
+            provider: Provider::OnDisk(OnDisk { file, libdir: self.root.clone(), package: self.package()?.folder }),
         }))
     }
 
@@ -116,7 +138,27 @@ impl Library for Foreign {
     }
 }
 
-/// A digest over the Python files of a package, by name; that of nothing when the package is not there.
+/// The package of a system, by the folders that its Python has its libraries in; of several the newest Python's.
+fn installed(roots: &[&Path]) -> Option<PathBuf> {
+    for root in roots {
+        let entries = fs::read_dir(root).into_iter().flatten().flatten();
+        let mut pythons: Vec<PathBuf> = entries
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with("python3"))
+            .map(|entry| entry.path())
+            .collect();
+        // 3.9 before 3.11.
+        pythons.sort_by_key(|path| (path.as_os_str().len(), path.clone()));
+        for python in pythons.iter().rev() {
+            let packages = ["site-packages", "dist-packages"].map(|folder| python.join(folder).join(PACKAGE));
+            if let Some(found) = packages.into_iter().find(|package| package.join("__init__.py").is_file()) {
+                return Some(found);
+            }
+        }
+    }
+    None
+}
+
+/// A digest over the Python files of a package, by name.
 fn package_digest(package: &Path) -> Result<blake3::Hash, LibraryError> {
     let mut files = Vec::new();
     let mut folders = vec![package.to_owned()];
@@ -232,6 +274,31 @@ mod tests {
             let (_root, other) = libdir(&files);
             assert_ne!(revision(&library), revision(&other), "{text}");
         }
+    }
+
+    #[test]
+    fn the_library_is_the_folder_s_own_or_the_system_s() {
+        let (root, library) = libdir(&[("stages/a", "SCHEMA = ''"), ("osbuild/__init__.py", "")]);
+        let module = library.module(Kind::Stage, "a").expect("fine").expect("there");
+        let Provider::OnDisk(on_disk) = module.provider else { panic!("{:?}", module.provider) };
+        assert_eq!(on_disk.package, Some(root.path().join("osbuild")));
+        assert_eq!((on_disk.libdir, on_disk.file), (root.path().to_owned(), root.path().join("stages/a")));
+
+        let (root, _) = libdir(&[
+            ("lib/python3/dist-packages/osbuild/__init__.py", ""),
+            ("lib/python3.9/site-packages/osbuild/__init__.py", ""),
+            ("lib/python3.11/site-packages/osbuild/__init__.py", ""),
+            ("lib/python3.13/site-packages/osbuild/meta.py", ""),
+            ("lib64/python2/site-packages/osbuild/__init__.py", ""),
+        ]);
+        let roots = |names: &[&str]| names.iter().map(|name| root.path().join(name)).collect::<Vec<_>>();
+        let found = |names: &[&str]| {
+            let roots = roots(names);
+            installed(&roots.iter().map(PathBuf::as_path).collect::<Vec<_>>())
+        };
+        let newest = root.path().join("lib/python3.11/site-packages/osbuild");
+        assert_eq!(found(&["none", "lib64", "lib"]), Some(newest));
+        assert_eq!(found(&["none", "lib64"]), None);
     }
 
     #[test]

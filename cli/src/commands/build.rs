@@ -1,6 +1,5 @@
 //! `osbc build`: plans, runs, exports, and says what it did.
 
-use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
@@ -15,7 +14,6 @@ use osbc_executor::runner::LocalRunner;
 use osbc_executor::store::Lease;
 use osbc_executor::{Parts, Settings, run as run_plan};
 use osbc_ir::{NodeOutcome, Outcome, Plan};
-use osbc_module_api::{Catalog, Provider};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -38,7 +36,6 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
              a privileged container). `osbc plan` needs nothing",
         ));
     }
-    check_modules(&plan, &prepared.catalog)?;
     let plan = std::sync::Arc::new(plan);
     let interrupt = Interrupt::new().map_err(Failure::environment)?;
     listen(&interrupt)?;
@@ -49,6 +46,7 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
         stage_timeout: args.stage_timeout.map(Duration::from_secs),
         host_runner: prepared.host.clone(),
         environment: env::sources(),
+        host_environment: env::host(),
     };
     let manifest = ManifestName::new(&args.manifest.manifest, &prepared.graph);
     let about = About { manifest, arguments: env::arguments() };
@@ -112,35 +110,6 @@ fn check_names(exports: &[osbc_ir::Export], output: &Path) -> Result<(), Failure
         }
     }
     Ok(())
-}
-
-/// Finds out before anything starts whether all that the plan needs can be run.
-pub(crate) fn check_modules(plan: &Plan, catalog: &Catalog) -> Result<(), Failure> {
-    let graph = &plan.graph;
-    let stages = plan.segments.iter().flat_map(|segment| &segment.steps).filter_map(|node| graph.stage_node(*node));
-    let of_stages = stages.flat_map(|node| {
-        let stage = graph.stage(node).1;
-        let inputs = stage.inputs.iter().map(|input| &input.module);
-        let devices = stage.devices.iter().map(|device| &device.module);
-        let mounts = stage.mounts.iter().map(|mount| &mount.module);
-        std::iter::once(&stage.module).chain(inputs).chain(devices).chain(mounts)
-    });
-    let of_sources =
-        plan.fetches.iter().filter_map(|node| graph.item_node(*node)).map(|item| &graph.item(item).0.module);
-    let mut foreign = BTreeSet::new();
-    for module in of_stages.chain(of_sources) {
-        let found = catalog.module(module.kind, &module.name)?;
-        if found.is_some_and(|found| matches!(found.provider, Provider::OnDisk(_))) {
-            foreign.insert(format!("{} ({})", module.name, module.kind));
-        }
-    }
-    if foreign.is_empty() {
-        return Ok(());
-    }
-    let names = foreign.into_iter().collect::<Vec<_>>().join(", ");
-    Err(Failure::environment(format!(
-        "this build needs modules that osbc does not bring along, and it cannot run those of a folder yet: {names}"
-    )))
 }
 
 /// Copies every result that there is to the output directory.

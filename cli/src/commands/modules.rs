@@ -13,7 +13,7 @@ use crate::{render, wiring};
 
 /// Lists the modules, or explains one.
 pub(crate) fn run(args: &ModulesArgs) -> Result<ExitCode, Failure> {
-    let catalog = wiring::catalog(args.libdir.as_deref())?;
+    let catalog = wiring::catalog(args.libdir.as_deref(), &wiring::BUILT_IN_FIRST)?;
     let modules = match &args.name {
         Some(name) => named(&catalog, name)?,
         None => all(&catalog)?,
@@ -65,7 +65,7 @@ fn list(modules: &[std::sync::Arc<Module>]) -> String {
 fn provider(module: &Module) -> String {
     match &module.provider {
         Provider::BuiltIn(_) => "built-in".to_owned(),
-        Provider::OnDisk(path) => path.display().to_string(),
+        Provider::OnDisk(module) => module.file.display().to_string(),
     }
 }
 

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use osbc_compiler::passes::{
     FetchOccurrence, Occurrence, OccurrenceAction, OccurrenceReason, PipelineOccurrences, occurrences,
 };
-use osbc_ir::{Action, Edge, Export, Plan};
+use osbc_ir::{Action, Edge, Export, Kind, Plan};
+use osbc_module_api::Catalog;
 use serde::Serialize;
 
 use crate::args::PlanArgs;
@@ -18,7 +19,7 @@ use crate::{render, wiring};
 pub(crate) fn run(args: &PlanArgs) -> Result<ExitCode, Failure> {
     let prepared = wiring::prepare(&args.manifest, &args.target).map_err(|failure| failure.with_json(args.json))?;
     let plan = wiring::plan_only(&prepared, &args.target)?;
-    let document = Document::of(&plan);
+    let document = Document::of(&plan, choices(&plan, &prepared.catalog)?);
     let text = if args.json {
         serde_json::to_string_pretty(&document).expect("a plan has nothing that JSON lacks") + "\n"
     } else {
@@ -33,7 +34,33 @@ struct Document<'a> {
     exports: &'a [Export],
     pipelines: Vec<PipelineOccurrences>,
     sources: Vec<FetchOccurrence>,
+    /// The modules that there are more than once.
+    choices: Vec<Choice>,
     totals: Totals,
+}
+
+/// A module that more than one library has.
+#[derive(Debug, Serialize)]
+struct Choice {
+    kind: Kind,
+    name: String,
+    provider: String,
+    /// Who has it too.
+    others: Vec<String>,
+}
+
+/// Which side provides a module where several do.
+fn choices(plan: &Plan, catalog: &Catalog) -> Result<Vec<Choice>, Failure> {
+    let mut choices = Vec::new();
+    for (kind, name) in wiring::named_modules(plan) {
+        let mut providers = catalog.providers(kind, name)?;
+        if providers.len() > 1 {
+            let others = providers.split_off(1);
+            let provider = providers.pop().unwrap_or_default();
+            choices.push(Choice { kind, name: name.to_owned(), provider, others });
+        }
+    }
+    Ok(choices)
 }
 
 /// How many written stages and items have which action.
@@ -51,7 +78,7 @@ struct Totals {
 }
 
 impl<'a> Document<'a> {
-    fn of(plan: &'a Plan) -> Self {
+    fn of(plan: &'a Plan, choices: Vec<Choice>) -> Self {
         let (pipelines, sources) = occurrences(plan);
         let mut totals = Totals::default();
         for stage in pipelines.iter().flat_map(|pipeline| &pipeline.stages) {
@@ -67,7 +94,7 @@ impl<'a> Document<'a> {
             totals.fetch_bytes += item.size.unwrap_or(0);
             totals.fetch_unknown += usize::from(item.size.is_none());
         }
-        Self { exports: &plan.exports, pipelines, sources, totals }
+        Self { exports: &plan.exports, pipelines, sources, choices, totals }
     }
 
     fn text(&self) -> String {
@@ -87,6 +114,14 @@ impl<'a> Document<'a> {
             };
             let rows: Vec<_> = self.sources.chunk_by(same).map(item_row).collect();
             text.push_str(&indented(&rows));
+        }
+        if !self.choices.is_empty() {
+            text.push_str("modules that there are more than once\n");
+            let row = |choice: &Choice| {
+                let others = format!("not {}", choice.others.join(", "));
+                vec![choice.kind.to_string(), choice.name.clone(), choice.provider.clone(), others]
+            };
+            text.push_str(&indented(&self.choices.iter().map(row).collect::<Vec<_>>()));
         }
         text + &self.totals.text()
     }

@@ -95,6 +95,8 @@ impl Monitor for Live {
             Event::Started { .. } => self.total.enable_steady_tick(TICK),
             Event::FetchStarted { node, .. } => self.fetching(*node, 0),
             Event::FetchProgress { node, done, .. } => self.fetching(*node, *done),
+            // The overall line is no place for what a source says.
+            Event::FetchOutput { .. } => {}
             Event::StageStarted { node, .. } => self.start_stage(*node),
             Event::StageOutput { node, text } => {
                 if let (Some(bar), Some(line)) = (self.stages.get(node), last_line(text)) {

@@ -62,6 +62,7 @@ impl Monitor for Plain {
             | Event::Waited { .. }
             | Event::FetchStarted { .. }
             | Event::FetchProgress { .. }
+            | Event::FetchOutput { .. }
             | Event::StageStarted { .. }
             | Event::StageOutput { .. }
             | Event::Ended { .. } => {}

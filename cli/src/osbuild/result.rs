@@ -79,18 +79,23 @@ pub(super) fn stage_result(outcome: &NodeOutcome) -> Option<Cow<'_, StageResult>
             output: String::new(),
             log: None,
             error: None,
+            exception: None,
             metadata: metadata.clone(),
             duration: Duration::ZERO,
             written: None,
             memory: None,
-            wanting: None,
+            cause: None,
         })),
         _ => None,
     }
 }
 
-/// What went wrong with a stage, in the shape of an exception that its module has reported; `null` if nothing did.
+/// What went wrong with a stage, as the exception that its module has reported or in the shape of one; `null` if nothing
+/// did.
 pub(super) fn error(result: &StageResult) -> Value {
+    if let Some(exception) = &result.exception {
+        return json!({"type": "exception", "data": exception});
+    }
     result.error.as_ref().map_or(
         Value::Null,
         |reason| json!({"type": "exception", "data": {"type": "Error", "value": reason, "traceback": ""}}),

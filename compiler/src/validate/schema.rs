@@ -199,7 +199,7 @@ fn version_name(version: FormatVersion) -> &'static str {
 #[cfg(test)]
 mod tests {
     use osbc_ir::Revision;
-    use osbc_module_api::Provider;
+    use osbc_module_api::{OnDisk, Provider};
 
     use super::*;
 
@@ -213,7 +213,7 @@ mod tests {
             schema,
             schema_2,
             capabilities: Vec::new(),
-            provider: Provider::OnDisk("m".into()),
+            provider: Provider::OnDisk(OnDisk { file: "m".into(), libdir: "".into(), package: None }),
         }
     }
 

@@ -70,6 +70,13 @@ pub enum Happened {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         total: Option<u64>,
     },
+    /// The source of an item wrote something.
+    FetchOutput {
+        /// The number of the first of the items that it fetches.
+        node: usize,
+        /// The text.
+        text: String,
+    },
     /// What starts next had to wait.
     Waited {
         /// The node's number.
@@ -223,6 +230,7 @@ pub fn lines(plan: &Plan, at: Duration, event: &Event<'_>) -> Vec<Line> {
         Event::FetchProgress { node, done, total } => {
             Happened::FetchProgress { node: node.index(), done: *done, total: *total }
         }
+        Event::FetchOutput { node, text } => Happened::FetchOutput { node: node.index(), text: (*text).to_owned() },
         Event::Waited { node, since, reason } => {
             Happened::Waited { node: node.index(), since: micros(*since), reason: *reason }
         }

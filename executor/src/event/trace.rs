@@ -164,7 +164,7 @@ impl Form for Trace {
                 out.extend_from_slice(b"\n]\n");
                 Ok(())
             }
-            Happened::FetchProgress { .. } | Happened::StageOutput { .. } => Ok(()),
+            Happened::FetchProgress { .. } | Happened::StageOutput { .. } | Happened::FetchOutput { .. } => Ok(()),
         }
     }
 }

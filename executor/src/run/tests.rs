@@ -98,7 +98,7 @@ fn stages_run_on_each_other_s_trees_and_the_second_build_runs_none() {
             std::fs::write(root.join(&label), &label).expect("writes");
         });
         (io.output)(&format!("hello from {label}\n"));
-        StageReply { metadata: json!({ "made": label }), failure: None, written: None, memory: None }
+        StageReply { metadata: json!({ "made": label }), ..success() }
     });
     let done = bench.run(&sketch, &runner);
     assert!(done.outcome.success(), "{:?}", done.outcome);
@@ -304,7 +304,7 @@ fn the_steps_of_a_segment_change_one_tree_and_only_the_last_is_sealed() {
             let mut file = std::fs::OpenOptions::new().append(true).create(true).open(root.join("log")).expect("opens");
             file.write_all(label_of(request).as_bytes()).expect("writes");
         });
-        StageReply { metadata: json!(label_of(request)), failure: None, written: None, memory: None }
+        StageReply { metadata: json!(label_of(request)), ..success() }
     });
     assert!(bench.run(&sketch, &runner).outcome.success());
     let lease = sketch.lease(&bench.store);
@@ -342,7 +342,7 @@ fn an_interrupted_stage_says_so() {
     let runner = FakeRunner::new(move |_, io| {
         interrupt.raise();
         assert!(io.interrupt.is_raised());
-        StageReply { metadata: Value::Null, failure: Some(StageFailure::Interrupted), written: None, memory: None }
+        StageReply::failed(StageFailure::Interrupted)
     });
     let done = bench.run(&sketch, &runner);
     assert_eq!(result(&done, &sketch, "a").error.as_deref(), Some("interrupted"));

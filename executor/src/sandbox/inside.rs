@@ -1,4 +1,6 @@
-//! The stage itself: a process of its own that enters the sandbox, gives up its rights, and calls the module. What it
+//! The stage itself: a process of its own that enters the sandbox, gives up its rights, and calls the module or executes
+//! it. Where programs run on the host's side, it is the first process of a pid namespace below theirs, which it neither
+//! sees nor reaches, and which ends with it. What it
 //! returns lies in memory shared with the process that prepared it, so that nothing it leaves running can hold up the
 //! answer.
 
@@ -16,34 +18,41 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
-use osbc_module_api::{OpenDevice, StageContext, StageMeta, Tree, Value};
+use osbc_module_api::{Error, OpenDevice, StageContext, StageMeta, Tree, Value};
 use rustix::fs::{MemfdFlags, Mode, memfd_create};
 use rustix::mount::UnmountFlags;
-use rustix::process::DumpableBehavior;
+use rustix::process::{DumpableBehavior, PidfdFlags, pidfd_open};
 
 use super::surroundings::Surroundings;
-use super::{Isolation, StageFunction, confine, message, spec, sys};
+use super::{Isolation, Job, confine, foreign, message, root, spec, sys};
 use crate::request::{StageFailure, StageReply, StageRequest};
 
 /// Runs the stage's function in the sandbox; afterwards nothing that it started is alive.
 pub(super) fn run(
     request: &StageRequest,
-    function: StageFunction,
+    job: &Job<'_>,
     around: &mut Surroundings,
     isolation: &Isolation,
 ) -> StageReply {
-    start_and_wait(request, function, around, isolation).unwrap_or_else(|error| {
+    start_and_wait(request, job, around, isolation).unwrap_or_else(|error| {
         StageReply::failed(StageFailure::Environment(format!("cannot run the stage's process: {error}")))
     })
 }
 
 fn start_and_wait(
     request: &StageRequest,
-    function: StageFunction,
+    job: &Job<'_>,
     around: &mut Surroundings,
     isolation: &Isolation,
 ) -> io::Result<StageReply> {
     require_single_thread()?;
+    if let Job::Execute(module) = job {
+        foreign::prepare(request, module, around)?;
+    }
+    let served = matches!(job, Job::Execute(_)) || around.host.has_services();
+    if served {
+        unshare(CloneFlags::CLONE_NEWPID)?;
+    }
     let answer = File::from(memfd_create("answer", MemfdFlags::CLOEXEC)?);
     // What is in the buffer would be written twice.
     io::stdout().flush()?;
@@ -52,16 +61,19 @@ fn start_and_wait(
     let forked = unsafe { fork() }?;
     match forked {
         ForkResult::Child => {
-            let reply = inside(request, function, around, isolation, &answer);
+            let reply = inside(request, job, around, isolation, &answer);
             let written = message::send(&answer, &reply);
             std::process::exit(if written.is_ok() { 0 } else { 1 });
         }
         ForkResult::Parent { child } => {
-            let status = wait_for_all(child)?;
+            let status = if served { wait_and_serve(child, around)? } else { wait_for_all(child)? };
             let mut answer = answer;
             answer.rewind()?;
             let reply = message::receive(&answer);
             let mut reply = reply.unwrap_or_else(|_| StageReply::failed(StageFailure::Died(describe_end(status))));
+            if let Job::Execute(_) = job {
+                foreign::complete(&mut reply, around);
+            }
             (reply.written, reply.memory) = used();
             Ok(reply)
         }
@@ -82,6 +94,13 @@ fn require_single_thread() -> io::Result<()> {
     // A folder has a link from its parent, from itself, and from each folder in it.
     let links = std::fs::metadata("/proc/self/task")?.nlink();
     if links == 3 { Ok(()) } else { Err(io::Error::other("an input, device or mount left a thread running")) }
+}
+
+/// Waits for the stage, with which all that it started ends, and serves it and the services meanwhile.
+fn wait_and_serve(stage: Pid, around: &mut Surroundings) -> io::Result<WaitStatus> {
+    let process = rustix::process::Pid::from_raw(stage.as_raw()).ok_or(io::ErrorKind::InvalidInput)?;
+    around.host.wait(pidfd_open(process, PidfdFlags::empty())?)?;
+    Ok(waitpid(stage, None)?)
 }
 
 /// Waits for the stage, then ends all that it left running and waits for that too.
@@ -115,7 +134,7 @@ fn describe_end(status: WaitStatus) -> String {
 /// All that happens in the stage's process.
 fn inside(
     request: &StageRequest,
-    function: StageFunction,
+    job: &Job<'_>,
     around: &mut Surroundings,
     isolation: &Isolation,
     answer: &File,
@@ -133,7 +152,24 @@ fn inside(
             return StageReply::failed(StageFailure::Environment(format!("cannot enter the sandbox: {error}")));
         }
     };
-    let failure = match catch_unwind(AssertUnwindSafe(|| function(&context))) {
+    let function = match job {
+        Job::Call(function) => function,
+        Job::Execute(module) => {
+            return StageReply {
+                metadata: Value::Null,
+                failure: foreign::execute(request, module),
+                exception: None,
+                written: None,
+                memory: None,
+            };
+        }
+    };
+    let called = catch_unwind(AssertUnwindSafe(|| {
+        // Its own files in /proc are a built-in module's to use.
+        rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable).map_err(Error::io("set up", "/proc"))?;
+        function(&context)
+    }));
+    let failure = match called {
         Ok(Ok(())) => None,
         Ok(Err(error)) => Some(StageFailure::Module(error.to_string())),
         Err(panic) => {
@@ -142,21 +178,20 @@ fn inside(
             Some(StageFailure::Module(format!("the module has a bug and panicked: {text}")))
         }
     };
-    StageReply { metadata: context.metadata.take(), failure, written: None, memory: None }
+    StageReply { metadata: context.metadata.take(), failure, exception: None, written: None, memory: None }
 }
 
 /// Enters the sandbox whose root is at `root`.
 fn enter(root: &Path, capabilities: &[String]) -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
+    root::mount_processes(root).map_err(io::Error::other)?;
     // The old root comes to lie on the new one and is taken away: no host is left in this mount namespace.
     rustix::process::chdir(root)?;
     rustix::process::pivot_root(".", ".")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH)?;
     rustix::process::chdir("/")?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    confine::confine(capabilities)?;
-    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)?;
-    Ok(())
+    confine::confine(capabilities)
 }
 
 /// The devices as the stage sees them. The handles that keep them open stay with the process that closes them.

@@ -163,8 +163,9 @@ mod tests {
         ];
         for failure in failures {
             let metadata = serde_json::from_str(r#"{"a": 123456789012345678901234567890, "b": [1.50]}"#);
-            let reply =
-                StageReply { metadata: metadata.expect("JSON"), failure, written: Some(4096), memory: Some(1 << 20) };
+            let metadata = metadata.expect("JSON");
+            let (written, memory) = (Some(4096), Some(1 << 20));
+            let reply = StageReply { metadata, failure, exception: None, written, memory };
             let bytes = encode(&reply).expect("has a JSON form");
             assert_eq!(receive::<StageReply>(&bytes[..]).expect("is whole"), reply);
             assert_eq!(decode(&bytes).expect("is whole"), Some(reply));

@@ -11,10 +11,13 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, makedev, mkno
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
-use super::spec::{CMDLINE, Item, READ_ONLY_PROC, ROOT, When};
+use super::spec::{CMDLINE, Item, PROCESSES, READ_ONLY_PROC, ROOT, When};
 use super::sys;
 use crate::overlay;
 use crate::request::TreeStack;
+
+/// The file beside the root that becomes `/proc/cmdline`.
+const CMDLINE_FILE: &str = "cmdline";
 
 /// Something that could not be made, and where.
 #[derive(Debug, thiserror::Error)]
@@ -71,9 +74,7 @@ pub(crate) fn build(place: &Path, build_root: Option<&TreeStack>) -> Result<Path
     for item in ROOT {
         make(&root, &build_root, *item)?;
     }
-    let cmdline = place.join("cmdline");
-    make_file(&cmdline, CMDLINE, 0o444)?;
-    bind(open(&cmdline)?, &root.join("proc/cmdline"), sys::READ_ONLY)?;
+    make_file(&place.join(CMDLINE_FILE), CMDLINE, 0o444)?;
     Ok(root)
 }
 
@@ -107,7 +108,8 @@ fn make(root: &Path, build_root: &BuildRoot, item: Item) -> Result<(), RootError
             mknodat(CWD, &path, FileType::CharacterDevice, mode, makedev(major, minor))
                 .map_err(cannot("make the device node", &path))
         }
-        Item::Processes { at } => processes(&root.join(at)),
+        // Its mount comes later: it shows the namespace of the process that makes it.
+        Item::Processes { at } => make_folder(&root.join(at), 0o755),
         Item::System { at } => {
             let target = root.join(at);
             make_folder(&target, 0o755)?;
@@ -128,8 +130,12 @@ fn make(root: &Path, build_root: &BuildRoot, item: Item) -> Result<(), RootError
     }
 }
 
-/// A fresh `/proc`. Its mount shows the pid namespace of the calling process.
-fn processes(target: &Path) -> Result<(), RootError> {
+/// Mounts `/proc` below the root that [`build`] made: the processes of the calling process's pid namespace.
+///
+/// # Errors
+/// The kernel refuses.
+pub(crate) fn mount_processes(root: &Path) -> Result<(), RootError> {
+    let target = &root.join(PROCESSES);
     let attributes = sys::PLAIN | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     new_mount(target, "proc", &[], attributes)?;
     for name in READ_ONLY_PROC {
@@ -138,7 +144,7 @@ fn processes(target: &Path) -> Result<(), RootError> {
             bind(open(&path)?, &path, attributes | MountAttrFlags::MOUNT_ATTR_RDONLY)?;
         }
     }
-    Ok(())
+    bind(open(&root.with_file_name(CMDLINE_FILE))?, &target.join("cmdline"), sys::READ_ONLY)
 }
 
 /// A new file system without a device at the folder `target`, which is made.

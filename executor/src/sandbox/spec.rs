@@ -14,8 +14,20 @@ pub(crate) const INPUTS: &str = "/run/osbuild/inputs";
 pub(crate) const MOUNTS: &str = "/run/osbuild/mounts";
 /// Where its devices' nodes lie.
 pub(crate) const DEVICES: &str = "/dev";
+/// Where the processes of the sandbox are seen, relative to its root.
+pub(crate) const PROCESSES: &str = "proc";
 /// What `/proc/cmdline` says.
 pub(crate) const CMDLINE: &str = "root=/dev/osbuild\n";
+/// Where an on-disk module writes its metadata, relative to the root.
+pub(crate) const META: &str = "run/osbuild/meta";
+/// Where an on-disk module lies.
+pub(crate) const BIN: &str = "/run/osbuild/bin";
+/// Where its runner lies.
+pub(crate) const RUNNER: &str = "/run/osbuild/runner";
+/// Where the folder of its modules lies, and in it the Python library.
+pub(crate) const LIB: &str = "/run/osbuild/lib";
+/// Where its arguments lie, and the sockets at which it asks and reports.
+pub(crate) const API: &str = "/run/osbuild/api";
 /// What the machine is called.
 pub(crate) const HOSTNAME: &str = "localhost";
 
@@ -80,7 +92,7 @@ pub(crate) const ROOT: &[Item] = &[
     Item::Folder { at: "etc", mode: 0o755 },
     Item::Memory { at: "run", mode: 0o755, devices: false },
     Item::Memory { at: "tmp", mode: 0o1777, devices: false },
-    Item::Processes { at: "proc" },
+    Item::Processes { at: PROCESSES },
     Item::System { at: "sys" },
     Item::BuildRoot { at: "etc/mke2fs.conf", when: When::Found },
     Item::BuildRoot { at: "etc/containers", when: When::Found },
@@ -90,7 +102,7 @@ pub(crate) const ROOT: &[Item] = &[
     Item::Folder { at: "run/osbuild/tree", mode: 0o755 },
     Item::Folder { at: "run/osbuild/inputs", mode: 0o755 },
     Item::Folder { at: "run/osbuild/mounts", mode: 0o755 },
-    Item::File { at: "run/osbuild/meta" },
+    Item::File { at: META },
 ];
 
 /// Folders of `/proc` that change the whole machine when written to.

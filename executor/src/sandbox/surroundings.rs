@@ -8,17 +8,21 @@ use std::path::{Component, Path, PathBuf};
 use nix::sched::{CloneFlags, unshare};
 use osbc_module_api::{
     Catalog, DeviceContext, Entry, InputContext, InputReference, MappedInput, MountContext, MountPoint, OpenDevice,
-    Tree,
+    Tree, Value,
 };
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, mount_change};
 
+use super::host::{HostSide, Places, Role};
 use super::root::{self, make_folder, mount_stack};
 use super::teardown::{MountTable, release_device, unmount_all};
 use super::{entry, spec, sys};
 use crate::request::{DeviceRequest, InputRequest, MountRequest, ReferenceFrom, StageRequest};
+use crate::service::shortened;
+
+/// The most that a stage may keep in memory, /tmp for example: there are others beside it.
+const MEMORY: &str = "25%";
 
 /// What was made for a stage so far.
-#[derive(Debug, Default)]
 pub(super) struct Surroundings {
     /// The sandbox's root, seen from outside.
     pub(super) root: PathBuf,
@@ -30,6 +34,8 @@ pub(super) struct Surroundings {
     pub(super) mounts: BTreeMap<String, MountPoint>,
     /// What was mounted before the first mount module.
     before: Option<MountTable>,
+    /// What runs on the host's side.
+    pub(super) host: HostSide,
 }
 
 /// Moves the calling process to a mount namespace of its own. What is mounted elsewhere still appears in it.
@@ -42,6 +48,18 @@ pub(crate) fn leave_mounts() -> io::Result<()> {
 }
 
 impl Surroundings {
+    /// Nothing is made yet.
+    pub(super) fn new() -> Self {
+        Self {
+            root: PathBuf::new(),
+            inputs: BTreeMap::new(),
+            devices: Vec::new(),
+            mounts: BTreeMap::new(),
+            before: None,
+            host: HostSide::new(),
+        }
+    }
+
     /// Makes everything in the mount namespace of this process, which is its alone ([`leave_mounts`]).
     ///
     /// # Errors
@@ -52,7 +70,8 @@ impl Surroundings {
         let inputs = if request.inputs.is_empty() { self.inside(spec::INPUTS) } else { request.scratch.join("inputs") };
         let trees = request.scratch.join("sandbox/trees");
         for input in &request.inputs {
-            let mapped = map_input(input, catalog, &inputs, &trees)
+            let mapped = self
+                .map_input(request, input, catalog, &inputs, &trees)
                 .map_err(|reason| format!("input `{}`: {reason}", input.name))?;
             self.inputs.insert(input.name.clone(), mapped);
         }
@@ -60,9 +79,9 @@ impl Surroundings {
 
         if !request.devices.is_empty() {
             let tree = Tree::open(self.inside(spec::TREE)).map_err(|error| error.to_string())?;
-            for device in &request.devices {
+            for (index, device) in request.devices.iter().enumerate() {
                 let opened = self
-                    .open_device(device, catalog, &tree)
+                    .open_device(request, index, catalog, &tree)
                     .map_err(|reason| format!("device `{}`: {reason}", device.name))?;
                 self.devices.push(opened);
             }
@@ -72,7 +91,9 @@ impl Surroundings {
             self.show(&request.scratch.join("mounts"), spec::MOUNTS, sys::PLAIN)?;
             self.before = Some(MountTable::read().map_err(|error| format!("cannot list the mounts: {error}"))?);
             for mount in &request.mounts {
-                let path = self.mount(mount, catalog).map_err(|reason| format!("mount `{}`: {reason}", mount.name))?;
+                let path = self
+                    .mount(request, mount, catalog)
+                    .map_err(|reason| format!("mount `{}`: {reason}", mount.name))?;
                 self.mounts.insert(mount.name.clone(), MountPoint { path });
             }
             for place in [spec::TREE, spec::MOUNTS] {
@@ -86,15 +107,22 @@ impl Surroundings {
     /// Takes everything down in reverse and returns what did not work. What is not taken down here ends with the mount
     /// namespace.
     pub(super) fn close(&mut self) -> Vec<String> {
-        let mut problems = Vec::new();
+        let mut problems = self.host.stop(Role::Mount);
         if let Some(before) = self.before.take() {
             problems.extend(unmount_all(&before));
         }
+        for device in self.host.take_loops() {
+            if let Err(error) = release_device(vec![device]) {
+                problems.push(format!("a loop device of the stage: {error}"));
+            }
+        }
         while let Some(device) = self.devices.pop() {
+            problems.extend(self.host.stop(Role::Device(self.devices.len())));
             if let Err(error) = release_device(device.keep) {
                 problems.push(format!("device {}: {error}", device.path.display()));
             }
         }
+        problems.extend(self.host.stop(Role::Input));
         problems
     }
 
@@ -108,7 +136,7 @@ impl Surroundings {
         mount_change("/", private).map_err(root::cannot("make the mounts private below", Path::new("/")))?;
         let place = request.scratch.join("sandbox");
         make_folder(&place, 0o755)?;
-        root::new_mount(&place, "tmpfs", &[("mode", "755")], MountAttrFlags::MOUNT_ATTR_NOSUID)?;
+        root::new_mount(&place, "tmpfs", &[("mode", "755"), ("size", MEMORY)], MountAttrFlags::MOUNT_ATTR_NOSUID)?;
         self.root = root::build(&place, request.build_root.as_ref())?;
 
         let var = request.scratch.join("var");
@@ -126,20 +154,48 @@ impl Surroundings {
             .map_err(|error| error.to_string())
     }
 
-    fn open_device(&self, device: &DeviceRequest, catalog: &Catalog, tree: &Tree) -> Result<OpenDevice, String> {
-        let Entry::Device(open) = entry(catalog, &device.module)? else {
-            return Err(format!("{} is no device", device.module.name));
-        };
+    fn open_device(
+        &mut self,
+        request: &StageRequest,
+        index: usize,
+        catalog: &Catalog,
+        tree: &Tree,
+    ) -> Result<OpenDevice, String> {
+        let device: &DeviceRequest = &request.devices[index];
         let parent = match device.parent {
             Some(index) => Some(self.devices.get(index).ok_or("its parent is not open yet")?),
             None => None,
         };
         let dev = self.inside(spec::DEVICES);
+        if let Some(module) = &device.module.on_disk {
+            let (tree, mounts) = (self.inside(spec::TREE), self.inside(spec::MOUNTS));
+            let places = Places { dev: &dev, tree: &tree, mounts: &mounts };
+            let parent = parent.map(|parent| parent.path.clone());
+            let data = self.host.open_device(request, index, module, &places, parent.as_deref())?;
+            let path = path_of(&data).ok_or_else(|| unexpected(&data))?;
+            return Ok(OpenDevice { path: below(&path, &dev, "")?, data, keep: Vec::new() });
+        }
+        let Entry::Device(open) = entry(catalog, &device.module)? else {
+            return Err(format!("{} is no device", device.module.name));
+        };
         open(&DeviceContext { dev: &dev, tree, parent, options: &device.options }).map_err(|error| error.to_string())
     }
 
     /// Makes a mount and returns where it lies in the sandbox.
-    fn mount(&self, mount: &MountRequest, catalog: &Catalog) -> Result<PathBuf, String> {
+    fn mount(&mut self, request: &StageRequest, mount: &MountRequest, catalog: &Catalog) -> Result<PathBuf, String> {
+        let (root, tree) = (self.inside(spec::MOUNTS), self.inside(spec::TREE));
+        if let Some(module) = &mount.module.on_disk {
+            let dev = self.inside(spec::DEVICES);
+            let source = mount.source.map(|index| self.host_node(index, mount.partition)).transpose()?;
+            let places = Places { dev: &dev, tree: &tree, mounts: &root };
+            let reply = self.host.mount(request, mount, module, &places, source.as_deref())?;
+            return match reply.as_str() {
+                Some("") => Ok(PathBuf::from(spec::MOUNTS)),
+                Some(path) => below(Path::new(path), &root, spec::MOUNTS),
+                None if reply.is_null() => Ok(PathBuf::from(spec::MOUNTS)),
+                None => Err(unexpected(&reply)),
+            };
+        }
         let Entry::Mount(make) = entry(catalog, &mount.module)? else {
             return Err(format!("{} is no mount", mount.module.name));
         };
@@ -147,13 +203,21 @@ impl Surroundings {
             Some(index) => Some(self.node(index, mount.partition)?),
             None => None,
         };
-        let (root, tree) = (self.inside(spec::MOUNTS), self.inside(spec::TREE));
         let context =
             MountContext { source, target: mount.target.as_deref(), root: &root, tree: &tree, options: &mount.options };
         match make(&context).map_err(|error| error.to_string())? {
             None => Ok(PathBuf::from(spec::MOUNTS)),
             Some(path) => below(&path, &root, spec::MOUNTS),
         }
+    }
+
+    /// The same for a program on the host's side: in the host's `/dev` where that has the device, since tools look it
+    /// up there.
+    fn host_node(&self, device: usize, partition: Option<u32>) -> Result<PathBuf, String> {
+        let node = self.node(device, partition)?;
+        let device = Path::new("/dev").join(&self.devices[device].path);
+        let name = node.strip_prefix(self.inside(spec::DEVICES)).unwrap_or(&node);
+        Ok(if device.exists() { Path::new("/dev").join(name) } else { node })
     }
 
     /// The node of a device or of its partition.
@@ -165,17 +229,48 @@ impl Surroundings {
         }
         Ok(self.inside(spec::DEVICES).join(name))
     }
+
+    fn map_input(
+        &mut self,
+        request: &StageRequest,
+        input: &InputRequest,
+        catalog: &Catalog,
+        inputs: &Path,
+        trees: &Path,
+    ) -> Result<MappedInput, String> {
+        let Some(module) = &input.module.on_disk else { return map_input(input, catalog, inputs, trees) };
+        let target = input_folder(input, inputs)?;
+        let reply = self.host.map_input(request, input, module, &target)?;
+        let path = path_of(&reply).ok_or_else(|| unexpected(&reply))?;
+        let data = reply.get("data").cloned().unwrap_or_default();
+        Ok(MappedInput { path: below(&path, inputs, spec::INPUTS)?, data })
+    }
+}
+
+/// The path in a module's reply.
+fn path_of(reply: &Value) -> Option<PathBuf> {
+    reply.get("path").and_then(Value::as_str).filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+fn unexpected(reply: &Value) -> String {
+    format!("the module replied `{}`, which has no path", shortened(&reply.to_string()))
+}
+
+/// The folder that an input is to appear in.
+fn input_folder(input: &InputRequest, inputs: &Path) -> Result<PathBuf, String> {
+    if !is_plain(&input.name) {
+        return Err("an input's name becomes a folder's name, so it can have no `/` and be neither `.` nor `..`".into());
+    }
+    let target = inputs.join(&input.name);
+    make_folder(&target, 0o755).map_err(|error| error.to_string())?;
+    Ok(target)
 }
 
 fn map_input(input: &InputRequest, catalog: &Catalog, inputs: &Path, trees: &Path) -> Result<MappedInput, String> {
     let Entry::Input(map) = entry(catalog, &input.module)? else {
         return Err(format!("{} is no input", input.module.name));
     };
-    if !is_plain(&input.name) {
-        return Err("an input's name becomes a folder's name, so it can have no `/` and be neither `.` nor `..`".into());
-    }
-    let target = inputs.join(&input.name);
-    make_folder(&target, 0o755).map_err(|error| error.to_string())?;
+    let target = input_folder(input, inputs)?;
     let mut references = Vec::new();
     for (index, reference) in input.references.iter().enumerate() {
         let path = match &reference.from {

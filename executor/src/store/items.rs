@@ -1,6 +1,6 @@
 //! Source items: where they are, and how a new one comes in.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Graph, ItemId, NodeId, Source, SourceItem};
-use rustix::fs::{Mode, Timespec, Timestamps};
+use rustix::fs::{Mode, OFlags, Timespec, Timestamps};
+use rustix::io::Errno;
 
 use super::Store;
 use super::error::StoreError;
@@ -132,19 +133,27 @@ impl Download {
             file => file.map_err(StoreError::io("open", &target))?,
         };
         let metadata = file.metadata().map_err(StoreError::io("read", &target))?;
-        if metadata.is_dir() {
-            rustix::fs::syncfs(&file).map_err(StoreError::io("write to the disk", &target))?;
-        } else {
-            let time = Timespec { tv_sec: TIME, tv_nsec: 0 };
-            rustix::fs::fchmod(&file, MODE)
-                .and_then(|()| rustix::fs::futimens(&file, &Timestamps { last_access: time, last_modification: time }))
-                .map_err(StoreError::io("set the time of", &target))?;
-            file.sync_all().map_err(StoreError::io("write to the disk", &target))?;
-        }
+        settle(&file, &metadata, &target)?;
         self.shared()?;
         std::fs::rename(&target, &self.item).map_err(StoreError::io("put in place", &self.item))?;
-        let size = if metadata.is_dir() { folder_size(&self.item) } else { Ok(metadata.len()) };
-        size.map_err(StoreError::io("read", &self.item))
+        size(&self.item, &metadata)
+    }
+
+    /// Takes on the item that an on-disk source put in its place itself; gives its size in bytes, or none where it put
+    /// it elsewhere.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn adopt(self) -> Result<Option<u64>, StoreError> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match rustix::fs::open(&self.item, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT | Errno::LOOP) => return Ok(None),
+            Err(error) => return Err(StoreError::io("open", &self.item)(io::Error::from(error))),
+        };
+        let metadata = file.metadata().map_err(StoreError::io("read", &self.item))?;
+        settle(&file, &metadata, &self.item)?;
+        size(&self.item, &metadata).map(Some)
     }
 }
 
@@ -153,6 +162,23 @@ impl Drop for Download {
         // Stays when it holds a part to go on with.
         std::fs::remove_dir(&self.folder).ok();
     }
+}
+
+/// Gives an item the attributes that every item has, and waits until the disk has it.
+fn settle(file: &File, metadata: &Metadata, path: &Path) -> Result<(), StoreError> {
+    if metadata.is_dir() {
+        return rustix::fs::syncfs(file).map_err(StoreError::io("write to the disk", path));
+    }
+    let time = Timespec { tv_sec: TIME, tv_nsec: 0 };
+    rustix::fs::fchmod(file, MODE)
+        .and_then(|()| rustix::fs::futimens(file, &Timestamps { last_access: time, last_modification: time }))
+        .map_err(StoreError::io("set the time of", path))?;
+    file.sync_all().map_err(StoreError::io("write to the disk", path))
+}
+
+fn size(item: &Path, metadata: &Metadata) -> Result<u64, StoreError> {
+    let size = if metadata.is_dir() { folder_size(item) } else { Ok(metadata.len()) };
+    size.map_err(StoreError::io("read", item))
 }
 
 fn folder_size(folder: &Path) -> io::Result<u64> {

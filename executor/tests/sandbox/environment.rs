@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use osbc_executor::request::{StageFailure, TreeStack};
-use osbc_module_api::{Value, json};
+use osbc_module_api::{OnDisk, Value, json};
 
 use crate::harness::tests;
 use crate::place::Place;
@@ -219,8 +219,9 @@ fn root_modules_that_do_not_exist_or_do_not_fit_are_named() {
     };
     assert_eq!(reason(&Place::new("nothing", json!({}))), "there is no built-in module nothing");
     let mut place = Place::new("write", json!({}));
-    place.request.module.path = Some("/usr/lib/osbuild/stages/org.osbuild.x".into());
-    assert!(reason(&place).starts_with("write is an on-disk module"));
+    let on_disk = OnDisk { file: "/nowhere/stages/write".into(), libdir: "/nowhere".into(), package: None };
+    place.request.module.on_disk = Some(on_disk);
+    assert!(reason(&place).contains("cannot open /nowhere/stages/write: No such file"));
     let mut place = Place::new("write", json!({}));
     place.request.module.kind = osbc_module_api::Kind::Device;
     place.request.module.name = "loop".into();

@@ -3,7 +3,9 @@
 
 mod devices;
 mod environment;
+mod foreign;
 mod harness;
+mod hostile;
 mod life;
 mod modules;
 mod place;
@@ -17,6 +19,9 @@ fn main() -> ExitCode {
         ["helper"] => osbc_executor::helper::stage_main(&modules::catalog()),
         ["parent", request] => life::be_parent(request),
         ["measure", count] => place::measure(count.parse().expect("a number of stages")),
-        _ => harness::run(&[environment::TESTS, trees::TESTS, devices::TESTS, life::TESTS].concat(), &arguments),
+        _ => harness::run(
+            &[environment::TESTS, trees::TESTS, devices::TESTS, life::TESTS, foreign::TESTS, hostile::TESTS].concat(),
+            &arguments,
+        ),
     }
 }

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use osbc_executor::interrupt::Interrupt;
 use osbc_executor::request::{
-    DeviceRequest, ModuleRequest, MountRequest, StageFailure, StageReply, StageRequest, TreeStack, Upper,
+    DeviceRequest, HostRequest, ModuleRequest, MountRequest, StageFailure, StageReply, StageRequest, TreeStack, Upper,
 };
 use osbc_executor::runner::{LocalRunner, StageIo, StageRunner};
-use osbc_module_api::{Kind, Value, json};
+use osbc_module_api::{Kind, OnDisk, Value, json};
 use tempfile::TempDir;
 
 pub(crate) struct Place {
@@ -40,6 +40,8 @@ impl Place {
             tree: TreeStack { lower: Vec::new(), upper: Some(Upper { dir: made("tree"), work: made("work") }) },
             build_root: None,
             runner: "org.osbuild.linux".into(),
+            runner_file: None,
+            host: None,
             scratch: made("scratch"),
             capabilities: Vec::new(),
             timeout: None,
@@ -55,6 +57,15 @@ impl Place {
     /// The folder that takes what the stage writes.
     pub(crate) fn tree(&self) -> PathBuf {
         self.path("tree")
+    }
+
+    /// For an on-disk stage, with what on-disk modules on the host's side need.
+    pub(crate) fn on_disk(libdir: &Path, stage: &str, options: Value) -> Self {
+        let mut place = Self::new(stage, options);
+        place.request.module = on_disk(libdir, Kind::Stage, stage);
+        let environment = [("PATH".to_owned(), "/usr/sbin:/usr/bin:/sbin:/bin".to_owned())].into();
+        place.request.host = Some(HostRequest { sources: place.path("sources"), environment });
+        place
     }
 
     pub(crate) fn device(&mut self, name: &str, module_name: &str, options: Value) {
@@ -106,8 +117,15 @@ impl Place {
     }
 }
 
+/// An on-disk module of a folder.
+pub(crate) fn on_disk(libdir: &Path, kind: Kind, name: &str) -> ModuleRequest {
+    let file = libdir.join(kind.folder()).join(name);
+    let on_disk = OnDisk { file, libdir: libdir.to_owned(), package: None };
+    ModuleRequest { kind, name: name.into(), on_disk: Some(on_disk) }
+}
+
 pub(crate) fn module(kind: Kind, name: &str) -> ModuleRequest {
-    ModuleRequest { kind, name: name.into(), path: None }
+    ModuleRequest { kind, name: name.into(), on_disk: None }
 }
 
 pub(crate) fn runner() -> LocalRunner {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use osbc_ir::{Kind, ModuleRef, Revision, Value};
+use serde::{Deserialize, Serialize};
 
 use crate::def::{Entry, ModuleDef};
 
@@ -37,8 +38,20 @@ pub struct Module {
 pub enum Provider {
     /// osbc itself.
     BuiltIn(&'static ModuleDef),
-    /// The executable at this path.
-    OnDisk(PathBuf),
+    /// An executable.
+    OnDisk(OnDisk),
+}
+
+/// Where an on-disk module is, and what it runs with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnDisk {
+    /// The executable.
+    pub file: PathBuf,
+    /// The folder of modules that it belongs to.
+    pub libdir: PathBuf,
+    /// The Python package `osbuild` that it may import: the one in `libdir`, else the system's; none where there is
+    /// neither.
+    pub package: Option<PathBuf>,
 }
 
 impl Module {
@@ -146,6 +159,20 @@ impl Catalog {
                 Ok(None)
             })
             .clone()
+    }
+
+    /// The libraries that have a module, most preferred first: the first one's counts.
+    ///
+    /// # Errors
+    /// One of them has it and cannot describe it.
+    pub fn providers(&self, kind: Kind, name: &str) -> Result<Vec<String>, LibraryError> {
+        let mut providers = Vec::new();
+        for library in &self.libraries {
+            if library.module(kind, name)?.is_some() {
+                providers.push(library.label());
+            }
+        }
+        Ok(providers)
     }
 
     /// The names of all modules of a kind, sorted, each once.

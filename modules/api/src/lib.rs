@@ -17,7 +17,7 @@ pub mod testing;
 pub mod tool;
 pub mod tree;
 
-pub use catalog::{Catalog, Library, LibraryError, Module, Provider};
+pub use catalog::{Catalog, Library, LibraryError, Module, OnDisk, Provider};
 pub use context::{
     DeviceContext, InputContext, InputReference, MappedInput, MountContext, MountPoint, OpenDevice, SourceContext,
     StageContext, StageMeta,

@@ -207,6 +207,7 @@ impl Monitor for Narrator {
         match event {
             Event::Started { .. } => self.open(),
             Event::FetchStarted { node, .. } => self.fetch_started(*node),
+            Event::FetchOutput { text, .. } => self.display.say(&self.script, text),
             Event::StageStarted { node, .. } => self.stage_started(*node),
             Event::StageOutput { node, text } => self.stage_output(*node, text),
             Event::Finished { node, outcome: NodeOutcome::Ran(result) } => self.stage_finished(*node, result),

@@ -14,7 +14,7 @@ fn writes(request: &crate::request::StageRequest) {
 fn writing() -> FakeRunner {
     FakeRunner::new(|request, _| {
         writes(request);
-        StageReply { metadata: json!({ "ran": label_of(request) }), failure: None, written: None, memory: None }
+        StageReply { metadata: json!({ "ran": label_of(request) }), ..success() }
     })
 }
 

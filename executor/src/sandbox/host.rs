@@ -1,0 +1,214 @@
+//! The host's side of a stage's on-disk modules: services for its inputs, devices and mounts, and the sockets at which
+//! they and the stage ask. All of it lives in the stage's own mount namespace and ends with it; orderly, services end in
+//! the reverse of the order in which they were started.
+
+use std::cell::RefCell;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use osbc_module_api::{OnDisk, Value};
+use rustix::fs::{Mode, OFlags};
+use serde_json::json;
+
+use super::api::{self, Report, StoreApi};
+use super::root::make_folder;
+use super::spec;
+use crate::request::{InputRequest, MountRequest, StageRequest};
+use crate::service::desk::{self, Desk};
+use crate::service::{CallError, Service};
+
+/// The name of the endpoint that inputs ask.
+const STORE: &str = "store";
+
+/// What runs and listens on the host's side.
+pub(super) struct HostSide {
+    desk: Desk<'static>,
+    report: Rc<RefCell<Report>>,
+    /// The folder with the socket `store`, once there is one.
+    store: Option<OwnedFd>,
+    services: Vec<(Role, Service)>,
+}
+
+/// What a service is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Input,
+    /// Of the device with this index.
+    Device(usize),
+    Mount,
+}
+
+impl HostSide {
+    /// Nothing runs yet. What services write goes to this process's output.
+    pub(super) fn new() -> Self {
+        let say = |text: &str| {
+            // Whoever reads it is the one who would notice.
+            io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()).ok();
+        };
+        Self { desk: Desk::new(say), report: Rc::default(), store: None, services: Vec::new() }
+    }
+
+    /// Whether a service runs.
+    pub(super) fn has_services(&self) -> bool {
+        !self.services.is_empty()
+    }
+
+    /// Serves until there is something to read from `awaited`.
+    pub(super) fn wait(&mut self, awaited: impl AsFd) -> io::Result<()> {
+        self.desk.wait(awaited, None).map(drop)
+    }
+
+    /// The exception that the stage reported.
+    pub(super) fn exception(&self) -> Option<Value> {
+        self.report.borrow().exception.clone()
+    }
+
+    /// The loop devices that the stage got.
+    pub(super) fn take_loops(&self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.report.borrow_mut().loops)
+    }
+
+    /// Opens the sockets of an on-disk stage below its root.
+    ///
+    /// # Errors
+    /// They cannot be made.
+    pub(super) fn listen(&mut self, root: &Path) -> io::Result<()> {
+        let folder = open_folder(&root.join(spec::API.trim_start_matches('/')))?;
+        self.desk.listen(folder.as_fd(), "osbuild", api::exceptions(&self.report))?;
+        self.desk.listen(folder.as_fd(), "remoteloop", api::loop_devices(&self.report))
+    }
+
+    /// Lets an input's module make it visible at the folder `target`, and gives its reply.
+    ///
+    /// # Errors
+    /// Why it could not.
+    pub(super) fn map_input(
+        &mut self,
+        request: &StageRequest,
+        input: &InputRequest,
+        module: &OnDisk,
+        target: &Path,
+    ) -> Result<Value, String> {
+        if self.store.is_none() {
+            self.store = Some(self.serve_store(request).map_err(|error| format!("cannot serve the store: {error}"))?);
+        }
+        let folder = self.store.as_ref().map(AsFd::as_fd).ok_or("the store's socket is gone")?;
+        let mut references = osbc_module_api::Map::new();
+        for reference in &input.references {
+            references.insert(reference.id.clone(), reference.options.clone());
+        }
+        let arguments = json!({
+            "origin": input.origin.as_str(),
+            "refs": references,
+            "target": target,
+            "options": input.options,
+            "api": {"store": desk::address(folder, STORE)},
+        });
+        self.start(request, Role::Input, &format!("input/{}", input.name), module, "map", &arguments)
+    }
+
+    /// Lets a device's module open it, and gives its reply.
+    ///
+    /// # Errors
+    /// Why it could not.
+    pub(super) fn open_device(
+        &mut self,
+        request: &StageRequest,
+        index: usize,
+        module: &OnDisk,
+        places: &Places<'_>,
+        parent: Option<&Path>,
+    ) -> Result<Value, String> {
+        let device = &request.devices[index];
+        let arguments = json!({"dev": places.dev, "tree": places.tree, "parent": parent, "options": device.options});
+        self.start(request, Role::Device(index), &format!("device/{}", device.name), module, "open", &arguments)
+    }
+
+    /// Lets a mount's module make it, and gives its reply.
+    ///
+    /// # Errors
+    /// Why it could not.
+    pub(super) fn mount(
+        &mut self,
+        request: &StageRequest,
+        mount: &MountRequest,
+        module: &OnDisk,
+        places: &Places<'_>,
+        source: Option<&Path>,
+    ) -> Result<Value, String> {
+        let arguments = json!({
+            "source": source,
+            "target": mount.target,
+            "root": places.mounts,
+            "tree": places.tree,
+            "options": mount.options,
+        });
+        self.start(request, Role::Mount, &format!("mount/{}", mount.name), module, "mount", &arguments)
+    }
+
+    /// Stops the services of a role, last first, and gives what did not work.
+    pub(super) fn stop(&mut self, role: Role) -> Vec<String> {
+        let mut problems = Vec::new();
+        while let Some(position) = self.services.iter().rposition(|(of, _)| *of == role) {
+            let (_, service) = self.services.remove(position);
+            problems.extend(service.stop(&mut self.desk).err());
+        }
+        problems
+    }
+
+    /// Starts a service and calls its one method.
+    fn start(
+        &mut self,
+        request: &StageRequest,
+        role: Role,
+        uid: &str,
+        module: &OnDisk,
+        method: &str,
+        arguments: &Value,
+    ) -> Result<Value, String> {
+        let host = request.host.as_ref().ok_or("the request says nothing of the host")?;
+        let started = Service::start(uid, module, &host.environment, self.store.as_ref(), &mut self.desk);
+        let mut service = started.map_err(|error| error.to_string())?;
+        match service.call(method, arguments, &mut self.desk) {
+            Ok(reply) => {
+                self.services.push((role, service));
+                Ok(reply)
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                if let CallError::Exception { backtrace, .. } = error {
+                    let text = format!("Traceback (most recent call last):\n{backtrace}{reason}");
+                    text.lines().for_each(|line| self.desk.say(&format!("{uid}: {line}\n")));
+                    // What it made until then is its own to take down.
+                    service.stop(&mut self.desk)?;
+                }
+                self.desk.drain().ok();
+                Err(reason)
+            }
+        }
+    }
+
+    fn serve_store(&mut self, request: &StageRequest) -> io::Result<OwnedFd> {
+        let host = request.host.as_ref().ok_or(io::ErrorKind::InvalidInput)?;
+        let folder = request.scratch.join("sandbox/api");
+        make_folder(&folder, 0o700).map_err(io::Error::other)?;
+        let folder = open_folder(&folder)?;
+        self.desk.listen(folder.as_fd(), STORE, StoreApi::new(request, host).answers())?;
+        Ok(folder)
+    }
+}
+
+/// Where services find what the stage works on.
+#[derive(Debug)]
+pub(super) struct Places<'a> {
+    /// The stage's private `/dev`.
+    pub(super) dev: &'a PathBuf,
+    pub(super) tree: &'a PathBuf,
+    pub(super) mounts: &'a PathBuf,
+}
+
+fn open_folder(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}

@@ -1,0 +1,136 @@
+//! On-disk modules that do what none should: each is a clear failure of its own stage, or none, and nothing is left.
+
+use std::time::{Duration, Instant};
+
+use osbc_executor::request::{
+    DeviceRequest, InputRequest, MountRequest, ReferenceFrom, ReferenceRequest, StageFailure, TreeStack,
+};
+use osbc_fixtures::{hostile_libdir, libdir};
+use osbc_module_api::{InputOrigin, Kind, json};
+
+use crate::harness::tests;
+use crate::place::{Place, on_disk};
+
+tests![
+    root_a_hostile_input_fails_its_stage_or_nothing,
+    root_a_hostile_device_or_mount_fails_its_stage,
+    root_a_service_that_never_answers_ends_with_the_time_out,
+    root_a_hostile_stage_fails_or_does_nothing,
+    root_a_stage_that_never_ends_ends_with_the_time_out,
+    root_a_stage_reaches_neither_its_parents_nor_the_services,
+];
+
+/// Far more than any of this takes, and less than anybody would wait.
+const SOON: Duration = Duration::from_secs(50);
+
+fn with_input(how: &str) -> Place {
+    let mut place = Place::on_disk(&libdir(), "org.example.write", json!({}));
+    let mut module = on_disk(&hostile_libdir(), Kind::Input, "org.example.hostile");
+    module.kind = Kind::Input;
+    let tree = ReferenceRequest {
+        id: "id".into(),
+        options: json!({}),
+        from: ReferenceFrom::Tree(TreeStack { lower: Vec::new(), upper: None }),
+    };
+    let (name, options) = ("files".to_owned(), json!({"how": how}));
+    let origin = InputOrigin::Pipeline;
+    place.request.inputs = vec![InputRequest { name, module, origin, references: vec![tree], options }];
+    place
+}
+
+fn failure(place: &Place) -> String {
+    let start = Instant::now();
+    let (reply, output) = place.run();
+    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+    match reply.failure {
+        Some(StageFailure::Environment(reason) | StageFailure::Module(reason) | StageFailure::Died(reason)) => reason,
+        other => panic!("{other:?}: {output}"),
+    }
+}
+
+fn root_a_hostile_input_fails_its_stage_or_nothing() {
+    for (how, reason) in [
+        ("closes", "it closed its socket without an answer"),
+        ("garbage", "it sent something that is no JSON"),
+        ("nonsense", "which is no message of the protocol"),
+        ("elsewhere", "the module returned /etc, which is elsewhere"),
+        ("large", "more than 67108864 are not read"),
+        ("pipe", "a document by a descriptor that is no file"),
+        ("group", "it ended with signal: 9 (SIGKILL)"),
+        ("raises", "KeyError: 'x'"),
+    ] {
+        let told = failure(&with_input(how));
+        assert!(told.starts_with("input `files`: ") && told.contains(reason), "{how}: {told}");
+    }
+    for how in ["descriptors", "daemon"] {
+        with_input(how).succeed();
+    }
+}
+
+fn root_a_hostile_device_or_mount_fails_its_stage() {
+    let mut module = on_disk(&hostile_libdir(), Kind::Input, "org.example.hostile");
+    let options = json!({"how": "garbage"});
+    let mut place = Place::on_disk(&libdir(), "org.example.write", json!({}));
+    module.kind = Kind::Device;
+    place.request.devices =
+        vec![DeviceRequest { name: "d".into(), module: module.clone(), parent: None, options: options.clone() }];
+    assert!(failure(&place).contains("device `d`: it sent something that is no JSON"));
+    let mut place = Place::on_disk(&libdir(), "org.example.write", json!({}));
+    module.kind = Kind::Mount;
+    let (source, partition, target) = (None, None, Some("/".to_owned()));
+    place.request.mounts = vec![MountRequest { name: "m".into(), module, source, partition, target, options }];
+    assert!(failure(&place).contains("mount `m`: it sent something that is no JSON"));
+}
+
+fn root_a_service_that_never_answers_ends_with_the_time_out() {
+    for how in ["silent", "floods"] {
+        let mut place = with_input(how);
+        let timeout = Duration::from_secs(2);
+        place.request.timeout = Some(timeout);
+        let start = Instant::now();
+        assert_eq!(place.fail(), StageFailure::TimedOut(timeout), "{how}");
+        assert!(start.elapsed() < SOON);
+    }
+}
+
+fn stage(how: &str) -> Place {
+    Place::on_disk(&hostile_libdir(), "org.example.hostile", json!({"how": how}))
+}
+
+fn root_a_hostile_stage_fails_or_does_nothing() {
+    for (how, reason) in [
+        ("closes", "it ended with exit status 1"),
+        ("garbage", "Mess: made\nhere"),
+        ("large", "it ended with exit status 1"),
+        ("descriptors", "it ended with exit status 1"),
+        ("connections", "it ended with exit status 1"),
+        ("daemon", "it ended with exit status 1"),
+        ("group", "its process was ended by SIGKILL"),
+        ("tmp", "it ended with exit status 1"),
+        ("meta", "cannot read the metadata that it wrote"),
+        ("fifo", "it is no file any more"),
+        ("no-json", "the metadata that it wrote is no JSON"),
+        ("raises", "it ended with exit status 1"),
+    ] {
+        let told = failure(&stage(how));
+        assert!(told.contains(reason), "{how}: {told}");
+    }
+}
+
+fn root_a_stage_that_never_ends_ends_with_the_time_out() {
+    for how in ["silent", "floods"] {
+        let mut place = stage(how);
+        let timeout = Duration::from_secs(2);
+        place.request.timeout = Some(timeout);
+        let start = Instant::now();
+        assert_eq!(place.fail(), StageFailure::TimedOut(timeout), "{how}");
+        assert!(start.elapsed() < SOON);
+    }
+}
+
+fn root_a_stage_reaches_neither_its_parents_nor_the_services() {
+    let mut place = with_input("descriptors");
+    place.request.module = stage("group").request.module;
+    place.request.options = json!({"how": "group"});
+    assert_eq!(failure(&place), "its process was ended by SIGKILL");
+}
