@@ -108,3 +108,83 @@ fn inputs(graph: &Graph, pipeline: PipelineIndex, position: usize) -> impl Itera
         osbc_ir::Target::Item(_) => None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use osbc_compiler::passes::{self, Request};
+    use osbc_compiler::{SourceText, compile};
+    use osbc_ir::Runner;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::wiring;
+
+    fn stage(path: &str) -> Value {
+        json!({"type": "org.osbuild.mkdir", "options": {"paths": [{"path": path}]}})
+    }
+
+    fn reading(pipeline: &str) -> Value {
+        let tree = json!({
+            "type": "org.osbuild.tree", "origin": "org.osbuild.pipeline", "references": [format!("name:{pipeline}")]
+        });
+        let paths = json!([{"from": "input://tree/", "to": "tree:///"}]);
+        json!({"type": "org.osbuild.copy", "inputs": {"tree": tree}, "options": {"paths": paths}})
+    }
+
+    /// What would be run for exports, a pipeline with the count of its stages each, when the results of some stages (by
+    /// pipeline and position) are there.
+    fn runs(pipelines: &Value, exports: &[&str], there: &[(usize, usize)]) -> Vec<(String, usize)> {
+        let text = json!({"version": "2", "pipelines": pipelines}).to_string();
+        let text = SourceText::from_bytes("m.json", text.into()).expect("text");
+        let host = Runner { name: "org.osbuild.linux".to_owned(), exec: "org.osbuild.linux".to_owned() };
+        let written = compile(&text, &wiring::builtin_catalog(), &host).expect("a manifest").seal();
+        let graph = Arc::new(passes::share(written.clone()));
+        let exports: Vec<String> = exports.iter().map(|name| (*name).to_owned()).collect();
+        let exports = passes::resolve_exports(&graph, &exports).expect("known");
+        let node = |(pipeline, position): &(usize, usize)| graph.id(graph.pipelines[*pipeline].stages[*position]);
+        let have: Have = there.iter().map(node).collect();
+        let plan = passes::plan(Arc::clone(&graph), Request::Exports(exports), &have, &|_, _| None);
+        let course = Course::new(&Names { written: &written, plan: &plan }, &have);
+        let name = |run: &PipelineRun| graph.manifest.pipeline(run.pipeline).name.clone();
+        course.runs.iter().map(|run| (name(run), run.stages.len())).collect()
+    }
+
+    fn run(name: &str, stages: usize) -> (String, usize) {
+        (name.to_owned(), stages)
+    }
+
+    #[test]
+    fn pipelines_come_in_osbuilds_order_from_what_is_there() {
+        let pipelines = json!([
+            {"name": "build", "stages": [stage("/b")]},
+            {"name": "tree", "build": "name:build", "stages": [stage("/t"), stage("/u"), stage("/v")]},
+            {"name": "other", "stages": [stage("/o")]},
+            {"name": "image", "build": "name:build", "stages": [reading("other"), reading("tree")]},
+        ]);
+        assert_eq!(
+            runs(&pipelines, &["image"], &[]),
+            [run("build", 1), run("tree", 3), run("other", 1), run("image", 2)]
+        );
+        assert_eq!(
+            runs(&pipelines, &["image"], &[(1, 1)]),
+            [run("build", 1), run("tree", 1), run("other", 1), run("image", 2)]
+        );
+        assert_eq!(runs(&pipelines, &["image"], &[(1, 2), (2, 0), (0, 0)]), [run("image", 2)]);
+        assert_eq!(runs(&pipelines, &["image"], &[(3, 0), (0, 0)]), [run("tree", 3), run("image", 1)]);
+        assert_eq!(runs(&pipelines, &["image"], &[(3, 1)]), []);
+        assert_eq!(runs(&pipelines, &[], &[]), []);
+    }
+
+    #[test]
+    fn of_pipelines_with_one_id_only_one_is_run() {
+        let pipelines = json!([
+            {"name": "one", "stages": [stage("/x"), stage("/y")]},
+            {"name": "two", "stages": [stage("/x"), stage("/y")]},
+            {"name": "longer", "stages": [stage("/x"), stage("/y"), stage("/z")]},
+        ]);
+        let runs = runs(&pipelines, &["one", "two", "longer"], &[]);
+        assert_eq!(runs, [run("one", 2), run("longer", 3)]);
+    }
+}
