@@ -87,6 +87,27 @@ pub(crate) fn fill(section: &mut Section, settings: &Value) -> Result<(), Error>
     Ok(())
 }
 
+/// Sets all of `config` (sections, each an object) in the file `path`, which is created if it is not there, with values as
+/// `print` prints them.
+///
+/// # Errors
+/// The file's folder is not there, the file is no INI file, or a value cannot be written.
+pub(crate) fn edit(
+    tree: &Tree,
+    path: &str,
+    config: &Map<String, Value>,
+    print: impl Fn(&Value) -> Result<String, Error>,
+) -> Result<(), Error> {
+    let mut document = Document::read_or_new(tree, path)?;
+    for (section, settings) in config {
+        document.ensure_section(section);
+        for (key, value) in settings.as_object().into_iter().flatten() {
+            document.set(section, key, &print(value)?)?;
+        }
+    }
+    tree.write(path, document.text())
+}
+
 /// A value for a file whose readers replace `%(name)s`.
 ///
 /// # Errors

@@ -1,25 +1,34 @@
 //! What every module owes, checked for all that the registry has: its file's name, its documentation, the agreement of
 //! schema, examples and options type, and for stages that no symlink in a tree leads their writes out of it.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
-use osbc_module_api::testing::Case;
-use osbc_module_api::{Entry, Kind, Map, ModuleDef, Registered, Schema, Value, json};
+use base64::prelude::*;
+use osbc_module_api::{
+    Entry, Error, Kind, Map, MappedInput, ModuleDef, Registered, Schema, StageContext, StageMeta, Tree, Value, json,
+};
 use osbc_modules::builtin::MODULES;
+use rayon::prelude::*;
+use tempfile::TempDir;
 
-/// Stages whose examples cannot run on a bare tree in the test's process: they need inputs, mounts, tools or programs of
-/// the tree. Each has tests of its own. Those whose examples all have devices need not be named: they write there.
+/// Stages that cannot run in the test's process: they need mounts, tools, programs of the tree or other inputs than files
+/// of inline sources. Each has tests of its own. Those whose examples all have devices need not be named: they write there.
 const NEED_MORE: &[&str] = &[
     "org.osbuild.copy",
+    "org.osbuild.coreos.platform",
     "org.osbuild.dnf4.mark",
     "org.osbuild.erofs",
     "org.osbuild.error",
     "org.osbuild.experimental.ostree.config",
     "org.osbuild.grub2.inst",
+    "org.osbuild.grub2.iso",
+    "org.osbuild.grub2.iso.legacy",
     "org.osbuild.gzip",
+    "org.osbuild.isolinux",
     "org.osbuild.oci-archive",
     "org.osbuild.ostree",
     "org.osbuild.ostree.aleph",
@@ -238,9 +247,9 @@ fn rejects_are_refused_by_the_schema() {
     });
 }
 
-/// A tree with what most stages look for.
-fn bare(def: &'static ModuleDef) -> Case {
-    let folders = [
+/// Fills a tree with what most stages look for.
+fn fill_bare(tree: &Tree) {
+    for folder in [
         "boot/loader/entries",
         "etc/profile.d",
         "etc/security/limits.d",
@@ -259,22 +268,25 @@ fn bare(def: &'static ModuleDef) -> Case {
         "usr/share/zoneinfo/Europe",
         "var/lib",
         "var/log",
-    ];
-    folders
-        .iter()
-        .fold(Case::new(def), |case, folder| case.dir(folder))
-        .file("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
-        .file("etc/group", "root:x:0:\n")
-        .file("etc/os-release", "ID=linux\n")
-        .file("etc/hosts", "127.0.0.1 localhost\n")
-        .file("etc/dnf/plugins/product-id.conf", "[main]\nenabled=1\n")
-        .file("etc/rhsm/rhsm.conf", "[rhsm]\nmanage_repos = 1\n")
-        .file("etc/security/pwquality.conf", "# minlen = 8\n")
-        .file("etc/selinux/config", "SELINUX=enforcing\nSELINUXTYPE=targeted\n")
-        .file("etc/ssh/sshd_config", "#PermitRootLogin prohibit-password\n")
-        .file("etc/waagent.conf", "ResourceDisk.Format=y\n")
-        .file("usr/lib/tuned/sap-hana/tuned.conf", "[main]\n")
-        .file("usr/share/zoneinfo/Europe/Berlin", "TZif2")
+    ] {
+        tree.create_dir_all(folder, 0o755).unwrap();
+    }
+    for (path, text) in [
+        ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
+        ("etc/group", "root:x:0:\n"),
+        ("etc/os-release", "ID=linux\n"),
+        ("etc/hosts", "127.0.0.1 localhost\n"),
+        ("etc/dnf/plugins/product-id.conf", "[main]\nenabled=1\n"),
+        ("etc/rhsm/rhsm.conf", "[rhsm]\nmanage_repos = 1\n"),
+        ("etc/security/pwquality.conf", "# minlen = 8\n"),
+        ("etc/selinux/config", "SELINUX=enforcing\nSELINUXTYPE=targeted\n"),
+        ("etc/ssh/sshd_config", "#PermitRootLogin prohibit-password\n"),
+        ("etc/waagent.conf", "ResourceDisk.Format=y\n"),
+        ("usr/lib/tuned/sap-hana/tuned.conf", "[main]\n"),
+        ("usr/share/zoneinfo/Europe/Berlin", "TZif2"),
+    ] {
+        tree.write(path, text).unwrap();
+    }
 }
 
 /// All below a folder that a stage could change: what it is, who owns it, what it holds.
@@ -307,34 +319,21 @@ fn stamps(folder: &Path) -> Vec<(PathBuf, i64, i64)> {
     paths.iter().map(stamp).collect()
 }
 
-/// What a stage changes in the bare tree, or why it fails there.
-fn changes(def: &'static ModuleDef, options: &Value) -> Result<Vec<PathBuf>, String> {
-    let case = bare(def);
-    let path = case.path();
-    let before = snapshot(&path);
-    let done = case.run(options.clone());
-    done.result.as_ref().map_err(ToString::to_string)?;
-    let after = snapshot(&path);
-    let mut changed: Vec<PathBuf> =
-        after.iter().filter(|(path, facts)| before.get(*path) != Some(facts)).map(|(path, _)| path.clone()).collect();
-    changed.extend(before.keys().filter(|path| !after.contains_key(*path)).cloned());
-    Ok(changed)
-}
-
-/// Runs a stage on the bare tree with a link at `path` to a folder outside, or to a file in there.
-fn lead_out(def: &'static ModuleDef, options: &Value, path: &Path) -> Result<(), String> {
+/// Runs a stage with a link at `path` of its tree to a folder outside, or to a file in there.
+fn lead_out(site: &Site, path: &Path) -> Result<(), String> {
     let outside = tempfile::tempdir().unwrap();
     fs::write(outside.path().join("canary"), "sings").unwrap();
     let up = PathBuf::from("../".repeat(24));
     for target in [outside.path().to_owned(), outside.path().join("canary")] {
         for target in [target.clone(), up.join(target.strip_prefix("/").unwrap())] {
             let before = (snapshot(outside.path()), stamps(outside.path()));
-            let case = bare(def);
-            case.tree().remove_dir_all(path).unwrap();
-            case.tree().create_dir_all(path.parent().unwrap(), 0o755).unwrap();
-            symlink(&target, case.path().join(path)).unwrap();
+            let tree = site.tree();
+            let handle = Tree::open(tree.path()).unwrap();
+            handle.remove_dir_all(path).unwrap();
+            handle.create_dir_all(path.parent().unwrap(), 0o755).unwrap();
+            symlink(&target, tree.path().join(path)).unwrap();
             // It may fail or find its way inside the tree, as long as all is as it was outside.
-            let _ = case.run(options.clone());
+            let _ = site.run(tree.path());
             if (snapshot(outside.path()), stamps(outside.path())) != before {
                 return Err(format!("is led out of the tree by a link at {}", path.display()));
             }
@@ -343,12 +342,122 @@ fn lead_out(def: &'static ModuleDef, options: &Value, path: &Path) -> Result<(),
     Ok(())
 }
 
+/// A stage and the tree that it is run on, which is made anew for each run.
+struct Site {
+    def: &'static ModuleDef,
+    sources: Value,
+    /// The stages that make the tree; none for the bare one.
+    before: Vec<Value>,
+    stage: Value,
+}
+
+impl Site {
+    /// What a module's example or a case of `fixtures/modules` asks for; none if a stage has devices or mounts, or an
+    /// input of another kind than inline sources.
+    fn new(def: &'static ModuleDef, sources: Value, before: Vec<Value>, stage: Value) -> Option<Self> {
+        let plain = |stage: &Value| {
+            let inputs = stage["inputs"].as_object().into_iter().flat_map(Map::values);
+            stage.get("devices").is_none() && stage.get("mounts").is_none() && { inputs }.all(is_of_inline_source)
+        };
+        (before.iter().all(plain) && plain(&stage)).then_some(Self { def, sources, before, stage })
+    }
+
+    fn tree(&self) -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        if self.before.is_empty() {
+            fill_bare(&Tree::open(folder.path()).unwrap());
+        }
+        for stage in &self.before {
+            let name = stage["type"].as_str().unwrap();
+            let row = osbc_modules::builtin::find(Kind::Stage, name).unwrap_or_else(|| panic!("no stage {name}"));
+            run(row.def, &self.sources, stage, folder.path()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+        folder
+    }
+
+    fn run(&self, tree: &Path) -> Result<(), Error> {
+        run(self.def, &self.sources, &self.stage, tree)
+    }
+
+    /// What the stage changes in its tree, and the folders above. Of many names in a folder a few stand for all.
+    fn places(&self) -> Result<BTreeSet<PathBuf>, String> {
+        let tree = self.tree();
+        let before = snapshot(tree.path());
+        self.run(tree.path()).map_err(|error| error.to_string())?;
+        let after = snapshot(tree.path());
+        let changed = after.iter().filter(|(path, facts)| before.get(*path) != Some(facts)).map(|(path, _)| path);
+        let changed = changed.chain(before.keys().filter(|path| !after.contains_key(*path)));
+        let places: BTreeSet<&Path> =
+            changed.flat_map(|path| path.ancestors()).filter(|path| *path != Path::new("")).collect();
+        let mut names: BTreeMap<Option<&Path>, usize> = BTreeMap::new();
+        let few = places.into_iter().filter(|path| {
+            let before = names.entry(path.parent()).or_default();
+            *before += 1;
+            *before <= 4
+        });
+        Ok(few.map(Path::to_owned).collect())
+    }
+}
+
+fn is_of_inline_source(input: &Value) -> bool {
+    input["type"] == "org.osbuild.files" && input["origin"] == "org.osbuild.source" && input["references"].is_array()
+}
+
+/// Runs a stage in the test's process, its inputs being items of inline sources.
+fn run(def: &ModuleDef, sources: &Value, stage: &Value, tree: &Path) -> Result<(), Error> {
+    let Entry::Stage(entry) = def.entry else { panic!("{} is no stage", def.name) };
+    let folder = tempfile::tempdir().unwrap();
+    let mut inputs = BTreeMap::new();
+    for (name, input) in stage["inputs"].as_object().into_iter().flatten() {
+        let path = folder.path().join(name);
+        fs::create_dir(&path).unwrap();
+        let mut files = Map::new();
+        for id in input["references"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            let item = &sources["org.osbuild.inline"]["items"][id]["data"];
+            let item = item.as_str().unwrap_or_else(|| panic!("{}: {id} is no inline item", def.name));
+            fs::write(path.join(id), BASE64_STANDARD.decode(item).unwrap()).unwrap();
+            files.insert(id.to_owned(), json!({}));
+        }
+        inputs.insert(name.clone(), MappedInput { path, data: json!({ "files": files }) });
+    }
+    entry(&StageContext {
+        tree: Tree::open(tree)?,
+        options: stage.get("options").cloned().unwrap_or_else(|| json!({})),
+        inputs,
+        devices: BTreeMap::new(),
+        mounts: BTreeMap::new(),
+        meta: StageMeta { id: "0".repeat(64), source_epoch: Some(1_700_000_000) },
+        metadata: RefCell::default(),
+    })
+}
+
+/// The trees that a stage's cases below `fixtures/modules` run it on, those aside that are to fail.
+fn cases(def: &'static ModuleDef) -> Vec<Site> {
+    let folder = osbc_fixtures::module_cases(def.name);
+    let mut sites = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !name.ends_with(".json") || name.starts_with("error") {
+            continue;
+        }
+        let case: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        for pipeline in case["pipelines"].as_array().into_iter().flatten() {
+            let stages = pipeline["stages"].as_array().cloned().unwrap_or_default();
+            let Some(index) = stages.iter().position(|stage| stage["type"] == def.name) else { continue };
+            let before = stages[..index].to_vec();
+            sites.extend(Site::new(def, case["sources"].clone(), before, stages[index].clone()));
+        }
+    }
+    sites
+}
+
+/// The stage's examples on the bare tree, and on the trees of its cases what these do: whatever a stage writes there it
+/// must not write elsewhere because of a link. An example that needs more than the bare tree has is left to the cases.
 #[test]
 fn no_link_in_a_tree_leads_a_stage_out_of_it() {
-    each(|row| {
-        if row.def.kind != Kind::Stage {
-            return Ok(());
-        }
+    let stages: Vec<&Registered> = MODULES.iter().filter(|row| row.def.kind == Kind::Stage).collect();
+    let check = |row: &&Registered| -> Result<(), String> {
         if NEED_MORE.contains(&row.def.name) {
             return Ok(());
         }
@@ -356,25 +465,25 @@ fn no_link_in_a_tree_leads_a_stage_out_of_it() {
         if examples.iter().all(|example| example.contains_key("devices")) {
             return Ok(());
         }
-        let mut ran = false;
-        for example in examples {
-            if ["inputs", "devices", "mounts"].iter().any(|key| example.contains_key(*key)) {
-                continue;
-            }
-            ran = true;
-            let options = example.get("options").cloned().unwrap_or_else(|| json!({}));
-            let changed = changes(row.def, &options).map_err(|error| format!("fails on a bare tree: {error}"))?;
-            let mut places: Vec<&Path> =
-                changed.iter().flat_map(|path| path.ancestors()).filter(|path| *path != Path::new("")).collect();
-            places.sort();
-            places.dedup();
-            for place in places {
-                lead_out(row.def, &options, place)?;
+        let bare = examples.into_iter().filter(|example| !example.contains_key("inputs"));
+        let bare = bare.filter_map(|example| Site::new(row.def, Value::Null, Vec::new(), example.into()));
+        let (mut ran, mut reasons) = (false, Vec::new());
+        for site in bare.chain(cases(row.def)) {
+            match site.places() {
+                Ok(places) => {
+                    ran = true;
+                    places.iter().try_for_each(|place| lead_out(&site, place))?;
+                }
+                Err(reason) => reasons.push(reason),
             }
         }
         if ran {
             return Ok(());
         }
-        Err("no example runs without inputs, devices and mounts: test it in its file and name it in NEED_MORE".into())
-    });
+        let advice = "give it a case in fixtures/modules, or test it in its file and name it in NEED_MORE";
+        Err(format!("runs neither on a bare tree nor on those of its cases: {reasons:?}; {advice}"))
+    };
+    let fault = |row: &&Registered| check(row).err().map(|fault| format!("{}: {fault}", row.def.name));
+    let faults: Vec<String> = stages.par_iter().filter_map(fault).collect();
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }

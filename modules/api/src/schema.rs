@@ -34,6 +34,9 @@ pub fn options_schema<T: schemars::JsonSchema>() -> Value {
 fn to_draft_4(schema: &mut schemars::Schema) {
     let Some(object) = schema.as_object_mut() else { return };
     object.remove("format");
+    if object.get("items") == Some(&Value::Bool(true)) {
+        object.remove("items");
+    }
     if let Some(constant) = object.remove("const") {
         object.insert("enum".into(), json!([constant]));
     }

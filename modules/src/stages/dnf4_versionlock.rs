@@ -1,0 +1,78 @@
+//! Keeps packages from being updated by DNF 4.
+//!
+//! Adds to `/etc/dnf/plugins/versionlock.list`, whose folder must be there, as the plugin `versionlock` does. The time in the
+//! comments is the source epoch where there is one.
+//!
+//! ```json
+//! { "type": "org.osbuild.dnf4.versionlock", "options": { "add": ["kernel-0:6.11.4-301.fc41.*"] } }
+//! ```
+
+use osbc_module_api::*;
+
+use crate::calendar::DateTime;
+use crate::clock;
+
+pub(crate) static MODULE: ModuleDef = ModuleDef {
+    kind: Kind::Stage,
+    name: "org.osbuild.dnf4.versionlock",
+    revision: 1,
+    capabilities: &[],
+    schema: || Schema::stage::<Options>().done(),
+    rejects: &[
+        r#"{"options": {}}"#,
+        r#"{"options": {"add": "a"}}"#,
+        r#"{"options": {"add": [1]}}"#,
+        r#"{"options": {"add": [], "remove": []}}"#,
+    ],
+    parse: parse::<Options>,
+    entry: Entry::Stage(run),
+};
+
+const FILE: &str = "etc/dnf/plugins/versionlock.list";
+const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+/// The options.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Options {
+    /// Packages, by patterns.
+    add: Vec<String>,
+}
+
+fn run(cx: &StageContext) -> Result<(), Error> {
+    let Options { add } = cx.options()?;
+    let now = ctime(clock::seconds(&cx.meta));
+    let lines: String = add.iter().map(|item| format!("\n# Added lock on {now}\n{item}\n")).collect();
+    cx.tree.append(FILE, lines)
+}
+
+/// A time as C's `ctime` gives it, in UTC.
+fn ctime(seconds: i64) -> String {
+    let DateTime { year, month, day, hour, minute, second } = DateTime::from_epoch(seconds);
+    let weekday = usize::try_from(seconds.div_euclid(86_400).rem_euclid(7)).unwrap_or_default();
+    let month = MONTHS[usize::from(month) - 1];
+    format!("{} {month} {day:2} {hour:02}:{minute:02}:{second:02} {year}", DAYS[weekday])
+}
+
+#[cfg(test)]
+mod tests {
+    use osbc_module_api::testing::Case;
+
+    use super::*;
+
+    #[test]
+    fn locks_follow_what_is_there() {
+        let case = Case::new(&MODULE).file(FILE, "old\n").source_epoch(1_700_000_000);
+        let done = case.run(json!({"add": ["a", "b"]})).ok();
+        let comment = "\n# Added lock on Tue Nov 14 22:13:20 2023\n";
+        assert_eq!(done.text(FILE), format!("old\n{comment}a\n{comment}b\n"));
+        assert!(Case::new(&MODULE).run(json!({"add": ["a"]})).err().starts_with(&format!("cannot write /{FILE}")));
+    }
+
+    #[test]
+    fn days_have_two_places() {
+        assert_eq!(ctime(0), "Thu Jan  1 00:00:00 1970");
+        assert_eq!(ctime(-1), "Wed Dec 31 23:59:59 1969");
+    }
+}
