@@ -3,7 +3,7 @@
 use osbc_ir::Number;
 use osbc_module_api::*;
 
-use crate::{python, template};
+use crate::template;
 
 /// What is installed.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -127,7 +127,7 @@ impl Menu {
         let (linux, initrd) = (in_folder("vmlinuz"), in_folder("initrd.img"));
         let timeout = config.timeout.to_string();
         let default = match &config.default {
-            Some(number) => format!("set default=\"{}\"\n", number.to_string()),
+            Some(number) => format!("set default=\"{number}\"\n"),
             None => String::new(),
         };
         let entry = |depth: usize, title: &str, words: &str| {

@@ -21,6 +21,7 @@ pub mod foreign;
 mod grub;
 mod ini;
 mod iso_menu;
+mod lorax;
 mod lvm2;
 mod mounted_image;
 mod network_manager;

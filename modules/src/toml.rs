@@ -5,8 +5,6 @@ use std::fmt::Write as _;
 use osbc_module_api::{Error, Value};
 use toml_edit::{DocumentMut, Item, TableLike};
 
-use crate::python;
-
 /// A value of TOML.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Toml {

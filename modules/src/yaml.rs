@@ -1,9 +1,7 @@
 //! YAML as PyYAML dumps it: keys sorted, blocks, texts plain where they read back as such, lines of about 80 columns.
 
-use osbc_module_api::{Error, Value};
+use osbc_module_api::Value;
 use regex::Regex;
-
-use crate::python;
 
 /// From which column on a text goes on in a new line.
 const WIDTH: usize = 80;
@@ -11,16 +9,13 @@ const WIDTH: usize = 80;
 const LONG_KEY: usize = 123;
 
 /// A document that says `value`; lists under the key `flow` stand in one line, in brackets.
-///
-/// # Errors
-/// A number is too large for a floating-point number.
-pub(crate) fn dump(value: &Value, flow: &str) -> Result<String, Error> {
+pub(crate) fn dump(value: &Value, flow: &str) -> String {
     let mut writer = Writer { text: String::new(), column: 0, flow, reads_otherwise: reads_otherwise() };
-    writer.node(value, 0, false)?;
+    writer.node(value, 0, false);
     if writer.column > 0 {
         writer.line();
     }
-    Ok(writer.text)
+    writer.text
 }
 
 /// What YAML reads as something else than a text: yes and no, numbers, nothing, times, merge keys.
@@ -64,7 +59,7 @@ impl Writer<'_> {
     }
 
     /// Writes a value whose lines begin at `indent`. What stands behind a key or a dash begins with a space.
-    fn node(&mut self, value: &Value, indent: usize, behind: bool) -> Result<(), Error> {
+    fn node(&mut self, value: &Value, indent: usize, behind: bool) {
         match value {
             Value::Object(entries) if !entries.is_empty() => {
                 let mut entries: Vec<_> = entries.iter().collect();
@@ -73,7 +68,7 @@ impl Writer<'_> {
                     if index > 0 || behind {
                         self.indent(indent);
                     }
-                    self.entry(key, value, indent)?;
+                    self.entry(key, value, indent);
                 }
             }
             Value::Array(items) if !items.is_empty() => {
@@ -81,39 +76,38 @@ impl Writer<'_> {
                     if index > 0 || behind {
                         self.indent(indent);
                     }
-                    self.item("-", item, indent)?;
+                    self.item("-", item, indent);
                 }
             }
             other => {
                 if behind {
                     self.put(" ");
                 }
-                self.leaf(other, indent)?;
+                self.leaf(other, indent);
             }
         }
-        Ok(())
     }
 
     /// Writes a mark and what belongs to it, which begins in the same line.
-    fn item(&mut self, mark: &str, item: &Value, indent: usize) -> Result<(), Error> {
+    fn item(&mut self, mark: &str, item: &Value, indent: usize) {
         self.put(mark);
         match item {
             Value::Object(entries) if !entries.is_empty() => {
                 self.put(" ");
-                self.node(item, indent + 2, false)
+                self.node(item, indent + 2, false);
             }
             Value::Array(items) if !items.is_empty() => {
                 self.put(" ");
-                self.node(item, indent + 2, false)
+                self.node(item, indent + 2, false);
             }
             other => self.node(other, indent + 2, true),
         }
     }
 
-    fn entry(&mut self, key: &str, value: &Value, indent: usize) -> Result<(), Error> {
+    fn entry(&mut self, key: &str, value: &Value, indent: usize) {
         let simple = !key.is_empty() && key.chars().count() < LONG_KEY && !Analysis::of(key).breaks;
         if !simple {
-            self.item("?", &Value::String(key.to_owned()), indent)?;
+            self.item("?", &Value::String(key.to_owned()), indent);
             self.indent(indent);
             return self.item(":", value, indent);
         }
@@ -127,7 +121,7 @@ impl Writer<'_> {
         }
     }
 
-    fn list_in_line(&mut self, items: &[Value], indent: usize) -> Result<(), Error> {
+    fn list_in_line(&mut self, items: &[Value], indent: usize) {
         self.put(" [");
         for (index, item) in items.iter().enumerate() {
             if index > 0 {
@@ -138,13 +132,12 @@ impl Writer<'_> {
             } else if index > 0 {
                 self.put(" ");
             }
-            self.leaf(item, indent)?;
+            self.leaf(item, indent);
         }
         self.put("]");
-        Ok(())
     }
 
-    fn leaf(&mut self, value: &Value, indent: usize) -> Result<(), Error> {
+    fn leaf(&mut self, value: &Value, indent: usize) {
         match value {
             Value::Object(_) => self.put("{}"),
             Value::Array(_) => self.put("[]"),
@@ -158,7 +151,6 @@ impl Writer<'_> {
             }
             Value::String(text) => self.scalar(text, indent, false),
         }
-        Ok(())
     }
 
     fn scalar(&mut self, text: &str, indent: usize, key: bool) {
@@ -331,8 +323,9 @@ mod tests {
     /// What PyYAML 6.0 makes of the same values.
     #[test]
     fn documents_are_pyyamls() {
+        let large: Value = serde_json::from_str("1e+22").unwrap();
         let value = json!({
-            "b": {"list": [1, 1.5, 1e22, null, true], "empty": {}, "none": []},
+            "b": {"list": [1, 1.5, large, null, true], "empty": {}, "none": []},
             "a": [{"x": 1, "y": [["p", "q"], []]}, "yes", "0x1f", "", "12:30", "2026-01-01"],
             "sources": ["Azure", "None"],
             "texts": [" lead", "a: b", "a #b", "it's: x", "two\nlines", "end\n", "caf\u{e9} \\", "-", "- a", "--", "a b "],
@@ -345,7 +338,7 @@ mod tests {
             "texts:\n- ' lead'\n- 'a: b'\n- 'a #b'\n- 'it''s: x'\n- 'two\n\n  lines'\n- 'end\n\n  '\n- \"caf\\xE9 \\\\\"\n- '-'\n- '- a'\n",
             "- --\n- 'a b '\n",
         );
-        assert_eq!(dump(&value, "sources").unwrap(), expected);
+        assert_eq!(dump(&value, "sources"), expected);
     }
 
     #[test]
@@ -353,10 +346,10 @@ mod tests {
         let words = "word ".repeat(20);
         let words = words.trim();
         let plain = format!("a: {}\n  {}\n", &words[..79], &words[80..]);
-        assert_eq!(dump(&json!({"a": words}), "").unwrap(), plain);
+        assert_eq!(dump(&json!({"a": words}), ""), plain);
         let single = format!("a: '# {}\n  {}'\n", &words[..79], &words[80..]);
-        assert_eq!(dump(&json!({"a": format!("# {words}")}), "").unwrap(), single);
+        assert_eq!(dump(&json!({"a": format!("# {words}")}), ""), single);
         let double = format!("a: \"\\t{}\\\n  \\ {}\"\n", &words[..79], &words[80..]);
-        assert_eq!(dump(&json!({"a": format!("\t{words}")}), "").unwrap(), double);
+        assert_eq!(dump(&json!({"a": format!("\t{words}")}), ""), double);
     }
 }

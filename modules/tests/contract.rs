@@ -29,6 +29,7 @@ const NEED_MORE: &[&str] = &[
     "org.osbuild.grub2.iso.legacy",
     "org.osbuild.gzip",
     "org.osbuild.isolinux",
+    "org.osbuild.lorax-script",
     "org.osbuild.oci-archive",
     "org.osbuild.ostree",
     "org.osbuild.ostree.aleph",

@@ -164,7 +164,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     };
     let kept = text.split('\n').filter(|line| !gone(line)).map(str::to_owned);
     let zone = leapsectz.iter().filter(|zone| !zone.is_empty()).map(|zone| format!("leapsectz {zone}"));
-    let mut lines = refclocks.iter().map(RefClock::line).collect::<Result<Vec<_>, _>>()?;
+    let mut lines: Vec<String> = refclocks.iter().map(RefClock::line).collect();
     lines.extend(zone);
     lines.extend(servers.iter().map(Server::line));
     lines.extend(timeservers.iter().map(|server| format!("server {server} iburst")));
@@ -187,20 +187,20 @@ impl Server {
 }
 
 impl RefClock {
-    fn line(&self) -> Result<String, Error> {
+    fn line(&self) -> String {
         let Self { driver, poll, dpoll, offset } = self;
-        let mut line = format!("refclock {}", driver.words()?);
+        let mut line = format!("refclock {}", driver.words());
         for (word, number) in [("poll", poll), ("dpoll", dpoll), ("offset", offset)] {
             if let Some(number) = number {
                 line += &format!(" {word} {}", number);
             }
         }
-        Ok(line)
+        line
     }
 }
 
 impl Driver {
-    fn words(&self) -> Result<String, Error> {
+    fn words(&self) -> String {
         let flag = |word: &str, said: &bool| said.then(|| word.to_owned());
         let number = |word: &str, number: &Option<Number>| number.as_ref().map(|number| format!("{word}={number}"));
         let (place, options) = match self {
@@ -213,12 +213,12 @@ impl Driver {
             Self::Phc { path, nocrossts, extpps, pin, channel, clear } => {
                 let switches = [flag("nocrossts", nocrossts), flag("extpps", extpps)];
                 let [nocrossts, extpps] = switches;
-                let (pin, channel) = (number("pin", pin)?, number("channel", channel)?);
+                let (pin, channel) = (number("pin", pin), number("channel", channel));
                 (format!("PHC {}", path.0), vec![nocrossts, extpps, pin, channel, flag("clear", clear)])
             }
         };
         let options: Vec<String> = options.into_iter().flatten().collect();
-        Ok(if options.is_empty() { place } else { format!("{place}:{}", options.join(",")) })
+        if options.is_empty() { place } else { format!("{place}:{}", options.join(",")) }
     }
 }
 

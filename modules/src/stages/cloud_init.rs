@@ -176,7 +176,7 @@ enum NetworkConfig {
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { filename, config } = cx.options()?;
     // cloud-init wants this list in one line.
-    let text = yaml::dump(&Value::Object(config.entries), "datasource_list")?;
+    let text = yaml::dump(&Value::Object(config.entries), "datasource_list");
     cx.tree.write(format!("etc/cloud/cloud.cfg.d/{filename}"), text)
 }
 

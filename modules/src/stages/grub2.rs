@@ -29,7 +29,7 @@ use serde::Deserializer;
 use serde::de::Error as _;
 
 use crate::grub::{self, FileSystem, Uuid};
-use crate::{build_root, python, template};
+use crate::{build_root, template};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -303,7 +303,7 @@ fn run(cx: &StageContext, root: &Tree) -> Result<(), Error> {
     let hybrid = options.uefi.is_some() && legacy.is_some();
     if options.write_defaults {
         cx.tree.create_dir_all("etc/default", 0o777)?;
-        cx.tree.write("etc/default/grub", options.defaults()?)?;
+        cx.tree.write("etc/default/grub", options.defaults())?;
     }
     cx.tree.create_dir_all("boot/grub2", 0o777)?;
     if hybrid && cx.tree.symlink_metadata(ENVIRONMENT).is_ok() {
@@ -335,7 +335,7 @@ fn run(cx: &StageContext, root: &Tree) -> Result<(), Error> {
 
 impl Options {
     /// The file `/etc/default/grub`.
-    fn defaults(&self) -> Result<String, Error> {
+    fn defaults(&self) -> String {
         let Config { default, disable_recovery, disable_submenu, distributor, serial, .. } = &self.config;
         let Config { terminal, terminal_input, terminal_output, timeout, timeout_style, .. } = &self.config;
         let timeout = timeout.to_string();
@@ -358,7 +358,7 @@ impl Options {
             None => "",
         };
         text += &default.as_ref().map(|default| format!("GRUB_DEFAULT={default}\n")).unwrap_or_default();
-        Ok(text)
+        text
     }
 
     fn environment(&self, root_fs: &FileSystem) -> Result<String, Error> {
