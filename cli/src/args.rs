@@ -28,8 +28,12 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Build pipelines and export their trees
     Build(BuildArgs),
+    /// Open a shell where a stage would run: in its sandbox, on the tree that it would change
+    Shell(ShellArgs),
     /// Show the builds that are kept, the stages of one, or what a stage wrote
     Log(LogArgs),
+    /// Write a page about a build: its graph, its timeline, what took how long
+    Report(ReportArgs),
     /// Draw the build graph
     Graph(GraphArgs),
     /// Print the manifest with the ids of its stages
@@ -136,6 +140,10 @@ pub(crate) struct BuildArgs {
     /// After a failure go on with whatever does not depend on it
     #[arg(long)]
     pub(crate) keep_going: bool,
+    /// When a stage fails, open a shell in its sandbox, on its tree as it is then; stages may then take as long as they
+    /// want
+    #[arg(long)]
+    pub(crate) shell_on_failure: bool,
     /// Write what happens as JSON lines, as it happens
     #[arg(long, value_name = "FILE")]
     pub(crate) events: Option<PathBuf>,
@@ -145,6 +153,20 @@ pub(crate) struct BuildArgs {
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ShellArgs {
+    #[command(flatten)]
+    pub(crate) manifest: ManifestArgs,
+    /// The stage: the beginning of its id, PIPELINE, MODULE or PIPELINE/MODULE
+    pub(crate) stage: String,
+    /// The store. Default: /var/cache/osbc as root, $XDG_CACHE_HOME/osbc otherwise
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+    /// How many stages run at the same time on the way there. Default: the number of processors
+    #[arg(short, long, value_name = "N")]
+    pub(crate) jobs: Option<NonZeroUsize>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -163,6 +185,18 @@ pub(crate) struct LogArgs {
     /// Print as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ReportArgs {
+    /// The build: `last` (the default), or the beginning of its name or of the part behind the dash
+    pub(crate) build: Option<String>,
+    /// Where to write the page; `-` is standard output
+    #[arg(short, long, value_name = "FILE", default_value = "report.html")]
+    pub(crate) output: PathBuf,
+    /// The store. Default: /var/cache/osbc as root, $XDG_CACHE_HOME/osbc otherwise
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]

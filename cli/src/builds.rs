@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
-use osbc_executor::event::line::Line;
+use osbc_executor::event::line::{Line, NodeLine};
 use osbc_executor::record::Record;
 use osbc_executor::store::Store;
+use osbc_ir::graph::NodeIndex;
+use osbc_ir::{Action, Graph, PipelineIndex};
 
 use crate::exit::Failure;
 use crate::past::{Past, PastNode};
@@ -69,10 +71,50 @@ pub(crate) fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
 /// The stage that is named: by the beginning of either id, by `PIPELINE`, `MODULE` or `PIPELINE/MODULE`, modules with or
 /// without `org.osbuild.`, or by the number of its log. None if there is no such.
 pub(crate) fn find_stage<'a>(past: &'a Past, name: &str) -> Result<Option<&'a PastNode>, Failure> {
-    let stages = || past.nodes.values().filter(|node| node.is_stage());
-    let whole: Vec<&PastNode> = stages().filter(|node| is_called(node, name)).collect();
-    let found = if whole.is_empty() { stages().filter(|node| may_be_called(node, name)).collect() } else { whole };
-    one_of(found, "stage", name, |node| format!("{} {}", short(&node.about.id), node.name()))
+    let stages = past.nodes.values().filter(|node| node.is_stage());
+    let stages = stages.map(|node| Named { about: &node.about, log: node.log.as_deref() });
+    Ok(named(stages, name)?.and_then(|about| past.nodes.get(&about.node)))
+}
+
+/// The stage of a graph that is named, wherever it stands; by the same names.
+///
+/// # Errors
+/// There is none, or more than one.
+pub(crate) fn stage_of(graph: &Graph, name: &str) -> Result<(PipelineIndex, NodeIndex), Failure> {
+    let mut places = Vec::new();
+    for (index, (pipeline, nodes)) in graph.manifest.pipelines.iter().zip(&graph.pipelines).enumerate() {
+        for node in &nodes.stages {
+            let about = NodeLine { pipeline: Some(pipeline.name.clone()), ..NodeLine::new(graph, *node, Action::Run) };
+            places.push((about, PipelineIndex(index), *node));
+        }
+    }
+    let found = named(places.iter().map(|(about, ..)| Named { about, log: None }), name)?;
+    let place = found.and_then(|found| places.iter().find(|(about, ..)| about == found));
+    place.map(|(_, pipeline, node)| (*pipeline, *node)).ok_or_else(|| {
+        Failure::arguments(format!(
+            "the manifest has no stage `{name}`; name it by PIPELINE/MODULE or by its id: `osbc plan` shows them all"
+        ))
+    })
+}
+
+/// A stage and what it may be called.
+#[derive(Clone, Copy)]
+struct Named<'a> {
+    about: &'a NodeLine,
+    log: Option<&'a str>,
+}
+
+/// The only stage that is called so; those that are called exactly so come first.
+fn named<'a>(stages: impl Iterator<Item = Named<'a>>, name: &str) -> Result<Option<&'a NodeLine>, Failure> {
+    let stages: Vec<Named> = stages.collect();
+    let mut found: Vec<Named> = stages.iter().copied().filter(|stage| is_called(stage, name)).collect();
+    if found.is_empty() {
+        found.extend(stages.iter().copied().filter(|stage| may_be_called(stage, name)));
+    }
+    // The same stage may stand in several pipelines.
+    found.dedup_by_key(|stage| stage.about.node);
+    let show = |stage: &Named| format!("{} {}", short(&stage.about.id), stage.about.name());
+    Ok(one_of(found, "stage", name, show)?.map(|stage| stage.about))
 }
 
 /// An id, for people.
@@ -88,7 +130,7 @@ fn one_of<T>(found: Vec<T>, what: &str, name: &str, show: impl Fn(&T) -> String)
     Ok(found.into_iter().next())
 }
 
-fn is_called(node: &PastNode, name: &str) -> bool {
+fn is_called(node: &Named<'_>, name: &str) -> bool {
     let short = |module: &str| module.strip_prefix("org.osbuild.").unwrap_or(module).to_owned();
     let is_module = |name: &str| name == node.about.module || name == short(&node.about.module);
     let pipeline = node.about.pipeline.as_deref();
@@ -96,11 +138,11 @@ fn is_called(node: &PastNode, name: &str) -> bool {
     pipeline == Some(name) || is_module(name) || name.rsplit_once('/').is_some_and(both)
 }
 
-fn may_be_called(node: &PastNode, name: &str) -> bool {
+fn may_be_called(node: &Named<'_>, name: &str) -> bool {
     let is_id = name.len() >= 4 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
     let begins = |id: &str| is_id && id.starts_with(&name.to_ascii_lowercase());
     let is_number = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
-    let number = node.log.as_deref().and_then(|log| log.split('-').next());
+    let number = node.log.and_then(|log| log.split('-').next());
     begins(&node.about.id)
         || node.about.osbuild_id.as_deref().is_some_and(begins)
         || (is_number && number.is_some_and(|number| number.trim_start_matches('0') == name.trim_start_matches('0')))
@@ -108,8 +150,7 @@ fn may_be_called(node: &PastNode, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use osbc_executor::event::line::{Happened, NodeLine};
-    use osbc_ir::Action;
+    use osbc_executor::event::line::Happened;
 
     use super::*;
 

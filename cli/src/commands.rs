@@ -8,3 +8,5 @@ pub(crate) mod log;
 pub(crate) mod manual;
 pub(crate) mod modules;
 pub(crate) mod plan;
+pub(crate) mod report;
+pub(crate) mod shell;

@@ -9,7 +9,9 @@ mod monitor;
 mod osbuild;
 mod past;
 mod render;
+mod report;
 mod summary;
+mod terminal;
 mod wiring;
 
 use std::process::ExitCode;
@@ -40,6 +42,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Plan(args) => commands::plan::run(&args),
         Command::Build(args) => commands::build::run(&args),
+        Command::Shell(args) => commands::shell::run(&args),
+        Command::Report(args) => commands::report::run(&args),
         Command::Log(args) => commands::log::run(&args),
         Command::Graph(args) => commands::graph::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use indicatif::{MultiProgress, ProgressDrawTarget};
 use osbc_executor::event::line::JsonLines;
 use osbc_executor::event::trace::Trace;
 use osbc_executor::event::writer::{Form, WriteError, Writer};
@@ -17,12 +18,40 @@ use osbc_ir::Plan;
 
 use crate::exit::Failure;
 
-/// The monitor that fits where standard error goes to.
-pub(crate) fn for_stderr(plan: &Arc<Plan>) -> Box<dyn Monitor> {
+/// The monitor that fits where standard error goes to, and what it draws on.
+pub(crate) fn for_stderr(plan: &Arc<Plan>) -> (Box<dyn Monitor>, Screen) {
     if std::io::stderr().is_terminal() {
-        Box::new(live::Live::new(Arc::clone(plan)))
+        let bars = MultiProgress::new();
+        let screen = Screen(Some(bars.clone()));
+        (Box::new(live::Live::new(Arc::clone(plan), bars)), screen)
     } else {
-        Box::new(plain::Plain::new(Arc::clone(plan)))
+        (Box::new(plain::Plain::new(Arc::clone(plan))), Screen(None))
+    }
+}
+
+/// What the live view draws on; it can be hidden while something else has the terminal.
+pub(crate) struct Screen(Option<MultiProgress>);
+
+impl Screen {
+    /// Hides the view until the guard is dropped.
+    pub(crate) fn hide(&self) -> Hidden<'_> {
+        if let Some(bars) = &self.0 {
+            // What cannot be cleared can be written over.
+            bars.clear().ok();
+            bars.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        Hidden(self)
+    }
+}
+
+/// Shows the view again when dropped.
+pub(crate) struct Hidden<'a>(&'a Screen);
+
+impl Drop for Hidden<'_> {
+    fn drop(&mut self) {
+        if let Some(bars) = &self.0.0 {
+            bars.set_draw_target(ProgressDrawTarget::stderr());
+        }
     }
 }
 

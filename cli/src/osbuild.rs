@@ -165,6 +165,7 @@ fn build(arguments: &Arguments, asked: Asked) -> Result<ExitCode, Refusal> {
         keep_going: false,
         jobserver: env::jobserver(),
         stage_timeout: arguments.stage_timeout(),
+        always_run: None,
         host_runner: asked.host.clone(),
         environment: env::sources(),
         host_environment: env::host(),

@@ -110,14 +110,9 @@ impl PastNode {
         Some(self.finished?.saturating_sub(self.started?))
     }
 
-    /// The pipeline and module of a stage, or the module and checksum of an item.
+    /// Its name for people.
     pub(crate) fn name(&self) -> String {
-        let NodeLine { pipeline, module, checksum, .. } = &self.about;
-        match (pipeline, checksum) {
-            (Some(pipeline), _) => format!("{pipeline}: {module}"),
-            (None, Some(checksum)) => format!("{module}: {checksum}"),
-            (None, None) => module.clone(),
-        }
+        self.about.name()
     }
 }
 

@@ -134,6 +134,18 @@ pub(crate) fn plan_build(prepared: &Prepared, target: &TargetArgs) -> Result<(Pl
     Ok((plan, lease))
 }
 
+/// The plan of all that comes before a stage, and of the stage itself whether or not its result is there.
+pub(crate) fn plan_stage(prepared: &Prepared, export: Export, store: Option<&Path>) -> Result<(Plan, Lease), Failure> {
+    let store = Store::open(&store_path(store)?, Layers::default())?;
+    let stage = export.node.map(|node| prepared.graph.id(node));
+    let request = Request::Exports(vec![export]);
+    let wanted = passes::wanted(&prepared.graph, &request);
+    let lease = store.lease(&prepared.graph, wanted.iter().copied())?;
+    let have = wanted.into_iter().filter(|id| Some(*id) != stage && lease.present().contains(id)).collect();
+    let plan = plan(prepared, request, &have, Some(&store))?;
+    Ok((plan, lease))
+}
+
 fn plan(prepared: &Prepared, request: Request, have: &Have, store: Option<&Store>) -> Result<Plan, Failure> {
     plan_with(&prepared.graph, request, have, store)
 }

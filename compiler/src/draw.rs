@@ -43,7 +43,35 @@ pub enum Format {
 
 /// A graph as a picture in one of the formats. With a plan, which must be one of this graph, its actions are shown.
 pub fn draw(graph: &Graph, plan: Option<&Plan>, level: Level, format: Format) -> String {
-    let drawing = Drawing::new(graph, plan, level);
+    draw_as_told(graph, &as_planned(graph, plan), level, format)
+}
+
+/// Tells what a plan says.
+fn as_planned<'a>(graph: &'a Graph, plan: Option<&'a Plan>) -> impl Fn(NodeIndex) -> Option<Told> + 'a {
+    move |node| {
+        let decision = plan?.decision(node);
+        let reason = Some(reason(graph, &decision.reason).to_string());
+        Some(Told { mark: decision.action.into(), reason, link: None })
+    }
+}
+
+/// What is told about a node of a picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// What it is painted as.
+    pub mark: Mark,
+    /// Why, for who points at it.
+    pub reason: Option<String>,
+    /// Where it leads, in formats that lead anywhere.
+    pub link: Option<String>,
+}
+
+/// Tells about the nodes of a graph.
+pub type Tell<'a> = dyn Fn(NodeIndex) -> Option<Told> + 'a;
+
+/// A graph as a picture in one of the formats, its nodes as they are told about.
+pub fn draw_as_told(graph: &Graph, tell: &Tell<'_>, level: Level, format: Format) -> String {
+    let drawing = Drawing::new(graph, tell, level);
     match format {
         Format::Dot => dot::write(&drawing.folded()),
         Format::Mermaid => mermaid::write(&drawing.folded()),
@@ -76,22 +104,33 @@ impl Kind {
 
 /// What happens to what a vertex stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Mark {
+pub enum Mark {
+    /// It was run and failed.
+    Failed,
+    /// It is run.
     Run,
+    /// It is fetched.
     Fetch,
+    /// It should have been run or fetched, and was not begun.
+    NotStarted,
+    /// The store has it.
     Cached,
     /// A pipeline that ends with another pipeline's stage.
     Shared,
+    /// Nothing happens to it.
     Unneeded,
 }
 
 impl Mark {
-    const ALL: [Mark; 5] = [Mark::Run, Mark::Fetch, Mark::Cached, Mark::Shared, Mark::Unneeded];
+    const ALL: [Mark; 7] =
+        [Mark::Failed, Mark::Run, Mark::Fetch, Mark::NotStarted, Mark::Cached, Mark::Shared, Mark::Unneeded];
 
     const fn name(self) -> &'static str {
         match self {
+            Mark::Failed => "failed",
             Mark::Run => "run",
             Mark::Fetch => "fetch",
+            Mark::NotStarted => "unstarted",
             Mark::Cached => "cached",
             Mark::Shared => "shared",
             Mark::Unneeded => "unneeded",
@@ -122,7 +161,9 @@ struct Colours {
 const fn colours(mark: Option<Mark>) -> Colours {
     let (fill, line, text) = match mark {
         None => ("#ffffff", "#667085", "#1f2430"),
+        Some(Mark::Failed) => ("#fde0de", "#c42b2b", "#5a0f0f"),
         Some(Mark::Run) => ("#ffedd0", "#d08400", "#3d2a00"),
+        Some(Mark::NotStarted) => ("#ffffff", "#9a8c66", "#5f563d"),
         Some(Mark::Fetch) => ("#dcebfb", "#3578c8", "#0d2b4d"),
         Some(Mark::Cached) => ("#dff3e4", "#3a9a57", "#0f3a1d"),
         Some(Mark::Shared) => ("#ece4f8", "#7e57c2", "#2c1a4d"),
@@ -171,6 +212,7 @@ struct Vertex {
     cluster: Option<usize>,
     mark: Option<Mark>,
     reason: Option<String>,
+    link: Option<String>,
 }
 
 /// An edge of the picture: from what is needed to what needs it.
@@ -199,14 +241,14 @@ struct Drawing {
 }
 
 impl Drawing {
-    fn new(graph: &Graph, plan: Option<&Plan>, level: Level) -> Self {
+    fn new(graph: &Graph, tell: &Tell<'_>, level: Level) -> Self {
         match level {
-            Level::Stage => Self::of_stages(graph, plan),
-            Level::Pipeline => Self::of_pipelines(graph, plan),
+            Level::Stage => Self::of_stages(graph, tell),
+            Level::Pipeline => Self::of_pipelines(graph, tell),
         }
     }
 
-    fn of_stages(graph: &Graph, plan: Option<&Plan>) -> Self {
+    fn of_stages(graph: &Graph, tell: &Tell<'_>) -> Self {
         let mut stands_in = vec![Vec::new(); graph.dag.node_count()];
         for (pipeline, nodes) in graph.manifest.pipelines.iter().zip(&graph.pipelines) {
             for node in &nodes.stages {
@@ -226,7 +268,7 @@ impl Drawing {
                     (Kind::Item, node.id.to_string(), None, &source.module.name, checksum, None)
                 }
             };
-            let decision = plan.map(|plan| plan.decision(index));
+            let told = tell(index);
             Vertex {
                 kind,
                 id,
@@ -236,8 +278,9 @@ impl Drawing {
                 subtitle,
                 pipelines,
                 cluster,
-                mark: decision.map(|decision| decision.action.into()),
-                reason: decision.map(|decision| reason(graph, &decision.reason).to_string()),
+                mark: told.as_ref().map(|told| told.mark),
+                reason: told.as_ref().and_then(|told| told.reason.clone()),
+                link: told.and_then(|told| told.link),
             }
         };
         let edges = graph.dag.raw_edges().iter();
@@ -254,9 +297,9 @@ impl Drawing {
         Self { level: Level::Stage, vertices, links, clusters: clusters.collect() }
     }
 
-    fn of_pipelines(graph: &Graph, plan: Option<&Plan>) -> Self {
+    fn of_pipelines(graph: &Graph, tell: &Tell<'_>) -> Self {
         let sources = graph.manifest.sources.len();
-        let mut vertices: Vec<Vertex> = (0..sources).map(|index| source_vertex(graph, plan, index)).collect();
+        let mut vertices: Vec<Vertex> = (0..sources).map(|index| source_vertex(graph, tell, index)).collect();
         let mut links = Vec::new();
         let mut clusters = Vec::new();
         for (index, pipeline) in graph.manifest.pipelines.iter().enumerate() {
@@ -295,7 +338,7 @@ impl Drawing {
                 }
             }
             clusters.push(Cluster { name: pipeline.name.clone(), end: graph.pipelines[index].last().map(|_| to) });
-            vertices.push(pipeline_vertex(graph, plan, index));
+            vertices.push(pipeline_vertex(graph, tell, index));
         }
         links.sort_unstable();
         links.dedup();
@@ -389,11 +432,10 @@ impl Drawing {
     }
 }
 
-fn source_vertex(graph: &Graph, plan: Option<&Plan>, index: usize) -> Vertex {
+fn source_vertex(graph: &Graph, tell: &Tell<'_>, index: usize) -> Vertex {
     let source = &graph.manifest.sources[index];
     let nodes = graph.dag.node_indices().filter(|node| graph.item_node(*node).is_some_and(|item| item.source == index));
-    let marks: Vec<Mark> =
-        plan.map(|plan| nodes.map(|node| plan.decision(node).action.into()).collect()).unwrap_or_default();
+    let marks: Vec<Mark> = nodes.filter_map(|node| Some(tell(node)?.mark)).collect();
     Vertex {
         kind: Kind::Source,
         id: format!("source:{}", source.module.name),
@@ -405,24 +447,26 @@ fn source_vertex(graph: &Graph, plan: Option<&Plan>, index: usize) -> Vertex {
         cluster: None,
         mark: marks.into_iter().min(),
         reason: None,
+        link: None,
     }
 }
 
-fn pipeline_vertex(graph: &Graph, plan: Option<&Plan>, index: usize) -> Vertex {
+fn pipeline_vertex(graph: &Graph, tell: &Tell<'_>, index: usize) -> Vertex {
     let pipeline = &graph.manifest.pipelines[index];
     let nodes = &graph.pipelines[index].stages;
-    let mark = |plan: &Plan, node: &NodeIndex| {
+    let mark = |node: &NodeIndex| {
         let elsewhere = graph.stage_node(*node).is_some_and(|stage| stage.pipeline.0 != index);
-        match plan.decision(*node).action.into() {
+        Some(match tell(*node)?.mark {
             Mark::Run | Mark::Cached if elsewhere => Mark::Shared,
             mark => mark,
-        }
+        })
     };
-    let marks: Vec<Mark> = plan.map(|plan| nodes.iter().map(|node| mark(plan, node)).collect()).unwrap_or_default();
+    let marks: Vec<Mark> = nodes.iter().filter_map(mark).collect();
     let last = graph.pipelines[index].last();
     let stage = last.and_then(|node| graph.stage_node(node));
-    // What runs shows; otherwise the last stage speaks for the pipeline.
-    let shown = if marks.contains(&Mark::Run) { Some(Mark::Run) } else { marks.last().copied() };
+    // What fails or runs shows; otherwise the last stage speaks for the pipeline.
+    let shown = [Mark::Failed, Mark::Run].into_iter().find(|mark| marks.contains(mark));
+    let told = last.and_then(tell);
     Vertex {
         kind: Kind::Pipeline,
         id: format!("pipeline:{}", pipeline.name),
@@ -432,8 +476,9 @@ fn pipeline_vertex(graph: &Graph, plan: Option<&Plan>, index: usize) -> Vertex {
         subtitle: counted(nodes.len(), "stage", &marks),
         pipelines: vec![pipeline.name.clone()],
         cluster: None,
-        mark: shown,
-        reason: plan.zip(last).map(|(plan, node)| reason(graph, &plan.decision(node).reason).to_string()),
+        mark: shown.or(marks.last().copied()),
+        reason: told.as_ref().and_then(|told| told.reason.clone()),
+        link: told.and_then(|told| told.link),
     }
 }
 

@@ -44,7 +44,7 @@ pub fn stage_main(catalog: &Catalog) -> ExitCode {
 /// There is no socket, or something is wrong with it.
 fn serve(catalog: &Catalog) -> io::Result<()> {
     // Whoever started us may have left some open for their own use.
-    sandbox::close_descriptors(None)?;
+    sandbox::close_descriptors(&[])?;
     let control = take_socket()?;
     rustix::process::umask(Mode::empty());
     let processes = File::open("/proc/self/ns/pid")?;

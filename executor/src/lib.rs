@@ -30,6 +30,7 @@ mod sandbox;
 mod scheduler;
 mod segment;
 mod service;
+pub mod shell;
 mod step;
 pub mod store;
 #[cfg(test)]

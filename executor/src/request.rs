@@ -2,6 +2,7 @@
 //! virtual machine or on a remote worker. Trees are named by folders of the store, never by content.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,6 +44,17 @@ pub struct StageRequest {
     pub capabilities: Vec<String>,
     /// How long it may take.
     pub timeout: Option<Duration>,
+    /// A shell in its place.
+    pub shell: Option<ShellRequest>,
+}
+
+/// A shell where a stage is ([`crate::shell`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShellRequest {
+    /// The socket of whoever connects it to the user.
+    pub socket: PathBuf,
+    /// Whether it comes instead of the module, or after the module has failed.
+    pub instead: bool,
 }
 
 /// What on-disk inputs, devices and mounts work with: they are programs on the host's side.
@@ -182,4 +194,17 @@ pub enum StageFailure {
     Wanting(Resource, String),
     /// The build was ended.
     Interrupted,
+}
+
+impl fmt::Display for StageFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StageFailure::Module(reason)
+            | StageFailure::Environment(reason)
+            | StageFailure::Died(reason)
+            | StageFailure::Wanting(_, reason) => f.write_str(reason),
+            StageFailure::TimedOut(limit) => write!(f, "it took longer than the {limit:?} that a stage may take"),
+            StageFailure::Interrupted => f.write_str("interrupted"),
+        }
+    }
 }

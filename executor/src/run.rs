@@ -64,6 +64,8 @@ pub struct Settings {
     pub stage_timeout: Option<Duration>,
     /// The runner for stages that run in the host's tree.
     pub host_runner: Runner,
+    /// A stage that runs even where an earlier run's result would do.
+    pub always_run: Option<NodeIndex>,
     /// The variables of the environment that source modules may ask for.
     pub environment: BTreeMap<String, String>,
     /// The environment of on-disk modules on the host's side.

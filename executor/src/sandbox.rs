@@ -23,6 +23,7 @@ mod host;
 mod inside;
 mod isolation;
 mod root;
+mod shell;
 mod spec;
 mod surroundings;
 mod sys;
@@ -96,7 +97,7 @@ impl StageReply {
     }
 
     /// Puts a failure of taking down to the reply, which keeps the failure that it has.
-    fn add_problem(&mut self, problem: &str) {
+    pub(crate) fn add_problem(&mut self, problem: &str) {
         let both = |first: &str| format!("{first}; and then: {problem}");
         self.failure = Some(match self.failure.take() {
             None => StageFailure::Environment(problem.to_owned()),

@@ -11,6 +11,9 @@ use crate::store::{Sealing, StepRecord, StoreError, Work};
 
 /// Takes the result of an earlier run that a segment would only give again; says whether there is one.
 pub(crate) fn take_equal(worker: &Worker<'_>, segment: &Segment) -> bool {
+    if worker.context.settings.always_run.is_some_and(|node| segment.steps.contains(&node)) {
+        return false;
+    }
     let Some(earlier) = worker.context.cutoff.find(segment) else { return false };
     // The last step is the last one of then; of those before it some may have been sealed by themselves.
     let before = segment.steps.len().checked_sub(earlier.steps.len());

@@ -110,14 +110,7 @@ fn result(reply: StageReply) -> StageResult {
         StageFailure::Interrupted => Cause::Interrupted,
         _ => Cause::Stage,
     });
-    let error = reply.failure.map(|failure| match failure {
-        StageFailure::Module(reason)
-        | StageFailure::Environment(reason)
-        | StageFailure::Died(reason)
-        | StageFailure::Wanting(_, reason) => reason,
-        StageFailure::TimedOut(limit) => format!("it took longer than the {limit:?} that a stage may take"),
-        StageFailure::Interrupted => "interrupted".to_owned(),
-    });
+    let error = reply.failure.map(|failure| failure.to_string());
     StageResult {
         success: error.is_none(),
         output: String::new(),
@@ -170,6 +163,7 @@ fn request(context: &Context<'_>, node: NodeIndex, work: &Work<'_>) -> Result<St
         host: host(context, stage)?,
         scratch: work.scratch()?,
         timeout: context.settings.stage_timeout,
+        shell: None,
     })
 }
 

@@ -226,6 +226,7 @@ pub(crate) fn settings(jobs: usize) -> Settings {
         keep_going: false,
         jobserver: None,
         stage_timeout: None,
+        always_run: None,
         host_runner: runner(),
         environment: BTreeMap::new(),
         host_environment: BTreeMap::new(),

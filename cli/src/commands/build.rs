@@ -6,11 +6,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use osbc_executor::copy::Ownership;
+use osbc_executor::event::Monitor;
 use osbc_executor::export::export;
 use osbc_executor::interrupt::Interrupt;
 use osbc_executor::machine::Host;
 use osbc_executor::record::{About, ManifestName};
 use osbc_executor::runner::LocalRunner;
+use osbc_executor::shell::{ShellRunner, When};
 use osbc_executor::store::Lease;
 use osbc_executor::{Parts, Settings, run as run_plan};
 use osbc_ir::{NodeOutcome, Outcome, Plan};
@@ -21,6 +23,7 @@ use crate::args::BuildArgs;
 use crate::commands::manual::print;
 use crate::exit::{self, Failure};
 use crate::summary::{Exported, Summary};
+use crate::terminal::Terminal;
 use crate::{env, monitor, wiring};
 
 /// Builds.
@@ -30,12 +33,7 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
         check_names(&prepared.exports, output)?;
     }
     let (plan, lease) = wiring::plan_build(&prepared, &args.target)?;
-    if !plan.segments.is_empty() && !wiring::is_root() {
-        return Err(Failure::environment(
-            "building needs root: stages mount file systems and own files by any user; run osbc as root (`sudo`, or \
-             a privileged container). `osbc plan` needs nothing",
-        ));
-    }
+    check_machine(&plan)?;
     let plan = std::sync::Arc::new(plan);
     let interrupt = Interrupt::new().map_err(Failure::environment)?;
     listen(&interrupt)?;
@@ -44,17 +42,21 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
         keep_going: args.keep_going,
         jobserver: env::jobserver(),
         stage_timeout: args.stage_timeout.map(Duration::from_secs),
+        always_run: None,
         host_runner: prepared.host.clone(),
         environment: env::sources(),
         host_environment: env::host(),
     };
     let manifest = ManifestName::new(&args.manifest.manifest, &prepared.graph);
     let about = About { manifest, arguments: env::arguments() };
-    let screen = if plan.is_empty() { Box::new(monitor::Silent) } else { monitor::for_stderr(&plan) };
-    let (mut monitor, files) = monitor::with_files(screen, &plan, args.events.as_deref(), args.trace.as_deref())?;
-    let runner = LocalRunner::new("/proc/self/exe", [env::STAGE_PROCESS.into()], &env::terminal());
+    let (shown, screen) = monitor::for_stderr(&plan);
+    let shown: Box<dyn Monitor> = if plan.is_empty() { Box::new(monitor::Silent) } else { shown };
+    let (mut monitor, files) = monitor::with_files(shown, &plan, args.events.as_deref(), args.trace.as_deref())?;
+    let runner = local_runner();
+    let terminal = Terminal::new(screen);
+    let with_shells = ShellRunner::new(&runner, When::OnFailure, &terminal);
     let parts = Parts {
-        runner: &runner,
+        runner: if args.shell_on_failure { &with_shells } else { &runner },
         catalog: &prepared.catalog,
         monitor: &mut monitor,
         machine: &Host { disk: lease.store().path().to_owned() },
@@ -78,6 +80,23 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(exit::of_build(&outcome)))
 }
 
+/// Finds out before anything starts whether this user can do what a plan says.
+pub(crate) fn check_machine(plan: &Plan) -> Result<(), Failure> {
+    if !plan.segments.is_empty() && !wiring::is_root() {
+        return Err(Failure::environment(
+            "building needs root: stages mount file systems and own files by any user; run osbc as root (`sudo`, or \
+             a privileged container). `osbc plan` needs nothing",
+        ));
+    }
+    Ok(())
+}
+
+/// Runs stages on this machine.
+pub(crate) fn local_runner() -> LocalRunner {
+    LocalRunner::new("/proc/self/exe", [env::STAGE_PROCESS.into()], &env::terminal())
+}
+
+/// As many stages at a time as there are processors.
 pub(crate) fn processors() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }

@@ -46,12 +46,12 @@ pub(crate) fn run(args: &LogArgs) -> Result<ExitCode, Failure> {
     show_stage(&builds, record, node, args.json)
 }
 
-fn no_such_build(name: &str) -> Failure {
+pub(crate) fn no_such_build(name: &str) -> Failure {
     Failure::arguments(format!("no kept build is called `{name}`; `osbc log --list` shows them"))
 }
 
 /// How a build ended, in a word.
-fn result(record: &Record) -> &'static str {
+pub(crate) fn result(record: &Record) -> &'static str {
     match &record.header.end {
         Some(end) if end.interrupted => "interrupted",
         Some(end) if end.success => "done",
@@ -98,7 +98,7 @@ fn list(records: &[Record], json: bool) -> String {
 }
 
 /// Nodes in the order in which they are shown: what failed, then what ran, as it began.
-pub(crate) fn in_order(past: &Past) -> Vec<&PastNode> {
+fn in_order(past: &Past) -> Vec<&PastNode> {
     let mut nodes: Vec<&PastNode> = past.nodes.values().collect();
     nodes.sort_by_key(|node| (node.state, node.started));
     nodes

@@ -27,9 +27,8 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// A monitor of a build by this plan.
-    pub(crate) fn new(plan: Arc<Plan>) -> Self {
-        let bars = MultiProgress::new();
+    /// A monitor of a build by this plan, drawn with `bars`.
+    pub(crate) fn new(plan: Arc<Plan>, bars: MultiProgress) -> Self {
         let total = bars.add(ProgressBar::new(plain::total(&plan) as u64));
         total.set_style(style("{bar:30.green/dim} {pos}/{len}  {elapsed}  {msg}"));
         Self { plan, bars, total, fetch: None, fetched: BTreeMap::new(), stages: BTreeMap::new() }

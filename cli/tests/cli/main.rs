@@ -11,3 +11,4 @@ mod log;
 mod offline;
 mod quickstart;
 mod recovery;
+mod shell;

@@ -175,7 +175,11 @@ impl<'a> Picture<'a> {
                 Kind::Stage | Kind::Pipeline => 5.0,
                 Kind::Item | Kind::Source => height / 2.0,
             };
-            writeln!(out, "<g><title>{}</title>", xml(&self.drawing.tooltip(index)))?;
+            let title = xml(&self.drawing.tooltip(index));
+            match &vertex.link {
+                Some(link) => writeln!(out, r#"<a href="{}"><title>{title}</title>"#, xml(link))?,
+                None => writeln!(out, "<g><title>{title}</title>")?,
+            }
             writeln!(
                 out,
                 r#"<rect class="box {class}" x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}" rx="{radius}"/>"#
@@ -189,7 +193,8 @@ impl<'a> Picture<'a> {
             }
             let (x, title, subtitle) = (x + PADDING, xml(&vertex.title), xml(&self.subtitles[index]));
             writeln!(out, r#"<text class="title {class}" x="{x:.1}" y="{:.1}">{title}</text>"#, y + 13.0)?;
-            writeln!(out, r#"<text class="small {class}" x="{x:.1}" y="{:.1}">{subtitle}</text></g>"#, y + 25.0)?;
+            let end = if vertex.link.is_some() { "a" } else { "g" };
+            writeln!(out, r#"<text class="small {class}" x="{x:.1}" y="{:.1}">{subtitle}</text></{end}>"#, y + 25.0)?;
         }
         Ok(())
     }
@@ -265,7 +270,9 @@ fn theme(
 
 fn dark_colours(mark: Mark) -> Colours {
     let (fill, line, text) = match mark {
+        Mark::Failed => ("#471a1a", "#ff8a80", "#ffdad6"),
         Mark::Run => ("#3b2a0a", "#e0a030", "#ffe3b0"),
+        Mark::NotStarted => ("#161a21", "#8d8264", "#b8ae92"),
         Mark::Fetch => ("#10294a", "#5a9ae6", "#d3e6ff"),
         Mark::Cached => ("#12331d", "#4fb872", "#cdf2d8"),
         Mark::Shared => ("#2a1f45", "#9f7ee0", "#e6dcff"),

@@ -44,7 +44,7 @@ fn links(drawing: &Drawing) -> Vec<String> {
 #[test]
 fn stages_are_drawn_once_with_items_and_build_trees_folded() {
     let sketch = Sketch::shared(MANIFEST);
-    let drawing = Drawing::new(&sketch.graph, None, Level::Stage).folded();
+    let drawing = Drawing::new(&sketch.graph, &as_planned(&sketch.graph, None), Level::Stage).folded();
     assert_eq!(
         links(&drawing),
         [
@@ -66,7 +66,7 @@ fn stages_are_drawn_once_with_items_and_build_trees_folded() {
 fn pipelines_are_drawn_with_what_joins_them() {
     let sketch = Sketch::shared(MANIFEST);
     let plan = sketch.plan(&["tar", "also", "image"], &["os/packages", "#c"]);
-    let drawing = Drawing::new(&sketch.graph, Some(&plan), Level::Pipeline).folded();
+    let drawing = Drawing::new(&sketch.graph, &as_planned(&sketch.graph, Some(&plan)), Level::Pipeline).folded();
     assert_eq!(
         links(&drawing),
         [

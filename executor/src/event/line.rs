@@ -5,7 +5,7 @@ use std::io::{self, BufRead};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{Action, Node, NodeOutcome, Plan};
+use osbc_ir::{Action, Graph, Node, NodeOutcome, Plan};
 use serde::{Deserialize, Serialize};
 
 use super::writer::Form;
@@ -168,12 +168,12 @@ pub struct NodeLine {
 }
 
 impl NodeLine {
-    /// The node of a plan.
-    fn new(plan: &Plan, index: NodeIndex) -> Self {
-        let (node, action) = (index.index(), plan.decision(index).action);
-        match &plan.graph.dag[index] {
+    /// The node of a graph, with what happens to it.
+    pub fn new(graph: &Graph, index: NodeIndex, action: Action) -> Self {
+        let node = index.index();
+        match &graph.dag[index] {
             Node::Stage(stage) => {
-                let (pipeline, written) = plan.graph.stage(stage);
+                let (pipeline, written) = graph.stage(stage);
                 Self {
                     node,
                     id: stage.id.to_string(),
@@ -185,7 +185,7 @@ impl NodeLine {
                 }
             }
             Node::Item(item) => {
-                let (source, written) = plan.graph.item(item);
+                let (source, written) = graph.item(item);
                 Self {
                     node,
                     id: item.id.to_string(),
@@ -196,6 +196,15 @@ impl NodeLine {
                     action,
                 }
             }
+        }
+    }
+
+    /// The pipeline and module of a stage, or the module and checksum of an item.
+    pub fn name(&self) -> String {
+        match (&self.pipeline, &self.checksum) {
+            (Some(pipeline), _) => format!("{pipeline}: {}", self.module),
+            (None, Some(checksum)) => format!("{}: {checksum}", self.module),
+            (None, None) => self.module.clone(),
         }
     }
 }
@@ -221,8 +230,9 @@ pub fn lines(plan: &Plan, at: Duration, event: &Event<'_>) -> Vec<Line> {
                 wall: micros_since_1970(*wall),
                 workers: *workers,
             };
-            let wanted = plan.graph.dag.node_indices().filter(|node| plan.decision(*node).action != Action::Unneeded);
-            let nodes = wanted.map(|node| Happened::Node(NodeLine::new(plan, node)));
+            let nodes = plan.graph.dag.node_indices().map(|node| (node, plan.decision(node).action));
+            let nodes = nodes.filter(|(_, action)| *action != Action::Unneeded);
+            let nodes = nodes.map(|(node, action)| Happened::Node(NodeLine::new(&plan.graph, node, action)));
             return std::iter::once(started).chain(nodes).map(|event| Line { at, event }).collect();
         }
         Event::Cached { node } => Happened::Cached { node: node.index() },

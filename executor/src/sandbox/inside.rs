@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -24,7 +25,7 @@ use rustix::mount::UnmountFlags;
 use rustix::process::{DumpableBehavior, PidfdFlags, pidfd_open};
 
 use super::surroundings::Surroundings;
-use super::{Isolation, Job, confine, foreign, message, root, spec, sys};
+use super::{Isolation, Job, confine, foreign, message, root, shell, spec, sys};
 use crate::request::{StageFailure, StageReply, StageRequest};
 
 /// Runs the stage's function in the sandbox; afterwards nothing that it started is alive.
@@ -53,6 +54,7 @@ fn start_and_wait(
     if served {
         unshare(CloneFlags::CLONE_NEWPID)?;
     }
+    let shell = request.shell.as_ref().map(shell::connect).transpose()?;
     let answer = File::from(memfd_create("answer", MemfdFlags::CLOEXEC)?);
     // What is in the buffer would be written twice.
     io::stdout().flush()?;
@@ -61,11 +63,13 @@ fn start_and_wait(
     let forked = unsafe { fork() }?;
     match forked {
         ForkResult::Child => {
-            let reply = inside(request, job, around, isolation, &answer);
+            let reply = inside(request, job, around, isolation, &answer, shell.as_ref());
             let written = message::send(&answer, &reply);
             std::process::exit(if written.is_ok() { 0 } else { 1 });
         }
         ForkResult::Parent { child } => {
+            // The end of the stage's process shall be the end of the connection.
+            drop(shell);
             let status = if served { wait_and_serve(child, around)? } else { wait_for_all(child)? };
             let mut answer = answer;
             answer.rewind()?;
@@ -138,12 +142,14 @@ fn inside(
     around: &mut Surroundings,
     isolation: &Isolation,
     answer: &File,
+    shell: Option<&UnixStream>,
 ) -> StageReply {
+    let kept: Vec<_> = std::iter::once(answer.as_fd()).chain(shell.map(AsFd::as_fd)).collect();
     let prepared = isolation
         .join()
         .map(|()| devices(request, around))
         // What else is open is the helper's; this process ends before the owners of that notice.
-        .and_then(|devices| sys::close_descriptors(Some(answer.as_fd())).map(|()| devices))
+        .and_then(|devices| sys::close_descriptors(&kept).map(|()| devices))
         .and_then(|devices| enter(&around.root, &request.capabilities).map(|()| devices))
         .and_then(|devices| context(request, around, devices));
     let context = match prepared {
@@ -152,33 +158,39 @@ fn inside(
             return StageReply::failed(StageFailure::Environment(format!("cannot enter the sandbox: {error}")));
         }
     };
-    let function = match job {
-        Job::Call(function) => function,
-        Job::Execute(module) => {
-            return StageReply {
-                metadata: Value::Null,
-                failure: foreign::execute(request, module),
-                exception: None,
-                written: None,
-                memory: None,
-            };
+    let failure = if request.shell.as_ref().is_some_and(|shell| shell.instead) {
+        Some(StageFailure::Module("not run: there was a shell in its place".to_owned()))
+    } else {
+        match job {
+            Job::Call(function) => call(*function, &context).map(StageFailure::Module),
+            Job::Execute(module) => foreign::execute(request, module),
         }
     };
+    if let (Some(shell), Some(failure)) = (shell, &failure)
+        && let Err(error) = shell::run(shell, request, &context, failure)
+    {
+        // It goes to the stage's log; there is nowhere else.
+        writeln!(io::stderr(), "osbc: the shell was cut off: {error}").ok();
+    }
+    StageReply { metadata: context.metadata.take(), failure, exception: None, written: None, memory: None }
+}
+
+/// Calls the module and returns why it failed, if it did.
+fn call(function: fn(&StageContext) -> Result<(), Error>, context: &StageContext) -> Option<String> {
     let called = catch_unwind(AssertUnwindSafe(|| {
         // Its own files in /proc are a built-in module's to use.
         rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable).map_err(Error::io("set up", "/proc"))?;
-        function(&context)
+        function(context)
     }));
-    let failure = match called {
+    match called {
         Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(StageFailure::Module(error.to_string())),
+        Ok(Err(error)) => Some(error.to_string()),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref().copied()).unwrap_or("no reason given");
-            Some(StageFailure::Module(format!("the module has a bug and panicked: {text}")))
+            Some(format!("the module has a bug and panicked: {text}"))
         }
-    };
-    StageReply { metadata: context.metadata.take(), failure, exception: None, written: None, memory: None }
+    }
 }
 
 /// Enters the sandbox whose root is at `root`.

@@ -109,9 +109,12 @@ pub(crate) fn receive_descriptor(socket: impl AsFd) -> io::Result<Option<OwnedFd
     Ok(receive_byte(socket)?.1.pop())
 }
 
-/// Sends one byte and the descriptors that it carries, at most two.
-fn send_byte(socket: impl AsFd, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+/// Sends one byte and the descriptors that it carries, at most three.
+///
+/// # Errors
+/// The other side is gone.
+pub(crate) fn send_byte(socket: impl AsFd, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() {
         ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
@@ -121,8 +124,11 @@ fn send_byte(socket: impl AsFd, descriptors: &[BorrowedFd<'_>]) -> io::Result<()
 }
 
 /// Receives one byte, or none at the end, and the descriptors that came with it.
-fn receive_byte(socket: impl AsFd) -> io::Result<(usize, Vec<OwnedFd>)> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+///
+/// # Errors
+/// There is nothing to read yet, on a socket that does not block.
+pub(crate) fn receive_byte(socket: impl AsFd) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let received = loop {
         let received = recvmsg(&socket, &mut [IoSliceMut::new(&mut [0])], &mut ancillary, RecvFlags::CMSG_CLOEXEC);

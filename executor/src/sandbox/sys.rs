@@ -70,21 +70,25 @@ pub(crate) fn attach(mount: OwnedFd, target: &Path) -> io::Result<()> {
     Ok(move_mount(&mount, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
-/// Closes every descriptor but the first three and `kept`.
+/// Closes every descriptor but the first three and those that are `kept`.
 ///
 /// What owns one of them may not use or drop it any more: to be called before anything does, or where the process ends
 /// before that.
-pub(crate) fn close_descriptors(kept: Option<BorrowedFd<'_>>) -> io::Result<()> {
+pub(crate) fn close_descriptors(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
     let close = |first: RawFd, last: RawFd| {
         #[expect(unsafe_code, reason = "no dependency wraps close_range")]
         // SAFETY: by the condition above nothing relies on what is closed.
         let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
         if first > last || result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     };
-    match kept.map(|kept| kept.as_raw_fd()) {
-        None => close(3, RawFd::MAX),
-        Some(kept) => close(3, kept - 1).and_then(|()| close(kept + 1, RawFd::MAX)),
+    let mut kept: Vec<RawFd> = kept.iter().map(AsRawFd::as_raw_fd).collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for kept in kept {
+        close(first, kept - 1)?;
+        first = kept + 1;
     }
+    close(first, RawFd::MAX)
 }
 
 /// Switches the loopback interface of the calling thread's network namespace on.

@@ -45,6 +45,7 @@ impl Place {
             scratch: made("scratch"),
             capabilities: Vec::new(),
             timeout: None,
+            shell: None,
         };
         Self { folder, request }
     }

@@ -1,0 +1,176 @@
+//! A shell in the place of a stage: the sandbox's side. It runs in the stage's process, after the module has failed or
+//! instead of it, and sees what the module sees.
+//!
+//! It talks to osbc ([`crate::shell`]) on a connection made before the sandbox was entered:
+//!
+//! ```text
+//! sandbox → osbc   WANTED
+//! osbc → sandbox   one byte: with three descriptors, the shell's streams; without, the sandbox opens a terminal of its
+//!                  own and sends the other end of that back with another byte
+//! sandbox → osbc   the exit code, four bytes, little-endian
+//! ```
+
+use std::fmt::Write as _;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::Command;
+
+use osbc_module_api::{StageContext, Value, json};
+use rustix::fs::{Mode, OFlags};
+use rustix::net::SocketAddrUnix;
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+
+use super::{message, spec};
+use crate::request::{ShellRequest, StageFailure, StageRequest};
+
+/// What the sandbox says when it wants a shell's streams.
+pub(crate) const WANTED: u8 = b'?';
+
+/// Where the arguments of a stage lie.
+const ARGUMENTS: &str = "/run/osbuild/api/arguments";
+/// What is tried, in order.
+const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
+
+/// A connection to whoever listens for a stage's shell.
+///
+/// # Errors
+/// Nobody does.
+pub(super) fn connect(shell: &ShellRequest) -> io::Result<UnixStream> {
+    // An address holds some hundred bytes, and stores may lie deep.
+    let folder = shell.socket.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let folder = rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let socket = crate::shell::socket()?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(crate::shell::address(&folder, &shell.socket))?)?;
+    Ok(UnixStream::from(socket))
+}
+
+/// Runs a shell until it ends. `failure` is that of the module.
+///
+/// # Errors
+/// osbc is gone, or the shell cannot be started.
+pub(super) fn run(
+    connection: &UnixStream,
+    request: &StageRequest,
+    context: &StageContext,
+    failure: &StageFailure,
+) -> io::Result<()> {
+    (&*connection).write_all(&[WANTED])?;
+    let (bytes, streams) = message::receive_byte(connection)?;
+    if bytes == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let [stdin, stdout, stderr] = match <[OwnedFd; 3]>::try_from(streams) {
+        Ok(streams) => streams,
+        Err(_) => terminal(connection)?,
+    };
+    let mut screen = std::fs::File::from(stderr.try_clone()?);
+    let code = match start(request, context, failure, &mut screen, [stdin, stdout, stderr]) {
+        Ok(code) => code,
+        Err(error) => {
+            writeln!(screen, "osbc: cannot start a shell: {error}")?;
+            127
+        }
+    };
+    (&*connection).write_all(&code.to_le_bytes())
+}
+
+/// Opens a terminal of the sandbox's own and sends its other end to osbc.
+fn terminal(connection: &UnixStream) -> io::Result<[OwnedFd; 3]> {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    unlockpt(&master)?;
+    let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    message::send_descriptor(connection, Some(std::os::fd::AsFd::as_fd(&master)))?;
+    // It has its size when osbc says so, so that the first prompt is in the right place.
+    (&*connection).read_exact(&mut [0])?;
+    Ok([slave.try_clone()?, slave.try_clone()?, slave])
+}
+
+fn start(
+    request: &StageRequest,
+    context: &StageContext,
+    failure: &StageFailure,
+    screen: &mut impl Write,
+    [stdin, stdout, stderr]: [OwnedFd; 3],
+) -> io::Result<i32> {
+    write_arguments(context)?;
+    let shell = SHELLS.into_iter().find(|shell| Path::new(shell).is_file());
+    let shell = shell.ok_or_else(|| io::Error::other("the build root has neither /bin/bash nor /bin/sh"))?;
+    let module = &request.module.name;
+    let why = match &request.shell {
+        Some(shell) if shell.instead => format!("{module} has not run; all that comes before it is done."),
+        _ => format!("{module} failed: {failure}"),
+    };
+    screen.write_all(format!("{why}\n{}", places(context)).as_bytes())?;
+    let has_terminal = rustix::termios::isatty(&stdin);
+    let mut command = Command::new(shell);
+    // Nothing that the build root brings along shall change the prompt, which says where one is.
+    let folder = if shell == SHELLS[0] {
+        command.args(["--norc", "--noprofile"]);
+        "\\w"
+    } else {
+        "$PWD"
+    };
+    let module = module.strip_prefix("org.osbuild.").unwrap_or(module);
+    command.env("HOME", "/tmp").env("PS1", format!("[{module}] {folder} # "));
+    command.current_dir(spec::TREE).stdin(stdin).stdout(stdout).stderr(stderr);
+    #[expect(unsafe_code, reason = "a session of its own is what job control takes")]
+    // SAFETY: both are system calls that may be made between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            rustix::process::setsid()?;
+            if has_terminal {
+                rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+            }
+            Ok(())
+        });
+    }
+    let status = command.spawn()?.wait()?;
+    Ok(status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1))
+}
+
+/// What on-disk modules are told, for all.
+fn write_arguments(context: &StageContext) -> io::Result<()> {
+    if Path::new(ARGUMENTS).exists() {
+        return Ok(());
+    }
+    let with_data = |path: &Path, data: &Value| json!({"path": path.to_string_lossy(), "data": data});
+    let arguments = json!({
+        "tree": spec::TREE,
+        "paths": {"devices": spec::DEVICES, "inputs": spec::INPUTS, "mounts": spec::MOUNTS},
+        "options": context.options,
+        "inputs": map(&context.inputs, |input| with_data(&input.path, &input.data)),
+        "devices": map(&context.devices, |device| with_data(&device.path, &device.data)),
+        "mounts": map(&context.mounts, |mount| json!({"path": mount.path.to_string_lossy()})),
+        "meta": {"id": context.meta.id, "source-epoch": context.meta.source_epoch},
+    });
+    std::fs::create_dir_all(Path::new(ARGUMENTS).parent().unwrap_or(Path::new("/")))?;
+    std::fs::write(ARGUMENTS, format!("{arguments:#}\n"))
+}
+
+fn map<T>(named: &std::collections::BTreeMap<String, T>, value: impl Fn(&T) -> Value) -> Value {
+    Value::Object(named.iter().map(|(name, one)| (name.clone(), value(one))).collect())
+}
+
+/// Says where things are.
+fn places(context: &StageContext) -> String {
+    let mut text = "This is a shell in its sandbox. What is done here is not kept.\n".to_owned();
+    let mut line = |title: &str, path: &Path| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {title:<12} {}", path.display());
+    };
+    line("tree", Path::new(spec::TREE));
+    for (name, input) in &context.inputs {
+        line(&format!("input {name}"), &input.path);
+    }
+    for (name, device) in &context.devices {
+        line(&format!("device {name}"), &device.path);
+    }
+    for (name, mount) in &context.mounts {
+        line(&format!("mount {name}"), &mount.path);
+    }
+    line("arguments", Path::new(ARGUMENTS));
+    text
+}

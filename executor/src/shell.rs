@@ -1,0 +1,186 @@
+//! Shells in the place of stages: a runner that wraps another one and waits for the sandbox to ask for a shell
+//! ([`crate::sandbox`] has the other side). Knows no terminal; whoever attends to a shell does.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use osbc_ir::CompatId;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
+
+use crate::request::{ShellRequest, StageReply, StageRequest};
+use crate::runner::{StageIo, StageRunner};
+use crate::sandbox::message;
+
+/// The socket in a stage's scratch folder.
+const SOCKET: &str = "shell";
+
+/// When there is a shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// After any module that failed.
+    OnFailure,
+    /// Instead of the module of the stage that has this id.
+    Instead(CompatId),
+}
+
+/// Connects shells to the user.
+pub trait Attendant: Sync {
+    /// Connects a shell and waits for its end. One at a time, on any thread.
+    ///
+    /// # Errors
+    /// It cannot be connected, or was cut off.
+    fn attend(&self, shell: Shell) -> io::Result<()>;
+}
+
+/// Runs stages as another runner does, with a shell where there is to be one. A stage with a shell may take as long as
+/// it wants.
+pub struct ShellRunner<'a> {
+    inner: &'a dyn StageRunner,
+    when: When,
+    attendant: &'a dyn Attendant,
+    /// Whoever has the user's attention.
+    turn: Mutex<()>,
+}
+
+impl<'a> ShellRunner<'a> {
+    /// Wraps a runner.
+    pub fn new(inner: &'a dyn StageRunner, when: When, attendant: &'a dyn Attendant) -> Self {
+        Self { inner, when, attendant, turn: Mutex::new(()) }
+    }
+
+    fn request(&self, request: &StageRequest) -> Option<StageRequest> {
+        let instead = match self.when {
+            When::OnFailure => false,
+            When::Instead(id) if request.id == id.to_string() => true,
+            When::Instead(_) => return None,
+        };
+        let shell = ShellRequest { socket: request.scratch.join(SOCKET), instead };
+        Some(StageRequest { shell: Some(shell), timeout: None, ..request.clone() })
+    }
+
+    /// Waits for the stage to ask for a shell, or for its end.
+    fn serve(&self, listener: &UnixListener, end: BorrowedFd<'_>) -> io::Result<()> {
+        if !wait(listener.as_fd(), end)? {
+            return Ok(());
+        }
+        let (connection, _) = listener.accept()?;
+        if !wait(connection.as_fd(), end)? || (&connection).read(&mut [0])? == 0 {
+            return Ok(());
+        }
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.attendant.attend(Shell { connection })
+    }
+}
+
+impl StageRunner for ShellRunner<'_> {
+    fn run(&self, request: &StageRequest, io: &StageIo<'_>) -> StageReply {
+        let Some(request) = self.request(request) else { return self.inner.run(request, io) };
+        let prepared = listen(&request.scratch).and_then(|listener| Ok((listener, eventfd(0, EventfdFlags::CLOEXEC)?)));
+        let (listener, end) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                let reason = format!("cannot prepare a shell: {error}");
+                return StageReply::failed(crate::request::StageFailure::Environment(reason));
+            }
+        };
+        std::thread::scope(|scope| {
+            let served = scope.spawn(|| self.serve(&listener, end.as_fd()));
+            let mut reply = self.inner.run(&request, io);
+            // The counter is far from its limit.
+            rustix::io::write(&end, &1u64.to_ne_bytes()).ok();
+            if let Ok(Err(error)) = served.join() {
+                reply.add_problem(&format!("the shell was cut off: {error}"));
+            }
+            reply
+        })
+    }
+}
+
+/// A shell that wants to be connected.
+#[derive(Debug)]
+pub struct Shell {
+    connection: UnixStream,
+}
+
+impl Shell {
+    /// Connects it to three streams.
+    ///
+    /// # Errors
+    /// The stage is gone.
+    pub fn connect(&self, streams: [BorrowedFd<'_>; 3]) -> io::Result<()> {
+        message::send_byte(&self.connection, &streams)
+    }
+
+    /// Gives it a terminal of the sandbox's own and returns the other end of that. It starts with [`Shell::begin`].
+    ///
+    /// # Errors
+    /// The stage is gone, or there is no terminal in its sandbox.
+    pub fn terminal(&self) -> io::Result<OwnedFd> {
+        message::send_descriptor(&self.connection, None)?;
+        message::receive_descriptor(&self.connection)?
+            .ok_or_else(|| io::Error::other("the sandbox could not open a terminal"))
+    }
+
+    /// Lets a shell with a terminal begin, after that got its size.
+    ///
+    /// # Errors
+    /// The stage is gone.
+    pub fn begin(&self) -> io::Result<()> {
+        (&self.connection).write_all(&[0])
+    }
+
+    /// What becomes readable when it has ended.
+    pub fn ended(&self) -> BorrowedFd<'_> {
+        self.connection.as_fd()
+    }
+
+    /// Waits for its end and returns its exit code.
+    ///
+    /// # Errors
+    /// The stage was ended before.
+    pub fn wait(&self) -> io::Result<i32> {
+        let mut code = [0; 4];
+        (&self.connection).read_exact(&mut code)?;
+        Ok(i32::from_le_bytes(code))
+    }
+}
+
+/// A socket for either side.
+pub(crate) fn socket() -> io::Result<OwnedFd> {
+    Ok(socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
+}
+
+/// A short path of the socket `path`, which lies in an open folder.
+pub(crate) fn address(folder: &OwnedFd, path: &Path) -> PathBuf {
+    let open = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string());
+    open.join(path.file_name().unwrap_or_default())
+}
+
+fn listen(scratch: &Path) -> io::Result<UnixListener> {
+    let folder = rustix::fs::open(scratch, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let socket = socket()?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(address(&folder, Path::new(SOCKET)))?)?;
+    rustix::net::listen(&socket, 1)?;
+    Ok(UnixListener::from(socket))
+}
+
+/// Waits until there is something to read; false when the end comes first.
+fn wait(socket: BorrowedFd<'_>, end: BorrowedFd<'_>) -> io::Result<bool> {
+    loop {
+        let mut polled =
+            [PollFd::from_borrowed_fd(socket, PollFlags::IN), PollFd::from_borrowed_fd(end, PollFlags::IN)];
+        match poll(&mut polled, None) {
+            Err(Errno::INTR) => {}
+            result => {
+                result?;
+                return Ok(!polled[0].revents().is_empty());
+            }
+        }
+    }
+}
