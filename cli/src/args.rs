@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Log(LogArgs),
     /// Write a page about a build: its graph, its timeline, what took how long
     Report(ReportArgs),
+    /// Say what this machine can and cannot do for builds, and how to get it; remove what dead builds left
+    Doctor(DoctorArgs),
     /// Draw the build graph
     Graph(GraphArgs),
     /// Print the manifest with the ids of its stages
@@ -197,6 +199,19 @@ pub(crate) struct ReportArgs {
     /// The store. Default: /var/cache/osbc as root, $XDG_CACHE_HOME/osbc otherwise
     #[arg(long, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DoctorArgs {
+    /// Remove the loop and device-mapper devices that dead builds of the store left
+    #[arg(long)]
+    pub(crate) clean: bool,
+    /// The store. Default: /var/cache/osbc as root, $XDG_CACHE_HOME/osbc otherwise
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+    /// Print as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -2,6 +2,7 @@
 
 pub(crate) mod build;
 pub(crate) mod compat;
+pub(crate) mod doctor;
 pub(crate) mod graph;
 pub(crate) mod inspect;
 pub(crate) mod log;

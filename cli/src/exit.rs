@@ -55,7 +55,7 @@ pub(crate) const BUILD_FAILED: u8 = 1;
 /// Bad manifest or arguments.
 const BAD_REQUEST: u8 = 2;
 /// The machine lacks something.
-const ENVIRONMENT: u8 = 3;
+pub(crate) const ENVIRONMENT: u8 = 3;
 /// Ended by the user.
 pub(crate) const INTERRUPTED: u8 = 130;
 

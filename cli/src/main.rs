@@ -3,6 +3,7 @@
 mod args;
 mod builds;
 mod commands;
+mod doctor;
 mod env;
 mod exit;
 mod monitor;
@@ -44,6 +45,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Build(args) => commands::build::run(&args),
         Command::Shell(args) => commands::shell::run(&args),
         Command::Report(args) => commands::report::run(&args),
+        Command::Doctor(args) => commands::doctor::run(&args),
         Command::Log(args) => commands::log::run(&args),
         Command::Graph(args) => commands::graph::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),

@@ -22,6 +22,7 @@ mod lock;
 mod log;
 pub mod machine;
 pub mod overlay;
+pub mod probe;
 pub mod record;
 pub mod request;
 mod run;

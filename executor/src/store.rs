@@ -264,5 +264,10 @@ impl Store {
     }
 }
 
+/// Whether somebody works in a folder of a store's `work/`.
+pub fn is_owned(folder: &Path) -> bool {
+    folder.exists() && crate::lock::own_existing(folder).is_ok_and(|free| free.is_none())
+}
+
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod cutoff;
+mod doctor;
 mod documents;
 mod dropin;
 mod harness;
@@ -11,4 +12,5 @@ mod log;
 mod offline;
 mod quickstart;
 mod recovery;
+mod report;
 mod shell;

@@ -27,7 +27,7 @@ pub use error::Error;
 pub use location::Location;
 pub use osbc_ir::{InputOrigin, Kind, Map, Revision, Value};
 pub use schema::{Schema, StageSchema, options_schema};
-pub use tool::Tool;
+pub use tool::{FOLDERS as TOOL_FOLDERS, Tool, packages_of};
 pub use tree::Tree;
 
 // So that a module file needs one import for its options.

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use crate::error::Error;
 
 /// Where a build root keeps its tools; the `PATH` of the sandbox.
-const FOLDERS: [&str; 2] = ["/usr/sbin", "/usr/bin"];
+pub const FOLDERS: [&str; 2] = ["/usr/sbin", "/usr/bin"];
 
 /// Where a host may have more of them.
 const HOST_FOLDERS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
@@ -201,7 +201,7 @@ fn wait(child: &mut Child, interrupted: &dyn Fn() -> bool) -> std::io::Result<Op
 }
 
 /// The packages that have a tool on the common distributions, for the message that it is missing.
-fn packages_of(tool: &str) -> &'static str {
+pub fn packages_of(tool: &str) -> &'static str {
     match tool {
         "mkfs.ext4" | "mke2fs" | "tune2fs" | "e2fsck" => "the package `e2fsprogs`",
         "mkfs.fat" | "mkfs.vfat" | "fsck.fat" => "the package `dosfstools`",

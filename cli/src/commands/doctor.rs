@@ -1,0 +1,64 @@
+//! `osbc doctor`: what this machine can and cannot do, how to get it, and what dead builds have left.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::args::DoctorArgs;
+use crate::commands::manual::print;
+use crate::doctor::{Finding, State, leftovers, machine, tools};
+use crate::exit::{self, Failure};
+use crate::{render, wiring};
+
+/// Looks, and cleans if so asked.
+pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode, Failure> {
+    let store = wiring::store_path(args.store.as_deref())?;
+    let (machine, tools) = (machine::look(&store), tools::look());
+    let mut left = leftovers::find(&store);
+    let mut problems = Vec::new();
+    if args.clean {
+        left.retain(|left| match leftovers::remove(left) {
+            Ok(()) => false,
+            Err(error) => {
+                problems.push(format!("cannot remove {}: {error}", left.device));
+                true
+            }
+        });
+    }
+    let can_build = !machine.iter().any(Finding::is_fatal);
+    let text = if args.json {
+        let document = json!({
+            "can_build": can_build, "machine": machine, "tools": tools, "left_overs": left, "problems": problems,
+        });
+        format!("{document:#}\n")
+    } else {
+        let mut text = section("this machine", &machine) + &section("tools in this machine's tree", &tools);
+        for left in &left {
+            let name = left.mapping.as_deref().unwrap_or(&left.device);
+            writeln!(text, "left over: {name} on {}; `osbc doctor --clean` removes it", left.file)
+                .expect("a string grows");
+        }
+        for problem in &problems {
+            writeln!(text, "{problem}").expect("a string grows");
+        }
+        text + if can_build { "builds can run here\n" } else { "builds cannot run here\n" }
+    };
+    print(text.as_bytes())?;
+    Ok(if can_build && problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(exit::ENVIRONMENT) })
+}
+
+fn section(title: &str, findings: &[Finding]) -> String {
+    let row = |finding: &Finding| {
+        let state = match (finding.state, finding.needed) {
+            (State::Ok, _) => "ok",
+            (State::Missing, false) => "missing",
+            (State::Missing, true) => "MISSING",
+        };
+        let hint = finding.hint.as_ref().map(|hint| format!("{}; {hint}", finding.detail));
+        vec![state.to_owned(), finding.name.clone(), hint.unwrap_or_else(|| finding.detail.clone())]
+    };
+    let rows: Vec<Vec<String>> = findings.iter().map(row).collect();
+    let lines = render::table(&rows).lines().fold(String::new(), |text, line| text + "  " + line + "\n");
+    format!("{title}\n{lines}\n")
+}

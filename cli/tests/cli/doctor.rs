@@ -1,0 +1,57 @@
+//! What the machine is told to be, and that what dead builds left on it goes away.
+
+use std::process::Command;
+
+use osbc_fixtures::{has_root, has_tool};
+use predicates::str::contains;
+use serde_json::Value;
+
+use crate::harness::{Place, leftovers, osbc};
+
+fn doctor(place: &Place, arguments: &[&str]) -> assert_cmd::assert::Assert {
+    osbc().arg("doctor").args(arguments).arg("--store").arg(place.store()).assert()
+}
+
+#[test]
+fn root_the_doctor_says_that_builds_can_run_and_what_is_here() {
+    if !has_root() || !has_tool("tar") {
+        return;
+    }
+    let place = Place::new();
+    let told = doctor(&place, &["--json"]).success();
+    let told: Value = serde_json::from_slice(&told.get_output().stdout).expect("it is JSON");
+    assert_eq!(told["can_build"], true, "{told:#}");
+    let state = |part: &str, name: &str| {
+        let found = told[part].as_array().expect("a list").iter().find(|finding| finding["name"] == name);
+        found.unwrap_or_else(|| panic!("{name} of {told:#}"))["state"].as_str().expect("a state").to_owned()
+    };
+    assert_eq!((state("machine", "root"), state("machine", "namespaces")), ("ok".into(), "ok".into()));
+    assert_eq!(state("tools", "tar"), "ok");
+    doctor(&place, &[]).success().stdout(contains("builds can run here"));
+    assert!(!place.store().exists(), "looking makes no store");
+}
+
+#[test]
+fn root_the_doctor_removes_a_loop_device_of_a_dead_build_and_no_other() {
+    if !has_root() || !has_tool("losetup") {
+        return;
+    }
+    let place = Place::new();
+    let attach = |folder: &str| {
+        let folder = place.path(folder);
+        std::fs::create_dir_all(&folder).expect("makes");
+        let file = folder.join("disk.raw");
+        std::fs::write(&file, vec![0; 1 << 20]).expect("writes");
+        let output = Command::new("losetup").args(["--find", "--show"]).arg(&file).output().expect("losetup starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    let (dead, other) = (attach("store/work/dead"), attach("elsewhere"));
+    std::fs::remove_dir_all(place.path("store/work/dead")).expect("removes");
+    let name = dead.trim_start_matches("/dev/");
+    doctor(&place, &[]).success().stdout(contains(format!("left over: {name} on")));
+    doctor(&place, &["--clean"]).success();
+    let left = leftovers(&place.path(""));
+    Command::new("losetup").arg("--detach").arg(&other).status().expect("losetup starts");
+    assert_eq!((left.len(), left.iter().any(|line| line.contains("elsewhere"))), (1, true), "{left:?}");
+}
