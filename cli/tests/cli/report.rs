@@ -53,7 +53,7 @@ fn root_a_browser_shows_the_report() {
     let place = Place::new();
     let page = report(&place);
     // Says what only a browser knows.
-    let told = r##"<script>
+    let told = r##"<script>{
         const styles = getComputedStyle(document.body), lanes = document.querySelectorAll(".lane:not(.axis)");
         const bars = [...document.querySelectorAll(".bar")], rows = [...document.querySelectorAll("#stages tbody")];
         document.title = JSON.stringify({
@@ -68,7 +68,7 @@ fn root_a_browser_shows_the_report() {
                 rows.every(row => Number(document.querySelector("#stages tbody").dataset.time) >= row.dataset.time)),
             outside: performance.getEntriesByType("resource").length,
         });
-        </script></body>"##;
+        }</script></body>"##;
     let html = std::fs::read_to_string(&page).expect("was written");
     assert!(html.contains("&lt;b id=") || html.contains("&#60;b id="), "names are text");
     std::fs::write(&page, html.replace("</body>", told)).expect("writes");
