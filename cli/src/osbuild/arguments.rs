@@ -12,13 +12,18 @@ use super::size;
 /// The release of osbuild whose command line, formats and store this is. Callers read it as a number.
 pub(crate) const RELEASE: &str = "190";
 
-/// Build as osbuild does: its command line, its output, its store
-///
-/// Also what osbc does when it is called by the name `osbuild`. Settings of osbc's own come from the environment:
-/// OSBC_JOBS (how many stages run at the same time), OSBC_AUTO_CACHE=1 (keep every stage's result, not only
-/// checkpoints), OSBC_NATIVE=1 (built-in modules before those of the module directory), OSBC_TRACE (a file for a trace
-/// of the build).
+const ABOUT: &str = "Build as osbuild does: its command line, its output, its store";
+
+const LONG_ABOUT: &str = "\
+Build as osbuild does: its command line, its output, its store
+
+Also what osbc does when it is called by the name `osbuild`. Settings of osbc's own come from the environment: OSBC_JOBS \
+(how many stages run at the same time), OSBC_AUTO_CACHE=1 (keep every stage's result, not only checkpoints), \
+OSBC_NATIVE=1 (built-in modules before those of the module directory), OSBC_TRACE (a file for a trace of the build).";
+
+/// What is asked of osbuild.
 #[derive(Debug, ClapArgs)]
+#[command(about = ABOUT, long_about = LONG_ABOUT)]
 pub(crate) struct Arguments {
     /// The manifest, a JSON file; `-` reads standard input
     #[arg(value_name = "MANIFEST", default_value_if("inspect", ArgPredicate::IsPresent, "-"))]
@@ -47,7 +52,7 @@ pub(crate) struct Arguments {
     #[arg(long = "export", value_name = "ID")]
     pub(crate) exports: Vec<String>,
 
-    /// Run the stages of this pipeline in a virtual machine; may be repeated
+    /// Run the stages of this pipeline in a virtual machine; may be repeated. Refused: it cannot be done yet
     #[arg(long, value_name = "ID")]
     pub(crate) in_vm: Vec<String>,
 
@@ -76,11 +81,12 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     stage_timeout: Option<i64>,
 
-    /// Open a shell in the build root before this stage runs, by name or id, or before every one
+    /// Open a shell in the build root before this stage runs, by name or id, or before every one. Refused: it cannot be
+    /// done yet
     #[arg(long = "break", value_name = "STAGE", num_args = 0..=1, default_missing_value = "*")]
     pub(crate) break_at: Option<String>,
 
-    /// Where runtime data goes. Default: /run/osbuild as root, $XDG_RUNTIME_DIR/osbuild otherwise
+    /// Where osbuild would put runtime data; osbc has none
     #[arg(long, value_name = "DIRECTORY", value_parser = folder())]
     pub(crate) rundir: Option<PathBuf>,
 
@@ -96,7 +102,7 @@ pub(crate) struct Arguments {
 /// The command line when the program is osbuild.
 #[derive(Debug, Parser)]
 #[command(name = "osbuild", version = RELEASE, disable_version_flag = true)]
-#[command(infer_long_args = true, args_override_self = true)]
+#[command(about = ABOUT, long_about = LONG_ABOUT, infer_long_args = true, args_override_self = true)]
 struct Program {
     #[command(flatten)]
     arguments: Arguments,
@@ -214,6 +220,13 @@ mod tests {
             assert_eq!(error.exit_code(), 2, "{line:?}");
             assert!(error.use_stderr(), "{line:?}");
         }
+    }
+
+    #[test]
+    fn the_help_tells_of_the_environment() {
+        let shown = parse(&["--help"]).expect_err("shows and ends");
+        assert!(shown.to_string().contains("OSBC_JOBS"), "{shown}");
+        assert_eq!(shown.exit_code(), 0);
     }
 
     #[test]
