@@ -286,6 +286,7 @@ fn fill_bare(tree: &Tree) {
         ("usr/lib/tuned/sap-hana/tuned.conf", "[main]\n"),
         ("usr/share/zoneinfo/Europe/Berlin", "TZif2"),
     ] {
+        tree.create_dir_all(Path::new(path).parent().unwrap(), 0o755).unwrap();
         tree.write(path, text).unwrap();
     }
 }
