@@ -155,6 +155,18 @@ pub(crate) fn decoder<'a, R: Read + 'a>(input: R) -> io::Result<Option<Box<dyn R
     }))
 }
 
+/// Reads the gzip data that `input` holds, decompressed; several members in a row count as one stream.
+///
+/// # Errors
+/// Reading fails, or it is no gzip data.
+pub(crate) fn gunzip(input: impl Read) -> io::Result<impl Read> {
+    let mut input = BufReader::with_capacity(1 << 17, input);
+    match Magic::of(input.fill_buf()?) {
+        Some(Magic::Gzip) => Ok(MultiGzDecoder::new(input)),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "it is no gzip data")),
+    }
+}
+
 /// What the first bytes of a stream say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Magic {

@@ -1,5 +1,6 @@
-//! JSON as Python's `json.dump` writes it with sorted keys and an indentation: what some files of osbuild's are.
+//! JSON as Python's `json.dump` writes it, plain or with sorted keys and an indentation: what some files of osbuild's are.
 
+use osbc_ir::compat;
 use osbc_module_api::Value;
 use serde::Serialize;
 use serde_json::ser::{PrettyFormatter, Serializer};
@@ -24,11 +25,32 @@ pub(crate) fn indented(value: &Value, spaces: usize) -> String {
     ascii
 }
 
+/// The text of a value on one line: blanks behind `,` and `:`, the keys in their order, letters beyond ASCII escaped.
+pub(crate) fn plain(value: &Value) -> String {
+    let list = |items: Vec<String>| items.join(", ");
+    match value {
+        Value::Array(items) => format!("[{}]", list(items.iter().map(plain).collect())),
+        Value::Object(entries) => {
+            let key = |key: &String| compat::dumps(&Value::String(key.clone()));
+            let entry = |(name, item): (&String, &Value)| format!("{}: {}", key(name), plain(item));
+            format!("{{{}}}", list(entries.iter().map(entry).collect()))
+        }
+        other => compat::dumps(other),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use osbc_module_api::json;
 
     use super::*;
+
+    #[test]
+    fn plain_text_keeps_the_order() {
+        let value = json!({"b": [1, 1.5, true, null], "a": {"ü\n": "🦀\u{7f}\"\\"}, "c": [], "d": {}});
+        let text = r#"{"b": [1, 1.5, true, null], "a": {"\u00fc\n": "\ud83e\udd80\u007f\"\\"}, "c": [], "d": {}}"#;
+        assert_eq!(plain(&value), text);
+    }
 
     #[test]
     fn keys_are_sorted_and_other_letters_escaped() {

@@ -3,14 +3,14 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use osbc_module_api::*;
 
 use crate::archive::{self, Settings};
-use crate::compression::Format;
+use crate::compression::{self, Format};
 use crate::single_file;
 
 /// How an archive is packed.
@@ -81,6 +81,66 @@ pub(crate) fn write(
 
 fn buffered(file: File) -> BufWriter<File> {
     BufWriter::with_capacity(1 << 18, file)
+}
+
+/// Extracts the archive in the file `source` to the folder `target`, with `tar` of the build root and these options of its.
+/// What is compressed in a way that osbc knows is decompressed without further tools.
+///
+/// # Errors
+/// The archive cannot be read, or `tar` is missing or fails.
+pub(crate) fn extract(cx: &StageContext, source: &Path, options: &[&str], target: &Path) -> Result<(), Error> {
+    let archive = File::open(source).map_err(Error::io("open", source))?;
+    let decoder = compression::decoder(archive).map_err(Error::io("read", source))?;
+    let tar = cx.tool("tar")?.args(options);
+    match decoder {
+        // Not compressed, or in a way that tar knows a tool for.
+        None => tar.args(["--auto-compress", "-x", "-f"]).arg(source).arg("-C").arg(target).run(),
+        Some(decoder) => {
+            let tar = tar.args(["-x", "-f", "-", "-C"]).arg(target).into_command();
+            feed(decoder, tar).map_err(|failure| match failure {
+                Failure::Archive(error) => Error::io("decompress", source)(error),
+                Failure::Tar(error) => error,
+            })
+        }
+    }
+}
+
+enum Failure {
+    /// The data cannot be read.
+    Archive(io::Error),
+    /// tar fails.
+    Tar(Error),
+}
+
+/// Runs `tar` with the data as its standard input.
+fn feed(mut data: impl Read, mut tar: Command) -> Result<(), Failure> {
+    let wait = |error| Failure::Tar(Error::io("run", "tar")(error));
+    let mut child = tar.stdin(Stdio::piped()).spawn().map_err(wait)?;
+    let fed = match child.stdin.take() {
+        Some(mut pipe) => copy(&mut data, &mut pipe),
+        None => Ok(()),
+    };
+    let status = child.wait().map_err(wait)?;
+    fed.map_err(Failure::Archive)?;
+    let failed = || Failure::Tar(Error::ToolFailed { command: "tar -x".to_owned(), status });
+    status.success().then_some(()).ok_or_else(failed)
+}
+
+/// Copies all data as long as somebody reads it: tar may be done, or give up, before the end.
+fn copy(data: &mut impl Read, pipe: &mut impl io::Write) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let count = match data.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        match pipe.write_all(&buffer[..count]) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            result => result?,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -18,15 +18,22 @@ use tempfile::TempDir;
 /// Stages that cannot run in the test's process: they need mounts, tools, programs of the tree or other inputs than files
 /// of inline sources. Each has tests of its own. Those whose examples all have devices need not be named: they write there.
 const NEED_MORE: &[&str] = &[
+    "org.osbuild.container-deploy",
     "org.osbuild.copy",
     "org.osbuild.coreos.platform",
+    "org.osbuild.cpio.out",
+    "org.osbuild.dd",
     "org.osbuild.dnf4.mark",
+    "org.osbuild.dracut",
     "org.osbuild.erofs",
     "org.osbuild.error",
     "org.osbuild.experimental.ostree.config",
+    "org.osbuild.firewall",
+    "org.osbuild.groups",
     "org.osbuild.grub2.inst",
     "org.osbuild.grub2.iso",
     "org.osbuild.grub2.iso.legacy",
+    "org.osbuild.gunzip",
     "org.osbuild.gzip",
     "org.osbuild.isolinux",
     "org.osbuild.lorax-script",
@@ -48,15 +55,23 @@ const NEED_MORE: &[&str] = &[
     "org.osbuild.ostree.preptree",
     "org.osbuild.ostree.pull",
     "org.osbuild.ostree.remotes",
+    "org.osbuild.ostree.selinux",
     "org.osbuild.ostree.sign",
+    "org.osbuild.pki.update-ca-trust",
     "org.osbuild.qemu",
     "org.osbuild.rpm-ostree",
     "org.osbuild.rpmkeys.import",
+    "org.osbuild.selinux",
     "org.osbuild.skopeo",
     "org.osbuild.squashfs",
+    "org.osbuild.systemd",
+    "org.osbuild.systemd-sysusers",
     "org.osbuild.tar",
     "org.osbuild.uki",
     "org.osbuild.untar",
+    "org.osbuild.update-crypto-policies",
+    "org.osbuild.users",
+    "org.osbuild.vagrant",
     "org.osbuild.xorrisofs",
     "org.osbuild.xz",
     "org.osbuild.zip",
@@ -277,6 +292,7 @@ fn fill_bare(tree: &Tree) {
         ("etc/group", "root:x:0:\n"),
         ("etc/os-release", "ID=linux\n"),
         ("etc/hosts", "127.0.0.1 localhost\n"),
+        ("boot/vmlinuz", "kernel"),
         ("etc/dnf/plugins/product-id.conf", "[main]\nenabled=1\n"),
         ("etc/rhsm/rhsm.conf", "[rhsm]\nmanage_repos = 1\n"),
         ("etc/security/pwquality.conf", "# minlen = 8\n"),
@@ -289,6 +305,7 @@ fn fill_bare(tree: &Tree) {
         tree.create_dir_all(Path::new(path).parent().unwrap(), 0o755).unwrap();
         tree.write(path, text).unwrap();
     }
+    tree.write("image.vmdk", [b"KDMV".as_slice(), &[0; 60]].concat()).unwrap();
 }
 
 /// All below a folder that a stage could change: what it is, who owns it, what it holds.

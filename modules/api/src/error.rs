@@ -25,7 +25,7 @@ pub enum Error {
     MissingTool {
         /// The tool's name.
         tool: String,
-        /// Where it was looked for: `in the build root` or `on the host`.
+        /// Where it was looked for: `in the build root`, `in the tree` or `on the host`.
         place: &'static str,
         /// Which packages have it.
         packages: String,

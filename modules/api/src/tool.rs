@@ -200,6 +200,13 @@ fn wait(child: &mut Child, interrupted: &dyn Fn() -> bool) -> std::io::Result<Op
     }
 }
 
+impl Error {
+    /// A program that a stage runs in a tree is not there.
+    pub fn missing_in_tree(program: &str) -> Self {
+        Error::MissingTool { tool: program.to_owned(), place: "in the tree", packages: packages_of(program).to_owned() }
+    }
+}
+
 /// The packages that have a tool on the common distributions, for the message that it is missing.
 pub fn packages_of(tool: &str) -> &'static str {
     match tool {
@@ -225,8 +232,21 @@ pub fn packages_of(tool: &str) -> &'static str {
         "dnf-3" => "the package `dnf` (Debian, Ubuntu) or `python3-dnf` (Fedora)",
         "ostree" => "the package `ostree`",
         "rpm-ostree" => "the package `rpm-ostree`",
-        "systemd-tmpfiles" => "the package `systemd`",
+        "systemctl" | "systemd-sysusers" | "systemd-tmpfiles" => "the package `systemd`",
         "systemd-dissect" => "the package `systemd-container` (Debian, Ubuntu) or `systemd` (elsewhere)",
+        "useradd" | "usermod" | "groupadd" | "passwd" => {
+            "the package `passwd` (Debian, Ubuntu), `shadow-utils` (Fedora) or `shadow` (Arch)"
+        }
+        "mkhomedir_helper" => "the package `libpam-modules-bin` (Debian, Ubuntu) or `pam` (elsewhere)",
+        "setfiles" => "the package `policycoreutils`",
+        "dracut" => "the package `dracut`",
+        "initoverlayfs-install" => "the package `initoverlayfs`",
+        "firewall-offline-cmd" => "the package `firewalld`",
+        "update-crypto-policies" => {
+            "the package `crypto-policies-scripts` (Fedora) or `crypto-policies` (Debian, Ubuntu)"
+        }
+        "update-ca-trust" => "the package `ca-certificates`",
+        "cpio" => "the package `cpio`",
         "tar" => "the package `tar`",
         "cp" => "the package `coreutils`",
         "lzip" => "the package `lzip`",

@@ -18,14 +18,10 @@
 //! }
 //! ```
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::process::{Command, Stdio};
-
 use osbc_module_api::*;
 
-use crate::compression;
 use crate::single_file;
+use crate::tarball;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -59,58 +55,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     let options: Options = cx.options()?;
     let source = single_file::path(cx, "file")?;
     let target = cx.tree.path_for_tools(&options.prefix)?;
-    let archive = File::open(&source).map_err(Error::io("open", &source))?;
-    let decoder = compression::decoder(archive).map_err(Error::io("read", &source))?;
-    let tar = cx.tool("tar")?;
-    match decoder {
-        // Not compressed, or in a way that tar knows a tool for.
-        None => tar.args(["--auto-compress", "-x", "-f"]).arg(&source).arg("-C").arg(target).run(),
-        Some(decoder) => {
-            let tar = tar.args(["-x", "-f", "-", "-C"]).arg(target).into_command();
-            feed(decoder, tar).map_err(|failure| match failure {
-                Failure::Archive(error) => Error::io("decompress", &source)(error),
-                Failure::Tar(error) => error,
-            })
-        }
-    }
-}
-
-enum Failure {
-    /// The data cannot be read.
-    Archive(io::Error),
-    /// tar fails.
-    Tar(Error),
-}
-
-/// Runs `tar` with the data as its standard input.
-fn feed(mut data: impl Read, mut tar: Command) -> Result<(), Failure> {
-    let wait = |error| Failure::Tar(Error::io("run", "tar")(error));
-    let mut child = tar.stdin(Stdio::piped()).spawn().map_err(wait)?;
-    let fed = match child.stdin.take() {
-        Some(mut pipe) => copy(&mut data, &mut pipe),
-        None => Ok(()),
-    };
-    let status = child.wait().map_err(wait)?;
-    fed.map_err(Failure::Archive)?;
-    let failed = || Failure::Tar(Error::ToolFailed { command: "tar -x".to_owned(), status });
-    status.success().then_some(()).ok_or_else(failed)
-}
-
-/// Copies all data as long as somebody reads it: tar may be done, or give up, before the end.
-fn copy(data: &mut impl Read, pipe: &mut impl io::Write) -> io::Result<()> {
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        let count = match data.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        match pipe.write_all(&buffer[..count]) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            result => result?,
-        }
-    }
+    tarball::extract(cx, &source, &[], &target)
 }
 
 #[cfg(test)]

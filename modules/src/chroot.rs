@@ -1,0 +1,281 @@
+//! Programs of a tree, run with the tree for their root.
+//!
+//! `/proc`, `/sys`, `/dev` and, where the tree has it, an empty `/tmp` are mounted there. All of it is done by a thread of
+//! its own in a mount namespace of its own, which nothing outlives: however a program or the stage ends, nothing stays
+//! mounted, and no mount is ever seen by anybody else. What stays, as with osbuild, are the folders of the mounts that the
+//! tree did not have.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::{fs, thread};
+
+use nix::sched::{CloneFlags, unshare};
+use osbc_module_api::*;
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_bind_recursive, mount_change};
+
+/// Where programs are looked for, as a path of the tree.
+const FOLDERS: [&str; 4] = ["usr/sbin", "usr/bin", "sbin", "bin"];
+
+/// The nodes that `/dev` has, where the build root has them.
+const NODES: [&str; 7] = ["full", "null", "random", "tty", "urandom", "zero", "fuse"];
+
+/// What else is in there: names and what they lead to.
+const LINKS: [(&str, &str); 4] = [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")];
+
+/// A program of a tree, and the arguments that it will get. What it prints goes to the stage's log.
+#[derive(Debug)]
+pub(crate) struct Program<'a> {
+    tree: &'a Tree,
+    path: PathBuf,
+    arguments: Vec<OsString>,
+    covers: Vec<(PathBuf, PathBuf)>,
+}
+
+impl<'a> Program<'a> {
+    /// Looks for a program in the tree, by its absolute path or by name in the folders that such are in.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub(crate) fn find(tree: &'a Tree, program: &str) -> Result<Self, Error> {
+        let places = match program.strip_prefix('/') {
+            Some(path) => vec![path.to_owned()],
+            None => FOLDERS.iter().map(|folder| format!("{folder}/{program}")).collect(),
+        };
+        for place in places {
+            if tree.is_file(&place)? {
+                let path = Path::new("/").join(place);
+                return Ok(Self { tree, path, arguments: Vec::new(), covers: Vec::new() });
+            }
+        }
+        Err(Error::missing_in_tree(program.rsplit('/').next().unwrap_or(program)))
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.arguments.push(argument.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub(crate) fn args<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
+        self
+    }
+
+    /// Lets the file `by` of the tree lie over the file `path` while the program runs.
+    #[must_use]
+    pub(crate) fn cover(mut self, path: impl AsRef<Path>, by: impl AsRef<Path>) -> Self {
+        self.covers.push((Path::new("/").join(path), Path::new("/").join(by)));
+        self
+    }
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// The tree cannot be prepared, or the program cannot be started or does not end with 0.
+    pub(crate) fn run(self) -> Result<(), Error> {
+        let words = std::iter::once(self.path.as_os_str()).chain(self.arguments.iter().map(OsString::as_os_str));
+        let command = words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ");
+        let status = self.status()?;
+        if status.success() { Ok(()) } else { Err(Error::ToolFailed { command, status }) }
+    }
+
+    /// Runs it and returns how it ended.
+    ///
+    /// # Errors
+    /// The tree cannot be prepared, or the program cannot be started.
+    pub(crate) fn status(self) -> Result<ExitStatus, Error> {
+        for folder in ["proc", "sys", "dev"] {
+            self.tree.create_dir_all(folder, 0o777)?;
+        }
+        let has_tmp = self.tree.is_dir("tmp")?;
+        let root = self.tree.path_for_tools("/")?;
+        let inside = || -> Result<ExitStatus, Error> {
+            enter(&root, has_tmp)?;
+            for (path, by) in &self.covers {
+                mount_bind(by, path).map_err(Error::io("mount a file on", path))?;
+            }
+            let mut command = Command::new(&self.path);
+            command.args(&self.arguments).current_dir("/").stdin(Stdio::null());
+            command.status().map_err(Error::io("start", &self.path))
+        };
+        let joined = thread::scope(|scope| scope.spawn(inside).join());
+        joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+/// Moves the calling thread, and it alone, to a mount namespace of its own with `root` for its root.
+fn enter(root: &Path, has_tmp: bool) -> Result<(), Error> {
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS).map_err(Error::io("make a mount namespace for", root))?;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).map_err(Error::io("make mounts private for", root))?;
+    // A path of its own for what must be reached once the root is another one.
+    let nodes = tempfile::tempdir().map_err(Error::io("make a folder of nodes for", root))?;
+    fill_dev(nodes.path()).map_err(Error::io("fill /dev of", root))?;
+    let place = |folder: &str| -> Result<PathBuf, Error> { Tree::open(root)?.path_for_tools(folder) };
+    let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let proc = place("proc")?;
+    mount("proc", &proc, "proc", quiet, None)
+        .or_else(|_| mount_bind_recursive("/proc", &proc))
+        .map_err(Error::io("mount /proc of", root))?;
+    let sys = place("sys")?;
+    mount("sysfs", &sys, "sysfs", quiet | MountFlags::RDONLY, None)
+        .or_else(|_| mount_bind_recursive("/sys", &sys))
+        .map_err(Error::io("mount /sys of", root))?;
+    mount_bind_recursive(nodes.path(), place("dev")?).map_err(Error::io("mount /dev of", root))?;
+    if has_tmp {
+        mount("tmpfs", place("tmp")?, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=1777"))
+            .map_err(Error::io("mount /tmp of", root))?;
+    }
+    // The mount of the nodes goes with the namespace; its folder is the host's and goes now.
+    rustix::mount::unmount(nodes.path(), rustix::mount::UnmountFlags::DETACH)
+        .map_err(Error::io("unmount the nodes of", root))?;
+    nodes.close().map_err(Error::io("remove the folder of nodes of", root))?;
+    rustix::process::chroot(root).map_err(Error::io("change the root to", root))?;
+    rustix::process::chdir("/").map_err(Error::io("enter", root))
+}
+
+/// Mounts a small `/dev` at a folder.
+fn fill_dev(folder: &Path) -> io::Result<()> {
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+    mount("tmpfs", folder, "tmpfs", flags, Some(c"mode=0755"))?;
+    for name in NODES {
+        let node = Path::new("/dev").join(name);
+        if node.exists() {
+            let place = folder.join(name);
+            fs::write(&place, "")?;
+            mount_bind(&node, &place)?;
+        }
+    }
+    for (name, target) in LINKS {
+        symlink(target, folder.join(name))?;
+    }
+    fs::create_dir(folder.join("shm"))?;
+    rustix::fs::chmod(folder.join("shm"), rustix::fs::Mode::from_raw_mode(0o1777))?;
+    Ok(())
+}
+
+/// Small trees with programs that say what they see.
+#[cfg(test)]
+pub(crate) mod testing {
+    use osbc_fixtures::{has_root, has_tool};
+    use osbc_module_api::ModuleDef;
+    use osbc_module_api::testing::Case;
+
+    /// A case whose tree has a shell and at `path` a script of it; none where such cannot run.
+    pub(crate) fn with_script(def: &'static ModuleDef, path: &str, script: &str) -> Option<Case> {
+        if !has_root() || !has_tool("busybox") {
+            return None;
+        }
+        let busybox = std::fs::read("/bin/busybox").expect("it was found");
+        let case = Case::new(def)
+            .file("usr/bin/busybox", busybox)
+            .mode("usr/bin/busybox", 0o755)
+            .link("usr/bin/sh", "busybox")
+            .link("bin", "usr/bin")
+            .dir("etc")
+            .file(path, format!("#!/bin/sh\n{script}\n"));
+        Some(case.mode(path, 0o755))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use osbc_module_api::testing::{Case, Done};
+
+    use super::testing::with_script;
+    use super::*;
+
+    static RUN: ModuleDef = ModuleDef {
+        kind: Kind::Stage,
+        name: "org.osbc.test-chroot",
+        revision: 1,
+        capabilities: &[],
+        schema: || Schema::same(json!({})),
+        rejects: &[],
+        parse: |_| Ok(()),
+        entry: Entry::Stage(|cx| Program::find(&cx.tree, "program")?.args(["a b", "c"]).run()),
+    };
+
+    fn done(script: &str, more: impl FnOnce(Case) -> Case) -> Option<Done> {
+        let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let done = more(with_script(&RUN, "usr/sbin/program", script)?).run(json!({}));
+        let after = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let place = done.tree.path_for_tools("/").unwrap();
+        let place = place.parent().unwrap().display().to_string();
+        assert!(!after.contains(&place), "{before}\n{after}");
+        Some(done)
+    }
+
+    #[test]
+    fn a_program_sees_the_tree_and_what_it_needs() {
+        let script =
+            "{ pwd; echo \"$1|$2\"; busybox ls / /dev; busybox readlink /proc/self/exe; busybox readlink /dev/fd
+            busybox ls /proc/self/fd/1 /sys/kernel >/dev/null && echo mounted; echo x >/dev/null
+            busybox stat -c %a /tmp /dev/shm; } >/etc/said 2>&1";
+        let Some(done) = done(script, |case| case.file("tmp/old", "")) else { return };
+        let done = done.ok();
+        let said = done.text("etc/said");
+        let words: Vec<&str> = said.split_whitespace().collect();
+        assert_eq!(&words[..3], ["/", "a", "b|c"], "{said}");
+        for word in ["null", "fd", "/usr/bin/busybox", "/proc/self/fd", "mounted", "1777"] {
+            assert!(words.contains(&word), "{word}: {said}");
+        }
+        // The tree's own files are covered, not touched; the folders of the mounts stay.
+        assert_eq!(done.tree.read_dir("tmp").unwrap(), ["old"]);
+        for folder in ["proc", "sys", "dev"] {
+            assert!(done.tree.read_dir(folder).unwrap().is_empty(), "{folder}");
+            assert_eq!(done.mode(folder), 0o755);
+        }
+    }
+
+    #[test]
+    fn what_a_program_leaves_in_temporary_folders_is_gone_and_no_tmp_is_made() {
+        let Some(done) = done("echo x >/tmp/new; echo x >/dev/shm/new", |case| case.dir("tmp")) else { return };
+        assert!(done.ok().tree.read_dir("tmp").unwrap().is_empty());
+        let Some(done) = self::done("exit 0", |case| case) else { return };
+        assert!(!done.ok().tree.exists("tmp").unwrap());
+    }
+
+    #[test]
+    fn nothing_stays_when_it_fails() {
+        let Some(done) = done("busybox mount -t tmpfs x /etc; exit 3", |case| case.file("etc/kept", "")) else {
+            return;
+        };
+        assert_eq!(done.err(), "`/usr/sbin/program a b c` failed: exit status: 3");
+        assert_eq!(done.tree.read_dir("etc").unwrap(), ["kept"]);
+        let Some(done) = self::done("busybox kill -9 $$", |case| case) else { return };
+        assert!(done.err().contains("signal: 9"), "{}", done.err());
+    }
+
+    #[test]
+    fn the_calling_thread_stays_where_it_is() {
+        let Some(done) = done("exit 0", |case| case) else { return };
+        done.ok();
+        assert!(Path::new("/proc/self").exists());
+        assert_eq!(fs::read_link("/proc/thread-self/root").unwrap(), Path::new("/"));
+        assert!(!Path::new("/usr/sbin/program").exists());
+    }
+
+    #[test]
+    fn folders_of_mounts_that_are_links_stay_inside() {
+        let outside = tempfile::tempdir().unwrap();
+        let Some(done) = done("busybox ls /real >/etc/said", |case| {
+            case.dir("real").link("dev", "/real").link("sys", outside.path())
+        }) else {
+            return;
+        };
+        // A link out of the tree leads to a folder that the tree does not have.
+        assert!(done.result.is_err());
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+        let Some(done) = self::done("busybox ls /real >/etc/said", |case| case.dir("real").link("dev", "/real")) else {
+            return;
+        };
+        assert!(done.ok().text("etc/said").contains("null"));
+    }
+}
