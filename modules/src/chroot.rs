@@ -8,6 +8,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::{fs, thread};
@@ -30,6 +31,8 @@ const LINKS: [(&str, &str); 4] = [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("
 pub(crate) struct Program<'a> {
     tree: &'a Tree,
     path: PathBuf,
+    /// What it is called as, which is what it gets to see.
+    name: String,
     arguments: Vec<OsString>,
     covers: Vec<(PathBuf, PathBuf)>,
 }
@@ -47,7 +50,8 @@ impl<'a> Program<'a> {
         for place in places {
             if tree.is_file(&place)? {
                 let path = Path::new("/").join(place);
-                return Ok(Self { tree, path, arguments: Vec::new(), covers: Vec::new() });
+                let name = program.to_owned();
+                return Ok(Self { tree, path, name, arguments: Vec::new(), covers: Vec::new() });
             }
         }
         Err(Error::missing_in_tree(program.rsplit('/').next().unwrap_or(program)))
@@ -101,7 +105,7 @@ impl<'a> Program<'a> {
                 mount_bind(by, path).map_err(Error::io("mount a file on", path))?;
             }
             let mut command = Command::new(&self.path);
-            command.args(&self.arguments).current_dir("/").stdin(Stdio::null());
+            command.arg0(&self.name).args(&self.arguments).current_dir("/").stdin(Stdio::null());
             command.status().map_err(Error::io("start", &self.path))
         };
         let joined = thread::scope(|scope| scope.spawn(inside).join());

@@ -81,8 +81,7 @@ struct Network {
 #[serde(deny_unknown_fields)]
 struct NetworkScripts {
     /// The files `ifcfg-NAME`, by name
-    #[serde(default)]
-    ifcfg: Entries<Name, InOrder<Interface>>,
+    ifcfg: Option<Entries<Name, InOrder<Interface>>>,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
@@ -135,9 +134,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     cx.tree.create_dir_all(FOLDER, 0o777)?;
     plain(cx, "kernel", lines(&options.kernel.entries, ""))?;
     plain(cx, "network", lines(&options.network.entries, ""))?;
-    if let Some(NetworkScripts { ifcfg: Entries(interfaces) }) = options.network_scripts
-        && !interfaces.is_empty()
-    {
+    if let Some(NetworkScripts { ifcfg: Some(Entries(interfaces)) }) = options.network_scripts {
         cx.tree.create_dir_all(format!("{FOLDER}/network-scripts"), 0o777)?;
         for (Name(name), interface) in interfaces {
             plain(cx, &format!("network-scripts/ifcfg-{name}"), lines(&interface.entries, "\""))?;
@@ -209,7 +206,7 @@ mod tests {
 
     #[test]
     fn without_settings_there_is_the_folder_alone() {
-        let options = json!({"kernel": {}, "network-scripts": {"ifcfg": {}}});
+        let options = json!({"kernel": {}, "network-scripts": {}});
         assert!(Case::new(&MODULE).run(options).ok().tree.read_dir("etc/sysconfig").unwrap().is_empty());
     }
 
