@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use osbc_benches::{catalog, graph, host, lowered, text};
-use osbc_compiler::passes::{Request, default_exports, plan, wanted};
+use osbc_compiler::passes::{Request, ask, default_exports, plan};
 use osbc_compiler::{compile, format};
 use osbc_fixtures::synthetic;
 use osbc_ir::{Have, NodeId};
@@ -31,7 +31,7 @@ fn arrows(c: &mut Criterion) {
         group.bench_function(format!("plan with {percent} % in the store"), |b| {
             b.iter(|| {
                 let request = Request::Exports(exports.clone());
-                black_box(wanted(&graph, &request));
+                ask(&graph, &request, &mut |id| black_box(have.contains(&id)));
                 plan(Arc::clone(&graph), request, &have, &|_, _| None)
             });
         });

@@ -11,3 +11,4 @@ pub(crate) mod modules;
 pub(crate) mod plan;
 pub(crate) mod report;
 pub(crate) mod shell;
+pub(crate) mod store;

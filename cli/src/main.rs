@@ -52,6 +52,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Modules(args) => commands::modules::run(&args),
         Command::Compat(args) => commands::compat::run(&args),
         Command::Osbuild(args) => Ok(osbuild::run(&args)),
+        Command::Store(command) => commands::store::run(command),
         Command::Completions { shell } => commands::manual::completions(shell),
         Command::Man { directory } => commands::manual::man(directory.as_deref()),
     }

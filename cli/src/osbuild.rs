@@ -7,7 +7,7 @@ mod monitor;
 mod pattern;
 mod refusal;
 mod result;
-mod size;
+pub(crate) mod size;
 mod sources;
 
 use std::collections::BTreeSet;
@@ -136,7 +136,7 @@ fn build(arguments: &Arguments, asked: Asked) -> Result<ExitCode, Refusal> {
     let cache = Cache::open(&arguments.store, arguments.cache_max_size)?;
     let store = Store::open_within(&cache, env::auto_cache())?;
     let request = if asked.exports.is_empty() { Request::Sources } else { Request::Exports(asked.exports.clone()) };
-    let mut lease = store.lease(&asked.graph, passes::wanted(&asked.graph, &request))?;
+    let mut lease = store.lease_asked(&asked.graph, |has| passes::ask(&asked.graph, &request, has))?;
     let exported = asked.exports.iter().filter_map(|export| export.node);
     let kept = asked.checkpoints.iter().map(|checkpoint| checkpoint.node);
     lease.use_checkpoints(cache, &asked.graph, exported, kept)?;

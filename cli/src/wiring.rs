@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use osbc_compiler::passes::{self, Request};
 use osbc_compiler::{SourceText, compile as compile_text};
-use osbc_executor::store::{Layers, Lease, Store, StoreError};
+use osbc_executor::store::{Lease, Store, StoreError, StoreSettings};
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Export, Graph, Have, Kind, Plan, Runner};
 use osbc_module_api::{Catalog, Library};
@@ -15,8 +15,8 @@ use osbc_modules::foreign::Foreign;
 use osbc_modules::runners;
 
 use crate::args::{ManifestArgs, Modules, TargetArgs};
-use crate::env;
 use crate::exit::Failure;
+use crate::{env, render};
 
 /// Where a system says what it is, in order of preference (os-release(5)).
 const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
@@ -120,29 +120,50 @@ pub(crate) fn prepare(manifest: &ManifestArgs, target: &TargetArgs) -> Result<Pr
 pub(crate) fn plan_only(prepared: &Prepared, target: &TargetArgs) -> Result<Plan, Failure> {
     let store = Store::look(&store_path(target.store.as_deref())?)?;
     let request = Request::Exports(prepared.exports.clone());
-    let wanted = passes::wanted(&prepared.graph, &request);
-    let have = store.as_ref().map_or_else(Have::default, |store| store.present(&prepared.graph, wanted));
+    let graph = &prepared.graph;
+    let ask = |store: &Store| store.present_asked(graph, |has| passes::ask(graph, &request, has));
+    let have = store.as_ref().map_or_else(Have::default, ask);
     plan(prepared, request, &have, store.as_ref())
 }
 
-/// The plan of a build, and a lease on all that it uses.
-pub(crate) fn plan_build(prepared: &Prepared, target: &TargetArgs) -> Result<(Plan, Lease), Failure> {
-    let store = Store::open(&store_path(target.store.as_deref())?, Layers::default())?;
+/// The plan of a build, and a lease on all that it uses. What it is expected to write has room then, if it can be made.
+pub(crate) fn plan_build(
+    prepared: &Prepared,
+    target: &TargetArgs,
+    settings: StoreSettings,
+) -> Result<(Plan, Lease), Failure> {
+    let store = Store::open(&store_path(target.store.as_deref())?, settings)?;
     let request = Request::Exports(prepared.exports.clone());
-    let lease = store.lease(&prepared.graph, passes::wanted(&prepared.graph, &request))?;
+    let graph = &prepared.graph;
+    let lease = store.lease_asked(graph, |has| passes::ask(graph, &request, has))?;
     let plan = plan(prepared, request, lease.present(), Some(&store))?;
+    if !plan.is_empty()
+        && let Some((need, have)) = store.make_room_for(&plan)?
+    {
+        let (need, have) = (render::bytes(need), render::bytes(have));
+        anstream::eprintln!(
+            "osbc: warning: this build is expected to need {need}, and the store {} has {have}; `--store` names another",
+            store.path().display()
+        );
+    }
     Ok((plan, lease))
 }
 
 /// The plan of all that comes before a stage, and of the stage itself whether or not its result is there.
 pub(crate) fn plan_stage(prepared: &Prepared, export: Export, store: Option<&Path>) -> Result<(Plan, Lease), Failure> {
-    let store = Store::open(&store_path(store)?, Layers::default())?;
-    let stage = export.node.map(|node| prepared.graph.id(node));
+    let store = Store::open(&store_path(store)?, StoreSettings::default())?;
+    let graph = &prepared.graph;
+    let stage = export.node.map(|node| graph.id(node));
     let request = Request::Exports(vec![export]);
-    let wanted = passes::wanted(&prepared.graph, &request);
-    let lease = store.lease(&prepared.graph, wanted.iter().copied())?;
-    let have = wanted.into_iter().filter(|id| Some(*id) != stage && lease.present().contains(id)).collect();
-    let plan = plan(prepared, request, &have, Some(&store))?;
+    let mut have = Vec::new();
+    let lease = store.lease_asked(graph, |has| {
+        passes::ask(graph, &request, &mut |id| {
+            let there = has(id) && Some(id) != stage;
+            have.extend(there.then_some(id));
+            there
+        });
+    })?;
+    let plan = plan(prepared, request, &have.into_iter().collect(), Some(&store))?;
     Ok((plan, lease))
 }
 

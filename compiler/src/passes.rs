@@ -6,7 +6,7 @@
 //! took ([`Durations`]) are arguments.
 //!
 //! ```text
-//! seal → share → wanted ──(the store is asked)──► plan = reach, drop_cached, prune_fetches, segment, rank
+//! seal → share → ask ──(the store answers)──► plan = reach, drop_cached, prune_fetches, segment, rank
 //! ```
 
 pub mod drop_cached;
@@ -49,13 +49,17 @@ pub enum Request {
 /// How long a stage took when it ran last, where known.
 pub type Durations<'a> = dyn Fn(&Graph, NodeIndex) -> Option<Duration> + 'a;
 
-/// The ids that the store is to be asked about: what a request leads to, exports first, then ever further back.
-pub fn wanted(graph: &Graph, request: &Request) -> Vec<NodeId> {
+/// Asks the store about what a request leads to, by `has`: exports first, then ever further back, but never beyond what
+/// is there. So a build with nothing to do asks about its exports and nothing else.
+pub fn ask(graph: &Graph, request: &Request, has: &mut dyn FnMut(NodeId) -> bool) {
     match request {
-        Request::Exports(exports) => reach::in_order(graph, exports).map(|node| graph.id(node)).collect(),
+        Request::Exports(exports) => reach::walk_back(graph, exports, |node| !has(graph.id(node))),
         Request::Sources => {
-            let nodes = graph.dag.node_indices();
-            nodes.map(|node| graph.id(node)).filter(|id| matches!(id, NodeId::Item(_))).collect()
+            for id in graph.dag.node_indices().map(|node| graph.id(node)) {
+                if matches!(id, NodeId::Item(_)) {
+                    has(id);
+                }
+            }
         }
     }
 }
@@ -180,22 +184,41 @@ mod tests {
         );
     }
 
+    /// The labels that the store is asked about, the first one first and the others sorted.
+    fn asked(exports: &[&str], have: &[&str]) -> Vec<String> {
+        let sketch = Sketch::shared(MANIFEST);
+        let request = Request::Exports(sketch.exports(exports));
+        let (have, mut asked) = (sketch.have(have), Vec::new());
+        ask(&sketch.graph, &request, &mut |id| {
+            asked.push(sketch.label(sketch.graph.by_id[&id]));
+            have.contains(&id)
+        });
+        asked[1..].sort();
+        asked
+    }
+
     #[test]
     fn the_store_is_asked_about_what_is_reachable_only_and_about_exports_first() {
-        let sketch = Sketch::shared(MANIFEST);
-        let request = Request::Exports(sketch.exports(&["tar"]));
-        let wanted: Vec<_> =
-            wanted(&sketch.graph, &request).iter().map(|id| sketch.label(sketch.graph.by_id[id])).collect();
-        assert_eq!(wanted[0], "tar/tar");
-        let mut rest = wanted[1..].to_vec();
-        rest.sort();
-        assert_eq!(rest, ["#a", "#b", "build/packages", "os/hostname", "os/packages"]);
+        assert_eq!(asked(&["tar"], &[]), ["tar/tar", "#a", "#b", "build/packages", "os/hostname", "os/packages"]);
+    }
+
+    #[test]
+    fn the_store_is_not_asked_about_what_only_a_stored_result_needs() {
+        assert_eq!(asked(&["tar"], &["tar/tar"]), ["tar/tar"]);
+        assert_eq!(
+            asked(&["tar"], &["os/packages"]),
+            ["tar/tar", "#b", "build/packages", "os/hostname", "os/packages"]
+        );
     }
 
     #[test]
     fn sources_alone_means_every_item_and_no_stage() {
         let sketch = Sketch::shared(MANIFEST);
-        let asked = wanted(&sketch.graph, &Request::Sources);
+        let mut asked = Vec::new();
+        ask(&sketch.graph, &Request::Sources, &mut |id| {
+            asked.push(id);
+            false
+        });
         assert_eq!(asked, [sketch.id("#b"), sketch.id("#a")]);
         let plan = plan(sketch.graph.clone(), Request::Sources, &sketch.have(&["#a"]), &|_, _| None);
         assert_eq!(plan.fetches, [sketch.node("#b")]);

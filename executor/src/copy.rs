@@ -35,6 +35,17 @@ pub enum Ownership {
     Drop,
 }
 
+/// Whether a copied file shares its bytes on disk with the original, until one of them is written to (a reflink).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// Where the file system can.
+    IfPossible,
+    /// Or the copy fails.
+    Always,
+    /// It does not.
+    Never,
+}
+
 /// What a copy came to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Copied {
@@ -72,10 +83,24 @@ pub struct CopyError {
 /// # Errors
 /// The first entry that cannot be read or written; what was copied before it stays.
 pub fn copy_tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>, ownership: Ownership) -> Result<Copied, CopyError> {
+    copy_tree_sharing(from, to, ownership, Sharing::IfPossible)
+}
+
+/// The same with a say in whether bytes are shared.
+///
+/// # Errors
+/// As [`copy_tree`].
+pub(crate) fn copy_tree_sharing(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    ownership: Ownership,
+    sharing: Sharing,
+) -> Result<Copied, CopyError> {
     let at_root = |source: rustix::io::Errno| CopyError { path: PathBuf::from("."), source: source.into() };
     attributes::remove_inherited(to);
     let job = Job {
         ownership,
+        sharing,
         clones: AtomicBool::new(true),
         failed: AtomicBool::new(false),
         first_failure: Mutex::default(),
@@ -154,6 +179,7 @@ struct Folder {
 /// One copy in progress.
 struct Job {
     ownership: Ownership,
+    sharing: Sharing,
     /// Whether it is worth asking for a reflink: until the first time that the file system has none.
     clones: AtomicBool,
     failed: AtomicBool,
@@ -265,8 +291,9 @@ impl Job {
         let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let from = rustix::fs::openat(&pair.from, name, read, Mode::empty())?;
         let to = rustix::fs::openat(&pair.to, name, write, Mode::RUSR | Mode::WUSR)?;
-        data::copy(from.as_fd(), to.as_fd(), stat.st_size.unsigned_abs(), &self.clones)?;
-        self.bytes.fetch_add(stat.st_size.unsigned_abs(), Ordering::Relaxed);
+        let size = stat.st_size.unsigned_abs();
+        data::copy(from.as_fd(), to.as_fd(), size, self.sharing, &self.clones)?;
+        self.bytes.fetch_add(size, Ordering::Relaxed);
         attributes::copy(from.as_fd(), to.as_fd(), stat, self.ownership, &mut self.losing(at))
     }
 

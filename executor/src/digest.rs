@@ -18,6 +18,7 @@
 mod bytes;
 mod merge;
 mod scan;
+mod written;
 
 use std::collections::HashMap;
 use std::io;
@@ -27,6 +28,8 @@ use std::sync::Arc;
 use osbc_ir::TreeDigest;
 use rustix::fs::Timespec;
 use serde::{Deserialize, Serialize};
+
+pub(crate) use written::written;
 
 /// A BLAKE3 hash; which function of what, each field says.
 pub(crate) type Hash = [u8; 32];

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use crate::copy::{Copied, CopyError, Ownership, copy_attributes, copy_tree};
 use crate::delete::remove_tree;
 use crate::overlay;
-use crate::store::Lease;
+use crate::store::{Lease, StoreError};
 
 /// How the name of an unfinished copy begins.
 const UNFINISHED: &str = ".osbc-export-";
@@ -25,6 +25,9 @@ pub enum ExportError {
     /// The lease does not have it.
     #[error("the store does not have the result {}", .0.short())]
     Missing(StageId),
+    /// The store's copy of it is damaged, or cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// There is something at the destination that is no folder.
     #[error("cannot export to {}: it is there already and not a folder", .0.display())]
     NoFolder(PathBuf),
@@ -60,10 +63,11 @@ impl ExportError {
 /// What the destination cannot take of extended attributes is told in [`Copied::lost`].
 ///
 /// # Errors
-/// The result is not under the lease, or the destination cannot be written to; then nothing of it is left there.
+/// The result is not under the lease or is damaged, or the destination cannot be written to; then nothing of it is left there.
 pub fn export(lease: &Lease, id: Option<StageId>, to: &Path, ownership: Ownership) -> Result<Copied, ExportError> {
     let tree = id.map(|id| {
         let stack = lease.tree(id).ok_or(ExportError::Missing(id))?;
+        lease.check(id)?;
         overlay::open(&stack).map_err(ExportError::io("open the tree for", to))
     });
     let tree = tree.transpose()?;

@@ -1,5 +1,5 @@
-//! How long stages took and how much memory, in `<store>/history.jsonl`: a line for each that ran, the newest last. Many processes append
-//! at the same time, each a whole line by one write; a line that cannot be read is passed over.
+//! How long stages took, how much memory and how much of the store, in `<store>/history.jsonl`: a line for each that ran,
+//! the newest last. Many processes append at the same time, each a whole line by one write; a line that cannot be read is passed over.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -30,6 +30,9 @@ pub(crate) struct Line {
     /// The most memory that one of its processes had, in bytes.
     #[serde(default)]
     pub(crate) memory: u64,
+    /// What its result takes in the store; none where it was not kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes: Option<u64>,
 }
 
 /// What is known of stages that ran.
@@ -43,6 +46,7 @@ pub struct History {
 struct Known {
     duration: Duration,
     memory: u64,
+    bytes: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +55,8 @@ struct ByModule {
     /// The medians of those that read about as much ([`class`]).
     by_size: HashMap<u32, Duration>,
     most_memory: u64,
+    /// The median of what results take.
+    bytes: Option<u64>,
 }
 
 impl History {
@@ -71,6 +77,12 @@ impl History {
         known.or_else(|| Some(self.by_module.get(module)?.most_memory)).unwrap_or(0)
     }
 
+    /// How much the result of a stage takes in the store: as it did the last time, else the median of its module.
+    pub(crate) fn bytes(&self, id: StageId, module: &str) -> Option<u64> {
+        let known = self.by_id.get(&id).and_then(|known| known.bytes);
+        known.or_else(|| self.by_module.get(module)?.bytes)
+    }
+
     /// Reads a history; an absent one is empty.
     pub(crate) fn read(path: &Path) -> io::Result<Self> {
         let file = match File::open(path) {
@@ -81,7 +93,10 @@ impl History {
         let mut all: HashMap<String, Vec<Line>> = HashMap::new();
         for line in BufReader::new(file).split(b'\n') {
             let Ok(line) = serde_json::from_slice::<Line>(&line?) else { continue };
-            by_id.insert(line.id, Known { duration: Duration::from_millis(line.ms), memory: line.memory });
+            by_id.insert(
+                line.id,
+                Known { duration: Duration::from_millis(line.ms), memory: line.memory, bytes: line.bytes },
+            );
             all.entry(line.module.clone()).or_default().push(line);
         }
         let by_module = all.into_iter().map(|(module, lines)| (module, ByModule::of(&lines)));
@@ -96,8 +111,9 @@ impl ByModule {
             by_size.entry(class(line.size)).or_default().push(line.ms);
         }
         Self {
-            median: median(lines.iter().map(|line| line.ms).collect()),
-            by_size: by_size.into_iter().map(|(class, times)| (class, median(times))).collect(),
+            median: milliseconds(lines.iter().map(|line| line.ms).collect()),
+            by_size: by_size.into_iter().map(|(class, times)| (class, milliseconds(times))).collect(),
+            bytes: median(lines.iter().filter_map(|line| line.bytes).collect()),
             most_memory: lines.iter().map(|line| line.memory).max().unwrap_or(0),
         }
     }
@@ -108,10 +124,15 @@ fn class(size: u64) -> u32 {
     (u64::BITS - size.leading_zeros()).div_ceil(2)
 }
 
-/// Of some milliseconds.
-fn median(mut times: Vec<u64>) -> Duration {
-    let middle = times.len() / 2;
-    Duration::from_millis(*times.select_nth_unstable(middle).1)
+/// The median of some milliseconds.
+fn milliseconds(times: Vec<u64>) -> Duration {
+    Duration::from_millis(median(times).unwrap_or(0))
+}
+
+/// The one in the middle.
+fn median(mut numbers: Vec<u64>) -> Option<u64> {
+    let middle = numbers.len() / 2;
+    (!numbers.is_empty()).then(|| *numbers.select_nth_unstable(middle).1)
 }
 
 /// Adds lines to a history.
@@ -139,7 +160,7 @@ mod tests {
     }
 
     fn line(byte: u8, module: &str, ms: u64) -> Line {
-        Line { id: id(byte), module: module.to_owned(), ms, size: 0, memory: 0 }
+        Line { id: id(byte), module: module.to_owned(), ms, size: 0, memory: 0, bytes: None }
     }
 
     #[test]
@@ -155,6 +176,17 @@ mod tests {
         assert_eq!(of(1, "a"), Some(Duration::from_millis(10)));
         assert_eq!(of(9, "a"), Some(Duration::from_millis(20)));
         assert_eq!(of(9, "c"), None);
+    }
+
+    #[test]
+    fn what_a_result_takes_is_known_likewise() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("history.jsonl");
+        let took = |byte: u8, bytes: u64| Line { bytes: Some(bytes), ..line(byte, "a", 1) };
+        append(&path, &[took(1, 10), took(2, 1000), took(3, 50), line(4, "b", 1)]).expect("appends");
+        let history = History::read(&path).expect("reads");
+        assert_eq!((history.bytes(id(2), "a"), history.bytes(id(9), "a")), (Some(1000), Some(50)));
+        assert_eq!(history.bytes(id(4), "b"), None, "it was not kept");
     }
 
     #[test]

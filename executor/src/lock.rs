@@ -47,9 +47,21 @@ pub(crate) fn own_existing(path: &Path) -> io::Result<Option<OwnedFd>> {
 /// # Errors
 /// The file can be neither made nor locked.
 pub(crate) fn share(path: &Path) -> io::Result<OwnedFd> {
+    wait(path, FlockOperation::LockShared)
+}
+
+/// Takes the exclusive side, which nobody holds beside another or beside a sharer; waits for all of them.
+///
+/// # Errors
+/// The file can be neither made nor locked.
+pub(crate) fn exclude(path: &Path) -> io::Result<OwnedFd> {
+    wait(path, FlockOperation::LockExclusive)
+}
+
+fn wait(path: &Path, side: FlockOperation) -> io::Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(CWD, path, flags, Mode::RUSR | Mode::WUSR)?;
-    rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockShared))?;
+    rustix::io::retry_on_intr(|| rustix::fs::flock(&file, side))?;
     Ok(file)
 }
 

@@ -327,7 +327,8 @@ fn lines(plan: &Plan, lease: &Lease, outcome: &Outcome) -> Vec<Line> {
         let ms = u64::try_from(result.duration.as_millis()).unwrap_or(u64::MAX);
         let module = plan.graph.stage(stage).1.module.name.clone();
         let size = lease.store().input_bytes(&plan.graph, *node);
-        result.success.then(|| Line { id: stage.id, module, ms, size, memory: result.memory.unwrap_or(0) })
+        let bytes = lease.object(stage.id).map(|object| object.bytes);
+        result.success.then(|| Line { id: stage.id, module, ms, size, memory: result.memory.unwrap_or(0), bytes })
     };
     outcome.nodes.iter().filter_map(line).collect()
 }

@@ -30,7 +30,24 @@ pub(crate) fn take_equal(worker: &Worker<'_>, segment: &Segment) -> bool {
 ///
 /// When nothing more is to begin, what its steps did so far is sealed as the result of the last one that ran, which it
 /// is as much as that of any other stage.
+///
+/// A step that found no room on the disk is given some, if anything can be evicted, and the segment is run once more from
+/// its base: what the step left of the tree is nothing to go on from.
 pub(crate) fn run(worker: &Worker<'_>, segment: &Segment, number: usize) -> bool {
+    match attempt(worker, segment, number, None) {
+        Attempt::NoRoom { at } => matches!(attempt(worker, segment, number, Some(at)), Attempt::Done { success: true }),
+        Attempt::Done { success } => success,
+    }
+}
+
+/// What came of running a segment.
+enum Attempt {
+    Done { success: bool },
+    NoRoom { at: usize },
+}
+
+/// Runs it once; `again` is the step at which it lacked room before, up to which everything was told.
+fn attempt(worker: &Worker<'_>, segment: &Segment, number: usize, again: Option<usize>) -> Attempt {
     let context = worker.context;
     let mut work = None;
     let mut records = Vec::with_capacity(segment.steps.len());
@@ -41,14 +58,22 @@ pub(crate) fn run(worker: &Worker<'_>, segment: &Segment, number: usize) -> bool
         {
             // These stages have succeeded whether or not their result is kept.
             seal(context, work, segment.steps[before], records).ok();
-            return false;
+            return Attempt::Done { success: false };
         }
         let start = Instant::now();
-        worker.tell(Message::StageStarted { node, worker: number });
+        if again.is_none_or(|at| index > at) {
+            worker.tell(Message::StageStarted { node, worker: number });
+        }
         let mut result = match begin(context, segment, &mut work) {
             Ok(work) => step::run(worker, node, work),
             Err(error) => failed(&error),
         };
+        if !result.success && again.is_none() && lacked_room(&result) {
+            drop(work.take());
+            if context.lease.store().make_some_room() {
+                return Attempt::NoRoom { at: index };
+            }
+        }
         result.duration = start.elapsed();
         if result.success {
             records.push(record(context, node, &result));
@@ -68,12 +93,20 @@ pub(crate) fn run(worker: &Worker<'_>, segment: &Segment, number: usize) -> bool
             result.duration = start.elapsed();
         }
         let success = result.success;
-        worker.tell(Message::Finished { node, outcome: Box::new(NodeOutcome::Ran(result)) });
+        if again.is_none_or(|at| index >= at) || !success {
+            worker.tell(Message::Finished { node, outcome: Box::new(NodeOutcome::Ran(result)) });
+        }
         if !success {
-            return false;
+            return Attempt::Done { success: false };
         }
     }
-    true
+    Attempt::Done { success: true }
+}
+
+/// Whether a stage failed for want of room: by the words that the system and this crate have for it.
+fn lacked_room(result: &StageResult) -> bool {
+    let texts = [result.error.as_deref().unwrap_or_default(), &result.output];
+    texts.iter().any(|text| text.contains("No space left on device") || text.contains("no space left"))
 }
 
 /// The tree that the segment's steps change; begun with the first of them.

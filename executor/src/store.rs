@@ -7,14 +7,16 @@
 //! <store>/lock                                 between those who lease and those who evict
 //! <store>/sources/<content type>/<checksum>    fetched items, in osbuild's layout (and place, if it is osbuild's store)
 //! <store>/objects/<id>/meta.json               a sealed result: what it is, and what it lies on
-//! <store>/objects/<id>/tree/                     its whole tree,
-//! <store>/objects/<id>/layer/                    or what it changes in the tree of those below it (overlayfs)
+//! <store>/objects/<id>/tree-<instance>/          its whole tree, or what it changes in the tree of those below it
+//!                                                (overlayfs)
 //! <store>/objects/<id>/durable                   all of it has reached the disk
 //! <store>/objects/<id>/digest                    the digest of its tree, where that was needed
 //! <store>/objects/<id>/alias.json              no tree of its own: another object that it is equal to
 //! <store>/work/<uuid>/                         one lease: its list of what it uses, and what it is making
 //! <store>/downloads/<content type>:<checksum>/ the part of an item that was fetched so far
 //! <store>/logs/<build>/                        a build's record (crate::record) and its stages' output
+//! <store>/damaged/<name>.<uuid>                what was found damaged and set aside, until the next `osbc store gc`
+//! <store>/usage                                how many bytes objects and items take
 //! <store>/history.jsonl                        how long stages took
 //! <store>/contents                             what results came of which content (early cutoff)
 //! ```
@@ -26,7 +28,8 @@
 //! that, and never silently: without the mark and from another boot an object counts as absent. This keeps the price
 //! of a seal at one rename; the disk is synced behind it, many results at a time, and a build waits for that only at its
 //! end. A damaged object, a foreign folder, or one whose lower layers are missing or not those that it was made on
-//! counts as absent too, and is set aside when its result is sealed again.
+//! counts as absent too, and is set aside when its result is sealed again. What an object holds has a digest in its
+//! description, which is checked when it is exported and by `verify`.
 //!
 //! **Aliases.** A result that was not built because an earlier one is known to be equal is an object with nothing but the
 //! name of that one ([`alias`]). Reading it gives the other; when that is gone or was built again, it is absent.
@@ -37,40 +40,56 @@
 //! - Making that list is done under the shared side of `lock`, so that nothing disappears between the look and the
 //!   list. Who evicts takes the exclusive side, reads the lists of all locked leases, and renames what is in none of
 //!   them (nor below one that is) out of `objects/` before letting go.
-//! - A new object is put on its maker's list before it appears.
+//! - A new object is put on its maker's list before it appears, and both under the shared side of `lock`.
 //! - What lies in an unlocked folder of `work/` belongs to nobody and is swept when a store is opened.
 //! - Two processes may make the same object: the second rename finds the place taken and drops its own.
 
 mod alias;
+mod census;
 mod checkpoints;
 mod clamp;
 mod digests;
+mod disk;
 pub mod error;
+mod evict;
 mod items;
 mod layout;
 mod lease;
 mod links;
 mod object;
 pub mod osbuild;
+mod remove;
 mod seal;
 mod sweep;
 mod sync;
+mod usage;
+mod used;
+mod verify;
+mod ways;
 mod work;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use osbc_ir::{Graph, Have, NodeId};
 
+pub use census::{Census, Item, Kept};
 pub use error::StoreError;
+pub use evict::Evicted;
 pub use items::{Download, Slot};
 pub use lease::Lease;
 pub use object::{Lower, ObjectMeta, StepRecord};
 pub use seal::Sealing;
+pub use verify::{CheckItem, Damage, Fate, Verified};
+pub use ways::Way;
 pub use work::Work;
 
 use crate::history::History;
+use crate::lock;
+use disk::{Disk, RealDisk};
 use layout::Layout;
 
 /// The format of the layout above.
@@ -82,16 +101,45 @@ const NEARLY_FULL: u64 = 1 << 20;
 /// The text that marks a folder as a cache (bford.info/cachedir).
 const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is the store of osbc.\n";
 
-/// How a result is kept.
+/// How a result is kept that goes on from another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Layers {
-    /// As a layer on its base where overlayfs can be used, as a whole tree elsewhere.
+    /// In the best way that the file system can do: [`Way::Overlay`], else [`Way::Reflink`], else [`Way::Copy`].
     #[default]
     Auto,
     /// As a layer, or not at all.
     Overlay,
-    /// As a whole tree: reflinked where the file system can, else copied.
-    Plain,
+    /// As a whole tree that shares its bytes with the other, or not at all.
+    Reflink,
+    /// As a whole tree with bytes of its own.
+    Copy,
+}
+
+/// How much a store may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Limit {
+    /// A tenth of the file system.
+    #[default]
+    Share,
+    /// So many bytes.
+    Bytes(u64),
+    /// All that there is.
+    Unlimited,
+}
+
+/// How a store is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoreSettings {
+    /// How results are kept.
+    pub layers: Layers,
+    /// How much it may take.
+    pub limit: Limit,
+}
+
+impl From<Layers> for StoreSettings {
+    fn from(layers: Layers) -> Self {
+        Self { layers, ..Self::default() }
+    }
 }
 
 /// A store on disk. Clones are handles on the same one.
@@ -103,12 +151,15 @@ pub struct Store {
 #[derive(Debug)]
 struct Shared {
     layout: Layout,
-    layers: Layers,
+    settings: StoreSettings,
+    disk: Arc<dyn Disk>,
     /// Whether results stay when the build that made them is over.
     keeps: bool,
     boot: Option<String>,
-    /// Whether overlayfs can be used here; found out when it is first needed.
-    overlay: OnceLock<bool>,
+    /// What the file system can do; found out when it is first needed.
+    abilities: OnceLock<ways::Abilities>,
+    /// Below this many bytes no eviction is tried, since the last one could not do more.
+    evict_above: AtomicU64,
 }
 
 impl Store {
@@ -117,10 +168,15 @@ impl Store {
     ///
     /// # Errors
     /// The folder holds something else or a newer format, or cannot be written to.
-    pub fn open(path: &Path, layers: Layers) -> Result<Self, StoreError> {
+    pub fn open(path: &Path, settings: impl Into<StoreSettings>) -> Result<Self, StoreError> {
+        Self::open_on(path, settings.into(), Arc::new(RealDisk))
+    }
+
+    /// The same with changes done by `disk`.
+    fn open_on(path: &Path, settings: StoreSettings, disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
         std::fs::create_dir_all(path).map_err(StoreError::io("make the store", path))?;
         let path = path.canonicalize().map_err(StoreError::io("find the store", path))?;
-        Self::open_layout(Layout::new(path), layers, true)
+        Self::open_layout(Layout::new(path), settings, disk, true)
     }
 
     /// Opens osbc's part of a store of osbuild's, making it where there is none. Of what is sealed there nothing stays
@@ -132,27 +188,36 @@ impl Store {
     pub fn open_within(cache: &osbuild::Cache, keeps: bool) -> Result<Self, StoreError> {
         let layout = Layout::within_osbuilds(cache.path());
         std::fs::create_dir_all(&layout.root).map_err(StoreError::io("make", &layout.root))?;
-        Self::open_layout(layout, Layers::default(), keeps)
+        Self::open_layout(layout, StoreSettings::default(), Arc::new(RealDisk), keeps)
     }
 
-    fn open_layout(layout: Layout, layers: Layers, keeps: bool) -> Result<Self, StoreError> {
-        let store = Self::at(layout, layers, keeps);
+    fn open_layout(
+        layout: Layout,
+        settings: StoreSettings,
+        disk: Arc<dyn Disk>,
+        keeps: bool,
+    ) -> Result<Self, StoreError> {
+        let store = Self::at(layout, settings, disk, keeps);
         let layout = &store.shared.layout;
-        if !store.check_format()? {
+        let format = layout.format();
+        let is_new = !store.check_format()?;
+        if is_new {
             // First of all: with it the folder is ours, and what a crash keeps from being made is made next time.
-            std::fs::write(layout.format(), format!("{FORMAT}\n")).map_err(StoreError::io("write", layout.format()))?;
+            store.change("write", &format, || std::fs::write(&format, format!("{FORMAT}\n")))?;
         }
         let tag = layout.root.join("CACHEDIR.TAG");
         if !tag.exists() {
-            std::fs::write(&tag, CACHEDIR_TAG).map_err(StoreError::io("write", &tag))?;
+            store.change("write", &tag, || std::fs::write(&tag, CACHEDIR_TAG))?;
         }
         for folder in [layout.objects(), layout.work(), layout.downloads(), layout.sources(), layout.logs()] {
-            match std::fs::create_dir(&folder) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(StoreError::io("make", &folder)(error));
-                }
-                _ => {}
-            }
+            store.change("make", &folder, || match std::fs::create_dir(&folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+                _ => Ok(()),
+            })?;
+        }
+        if is_new {
+            let path = layout.usage();
+            store.change("write", &path, || usage::set(&path, 0))?;
         }
         sweep::sweep(layout)?;
         Ok(store)
@@ -168,7 +233,7 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(StoreError::io("find the store", path)(error)),
         };
-        let store = Self::at(Layout::new(path), Layers::default(), true);
+        let store = Self::at(Layout::new(path), StoreSettings::default(), Arc::new(RealDisk), true);
         Ok(store.check_format()?.then_some(store))
     }
 
@@ -189,12 +254,28 @@ impl Store {
     /// Which of these nodes of a graph it has right now. Nothing keeps them there: who goes on to use them takes a
     /// [`Store::lease`].
     pub fn present(&self, graph: &Graph, ids: impl IntoIterator<Item = NodeId>) -> Have {
+        self.present_asked(graph, |has| {
+            for id in ids {
+                has(id);
+            }
+        })
+    }
+
+    /// The same for all that `ask` asks for; it is told whether each is there, and may ask on accordingly.
+    pub fn present_asked(&self, graph: &Graph, ask: impl FnOnce(&mut dyn FnMut(NodeId) -> bool)) -> Have {
         let mut reader = self.reader();
-        let there = |id: &NodeId| match id {
-            NodeId::Stage(id) => reader.read(*id).is_some(),
-            NodeId::Item(id) => self.item_of(graph, *id).is_some(),
-        };
-        ids.into_iter().filter(there).collect()
+        let mut present = Vec::new();
+        ask(&mut |id| {
+            let there = match id {
+                NodeId::Stage(id) => reader.read(id).is_some(),
+                NodeId::Item(id) => self.item_of(graph, id).is_some(),
+            };
+            if there {
+                present.push(id);
+            }
+            there
+        });
+        present.into_iter().collect()
     }
 
     /// Takes a lease on those of these nodes of a graph that the store has: they stay until it is dropped.
@@ -202,7 +283,31 @@ impl Store {
     /// # Errors
     /// The store cannot be written to.
     pub fn lease(&self, graph: &Graph, ids: impl IntoIterator<Item = NodeId>) -> Result<Lease, StoreError> {
-        Lease::take(self.clone(), graph, ids)
+        self.lease_asked(graph, |has| {
+            for id in ids {
+                has(id);
+            }
+        })
+    }
+
+    /// The same for all that `ask` asks for; it is told whether each is there, and may ask on accordingly.
+    ///
+    /// # Errors
+    /// The store cannot be written to.
+    pub fn lease_asked(
+        &self,
+        graph: &Graph,
+        ask: impl FnOnce(&mut dyn FnMut(NodeId) -> bool),
+    ) -> Result<Lease, StoreError> {
+        Lease::take(self.clone(), graph, ask)
+    }
+
+    /// Takes a lease on nothing yet; [`Lease::add`] adds to it.
+    ///
+    /// # Errors
+    /// The store cannot be written to.
+    pub fn lease_nothing(&self) -> Result<Lease, StoreError> {
+        Lease::new(self.clone())
     }
 
     /// What to say behind a failure when the store's file system has nearly no room left; none while it has.
@@ -212,8 +317,16 @@ impl Store {
             .then(|| format!("; no space left for the store {}: {} free", self.path().display(), error::bytes(have)))
     }
 
-    fn at(layout: Layout, layers: Layers, keeps: bool) -> Self {
-        let shared = Shared { layout, layers, keeps, boot: object::boot(), overlay: OnceLock::new() };
+    fn at(layout: Layout, settings: StoreSettings, disk: Arc<dyn Disk>, keeps: bool) -> Self {
+        let shared = Shared {
+            layout,
+            settings,
+            disk,
+            keeps,
+            boot: object::boot(),
+            abilities: OnceLock::new(),
+            evict_above: AtomicU64::new(0),
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -224,6 +337,18 @@ impl Store {
     /// Whether results stay when the build that made them is over.
     pub(crate) fn keeps(&self) -> bool {
         self.shared.keeps
+    }
+
+    /// Keeps others from evicting.
+    fn share(&self) -> Result<OwnedFd, StoreError> {
+        let path = self.layout().lock();
+        self.change("lock", &path, || lock::share(&path))
+    }
+
+    /// Waits until nobody leases, seals or evicts, and keeps others from it.
+    fn alone(&self) -> Result<OwnedFd, StoreError> {
+        let path = self.layout().lock();
+        self.change("lock", &path, || lock::exclude(&path))
     }
 
     fn reader(&self) -> object::Reader<'_> {

@@ -1,7 +1,9 @@
 //! The checksums by which sources name their items: `ALGORITHM:HEX`. Knows nothing of where the bytes come from.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Read};
+use std::path::Path;
 
 use osbc_module_api::Error;
 use sha2::Digest;
@@ -88,6 +90,18 @@ pub(crate) fn sha256(source: &mut impl Read) -> io::Result<String> {
     Ok(hasher.finish())
 }
 
+/// Whether a file is the item of that name.
+///
+/// # Errors
+/// It is not, or cannot be told to be; in words for people.
+pub fn check_file(name: &str, path: &Path) -> Result<(), String> {
+    let checksum = Checksum::parse(name).map_err(|error| error.to_string())?;
+    let mut hasher = checksum.hasher();
+    let read = File::open(path).and_then(|mut file| hasher.update_from(&mut file));
+    read.map_err(|error| format!("it cannot be read: {error}"))?;
+    checksum.check(&hasher).map_err(|found| format!("its checksum is {found}"))
+}
+
 /// A checksum in the making.
 #[derive(Debug, Clone)]
 pub(crate) enum Hasher {
@@ -167,6 +181,18 @@ mod tests {
             hasher.update(b"!");
             assert!(checksum.check(&hasher).is_err());
         }
+    }
+
+    #[test]
+    fn a_file_is_compared_with_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("item");
+        std::fs::write(&path, "hello").unwrap();
+        assert_eq!(check_file(HELLO[2], &path), Ok(()));
+        std::fs::write(&path, "hellp").unwrap();
+        assert!(check_file(HELLO[2], &path).unwrap_err().starts_with("its checksum is sha256:"));
+        assert!(check_file("half", &path).unwrap_err().contains("not a checksum"));
+        assert!(check_file(HELLO[2], folder.path()).unwrap_err().starts_with("it cannot be read: "));
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod bound;
 mod build_root;
 pub mod builtin;
 mod calendar;
-mod checksum;
+pub mod checksum;
 mod chroot;
 mod clock;
 mod compression;

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use osbc_executor::copy::Ownership;
+use osbc_executor::copy::{Copied, Ownership};
 use osbc_executor::event::Monitor;
 use osbc_executor::export::export;
 use osbc_executor::interrupt::Interrupt;
@@ -32,7 +32,7 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
     if let Some(output) = &args.output {
         check_names(&prepared.exports, output)?;
     }
-    let (plan, lease) = wiring::plan_build(&prepared, &args.target)?;
+    let (plan, lease) = wiring::plan_build(&prepared, &args.target, args.keep.settings())?;
     check_machine(&plan)?;
     let plan = std::sync::Arc::new(plan);
     let interrupt = Interrupt::new().map_err(Failure::environment)?;
@@ -146,17 +146,22 @@ fn export_all(plan: &Plan, outcome: &Outcome, lease: &Lease, output: &Path) -> R
         let id = wanted.node.and_then(|node| plan.graph.stage_node(node)).map(|stage| stage.id);
         let to = output.join(&wanted.name);
         let copied = export(lease, id, &to, Ownership::Keep)?;
-        for lost in &copied.lost {
-            anstream::eprintln!(
-                "osbc: warning: the file system of {} does not take the attribute {} of {}",
-                to.display(),
-                lost.attribute,
-                lost.path.display()
-            );
-        }
+        tell_lost(&copied, &to);
         exported.push(Exported { name: wanted.name.clone(), path: artifact(&to) });
     }
     Ok(exported)
+}
+
+/// Warns of what an export could not keep.
+pub(crate) fn tell_lost(copied: &Copied, to: &Path) {
+    for lost in &copied.lost {
+        anstream::eprintln!(
+            "osbc: warning: the file system of {} does not take the attribute {} of {}",
+            to.display(),
+            lost.attribute,
+            lost.path.display()
+        );
+    }
 }
 
 /// What people look for in an exported folder: the only file in it, or the folder.

@@ -15,7 +15,7 @@ const UNITS: [(&str, u64); 8] = [
 ];
 
 /// Reads a size. One beyond all disks is as large as can be counted.
-pub(super) fn parse(text: &str) -> Result<Limit, String> {
+pub(crate) fn parse(text: &str) -> Result<Limit, String> {
     if text == "unlimited" {
         return Ok(Limit::Unlimited);
     }

@@ -21,10 +21,18 @@ pub fn reach(graph: &Graph, exports: &[Export]) -> Vec<Option<Need>> {
     needs
 }
 
-/// The nodes that matter, exports first, then ever further back.
-pub(super) fn in_order<'a>(graph: &'a Graph, exports: &[Export]) -> impl Iterator<Item = NodeIndex> + use<'a> {
-    let mut needs = vec![None; graph.dag.node_count()];
-    walk(graph, exports, &mut needs, |_, _| true).into_iter()
+/// Goes back from the exports, breadth first, from each node that matters where `goes_on` says so. Every node that is
+/// met is asked about once.
+pub(super) fn walk_back(graph: &Graph, exports: &[Export], mut goes_on: impl FnMut(NodeIndex) -> bool) {
+    let mut met = vec![false; graph.dag.node_count()];
+    let mut meet = |node: NodeIndex| !std::mem::replace(&mut met[node.index()], true);
+    let mut queue: VecDeque<NodeIndex> =
+        exports.iter().filter_map(|export| export.node).filter(|node| meet(*node)).collect();
+    while let Some(node) = queue.pop_front() {
+        if goes_on(node) {
+            queue.extend(graph.needs(node).map(|(need, _)| need).filter(|need| meet(*need)));
+        }
+    }
 }
 
 /// Goes back from the exports, breadth first, and notes for every node why it was met. From a node that was met, `follow`

@@ -7,16 +7,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
+use super::Sharing;
+
 /// What is copied at a time where the kernel cannot copy by itself.
 const BLOCK: usize = 1 << 20;
 
 /// Copies `size` bytes of `from` to the empty file `to`. `clones` says whether reflinks are worth a try, and is
 /// taken back when they are not.
-pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64, clones: &AtomicBool) -> io::Result<()> {
+pub(super) fn copy(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    size: u64,
+    sharing: Sharing,
+    clones: &AtomicBool,
+) -> io::Result<()> {
     if size == 0 {
         return Ok(());
     }
-    if clones.load(Ordering::Relaxed) {
+    if sharing == Sharing::Always {
+        return Ok(rustix::fs::ioctl_ficlone(to, from)?);
+    }
+    if sharing == Sharing::IfPossible && clones.load(Ordering::Relaxed) {
         match rustix::fs::ioctl_ficlone(to, from) {
             Ok(()) => return Ok(()),
             Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::NOTTY | Errno::NOSYS) => clones.store(false, Ordering::Relaxed),
@@ -35,7 +46,12 @@ pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64, clones: 
         if start >= size {
             break;
         }
-        copy_range(from, to, start, end)?;
+        if sharing == Sharing::Never {
+            // The kernel's own copying shares bytes where it can.
+            copy_by_hand(from, to, start, end)?;
+        } else {
+            copy_range(from, to, start, end)?;
+        }
         position = end;
     }
     Ok(rustix::fs::ftruncate(to, size)?)

@@ -59,6 +59,8 @@ pub(super) struct Own {
     /// Over all but the time.
     hash: Hash,
     pub(super) modified: (i64, i64),
+    /// What it takes on disk.
+    pub(super) bytes: u64,
 }
 
 impl Own {
@@ -204,7 +206,11 @@ impl Job {
             encoder.bytes(value);
         }
         encoder.bytes(content);
-        Ok(Own { hash: encoder.finish(), modified: (stat.st_mtime, stat.st_mtime_nsec as i64) })
+        Ok(Own {
+            hash: encoder.finish(),
+            modified: (stat.st_mtime, stat.st_mtime_nsec as i64),
+            bytes: stat.st_blocks as u64 * 512,
+        })
     }
 }
 

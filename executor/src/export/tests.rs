@@ -20,7 +20,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let folder = folder();
-        let store = Store::open(&folder.path().join("store"), Layers::Plain).expect("opens");
+        let store = Store::open(&folder.path().join("store"), Layers::Copy).expect("opens");
         Self { folder, store, sketch: Sketch::chain(&["a"]).seal() }
     }
 

@@ -39,7 +39,7 @@ fn sketch(labels: &[&str]) -> Sealed {
 #[test]
 fn every_build_leaves_its_events_its_graph_and_how_it_ended() {
     let folder = folder();
-    let store = Store::open(&folder.path().join("store"), Layers::Plain).expect("opens");
+    let store = Store::open(&folder.path().join("store"), Layers::Copy).expect("opens");
     assert!(Record::all(&store).expect("reads").is_empty());
     let failing = sketch(&["good", "bad", "never"]);
     build(&store, &failing);
@@ -86,7 +86,7 @@ fn every_build_leaves_its_events_its_graph_and_how_it_ended() {
 #[test]
 fn a_build_that_died_is_told_from_one_that_runs() {
     let folder = folder();
-    let store = Store::open(&folder.path().join("store"), Layers::Plain).expect("opens");
+    let store = Store::open(&folder.path().join("store"), Layers::Copy).expect("opens");
     let sketch = sketch(&["good"]);
     let plan = sketch.plan(&Default::default());
     let recording = Recording::begin(&store, &plan, &about());

@@ -32,7 +32,7 @@ struct Done {
 impl Bench {
     fn new(jobs: usize) -> Self {
         let folder = folder();
-        let store = Store::open(&folder.path().join("store"), Layers::Plain).expect("opens");
+        let store = Store::open(&folder.path().join("store"), Layers::Copy).expect("opens");
         let interrupt = Interrupt::new().expect("an eventfd");
         Self { store, folder, settings: settings(jobs), machine: Arc::new(FakeMachine::plenty()), interrupt }
     }
@@ -115,11 +115,13 @@ fn stages_run_on_each_other_s_trees_and_the_second_build_runs_none() {
     assert_eq!(image.source_epoch, Some(7));
     let object = |label: &str| {
         let folder = std::fs::canonicalize(bench.folder.path()).expect("is there");
-        folder.join("store/objects").join(sketch.id(label).to_string()).join("tree")
+        folder.join("store/objects").join(sketch.id(label).to_string())
     };
-    assert_eq!(image.build_root.as_ref().expect("a build pipeline").lower, [object("compiler")]);
+    let [compiler] = image.build_root.as_ref().expect("a build pipeline").lower.as_slice() else { panic!("one tree") };
+    assert!(compiler.starts_with(object("compiler")));
     let ReferenceFrom::Tree(os) = &image.inputs[0].references[0].from else { panic!("a tree") };
-    assert_eq!((os.lower.as_slice(), os.upper.is_none()), ([object("second")].as_slice(), true));
+    let ([folder], None) = (os.lower.as_slice(), &os.upper) else { panic!("one tree, to be read") };
+    assert!(folder.starts_with(object("second")));
     let ReferenceFrom::Tree(empty) = &image.inputs[1].references[0].from else { panic!("a tree") };
     assert!(empty.lower.is_empty() && empty.upper.is_none());
     let compat = sketch.graph.stage_node(sketch.node("second")).expect("a stage").compat.to_string();

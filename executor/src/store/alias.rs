@@ -8,7 +8,6 @@ use super::error::StoreError;
 use super::layout::ALIAS;
 use super::lease::Lease;
 use super::object::{Lower, ObjectMeta};
-use crate::lock;
 
 impl Lease {
     /// Takes the object `target` under the lease as the result `id`, and keeps it in the store as that. None if the store
@@ -17,18 +16,17 @@ impl Lease {
     /// # Errors
     /// The store cannot be written to.
     pub(crate) fn adopt(&self, id: StageId, target: &Lower) -> Result<Option<Arc<ObjectMeta>>, StoreError> {
-        let lock_path = self.store().layout().lock();
-        let shared = lock::share(&lock_path).map_err(StoreError::io("lock", &lock_path))?;
-        let found = self.store().reader().read(target.id).filter(|meta| meta.instance == target.instance);
+        let store = self.store();
+        let shared = store.share()?;
+        let found = store.reader().read(target.id).filter(|meta| meta.instance == target.instance);
         let Some(meta) = found else { return Ok(None) };
         self.note_object(meta.id)?;
         let folder = self.new_path();
-        std::fs::create_dir(&folder).map_err(StoreError::io("make", &folder))?;
+        store.make_folder(&folder)?;
         let path = folder.join(ALIAS);
-        let text = serde_json::to_vec(&meta.as_lower()).map_err(std::io::Error::from);
-        text.and_then(|text| std::fs::write(&path, text)).map_err(StoreError::io("write", &path))?;
+        store.change("write", &path, || std::fs::write(&path, serde_json::to_vec(&meta.as_lower())?))?;
         self.note_object(id)?;
-        let meta = match self.put_in_place(&folder, id)? {
+        let meta = match self.put_in_place(&folder, id, 0)? {
             // It may stand for another object than ours.
             Some(theirs) => {
                 self.note_object(theirs.id)?;

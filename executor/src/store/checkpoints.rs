@@ -214,6 +214,8 @@ fn as_object(graph: &Graph, node: NodeIndex, id: StageId, checkpoint: &Checkpoin
         instance: String::new(),
         lowers: Vec::new(),
         created: None,
+        digest: None,
+        bytes: 0,
         source_epoch: None,
         steps,
     }

@@ -9,7 +9,7 @@ use osbc_ir::{StageId, TreeDigest};
 use rustix::fs::Timespec;
 
 use super::error::StoreError;
-use super::layout::{DIGEST, LAYER, TREE};
+use super::layout::DIGEST;
 use super::lease::Lease;
 use super::object::ObjectMeta;
 use crate::digest::{Find, Hash, Kind, Listing, Record, record};
@@ -59,11 +59,9 @@ impl Digests {
             self.take_up(meta.id, known);
             return Ok(());
         }
-        let (name, below) = match below {
-            Some(below) => (LAYER, Some(below)),
-            // A copy of its base: that one's record tells which times are of no account.
-            None => (TREE, meta.base.filter(|base| self.has(lease, *base))),
-        };
+        let is_layer = below.is_some();
+        // A copy of its base: that one's record tells which times are of no account.
+        let below = below.or_else(|| meta.base.filter(|base| self.has(lease, *base)));
         // Without the moment of its beginning every time counts.
         let (tv_sec, tv_nsec) = meta.created.unwrap_or((i64::MAX, 0));
         let created = Timespec { tv_sec, tv_nsec: tv_nsec as _ };
@@ -71,10 +69,10 @@ impl Digests {
             let find: &Find<'_> = &|hash| self.listings.get(hash).cloned();
             let below = below.map(|id| (&self.records[&id], find));
             let kind = match below {
-                Some((below, find)) if name == LAYER => Kind::Layer(below, find),
+                Some((below, find)) if is_layer => Kind::Layer(below, find),
                 other => Kind::Whole(other),
             };
-            let root = folder.join(name);
+            let root = meta.content(lease.store().layout());
             record(&root, created, kind).map_err(StoreError::io("digest", root))?
         };
         keep(lease, &folder, &computed)?;

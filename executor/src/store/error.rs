@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use osbc_ir::StageId;
+
 use crate::copy::CopyError;
 
 /// Why the store could not do something.
@@ -74,6 +76,14 @@ pub enum StoreError {
         /// The kernel's word.
         source: io::Error,
     },
+    /// Reflinks were asked for where they cannot be had.
+    #[error("the file system of the store {} has no reflinks: {source}; xfs and btrfs have them", path.display())]
+    NoReflinks {
+        /// The store.
+        path: PathBuf,
+        /// The kernel's word.
+        source: io::Error,
+    },
     /// A tree could not be copied into or within the store.
     #[error("{source} (below {})", path.display())]
     Copy {
@@ -92,6 +102,33 @@ pub enum StoreError {
         /// Why.
         reason: String,
     },
+    /// A result is not what was sealed.
+    #[error("the result {} was damaged ({reason}) and has been set aside; the next build makes it again", id.short())]
+    Damaged {
+        /// Which one.
+        id: StageId,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No result has this id.
+    #[error("there is no result `{id}` in the store {}; `osbc store ls` lists them", path.display())]
+    NoSuchObject {
+        /// As it was given.
+        id: String,
+        /// The store.
+        path: PathBuf,
+    },
+    /// Several results have ids that begin so.
+    #[error("`{id}` is the beginning of several ids: {}; give more of it", matching.join(", "))]
+    Ambiguous {
+        /// As it was given.
+        id: String,
+        /// Some of them.
+        matching: Vec<String>,
+    },
+    /// What was to be removed is being used.
+    #[error("the result {} is used by a running build; wait for its end", .0.short())]
+    InUse(StageId),
     /// A source item's name cannot be a file's.
     #[error("`{name}` cannot be the name of a source item")]
     ItemName {
@@ -137,6 +174,15 @@ impl StoreError {
                 StoreError::io("copy to", path)(failure.source)
             }
             _ => StoreError::Copy { path: path.to_owned(), source: failure },
+        }
+    }
+
+    /// The same, of an act that takes so many bytes.
+    #[must_use]
+    pub(super) fn needing(self, bytes: u64) -> Self {
+        match self {
+            StoreError::NoSpace { act, path, have, .. } => StoreError::NoSpace { act, path, need: Some(bytes), have },
+            other => other,
         }
     }
 

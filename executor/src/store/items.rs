@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Graph, ItemId, NodeId, Source, SourceItem};
-use rustix::fs::{Mode, OFlags, Timespec, Timestamps};
+use rustix::fs::{Mode, OFlags, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
 
 use super::Store;
+use super::census::bytes_of;
 use super::error::StoreError;
 use super::lease::Lease;
+use super::seal::Placed;
 use crate::lock;
 
 /// How often it is asked whether another process is done with an item.
@@ -41,6 +43,7 @@ pub enum Slot {
 /// far is kept for the next try.
 #[derive(Debug)]
 pub struct Download {
+    store: Store,
     /// Holds the lock on the folder.
     _owner: OwnedFd,
     folder: PathBuf,
@@ -87,11 +90,13 @@ impl Lease {
         checksum: &str,
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Slot, StoreError> {
-        let item = self.item(content_type, checksum)?;
+        let (store, item) = (self.store(), self.item(content_type, checksum)?);
+        let nobody_evicts = store.share()?;
         self.note_item(content_type, checksum)?;
-        let folder = self.store().layout().downloads().join(format!("{content_type}:{checksum}"));
+        drop(nobody_evicts);
+        let folder = store.layout().downloads().join(format!("{content_type}:{checksum}"));
         let owner = loop {
-            if let Some(owner) = lock::own_folder(&folder).map_err(StoreError::io("make", &folder))? {
+            if let Some(owner) = store.change("make", &folder, || lock::own_folder(&folder))? {
                 break owner;
             }
             if interrupted() {
@@ -99,7 +104,7 @@ impl Lease {
             }
             std::thread::sleep(PATIENCE);
         };
-        let download = Download { _owner: owner, folder, item };
+        let download = Download { store: store.clone(), _owner: owner, folder, item };
         let there = download.item.symlink_metadata().is_ok();
         Ok(if there { Slot::There(download.item.clone()) } else { Slot::Fetch(download) })
     }
@@ -117,7 +122,7 @@ impl Download {
     /// The disk refuses.
     pub fn shared(&self) -> Result<&Path, StoreError> {
         let folder = self.item.parent().unwrap_or(Path::new("/"));
-        std::fs::create_dir_all(folder).map_err(StoreError::io("make", folder))?;
+        self.store.change("make", folder, || std::fs::create_dir_all(folder))?;
         Ok(folder)
     }
 
@@ -127,15 +132,18 @@ impl Download {
     /// # Errors
     /// The disk refuses.
     pub fn commit(self) -> Result<u64, StoreError> {
-        let target = self.target();
+        let (target, store) = (self.target(), &self.store);
         let file = match File::open(&target) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
             file => file.map_err(StoreError::io("open", &target))?,
         };
         let metadata = file.metadata().map_err(StoreError::io("read", &target))?;
-        settle(&file, &metadata, &target)?;
+        settle(store, &file, &metadata, &target)?;
         self.shared()?;
-        std::fs::rename(&target, &self.item).map_err(StoreError::io("put in place", &self.item))?;
+        let _nobody_evicts = store.share()?;
+        store.count(bytes_of(&target, &metadata), || {
+            store.change("put in place", &self.item, || std::fs::rename(&target, &self.item)).map(|()| Placed::There)
+        })?;
         size(&self.item, &metadata)
     }
 
@@ -152,7 +160,8 @@ impl Download {
             Err(error) => return Err(StoreError::io("open", &self.item)(io::Error::from(error))),
         };
         let metadata = file.metadata().map_err(StoreError::io("read", &self.item))?;
-        settle(&file, &metadata, &self.item)?;
+        settle(&self.store, &file, &metadata, &self.item)?;
+        self.store.count(bytes_of(&self.item, &metadata), || Ok(Placed::There))?;
         size(&self.item, &metadata).map(Some)
     }
 }
@@ -165,15 +174,17 @@ impl Drop for Download {
 }
 
 /// Gives an item the attributes that every item has, and waits until the disk has it.
-fn settle(file: &File, metadata: &Metadata, path: &Path) -> Result<(), StoreError> {
+fn settle(store: &Store, file: &File, metadata: &std::fs::Metadata, path: &Path) -> Result<(), StoreError> {
     if metadata.is_dir() {
-        return rustix::fs::syncfs(file).map_err(StoreError::io("write to the disk", path));
+        return store.change("write to the disk", path, || Ok(rustix::fs::syncfs(file)?));
     }
     let time = Timespec { tv_sec: TIME, tv_nsec: 0 };
-    rustix::fs::fchmod(file, MODE)
-        .and_then(|()| rustix::fs::futimens(file, &Timestamps { last_access: time, last_modification: time }))
-        .map_err(StoreError::io("set the time of", path))?;
-    file.sync_all().map_err(StoreError::io("write to the disk", path))
+    let times = Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_NOW }, last_modification: time };
+    store.change("set the time of", path, || {
+        rustix::fs::fchmod(file, MODE)?;
+        Ok(rustix::fs::futimens(file, &times)?)
+    })?;
+    store.change("write to the disk", path, || file.sync_all())
 }
 
 fn size(item: &Path, metadata: &Metadata) -> Result<u64, StoreError> {

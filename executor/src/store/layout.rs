@@ -12,10 +12,12 @@ pub(crate) const DURABLE: &str = "durable";
 pub(crate) const ALIAS: &str = "alias.json";
 /// The file in an object with the digest of its tree, where that was needed.
 pub(crate) const DIGEST: &str = "digest";
-/// The folder of an object that holds a whole tree.
-pub(crate) const TREE: &str = "tree";
-/// The folder of an object that holds the changes to the layers below it.
-pub(crate) const LAYER: &str = "layer";
+
+/// The folder of an object that holds its tree, or its changes to the layers below it. It is named after this one object,
+/// so that who lies on it finds out with one look whether it is still the same. A checkpoint of osbuild's has no name.
+pub(crate) fn content(instance: &str) -> String {
+    if instance.is_empty() { "tree".to_owned() } else { format!("tree-{instance}") }
+}
 
 /// The folder in a store of osbuild's that holds what osbc adds to it.
 const WITHIN_OSBUILDS: &str = "osbc";
@@ -71,6 +73,11 @@ impl Layout {
         self.sources.clone()
     }
 
+    /// The fetched items that nobody else's store has a part in.
+    pub(crate) fn own_sources(&self) -> Option<&Path> {
+        self.sources.starts_with(&self.root).then_some(&self.sources)
+    }
+
     pub(crate) fn logs(&self) -> PathBuf {
         self.root.join("logs")
     }
@@ -78,6 +85,16 @@ impl Layout {
     /// What results came of which content.
     pub(crate) fn contents(&self) -> PathBuf {
         self.root.join("contents")
+    }
+
+    /// What an object was found to be damaged, under a name of its own.
+    pub(crate) fn damaged(&self) -> PathBuf {
+        self.root.join("damaged")
+    }
+
+    /// The file with the number of bytes that the store takes.
+    pub(crate) fn usage(&self) -> PathBuf {
+        self.root.join("usage")
     }
 
     pub(crate) fn history(&self) -> PathBuf {

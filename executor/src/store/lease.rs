@@ -1,6 +1,6 @@
 //! A lease: what one build uses of a store and what it is making there, held as long as it lives.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use osbc_ir::{Graph, Have, NodeId, StageId};
+use rustix::fs::{Timespec, UTIME_NOW};
 
-use super::Store;
 use super::checkpoints::Checkpoints;
 use super::digests::Digests;
 use super::error::StoreError;
 use super::object::ObjectMeta;
 use super::sync::Syncer;
+use super::{Store, used};
 use crate::delete::remove_tree;
 use crate::lock;
 use crate::request::TreeStack;
@@ -33,60 +34,99 @@ pub struct Lease {
     _owner: OwnedFd,
     pub(super) present: Have,
     objects: Mutex<HashMap<StageId, Arc<ObjectMeta>>>,
+    /// Those of the objects that were made under it.
+    made: Mutex<HashSet<StageId>>,
     /// Those of the objects that do not lie in the store's own place, and where they do.
     elsewhere: Mutex<HashMap<StageId, PathBuf>>,
     pub(super) checkpoints: Option<Checkpoints>,
     list: Mutex<std::fs::File>,
     next: AtomicU64,
+    /// Held by who makes a single layer of a tall stack, so that two do not make the same.
+    pub(super) flattening: Mutex<()>,
     syncer: Syncer,
     pub(super) digests: Mutex<Digests>,
 }
 
 impl Lease {
-    pub(super) fn take(store: Store, graph: &Graph, ids: impl IntoIterator<Item = NodeId>) -> Result<Self, StoreError> {
-        let (folder, owner) = own_new_folder(&store.layout().work())?;
-        let list_path = folder.join(LIST);
-        let mut list = std::fs::File::create(&list_path).map_err(StoreError::io("write", &list_path))?;
-        let lock_path = store.layout().lock();
-        let shared = lock::share(&lock_path).map_err(StoreError::io("lock", &lock_path))?;
+    /// A lease on what `ask` asks for, of a graph's nodes, and is there.
+    pub(super) fn take(
+        store: Store,
+        graph: &Graph,
+        ask: impl FnOnce(&mut dyn FnMut(NodeId) -> bool),
+    ) -> Result<Self, StoreError> {
+        let mut lease = Self::new(store)?;
         let mut present = Vec::new();
-        let mut objects = HashMap::new();
         let mut lines = String::new();
+        let (store, now) = (&lease.store, Timespec { tv_sec: 0, tv_nsec: UTIME_NOW });
+        let shared = store.share()?;
         let mut reader = store.reader();
-        for id in ids {
+        ask(&mut |id| {
             match id {
                 NodeId::Stage(stage) => {
-                    let Some(meta) = reader.read(stage) else { continue };
+                    let Some(meta) = reader.read(stage) else { return false };
                     lines.push_str(&object_line(stage));
                     if meta.id != stage {
                         lines.push_str(&object_line(meta.id));
+                        used::object(store.layout(), meta.id, now);
                     }
-                    objects.insert(stage, meta);
+                    used::object(store.layout(), stage, now);
+                    lease.hold(stage, meta);
                 }
                 NodeId::Item(item) => {
-                    let Some((source, entry)) = store.item_of(graph, item) else { continue };
+                    let Some((source, entry)) = store.item_of(graph, item) else { return false };
                     lines.push_str(&item_line(&source.content_type, &entry.checksum));
+                    used::item(store.layout(), &source.content_type, &entry.checksum, now);
                 }
             }
             present.push(id);
-        }
+            true
+        });
         drop(reader);
-        list.write_all(lines.as_bytes()).map_err(StoreError::io("write", &list_path))?;
+        lease.note(&lines)?;
         drop(shared);
-        let syncer = Syncer::new(store.layout().clone());
+        lease.present = present.into_iter().collect();
+        Ok(lease)
+    }
+
+    /// A lease on nothing yet.
+    pub(super) fn new(store: Store) -> Result<Self, StoreError> {
+        let (folder, owner) = own_new_folder(&store)?;
+        let path = folder.join(LIST);
+        let list = store.change("write", &path, || std::fs::File::create(&path))?;
+        let syncer = Syncer::new(store.clone());
         Ok(Self {
             store,
             folder,
             _owner: owner,
-            present: present.into_iter().collect(),
-            objects: Mutex::new(objects),
+            present: Have::default(),
+            objects: Mutex::default(),
+            made: Mutex::default(),
             elsewhere: Mutex::default(),
             checkpoints: None,
             list: Mutex::new(list),
             next: AtomicU64::new(0),
+            flattening: Mutex::default(),
             syncer,
             digests: Mutex::default(),
         })
+    }
+
+    /// Takes one more object under the lease; none if it is not there.
+    ///
+    /// # Errors
+    /// The store cannot be written to.
+    pub fn add(&self, id: StageId) -> Result<Option<Arc<ObjectMeta>>, StoreError> {
+        if let Some(known) = self.object(id) {
+            return Ok(Some(known));
+        }
+        let _nobody_evicts = self.store.share()?;
+        let Some(meta) = self.store.reader().read(id) else { return Ok(None) };
+        for id in [id, meta.id] {
+            self.note_object(id)?;
+            used::object(self.store.layout(), id, Timespec { tv_sec: 0, tv_nsec: UTIME_NOW });
+        }
+        self.hold(id, Arc::clone(&meta));
+        Ok(Some(meta))
     }
 
     /// The store that it is on.
@@ -168,12 +208,22 @@ impl Lease {
 
     fn note(&self, line: &str) -> Result<(), StoreError> {
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        list.write_all(line.as_bytes()).map_err(StoreError::io("write", self.folder.join(LIST)))
+        self.store.change("write", self.folder.join(LIST), || list.write_all(line.as_bytes()))
     }
 
     /// Makes a result known under this lease: the object `id`, or what that stands for.
     pub(super) fn hold(&self, id: StageId, meta: Arc<ObjectMeta>) {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner).insert(id, meta);
+    }
+
+    /// Whether a result was made under this lease, and not found.
+    pub(super) fn made(&self, id: StageId) -> bool {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+    }
+
+    /// Notes that a result was made under this lease.
+    pub(super) fn made_one(&self, id: StageId) {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
     }
 
     /// Has the disk synced behind an object that has just appeared.
@@ -191,20 +241,27 @@ impl Drop for Lease {
     }
 }
 
-fn object_line(id: StageId) -> String {
+pub(super) fn object_line(id: StageId) -> String {
     format!("object {id}\n")
 }
 
-fn item_line(content_type: &str, checksum: &str) -> String {
+pub(super) fn item_line(content_type: &str, checksum: &str) -> String {
     format!("item {content_type}/{checksum}\n")
 }
 
-fn own_new_folder(work: &Path) -> Result<(PathBuf, OwnedFd), StoreError> {
+/// Makes a folder in `work/` that is its maker's alone.
+pub(super) fn own_new_folder(store: &Store) -> Result<(PathBuf, OwnedFd), StoreError> {
     loop {
-        let folder = work.join(uuid::Uuid::new_v4().to_string());
+        let folder = store.layout().work().join(uuid::Uuid::new_v4().to_string());
         // A sweep may take a new folder for one of a dead process in the moment before it is locked.
-        if let Some(owner) = lock::own_folder(&folder).map_err(StoreError::io("make", &folder))? {
+        if let Some(owner) = store.change("make", &folder, || lock::own_folder(&folder))? {
             return Ok((folder, owner));
         }
     }
+}
+
+/// What a list names: objects, and items by content type and checksum.
+pub(super) fn listed(folder: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(folder.join(LIST)).unwrap_or_default();
+    text.lines().map(ToOwned::to_owned).collect()
 }

@@ -1,18 +1,19 @@
 //! One sealed object: its description, and whether it can be trusted. Reads only.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use osbc_ir::{StageId, Value};
+use osbc_ir::{StageId, TreeDigest, Value};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
-use super::layout::{ALIAS, DURABLE, LAYER, Layout, META, TREE};
+use super::layout::{self, ALIAS, DURABLE, Layout, META};
 use crate::request::TreeStack;
 
 /// The format of [`ObjectMeta`]; an object of another one counts as absent.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 /// What an object says about itself, in `meta.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,8 +32,12 @@ pub struct ObjectMeta {
     /// The objects whose layers lie below its own, lowest first; none when it holds a whole tree.
     pub lowers: Vec<Lower>,
     /// When its tree was begun, in seconds and nanoseconds since 1970: what is not older was written by its stages.
-    #[serde(default)]
     pub created: Option<(i64, i64)>,
+    /// The digest of its own folder as it was written ([`crate::digest::written`]): of what its stages changed, or of the
+    /// whole tree when nothing lies below it. Not known of a checkpoint of osbuild's.
+    pub digest: Option<TreeDigest>,
+    /// What its own folder takes on disk.
+    pub bytes: u64,
     /// The epoch that its times are clamped to.
     pub source_epoch: Option<i64>,
     /// The stages that made it from its base, the last one being its own.
@@ -41,7 +46,7 @@ pub struct ObjectMeta {
 
 /// An object that others lie on or stand for. A layer only makes sense on the very one that it was made on: a stage that runs again
 /// need not write the same again, and then the layer would show a mixture that no stage has ever seen.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Lower {
     /// Its id.
     pub id: StageId,
@@ -73,21 +78,60 @@ impl ObjectMeta {
         self.steps.last().map_or(&Value::Null, |step| &step.metadata)
     }
 
-    /// The folder of the object that holds its tree or layer.
-    fn content(&self) -> &'static str {
-        if self.lowers.is_empty() { TREE } else { LAYER }
+    /// How long its stages took.
+    pub fn duration(&self) -> Duration {
+        self.steps.iter().map(|step| step.duration).sum()
+    }
+
+    /// The id of the object that holds the same tree in a single layer.
+    pub(super) fn flattened_id(&self) -> StageId {
+        let mut hasher = blake3::Hasher::new_derive_key("osbc flattened tree 1");
+        hasher.update(self.id.as_bytes()).update(self.instance.as_bytes());
+        StageId::from_bytes(*hasher.finalize().as_bytes())
+    }
+
+    /// The object's own folder, with its tree or layer.
+    pub(crate) fn content(&self, layout: &Layout) -> PathBuf {
+        layout.object(self.id).join(layout::content(&self.instance))
     }
 
     /// The object's folders as a tree to read; `place` tells where an object lies.
     pub(crate) fn stack(&self, place: impl Fn(StageId) -> PathBuf) -> TreeStack {
-        let below = self
-            .lowers
-            .iter()
-            .enumerate()
-            .map(|(index, lower)| place(lower.id).join(if index == 0 { TREE } else { LAYER }));
-        let own = place(self.id).join(self.content());
+        let below = self.lowers.iter().map(|lower| place(lower.id).join(layout::content(&lower.instance)));
+        let own = place(self.id).join(layout::content(&self.instance));
         TreeStack { lower: below.chain([own]).collect(), upper: None }
     }
+}
+
+impl Lower {
+    /// The folder with its tree or layer.
+    pub(crate) fn content(&self, layout: &Layout) -> PathBuf {
+        layout.object(self.id).join(layout::content(&self.instance))
+    }
+}
+
+/// A description as it is written: behind its hash, so that a changed bit shows.
+#[derive(Serialize, Deserialize)]
+struct Written<'a> {
+    blake3: String,
+    #[serde(borrow)]
+    object: &'a RawValue,
+}
+
+/// The text of a description.
+pub(crate) fn encode(meta: &ObjectMeta) -> serde_json::Result<Vec<u8>> {
+    let object = serde_json::value::to_raw_value(meta)?;
+    let blake3 = blake3::hash(object.get().as_bytes()).to_hex().to_string();
+    serde_json::to_vec(&Written { blake3, object: &object })
+}
+
+/// The description in a text; none if it is not what was written.
+pub(crate) fn decode(text: &[u8]) -> Option<ObjectMeta> {
+    let written: Written<'_> = serde_json::from_slice(text).ok()?;
+    let object = written.object.get();
+    let whole = blake3::hash(object.as_bytes()).to_hex().as_str() == written.blake3;
+    let meta: ObjectMeta = whole.then(|| serde_json::from_str(object).ok())??;
+    (meta.format == FORMAT).then_some(meta)
 }
 
 /// The id of the running system's boot; none where it does not tell.
@@ -103,28 +147,27 @@ pub(crate) struct Reader<'a> {
     layout: &'a Layout,
     boot: Option<&'a str>,
     known: HashMap<StageId, Option<Arc<ObjectMeta>>>,
+    /// The lower objects that were looked for, and whether they are there.
+    lowers: HashMap<Lower, bool>,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(layout: &'a Layout, boot: Option<&'a str>) -> Self {
-        Self { layout, boot, known: HashMap::new() }
+        Self { layout, boot, known: HashMap::new(), lowers: HashMap::new() }
     }
 
     /// The description of an object, for an alias that of the one that it stands for; none if it is absent, damaged,
-    /// stacked on one that is, or may have lost data in a crash of the system.
+    /// stacked on one that is not there, or may have lost data in a crash of the system.
+    ///
+    /// Those below it are not read: a folder's name tells which object it belongs to, and what the upper one can be
+    /// trusted for was true of them before.
     pub(crate) fn read(&mut self, id: StageId) -> Option<Arc<ObjectMeta>> {
         if let Some(known) = self.known.get(&id) {
             return known.clone();
         }
-        // A damaged object that leads back to itself finds itself absent.
+        // A damaged alias that leads back to itself finds itself absent.
         self.known.insert(id, None);
-        let meta = self.read_alone(id).filter(|meta| {
-            let below = meta.lowers.split_last();
-            // A layer names all that lie below it, so the one just below names the same but itself.
-            below.is_none_or(|(last, rest)| {
-                self.read(last.id).is_some_and(|lower| lower.instance == last.instance && lower.lowers == rest)
-            })
-        });
+        let meta = self.read_alone(id).filter(|meta| meta.lowers.iter().all(|lower| self.is_there(lower)));
         let meta = meta.map(Arc::new).or_else(|| self.read_alias(id));
         self.known.insert(id, meta.clone());
         meta
@@ -132,21 +175,35 @@ impl<'a> Reader<'a> {
 
     /// The object that an alias stands for.
     fn read_alias(&mut self, id: StageId) -> Option<Arc<ObjectMeta>> {
-        let text = std::fs::read(self.layout.object(id).join(ALIAS)).ok()?;
-        let target: Lower = serde_json::from_slice(&text).ok()?;
+        let target = self.alias(id)?;
         self.read(target.id).filter(|meta| meta.instance == target.instance)
     }
 
-    fn read_alone(&self, id: StageId) -> Option<ObjectMeta> {
+    /// What an alias names.
+    pub(super) fn alias(&self, id: StageId) -> Option<Lower> {
+        let text = std::fs::read(self.layout.object(id).join(ALIAS)).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    pub(super) fn read_alone(&self, id: StageId) -> Option<ObjectMeta> {
         let folder = self.layout.object(id);
         let text = std::fs::read(folder.join(META)).ok()?;
-        let meta: ObjectMeta = serde_json::from_slice(&text).ok()?;
-        let whole = meta.format == FORMAT && meta.id == id && is_folder(folder.join(meta.content()));
+        let meta = decode(&text)?;
+        let whole = meta.id == id && is_folder(&meta.content(self.layout));
         let safe = (self.boot.is_some() && meta.boot.as_deref() == self.boot) || folder.join(DURABLE).exists();
         (whole && safe).then_some(meta)
     }
+
+    fn is_there(&mut self, lower: &Lower) -> bool {
+        if let Some(known) = self.lowers.get(lower) {
+            return *known;
+        }
+        let there = is_folder(&lower.content(self.layout));
+        self.lowers.insert(lower.clone(), there);
+        there
+    }
 }
 
-fn is_folder(path: PathBuf) -> bool {
+pub(super) fn is_folder(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir())
 }

@@ -1,18 +1,22 @@
 //! Turns a work into an object, by one rename.
 
-use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
-use osbc_ir::StageId;
+use osbc_ir::{StageId, Value};
 use rustix::io::Errno;
 
 use super::error::StoreError;
 use super::layout::META;
 use super::lease::Lease;
-use super::object::{FORMAT, ObjectMeta, StepRecord};
+use super::object::{self, FORMAT, ObjectMeta, StepRecord};
 use super::work::Work;
-use super::{clamp, links};
+use super::{clamp, links, usage};
+use crate::digest;
+
+/// The name that stands for a stage where a tree was only flattened.
+pub(super) const FLATTEN: &str = "flatten";
 
 /// What a seal needs to know besides the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,76 +32,138 @@ impl Work<'_> {
     /// whoever leases it later.
     ///
     /// # Errors
-    /// The store cannot be written to or has no room; nothing of the tree remains.
+    /// The store cannot be written to, or has no room even after an eviction; nothing of the tree remains.
     ///
     /// # Panics
     /// There is no step.
     pub fn seal(self, sealing: Sealing) -> Result<Arc<ObjectMeta>, StoreError> {
-        let lease = self.lease;
         let id = sealing.steps.last().expect("a segment has a step").id;
-        links::complete(&self).map_err(StoreError::io("complete the hard links of", self.object()))?;
-        if let Some(epoch) = sealing.source_epoch {
-            let root = &self.upper().dir;
-            clamp::clamp(root, self.created, epoch).map_err(StoreError::io("set the times of", root))?;
-        }
+        let store = self.lease.store();
+        store.with_room(|| {
+            store.change("complete the hard links of", self.object(), || links::complete(&self))?;
+            if let Some(epoch) = sealing.source_epoch {
+                let root = &self.upper().dir;
+                store.change("set the times of", root, || clamp::clamp(root, self.created, epoch))?;
+            }
+            self.finish(id, &sealing)
+        })
+    }
+
+    /// Seals the tree as that of a tall stack in a single layer.
+    pub(super) fn seal_flattened(self, tall: &ObjectMeta, start: Instant) -> Result<Arc<ObjectMeta>, StoreError> {
+        let id = tall.flattened_id();
+        let step = StepRecord { id, module: FLATTEN.to_owned(), metadata: Value::Null, duration: start.elapsed() };
+        self.finish(id, &Sealing { source_epoch: tall.source_epoch, steps: vec![step] })
+    }
+
+    fn finish(&self, id: StageId, sealing: &Sealing) -> Result<Arc<ObjectMeta>, StoreError> {
+        let (lease, store) = (self.lease, self.lease.store());
+        let tree = &self.upper().dir;
+        let written = digest::written(tree, !self.lowers.is_empty()).map_err(StoreError::io("read", tree))?;
         let meta = ObjectMeta {
             format: FORMAT,
             id,
-            boot: lease.store().shared.boot.clone(),
+            boot: store.shared.boot.clone(),
             base: self.base,
-            instance: uuid::Uuid::new_v4().simple().to_string(),
+            instance: self.instance.clone(),
             lowers: self.lowers.clone(),
             created: Some((self.created.tv_sec, self.created.tv_nsec)),
+            digest: Some(written.digest),
+            bytes: written.bytes,
             source_epoch: sealing.source_epoch,
-            steps: sealing.steps,
+            steps: sealing.steps.clone(),
         };
-        write_meta(&self.object().join(META), &meta)?;
+        let path = self.object().join(META);
+        store.change("write", &path, || std::fs::write(&path, object::encode(&meta)?))?;
+        let nobody_evicts = store.share()?;
         lease.note_object(id)?;
-        let meta = match lease.put_in_place(&self.object(), id)? {
-            Some(theirs) => theirs,
+        let meta = match lease.put_in_place(&self.object(), id, meta.bytes)? {
+            Some(theirs) => {
+                // It may be an alias of another one.
+                lease.note_object(theirs.id)?;
+                theirs
+            }
             None => {
-                if lease.store().keeps() {
+                lease.made_one(id);
+                if store.keeps() {
                     lease.sync_later(id);
                 }
                 Arc::new(meta)
             }
         };
+        drop(nobody_evicts);
         lease.hold(id, Arc::clone(&meta));
+        store.keep_within_limit();
         Ok(meta)
     }
 }
 
 impl Lease {
-    /// Makes a finished folder the object `id`. Gives the object that another process has put there meanwhile, which is
-    /// as good.
-    pub(super) fn put_in_place(&self, folder: &Path, id: StageId) -> Result<Option<Arc<ObjectMeta>>, StoreError> {
-        let place = self.place_for(id);
+    /// Makes a finished folder that takes so many bytes the object `id`, while nobody evicts. Gives the object that another
+    /// process has put there meanwhile, which is as good.
+    pub(super) fn put_in_place(
+        &self,
+        folder: &Path,
+        id: StageId,
+        bytes: u64,
+    ) -> Result<Option<Arc<ObjectMeta>>, StoreError> {
+        let (store, place) = (self.store(), self.place_for(id));
+        let appear = || store.change("put in place", &place, || move_to(folder, &place));
         loop {
-            match rustix::fs::rename(folder, &place) {
-                Ok(()) => return Ok(None),
-                Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => {
-                    if let Some(theirs) = self.store().reader().read(id) {
+            match if store.keeps() { store.count(bytes, appear) } else { appear() }? {
+                Placed::There => return Ok(None),
+                Placed::Taken => {
+                    if let Some(theirs) = store.reader().read(id) {
                         return Ok(Some(theirs));
                     }
                     self.set_aside(&place)?;
                 }
-                Err(error) => return Err(StoreError::io("put in place", place)(error)),
             }
         }
     }
 
     /// Moves what cannot be used out of an object's place; it goes with the lease.
     fn set_aside(&self, place: &Path) -> Result<(), StoreError> {
-        match rustix::fs::rename(place, self.new_path()) {
+        let aside = self.new_path();
+        self.store().change("set aside", place, || match rustix::fs::rename(place, &aside) {
             // Somebody else did.
             Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(StoreError::io("set aside", place)(error)),
-        }
+            Err(error) => Err(error.into()),
+        })
     }
 }
 
-fn write_meta(path: &Path, meta: &ObjectMeta) -> Result<(), StoreError> {
-    let text = serde_json::to_vec(meta).map_err(std::io::Error::from).map_err(StoreError::io("describe", path))?;
-    let mut file = std::fs::File::create_new(path).map_err(StoreError::io("write", path))?;
-    file.write_all(&text).map_err(StoreError::io("write", path))
+/// What became of an object that was to appear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Placed {
+    There,
+    Taken,
+}
+
+fn move_to(object: &Path, place: &Path) -> std::io::Result<Placed> {
+    match rustix::fs::rename(object, place) {
+        Ok(()) => Ok(Placed::There),
+        Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => Ok(Placed::Taken),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl super::Store {
+    /// Counts what takes so many bytes when it appears: before it does, so that a process that dies in between makes
+    /// the number too large and never too small.
+    pub(super) fn count(
+        &self,
+        bytes: u64,
+        appear: impl FnOnce() -> Result<Placed, StoreError>,
+    ) -> Result<Placed, StoreError> {
+        let path = self.layout().usage();
+        let difference = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.change("write", &path, || usage::add(&path, difference))?;
+        let placed = appear();
+        if !matches!(placed, Ok(Placed::There)) {
+            // Too large a number does no harm.
+            usage::add(&path, -difference).ok();
+        }
+        placed
+    }
 }

@@ -1,7 +1,6 @@
 //! Makes sealed objects durable behind the build's back: one sync of the file system for all that were sealed since the
 //! last one, then a mark in each.
 
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -10,8 +9,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use osbc_ir::StageId;
 use rustix::fs::{CWD, Mode, OFlags};
 
+use super::Store;
 use super::error::StoreError;
-use super::layout::{DURABLE, Layout};
+use super::layout::DURABLE;
 
 /// For how long results are gathered before the disk is synced.
 const GATHER: Duration = Duration::from_secs(2);
@@ -19,7 +19,7 @@ const GATHER: Duration = Duration::from_secs(2);
 /// The thread that syncs; started with the first object.
 #[derive(Debug)]
 pub(super) struct Syncer {
-    layout: Layout,
+    store: Store,
     running: Mutex<Option<Running>>,
 }
 
@@ -27,8 +27,8 @@ pub(super) struct Syncer {
 type Running = (Sender<StageId>, JoinHandle<Result<(), StoreError>>);
 
 impl Syncer {
-    pub(super) fn new(layout: Layout) -> Self {
-        Self { layout, running: Mutex::default() }
+    pub(super) fn new(store: Store) -> Self {
+        Self { store, running: Mutex::default() }
     }
 
     /// Notes an object that has just appeared.
@@ -36,8 +36,8 @@ impl Syncer {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let (sender, _) = running.get_or_insert_with(|| {
             let (sender, receiver) = crossbeam_channel::unbounded();
-            let layout = self.layout.clone();
-            (sender, std::thread::spawn(move || run(&layout, &receiver)))
+            let store = self.store.clone();
+            (sender, std::thread::spawn(move || run(&store, &receiver)))
         });
         // The thread ends early only with an error, which `settle` gives.
         sender.send(id).ok();
@@ -53,7 +53,7 @@ impl Syncer {
 }
 
 /// Gathers until somebody has waited long enough or nothing more comes, then syncs; again, until the other end is gone.
-fn run(layout: &Layout, objects: &Receiver<StageId>) -> Result<(), StoreError> {
+fn run(store: &Store, objects: &Receiver<StageId>) -> Result<(), StoreError> {
     while let Ok(first) = objects.recv() {
         let mut batch = vec![first];
         let until = Instant::now() + GATHER;
@@ -64,7 +64,7 @@ fn run(layout: &Layout, objects: &Receiver<StageId>) -> Result<(), StoreError> {
                 Err(RecvTimeoutError::Disconnected) => break true,
             }
         };
-        make_durable(layout, &batch)?;
+        make_durable(store, &batch)?;
         if ended {
             break;
         }
@@ -72,21 +72,20 @@ fn run(layout: &Layout, objects: &Receiver<StageId>) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn make_durable(layout: &Layout, batch: &[StageId]) -> Result<(), StoreError> {
-    let path = layout.objects();
+fn make_durable(store: &Store, batch: &[StageId]) -> Result<(), StoreError> {
+    let path = store.layout().objects();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let folder = rustix::fs::openat(CWD, &path, flags, Mode::empty()).map_err(StoreError::io("open", &path))?;
-    if let Err(error) = rustix::fs::syncfs(&folder) {
+    if let Err(error) = store.change("write to the disk what is in", &path, || Ok(rustix::fs::syncfs(&folder)?)) {
         // What the disk refused may be part of any of them.
         for &id in batch {
-            let meta: PathBuf = layout.object(id).join(super::layout::META);
-            std::fs::remove_file(&meta).map_err(StoreError::io("take back", &meta))?;
+            store.set_aside(id)?;
         }
-        return Err(StoreError::io("write to the disk what is in", &path)(error));
+        return Err(error);
     }
     for &id in batch {
-        let mark = layout.object(id).join(DURABLE);
-        std::fs::File::create(&mark).map_err(StoreError::io("write", &mark))?;
+        let mark = store.layout().object(id).join(DURABLE);
+        store.change("write", &mark, || std::fs::File::create(&mark).map(drop))?;
     }
     Ok(())
 }

@@ -10,6 +10,12 @@ use std::time::Duration;
 use osbc_ir::{StageId, Value};
 use serde_json::json;
 
+mod eviction;
+mod faults;
+mod power;
+mod verification;
+mod ways;
+
 use super::*;
 use crate::copy::Ownership;
 use crate::overlay;
@@ -42,6 +48,25 @@ fn read(lease: &Lease, id: StageId, name: &str) -> String {
 
 fn entries(path: &Path) -> usize {
     fs::read_dir(path).expect("reads").count()
+}
+
+/// The folder of an object that holds its tree or layer.
+fn content(object: &Path) -> PathBuf {
+    let entries = fs::read_dir(object).expect("reads").map(|entry| entry.expect("reads").path());
+    let is_content = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("tree-"));
+    entries.into_iter().find(is_content).expect("an object has a tree")
+}
+
+/// Changes what an object says about itself.
+fn change_meta(object: &Path, change: impl FnOnce(&mut ObjectMeta)) {
+    let path = object.join("meta.json");
+    let mut meta = object::decode(&fs::read(&path).expect("reads")).expect("was written");
+    change(&mut meta);
+    fs::write(path, object::encode(&meta).expect("is written")).expect("writes");
+}
+
+fn object_path(store: &Store, id: StageId) -> PathBuf {
+    store.layout().object(id)
 }
 
 fn open(path: &Path, layers: Layers) -> Store {
@@ -96,7 +121,7 @@ fn a_store_of_the_future_is_refused() {
 fn a_sealed_result_is_there_for_the_next_lease() {
     let folder = folder();
     let sketch = Sketch::chain(&["a", "b"]).seal();
-    let store = open(folder.path(), Layers::Plain);
+    let store = open(folder.path(), Layers::Copy);
     let lease = sketch.lease(&store);
     assert_eq!(*lease.present(), Have::default());
     let work = lease.work(None).expect("begins");
@@ -123,7 +148,7 @@ fn a_sealed_result_is_there_for_the_next_lease() {
 fn nothing_remains_of_a_tree_that_is_not_sealed_nor_of_a_lease() {
     let folder = folder();
     let sketch = Sketch::chain(&["a"]).seal();
-    let store = open(folder.path(), Layers::Plain);
+    let store = open(folder.path(), Layers::Copy);
     let lease = sketch.lease(&store);
     let work = lease.work(None).expect("begins");
     with_tree(&work.stack().expect("a tree"), |root| fs::write(root.join("file"), "x").expect("writes"));
@@ -140,7 +165,7 @@ fn nothing_remains_of_a_tree_that_is_not_sealed_nor_of_a_lease() {
 fn the_loser_of_a_race_takes_the_winner_s_result() {
     let folder = folder();
     let sketch = Sketch::chain(&["a"]).seal();
-    let store = open(folder.path(), Layers::Plain);
+    let store = open(folder.path(), Layers::Copy);
     let (first, second) = (sketch.lease(&store), sketch.lease(&store));
     let works = [first.work(None).expect("begins"), second.work(None).expect("begins")];
     for (work, text) in works.into_iter().zip(["winner", "loser"]) {
@@ -157,18 +182,22 @@ fn what_is_damaged_is_absent_and_built_again() {
     let sketch = Sketch::chain(&["a"]).seal();
     let object = |root: &Path| root.join("objects").join(sketch.id("a").to_string());
     type Damage = fn(&Path);
-    let damages: [(&str, Damage); 6] = [
+    let damages: [(&str, Damage); 7] = [
+        ("a changed bit in the description", |object| {
+            let mut text = fs::read(object.join("meta.json")).expect("reads");
+            let place = text.windows(10).position(|word| word == b"test.stage").expect("names its stage");
+            text[place] ^= 1;
+            fs::write(object.join("meta.json"), text).expect("writes");
+        }),
         ("no description", |object| fs::remove_file(object.join("meta.json")).expect("removes")),
         ("a cut-off description", |object| {
             let text = fs::read_to_string(object.join("meta.json")).expect("reads");
             fs::write(object.join("meta.json"), &text[..text.len() / 2]).expect("writes");
         }),
         ("another's description", |object| {
-            let text = fs::read_to_string(object.join("meta.json")).expect("reads");
-            let id = object.file_name().and_then(|name| name.to_str()).expect("a name");
-            fs::write(object.join("meta.json"), text.replace(id, &"0".repeat(64))).expect("writes");
+            change_meta(object, |meta| meta.id = StageId::from_bytes([0; 32]));
         }),
-        ("no tree", |object| fs::remove_dir_all(object.join("tree")).expect("removes")),
+        ("no tree", |object| fs::remove_dir_all(content(object)).expect("removes")),
         ("an empty folder", |object| {
             fs::remove_dir_all(object).expect("removes");
             fs::create_dir(object).expect("makes");
@@ -180,7 +209,7 @@ fn what_is_damaged_is_absent_and_built_again() {
     ];
     for (name, damage) in damages {
         let folder = folder();
-        let store = open(folder.path(), Layers::Plain);
+        let store = open(folder.path(), Layers::Copy);
         let lease = sketch.lease(&store);
         build(&lease, None, sketch.id("a"), |root| fs::write(root.join("file"), "old").expect("writes"));
         drop(lease);
@@ -198,14 +227,12 @@ fn what_is_damaged_is_absent_and_built_again() {
 fn after_a_crash_of_the_system_only_what_had_reached_the_disk_counts() {
     let folder = folder();
     let sketch = Sketch::chain(&["a"]).seal();
-    let store = open(folder.path(), Layers::Plain);
+    let store = open(folder.path(), Layers::Copy);
     let lease = sketch.lease(&store);
     build(&lease, None, sketch.id("a"), |_| {});
     lease.settle().expect("settles");
     let object = folder.path().join("objects").join(sketch.id("a").to_string());
-    let meta = fs::read_to_string(object.join("meta.json")).expect("reads");
-    let boot = object::boot().expect("Linux tells its boot");
-    fs::write(object.join("meta.json"), meta.replace(&boot, "another boot")).expect("writes");
+    change_meta(&object, |meta| meta.boot = Some("another boot".to_owned()));
     assert_eq!(*sketch.lease(&store).present(), sketch.ids().collect::<Have>(), "it was durable");
     fs::remove_file(object.join("durable")).expect("was there");
     assert_eq!(*sketch.lease(&store).present(), Have::default(), "its data may be gone");
@@ -215,7 +242,7 @@ fn after_a_crash_of_the_system_only_what_had_reached_the_disk_counts() {
 fn the_times_of_what_was_written_are_clamped() {
     let folder = folder();
     let sketch = Sketch::chain(&["a", "b"]).seal();
-    let store = open(folder.path(), Layers::Plain);
+    let store = open(folder.path(), Layers::Copy);
     let lease = sketch.lease(&store);
     let work = lease.work(None).expect("begins");
     with_tree(&work.stack().expect("a tree"), |root| {
@@ -330,7 +357,7 @@ fn root_a_layer_holds_only_what_its_stage_wrote() {
         fs::rename(root.join("folder"), root.join("renamed")).expect("renames a folder of the layer below");
     });
     assert_eq!(object.lowers.iter().map(|lower| lower.id).collect::<Vec<_>>(), [ids[0]]);
-    let layer = folder.path().join("objects").join(ids[1].to_string()).join("layer");
+    let layer = content(&folder.path().join("objects").join(ids[1].to_string()));
     assert!(!layer.join("large").exists());
     drop(lease);
     let lease = sketch.lease(&store);
@@ -391,9 +418,43 @@ fn root_a_stack_never_grows_beyond_its_limit() {
         deepest = deepest.max(object.lowers.len() + 1);
     }
     assert_eq!(deepest, work::MAX_LAYERS);
+    let flattened = entries(&folder.path().join("objects")) - ids.len();
+    assert_eq!(flattened, 2, "once for each time that the limit was reached");
     let names = with_tree(&lease.tree(ids[69]).expect("is there"), entries);
     assert_eq!(names, 2);
     assert_eq!(read(&lease, ids[69], "f69"), "69");
+}
+
+#[test]
+fn root_a_tall_stack_is_flattened_once_for_all_that_go_on_from_it() {
+    if !osbc_fixtures::has_root() {
+        return;
+    }
+    let folder = folder();
+    let height = work::MAX_LAYERS;
+    let (sketch, ids) = long_chain(height + 4);
+    let store = open(folder.path(), Layers::Overlay);
+    let lease = sketch.lease(&store);
+    for (index, id) in ids[..height].iter().enumerate() {
+        let base = index.checked_sub(1).map(|before| ids[before]);
+        build(&lease, base, *id, |root| fs::write(root.join(format!("f{index}")), "x").expect("writes"));
+    }
+    let tall = ids[height - 1];
+    let lowers: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = ids[height..]
+            .iter()
+            .map(|id| scope.spawn(|| build(&lease, Some(tall), *id, |_| {}).lowers.clone()))
+            .collect();
+        threads.into_iter().map(|thread| thread.join().expect("builds")).collect()
+    });
+    assert_eq!(entries(&folder.path().join("objects")), ids.len() + 1);
+    assert!(lowers.iter().all(|below| below.len() == 1 && *below == lowers[0]), "{lowers:?}");
+    drop(lease);
+    let lease = sketch.lease(&store);
+    for id in &ids[height..] {
+        let names = with_tree(&lease.tree(*id).expect("is there"), entries);
+        assert_eq!(names, height);
+    }
 }
 
 #[test]
@@ -432,7 +493,7 @@ fn root_a_hard_link_stays_one_across_layers() {
     };
     look(ids[1]);
     assert_eq!(object.lowers.len(), 1);
-    let layer = folder.path().join("objects").join(ids[1].to_string()).join("layer");
+    let layer = content(&folder.path().join("objects").join(ids[1].to_string()));
     assert!(!layer.join("apart").exists(), "files that nobody touched stay below");
     build(&lease, Some(ids[1]), ids[2], |root| fs::write(root.join("more"), "x").expect("writes"));
     look(ids[2]);
@@ -503,7 +564,7 @@ fn root_layers_and_plain_trees_read_alike() {
         lines.sort();
         lines
     };
-    assert_eq!(listing(Layers::Overlay), listing(Layers::Plain));
+    assert_eq!(listing(Layers::Overlay), listing(Layers::Copy));
 }
 
 /// Runs as a process of its own, which is killed in the middle.
@@ -558,11 +619,23 @@ struct Mounted(PathBuf);
 
 impl Mounted {
     fn new(folder: &Path, megabytes: u64) -> Self {
+        Self::with("mkfs.ext4", folder, megabytes)
+    }
+
+    fn with(mkfs: &str, folder: &Path, megabytes: u64) -> Self {
         let (image, mount) = (folder.join("image"), folder.join("mount"));
         fs::File::create(&image).expect("makes").set_len(megabytes << 20).expect("sets");
         fs::create_dir(&mount).expect("makes");
-        run(Command::new("mkfs.ext4").arg("-q").arg(&image));
+        run(Command::new(mkfs).arg("-q").arg(&image));
         run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&mount));
+        Self(mount)
+    }
+
+    /// One that keeps nothing on a disk, which is quick to sync.
+    fn in_memory(folder: &Path) -> Self {
+        let mount = folder.join("mount");
+        fs::create_dir(&mount).expect("makes");
+        run(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&mount));
         Self(mount)
     }
 }
@@ -594,7 +667,7 @@ fn root_a_full_disk_is_told_and_leaves_nothing_half_written() {
     if !osbc_fixtures::has_root() || !osbc_fixtures::has_tool("mkfs.ext4") {
         return;
     }
-    for layers in [Layers::Overlay, Layers::Plain] {
+    for layers in [Layers::Overlay, Layers::Copy] {
         let folder = folder();
         let mounted = Mounted::new(folder.path(), 8);
         let (sketch, ids) = long_chain(2);

@@ -3,16 +3,18 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use osbc_ir::StageId;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec};
 
 use super::error::StoreError;
-use super::layout::{LAYER, TREE};
+use super::layout;
 use super::lease::Lease;
-use super::object::Lower;
-use super::{Layers, Store};
-use crate::copy::{Ownership, copy_attributes, copy_tree};
+use super::object::{Lower, ObjectMeta};
+use super::ways::Way;
+use crate::copy::{Ownership, Sharing, copy_attributes, copy_tree_sharing};
 use crate::delete::remove_tree;
 use crate::overlay;
 use crate::request::{TreeStack, Upper};
@@ -32,6 +34,8 @@ const SCRATCH: &str = "scratch";
 pub struct Work<'a> {
     pub(super) lease: &'a Lease,
     pub(super) folder: PathBuf,
+    /// What the object will be told by ([`ObjectMeta::instance`]).
+    pub(super) instance: String,
     pub(super) base: Option<StageId>,
     /// The objects whose layers lie below, lowest first.
     pub(super) lowers: Vec<Lower>,
@@ -44,44 +48,69 @@ impl Lease {
     /// Begins a tree that continues a leased or just sealed result, or an empty one.
     ///
     /// # Errors
-    /// The store cannot be written to or has no room.
+    /// The store cannot be written to, or has no room even after an eviction.
     ///
     /// # Panics
     /// The base is not under this lease.
     pub fn work(&self, base: Option<StageId>) -> Result<Work<'_>, StoreError> {
-        let folder = self.new_path();
-        make_folder(&folder)?;
-        // Not the clock of the process, which is a little ahead of the one that stamps files.
-        let stat = rustix::fs::stat(&folder).map_err(StoreError::io("read", &folder))?;
-        let created = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ };
-        let upper = Upper { dir: folder.join(OBJECT).join(TREE), work: folder.join(OVERLAY) };
-        let mut work = Work {
-            lease: self,
-            base,
-            lowers: Vec::new(),
-            stack: TreeStack { lower: Vec::new(), upper: Some(upper) },
-            created,
-            folder,
-        };
-        make_folder(&work.folder.join(OBJECT))?;
+        self.store().with_room(|| self.begin(base))
+    }
+
+    fn begin(&self, base: Option<StageId>) -> Result<Work<'_>, StoreError> {
         let Some(id) = base else {
-            make_folder(&work.upper().dir)?;
-            let mode = Mode::from_raw_mode(0o755);
-            rustix::fs::chmodat(CWD, &work.upper().dir, mode, AtFlags::empty())
-                .map_err(StoreError::io("make", &work.upper().dir))?;
+            let work = self.empty(None)?;
+            work.make_tree()?;
             return Ok(work);
         };
         let below = self.object(id).expect("a base is leased or was sealed under the lease");
-        let stack = self.stack(&below);
-        // What is kept must not lie on what is not.
-        let ends_sooner = self.store().keeps() && self.is_elsewhere(id);
-        if !ends_sooner && below.lowers.len() + 2 <= MAX_LAYERS && self.store().has_layers(self.folder())? {
-            work.lowers = below.lowers.iter().cloned().chain([below.as_lower()]).collect();
-            work.put_on(stack)?;
-        } else {
-            work.copy_from(&stack)?;
+        match self.store().way(self.folder())? {
+            // What is kept must not lie on what is not.
+            _ if self.store().keeps() && self.is_elsewhere(id) => self.copy(&below, Sharing::IfPossible),
+            Way::Overlay => {
+                let below = if below.lowers.len() + 2 > MAX_LAYERS { self.flattened(&below)? } else { below };
+                let mut work = self.empty(base)?;
+                work.put_on(&below)?;
+                Ok(work)
+            }
+            Way::Reflink => self.copy(&below, Sharing::Always),
+            Way::Copy => self.copy(&below, Sharing::Never),
         }
+    }
+
+    /// A work without a tree.
+    fn empty(&self, base: Option<StageId>) -> Result<Work<'_>, StoreError> {
+        let folder = self.new_path();
+        self.store().make_folder(&folder)?;
+        // Not the clock of the process, which is a little ahead of the one that stamps files.
+        let stat = rustix::fs::stat(&folder).map_err(StoreError::io("read", &folder))?;
+        let created = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ };
+        let instance = uuid::Uuid::new_v4().simple().to_string();
+        let upper = Upper { dir: folder.join(OBJECT).join(layout::content(&instance)), work: folder.join(OVERLAY) };
+        let stack = TreeStack { lower: Vec::new(), upper: Some(upper) };
+        let work = Work { lease: self, folder, instance, base, lowers: Vec::new(), stack, created };
+        self.store().make_folder(&work.object())?;
         Ok(work)
+    }
+
+    /// A whole tree of its own with the content of an object.
+    fn copy(&self, below: &ObjectMeta, sharing: Sharing) -> Result<Work<'_>, StoreError> {
+        let work = self.empty(Some(below.id))?;
+        work.make_tree()?;
+        work.copy_from(below, sharing)?;
+        Ok(work)
+    }
+
+    /// The same tree as that of a tall stack, as a single layer: an object of its own, made once for all that go on
+    /// from there.
+    fn flattened(&self, tall: &ObjectMeta) -> Result<Arc<ObjectMeta>, StoreError> {
+        let _alone = self.flattening.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = tall.flattened_id();
+        if let Some(known) = self.add(id)? {
+            return Ok(known);
+        }
+        let start = Instant::now();
+        let work = self.copy(tall, Sharing::IfPossible)?;
+        work.seal_flattened(tall, start)
     }
 }
 
@@ -103,7 +132,7 @@ impl Work<'_> {
     pub fn scratch(&self) -> Result<PathBuf, StoreError> {
         let path = self.folder.join(SCRATCH);
         remove_tree(&path).map_err(StoreError::io("remove", &path))?;
-        make_folder(&path)?;
+        self.lease.store().make_folder(&path)?;
         Ok(path)
     }
 
@@ -115,30 +144,44 @@ impl Work<'_> {
         self.folder.join(OBJECT)
     }
 
-    /// Makes an empty layer on `stack`, its root with the attributes of the root below.
-    fn put_on(&mut self, stack: TreeStack) -> Result<(), StoreError> {
-        let layer = self.object().join(LAYER);
-        make_folder(&layer)?;
-        let overlay = self.upper().work.clone();
-        make_folder(&overlay)?;
+    /// Makes an empty tree.
+    fn make_tree(&self) -> Result<(), StoreError> {
+        let tree = &self.upper().dir;
+        self.lease.store().make_folder(tree)?;
+        let mode = Mode::from_raw_mode(0o755);
+        self.lease.store().change("make", tree, || Ok(rustix::fs::chmodat(CWD, tree, mode, AtFlags::empty())?))
+    }
+
+    /// Makes an empty layer on an object, its root with the attributes of the root below.
+    fn put_on(&mut self, below: &ObjectMeta) -> Result<(), StoreError> {
+        let store = self.lease.store();
+        let (layer, overlay) = (&self.upper().dir, &self.upper().work);
+        store.make_folder(layer)?;
+        store.make_folder(overlay)?;
+        let stack = self.lease.stack(below);
         let top = stack.lower.last().expect("an object has a folder of its own");
-        let copied = open_folder(top).and_then(|top| {
+        store.change("make", layer, || {
+            let top = open_folder(top)?;
             let stat = rustix::fs::fstat(&top)?;
-            copy_attributes(top.as_fd(), open_folder(&layer)?.as_fd(), &stat)
-        });
-        copied.map_err(StoreError::io("make", &layer))?;
-        self.stack = TreeStack { lower: stack.lower, upper: Some(Upper { dir: layer, work: overlay }) };
+            copy_attributes(top.as_fd(), open_folder(layer)?.as_fd(), &stat)
+        })?;
+        self.lowers = below.lowers.iter().cloned().chain([below.as_lower()]).collect();
+        self.stack.lower = stack.lower;
         Ok(())
     }
 
-    /// Makes a whole tree of its own with the content of `stack`.
-    fn copy_from(&self, stack: &TreeStack) -> Result<(), StoreError> {
-        let tree = &self.upper().dir;
-        make_folder(tree)?;
-        let from = overlay::open(stack).map_err(StoreError::io("open the layers below", tree))?;
+    /// Fills the empty tree with the content of an object.
+    fn copy_from(&self, below: &ObjectMeta, sharing: Sharing) -> Result<(), StoreError> {
+        let (store, tree) = (self.lease.store(), &self.upper().dir);
+        let from = overlay::open(&self.lease.stack(below)).map_err(StoreError::io("open the layers below", tree))?;
         let to = open_folder(tree).map_err(StoreError::io("open", tree))?;
-        let copied = copy_tree(from.as_fd(), to.as_fd(), Ownership::Keep).map_err(StoreError::copy(tree))?;
-        match copied.lost.into_iter().next() {
+        let mut copied = Ok(Default::default());
+        let started = store.change("copy to", tree, || {
+            copied = copy_tree_sharing(from.as_fd(), to.as_fd(), Ownership::Keep, sharing);
+            Ok(())
+        });
+        let copied = started.and_then(|()| copied.map_err(StoreError::copy(tree)));
+        match copied.map_err(|error| error.needing(below.bytes))?.lost.into_iter().next() {
             None => Ok(()),
             Some(lost) => {
                 Err(StoreError::Lossy { path: tree.join(lost.path), attribute: lost.attribute, reason: lost.reason })
@@ -152,46 +195,6 @@ impl Drop for Work<'_> {
         // What cannot be removed now goes with the lease, or is swept when the store is next opened.
         remove_tree(&self.folder).ok();
     }
-}
-
-impl Store {
-    /// Whether results are kept as layers here; tried in `folder`, once.
-    fn has_layers(&self, folder: &Path) -> Result<bool, StoreError> {
-        let known = &self.shared.overlay;
-        if self.shared.layers == Layers::Plain {
-            return Ok(false);
-        }
-        if let Some(known) = known.get() {
-            return Ok(*known);
-        }
-        let refused = probe(folder)?;
-        match (refused, self.shared.layers) {
-            (Some(source), Layers::Overlay) => Err(StoreError::NoLayers { path: self.path().to_owned(), source }),
-            (refused, _) => Ok(*known.get_or_init(|| refused.is_none())),
-        }
-    }
-}
-
-/// Tries what layers need: a mount on two lower ones, and the renaming of a folder out of them. Gives why it cannot be
-/// done.
-fn probe(folder: &Path) -> Result<Option<io::Error>, StoreError> {
-    let act = "try layers in";
-    let place = tempfile::Builder::new().prefix("probe-").tempdir_in(folder).map_err(StoreError::io(act, folder))?;
-    let path = |name: &str| place.path().join(name);
-    for name in ["lower", "lower/folder", "middle", "upper", "work"] {
-        std::fs::create_dir(path(name)).map_err(StoreError::io(act, path(name)))?;
-    }
-    let upper = Upper { dir: path("upper"), work: path("work") };
-    let stack = TreeStack { lower: vec![path("lower"), path("middle")], upper: Some(upper) };
-    let renamed = overlay::open(&stack).and_then(|root| Ok(rustix::fs::renameat(&root, "folder", &root, "renamed")?));
-    match renamed {
-        Err(error) if error.kind() == io::ErrorKind::StorageFull => Err(StoreError::io(act, folder)(error)),
-        other => Ok(other.err()),
-    }
-}
-
-fn make_folder(path: &Path) -> Result<(), StoreError> {
-    std::fs::create_dir(path).map_err(StoreError::io("make", path))
 }
 
 fn open_folder(path: &Path) -> io::Result<std::os::fd::OwnedFd> {

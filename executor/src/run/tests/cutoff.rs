@@ -40,7 +40,7 @@ fn bench(layers: Layers) -> Bench {
 
 /// Both ways of keeping results, as far as this machine has them.
 fn kinds() -> Vec<Layers> {
-    if osbc_fixtures::has_root() { vec![Layers::Plain, Layers::Overlay] } else { vec![Layers::Plain] }
+    if osbc_fixtures::has_root() { vec![Layers::Copy, Layers::Overlay] } else { vec![Layers::Copy] }
 }
 
 fn ran(bench: &Bench, sketch: &Sealed) -> (Vec<String>, Done) {
@@ -96,7 +96,7 @@ fn a_stage_can_go_on_from_a_result_that_stands_for_another() {
 
 #[test]
 fn what_depends_on_other_content_runs_up_to_where_it_is_equal_again() {
-    let bench = bench(Layers::Plain);
+    let bench = bench(Layers::Copy);
     let sketch = |compiler: &str, first: &str| {
         Sketch::new()
             .pipeline("build", None)
@@ -115,7 +115,7 @@ fn what_depends_on_other_content_runs_up_to_where_it_is_equal_again() {
 
 #[test]
 fn a_time_that_a_stage_sets_is_content() {
-    let bench = bench(Layers::Plain);
+    let bench = bench(Layers::Copy);
     let runner = || {
         FakeRunner::new(|request, _| {
             writes(request);
@@ -138,7 +138,7 @@ fn a_time_that_a_stage_sets_is_content() {
 
 #[test]
 fn an_earlier_result_that_is_gone_is_built() {
-    let bench = bench(Layers::Plain);
+    let bench = bench(Layers::Copy);
     let before = Sketch::chain(&["a", "b"]).seal();
     ran(&bench, &before);
     std::fs::remove_dir_all(bench.store.path().join("objects").join(before.id("b").to_string())).expect("removes");

@@ -1,0 +1,74 @@
+//! Finding results by what people call them, and removing them by hand.
+
+use std::collections::HashSet;
+
+use osbc_ir::StageId;
+
+use super::census::holds_object;
+use super::error::StoreError;
+use super::lease::own_new_folder;
+use super::{Store, usage};
+use crate::delete::remove_tree;
+
+/// How many ids are shown that begin alike.
+const SHOWN: usize = 5;
+
+impl Store {
+    /// The id of a result by its first digits.
+    ///
+    /// # Errors
+    /// There is none, or more than one.
+    pub fn find(&self, beginning: &str) -> Result<StageId, StoreError> {
+        let none = || StoreError::NoSuchObject { id: beginning.to_owned(), path: self.path().to_owned() };
+        let mut found = Vec::new();
+        for entry in super::census::entries(&self.layout().objects())? {
+            let name = entry.file_name();
+            let Some(name) = name.to_str().filter(|name| name.starts_with(beginning)) else { continue };
+            found.extend(name.parse::<StageId>());
+        }
+        match found.as_slice() {
+            [] => Err(none()),
+            [only] => Ok(*only),
+            several => {
+                let matching = several.iter().take(SHOWN).map(StageId::short).collect();
+                Err(StoreError::Ambiguous { id: beginning.to_owned(), matching })
+            }
+        }
+    }
+
+    /// Removes results and all that lie on them, or nothing. Gives how many went and what they took.
+    ///
+    /// # Errors
+    /// One of them is in use, or the store cannot be written to.
+    pub fn remove(&self, ids: &[StageId]) -> Result<(usize, u64), StoreError> {
+        let (folder, _owner) = own_new_folder(self)?;
+        let (mut count, mut bytes) = (0, 0);
+        let mut census = self.census()?;
+        {
+            let _alone = self.alone()?;
+            census.renew(self)?;
+            let (held, _) = self.held()?;
+            let wanted: HashSet<StageId> = ids.iter().copied().collect();
+            let lies_on_one = |id: &StageId| {
+                let kept = &census.objects[id];
+                wanted.contains(id) || kept.meta.lowers.iter().any(|lower| wanted.contains(&lower.id))
+            };
+            let all: Vec<StageId> = census.objects.keys().copied().filter(lies_on_one).collect();
+            if let Some(used) = all.iter().find(|id| holds_object(&held, **id)) {
+                return Err(StoreError::InUse(*used));
+            }
+            // One that cannot be used is in nobody's census.
+            let useless = ids.iter().filter(|id| !census.objects.contains_key(id));
+            for id in all.iter().chain(useless) {
+                let path = self.layout().object(*id);
+                self.change("remove", &path, || Ok(rustix::fs::rename(&path, folder.join(id.to_string()))?))?;
+                count += 1;
+                bytes += census.objects.get(id).map_or(0, |kept| kept.meta.bytes);
+            }
+            let path = self.layout().usage();
+            self.change("write", &path, || usage::set(&path, census.bytes() - bytes))?;
+        }
+        remove_tree(&folder).map_err(StoreError::io("remove", &folder))?;
+        Ok((count, bytes))
+    }
+}

@@ -1,0 +1,266 @@
+//! What goes when there is no room, in which order, and what never does.
+
+use std::time::SystemTime;
+
+use super::*;
+
+const MB: usize = 1 << 20;
+
+/// A store with a limit and independent results, each a file of so many megabytes that took so long to build and was
+/// last used so many hours ago.
+fn store_with(folder: &Path, limit: Limit, results: &[(&str, usize, u64, u64)]) -> (Sealed, Store) {
+    let sketch =
+        results.iter().fold(Sketch::new(), |sketch, (label, ..)| sketch.pipeline(label, None).stage(label, &[])).seal();
+    let settings = StoreSettings { layers: Layers::Copy, limit: Limit::Unlimited };
+    let store = Store::open(folder, settings).expect("opens");
+    let lease = sketch.lease(&store);
+    for (label, megabytes, seconds, _) in results {
+        let work = lease.work(None).expect("begins");
+        with_tree(&work.stack().expect("a tree"), |root| {
+            fs::write(root.join("file"), vec![7; megabytes * MB]).expect("writes");
+        });
+        let mut step = record(sketch.id(label), Value::Null);
+        step.duration = Duration::from_secs(*seconds);
+        work.seal(Sealing { source_epoch: None, steps: vec![step] }).expect("seals");
+    }
+    drop(lease);
+    for (label, .., hours) in results {
+        unused_for(&store, sketch.id(label), *hours);
+    }
+    (sketch, Store::open(folder, StoreSettings { limit, ..settings }).expect("opens"))
+}
+
+fn unused_for(store: &Store, id: StageId, hours: u64) {
+    let when = SystemTime::now() - Duration::from_secs(hours * 3600);
+    fs::File::open(object_path(store, id)).expect("opens").set_modified(when).expect("sets");
+}
+
+fn left(sketch: &Sealed, store: &Store) -> Vec<String> {
+    let nodes = sketch.graph.dag.node_indices().filter(|node| is_there(sketch, store, *node));
+    let mut labels: Vec<String> = nodes.map(|node| sketch.label(node)).collect();
+    labels.sort();
+    labels.dedup();
+    labels
+}
+
+fn is_there(sketch: &Sealed, store: &Store, node: osbc_ir::graph::NodeIndex) -> bool {
+    store.present(&sketch.graph, [sketch.graph.id(node)]) != Have::default()
+}
+
+#[test]
+fn what_is_old_large_and_quickly_built_goes_first() {
+    type Results<'a> = [(&'a str, usize, u64, u64); 2];
+    let cases: [(&str, Results<'_>); 3] = [
+        ("the longer unused", [("goes", 1, 1, 50), ("stays", 1, 1, 5)]),
+        ("the larger", [("goes", 3, 1, 5), ("stays", 1, 1, 5)]),
+        ("the quicker to build", [("goes", 1, 1, 5), ("stays", 1, 100, 5)]),
+    ];
+    for (name, results) in cases {
+        let folder = folder();
+        let (sketch, store) = store_with(folder.path(), Limit::Bytes(5 * MB as u64 / 2), &results);
+        // One more than there is room for.
+        let total = store.usage().expect("is known");
+        let store =
+            Store::open(folder.path(), StoreSettings { layers: Layers::Copy, limit: Limit::Bytes(total - 4096) })
+                .expect("opens");
+        let evicted = store.gc().expect("evicts");
+        assert_eq!(evicted.objects, 1, "{name}");
+        assert_eq!(left(&sketch, &store), ["stays"], "{name}");
+        assert_eq!(store.usage(), Some(total - evicted.bytes), "{name}");
+        assert_eq!(entries(&folder.path().join("work")), 0, "{name}");
+    }
+}
+
+#[test]
+fn what_a_lease_holds_stays_whatever_the_limit() {
+    let folder = folder();
+    let results = [("held", 1, 1, 500), ("free", 1, 1, 1)];
+    let (sketch, store) = store_with(folder.path(), Limit::Bytes(0), &results);
+    let lease = store.lease(&sketch.graph, [NodeId::Stage(sketch.id("held"))]).expect("a lease");
+    store.gc().expect("evicts");
+    assert_eq!(left(&sketch, &store), ["held"]);
+    assert!(store.usage().expect("is known") > 0);
+    assert_eq!(store.leases().expect("counts"), 1);
+    drop(lease);
+    assert_eq!(store.gc().expect("evicts").left, 0);
+    assert_eq!(left(&sketch, &store), [""; 0]);
+}
+
+#[test]
+fn a_use_is_noted() {
+    let folder = folder();
+    let results = [("used", 1, 1, 900), ("unused", 1, 1, 800)];
+    let (sketch, store) = store_with(folder.path(), Limit::Unlimited, &results);
+    drop(store.lease(&sketch.graph, [NodeId::Stage(sketch.id("used"))]).expect("a lease"));
+    let census = store.census().expect("counts");
+    let age = |label: &str| census.objects[&sketch.id(label)].used.elapsed().expect("in the past").as_secs() / 3600;
+    assert_eq!((age("used"), age("unused")), (0, 800));
+}
+
+#[test]
+fn a_number_that_is_lost_is_counted_again() {
+    let folder = folder();
+    let results = [("a", 1, 1, 9), ("b", 1, 1, 8)];
+    let (_, store) = store_with(folder.path(), Limit::Unlimited, &results);
+    let total = store.usage().expect("is known");
+    assert_eq!(store.census().expect("counts").bytes(), total);
+    fs::write(folder.path().join("usage"), "no number").expect("writes");
+    assert_eq!(store.usage(), None);
+    assert_eq!(store.gc().expect("evicts"), Evicted { left: total, ..Evicted::default() });
+    assert_eq!(store.usage(), Some(total));
+}
+
+#[test]
+fn what_is_of_no_use_goes_with_every_eviction() {
+    let folder = folder();
+    let (sketch, store) = store_with(folder.path(), Limit::Unlimited, &[("good", 1, 1, 9), ("bad", 1, 1, 8)]);
+    fs::remove_file(object_path(&store, sketch.id("bad")).join("meta.json")).expect("removes");
+    fs::write(folder.path().join("objects/rubbish"), "x").expect("writes");
+    let evicted = store.gc().expect("evicts");
+    assert_eq!((evicted.objects, evicted.useless), (0, 2));
+    assert_eq!(entries(&folder.path().join("objects")), 1);
+    assert_eq!(left(&sketch, &store), ["good"]);
+}
+
+#[test]
+fn items_go_too_when_they_are_worth_less() {
+    let folder = folder();
+    let sketch = Sketch::new().item("sha256:1", json!({"data": "x"})).item("sha256:2", json!({"data": "x"})).seal();
+    let settings = StoreSettings { layers: Layers::Copy, limit: Limit::Bytes(MB as u64) };
+    let store = Store::open(folder.path(), settings).expect("opens");
+    let lease = sketch.lease(&store);
+    for checksum in ["sha256:1", "sha256:2"] {
+        let Slot::Fetch(download) = lease.download("test.files", checksum, &|| false).expect("begins") else {
+            panic!("nobody else fetches")
+        };
+        fs::write(download.target(), vec![1; 800 << 10]).expect("writes");
+        download.commit().expect("commits");
+    }
+    assert_eq!(store.usage(), Some(2 * (800 << 10)));
+    let path = lease.item("test.files", "sha256:1").expect("a name");
+    drop(lease);
+    let long_ago = fs::FileTimes::new().set_accessed(SystemTime::now() - Duration::from_secs(10_000));
+    fs::File::open(&path).expect("opens").set_times(long_ago).expect("sets");
+    let evicted = store.gc().expect("evicts");
+    assert_eq!((evicted.items, evicted.bytes), (1, 800 << 10));
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_result_is_removed_by_hand_with_all_that_lies_on_it_unless_it_is_used() {
+    let folder = folder();
+    let (sketch, store) = store_with(folder.path(), Limit::Unlimited, &[("a", 1, 1, 9), ("b", 1, 1, 8)]);
+    let (a, b) = (sketch.id("a"), sketch.id("b"));
+    assert_eq!(store.find(&a.short()).expect("finds"), a);
+    assert!(matches!(store.find("xyz"), Err(StoreError::NoSuchObject { .. })));
+    assert!(matches!(store.find(""), Err(StoreError::Ambiguous { .. })));
+    let lease = store.lease(&sketch.graph, [NodeId::Stage(a)]).expect("a lease");
+    assert!(matches!(store.remove(&[b, a]), Err(StoreError::InUse(id)) if id == a));
+    assert_eq!(left(&sketch, &store), ["a", "b"], "all or nothing");
+    drop(lease);
+    assert_eq!(store.remove(&[a]).expect("removes").0, 1);
+    assert_eq!(left(&sketch, &store), ["b"]);
+    assert_eq!(store.usage(), Some(store.census().expect("counts").bytes()));
+}
+
+#[test]
+fn root_layers_stay_as_long_as_something_lies_on_them() {
+    if !osbc_fixtures::has_root() {
+        return;
+    }
+    let folder = folder();
+    // base ── middle ── old
+    //              └─── new
+    let sketch = Sketch::chain(&["base", "middle", "old"]).pipeline("other", None);
+    let sketch = ["base", "middle", "new"].iter().fold(sketch, |sketch, label| sketch.stage(label, &[])).seal();
+    let settings = StoreSettings { layers: Layers::Overlay, limit: Limit::Unlimited };
+    let store = Store::open(folder.path(), settings).expect("opens");
+    let lease = sketch.lease(&store);
+    let mut base = None;
+    for (label, megabytes) in [("base", 4), ("middle", 2), ("old", 1), ("new", 1)] {
+        let id = sketch.id(label);
+        build(&lease, base, id, |root| fs::write(root.join(label), vec![7; megabytes * MB]).expect("writes"));
+        base = if label == "base" { Some(id) } else { Some(sketch.id("middle")) };
+    }
+    drop(lease);
+    for (label, hours) in [("base", 1000), ("middle", 1000), ("old", 500), ("new", 1)] {
+        unused_for(&store, sketch.id(label), hours);
+    }
+    let down_to = |bytes: u64| {
+        let settings = StoreSettings { limit: Limit::Bytes(bytes), ..settings };
+        Store::open(folder.path(), settings).expect("opens").gc().expect("evicts")
+    };
+    let full = store.usage().expect("is known");
+    down_to(full - 4096);
+    assert_eq!(left(&sketch, &store), ["base", "middle", "new"]);
+    let lease = sketch.lease(&store);
+    assert_eq!(down_to(0).objects, 0, "the held one needs them all");
+    assert_eq!(with_tree(&lease.tree(sketch.id("new")).expect("is there"), entries), 3);
+    drop(lease);
+    let evicted = down_to(5 * MB as u64);
+    assert_eq!(left(&sketch, &store), ["base"], "{evicted:?}");
+    assert_eq!(down_to(0).left, 0);
+}
+
+#[test]
+fn nothing_that_is_held_is_ever_missing_while_many_evict() {
+    let folder = folder();
+    let labels = ["a", "b", "c", "d", "e", "f"];
+    let sketch = labels.iter().fold(Sketch::new(), |sketch, label| sketch.pipeline(label, None).stage(label, &[]));
+    let sketch = sketch.seal();
+    let settings = StoreSettings { layers: Layers::Copy, limit: Limit::Bytes(150 << 10) };
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (sketch, path) = (&sketch, folder.path());
+            scope.spawn(move || {
+                let store = Store::open(path, settings).expect("opens");
+                for round in 0..12 {
+                    let label = labels[(thread + round) % labels.len()];
+                    let id = sketch.id(label);
+                    let lease = store.lease(&sketch.graph, [NodeId::Stage(id)]).expect("a lease");
+                    if lease.object(id).is_none() {
+                        build(&lease, None, id, |root| {
+                            fs::write(root.join("f"), label.repeat(50_000)).expect("writes")
+                        });
+                    }
+                    assert_eq!(read(&lease, id, "f").len(), 50_000);
+                    lease.check(id).expect("is whole");
+                }
+            });
+        }
+    });
+    let store = Store::open(folder.path(), settings).expect("opens");
+    let evicted = store.gc().expect("evicts");
+    assert!(evicted.left <= 150 << 10, "{evicted:?}");
+    assert_eq!(evicted.useless, 0);
+    assert_eq!(store.usage(), Some(store.census().expect("counts").bytes()));
+    assert_eq!(entries(&folder.path().join("work")), 0);
+}
+
+#[test]
+fn root_a_full_disk_is_made_room_on_once() {
+    if !osbc_fixtures::has_root() || !osbc_fixtures::has_tool("mkfs.ext4") {
+        return;
+    }
+    let folder = folder();
+    let mounted = Mounted::new(folder.path(), 24);
+    let sketch = Sketch::chain(&["old"]).pipeline("other", None).stage("base", &[]).stage("new", &[]).seal();
+    let settings = StoreSettings { layers: Layers::Copy, limit: Limit::Unlimited };
+    let store = Store::open(&mounted.0, settings).expect("opens");
+    let megabytes =
+        |count: usize| move |root: &Path| fs::write(root.join("file"), vec![1; count * MB]).expect("writes");
+    let lease = sketch.lease(&store);
+    build(&lease, None, sketch.id("old"), megabytes(8));
+    lease.settle().expect("settles");
+    drop(lease);
+    let lease = store.lease(&sketch.graph, []).expect("a lease");
+    build(&lease, None, sketch.id("base"), megabytes(8));
+    lease.settle().expect("settles");
+    // A copy of `base` has room only in the place of `old`.
+    build(&lease, Some(sketch.id("base")), sketch.id("new"), |_| {});
+    lease.settle().expect("settles");
+    assert_eq!(left(&sketch, &store), ["base", "new"]);
+    let error = lease.work(Some(sketch.id("new"))).expect_err("there is nothing more to evict");
+    let StoreError::NoSpace { need: Some(need), have, .. } = error else { panic!("{error}") };
+    assert!(need >= 8 * MB as u64 && have < need, "{need} {have}");
+}

@@ -1,0 +1,139 @@
+//! A disk that fails at any one change: it is told, nothing half made is ever found, and the next try succeeds.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::io::Errno;
+
+use super::*;
+
+/// Fails one change, or from it on all.
+#[derive(Debug)]
+struct FaultyDisk {
+    /// How many more changes succeed.
+    left: AtomicUsize,
+    error: Errno,
+    /// Whether the failing change is made all the same, as by a disk that fails to say so.
+    made: bool,
+    /// Whether those after it succeed again.
+    once: bool,
+    failed: Mutex<Vec<String>>,
+}
+
+impl Disk for FaultyDisk {
+    fn change(&self, act: &'static str, path: &Path, change: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
+        let left = self.left.load(Ordering::SeqCst);
+        if left == usize::MAX {
+            return change();
+        }
+        if left > 0 {
+            self.left.store(left - 1, Ordering::SeqCst);
+            return change();
+        }
+        if self.once {
+            self.left.store(usize::MAX, Ordering::SeqCst);
+        }
+        if self.made {
+            change()?;
+        }
+        self.failed.lock().expect("nobody panicked").push(format!("{act} {}", path.display()));
+        Err(self.error.into())
+    }
+}
+
+/// Makes two results and an item, the second result on the first; says how far it came.
+fn build_all(store: &Store, sketch: &Sealed) -> Result<(), StoreError> {
+    let lease = store.lease(&sketch.graph, sketch.ids())?;
+    if let Slot::Fetch(download) = lease.download("test.files", "sha256:1", &|| false)? {
+        fs::write(download.target(), "item").expect("the disk itself is fine");
+        download.commit()?;
+    }
+    let mut base = None;
+    for label in ["a", "b"] {
+        let id = sketch.id(label);
+        if lease.object(id).is_none() {
+            let work = lease.work(base)?;
+            work.scratch()?;
+            with_tree(&work.stack()?, |root| fs::write(root.join(label), label).expect("the disk itself is fine"));
+            work.seal(Sealing { source_epoch: Some(7), ..sealing(id) })?;
+        }
+        base = Some(id);
+    }
+    lease.settle()
+}
+
+fn survives_every_fault(layers: Layers, place: &Path) {
+    let sketch = Sketch::chain(&["a", "b"]).item("sha256:1", json!({"data": "item"})).seal();
+    let mut seen = std::collections::BTreeSet::new();
+    let errors = [
+        (Errno::NOSPC, false, true),
+        (Errno::NOSPC, false, false),
+        (Errno::IO, true, true),
+        (Errno::IO, false, false),
+        (Errno::ROFS, false, false),
+    ];
+    for (error, made, once) in errors {
+        for nth in 0.. {
+            let folder = tempfile::tempdir_in(place).expect("a folder");
+            // What is at stake is a build, not the making of the store.
+            drop(open(folder.path(), layers));
+            let (left, failed) = (AtomicUsize::new(nth), Mutex::default());
+            let disk = Arc::new(FaultyDisk { left, error, made, once, failed });
+            let store = Store::open_on(folder.path(), layers.into(), Arc::<FaultyDisk>::clone(&disk) as _);
+            let built = store.and_then(|store| build_all(&store, &sketch));
+            let failed = disk.failed.lock().expect("nobody panicked").clone();
+            let Some(first) = failed.first() else {
+                built.expect("nothing failed");
+                assert!(nth > 15, "a build changes more than {nth} things");
+                break;
+            };
+            let words: Vec<&str> = first.split('/').next().unwrap_or_default().split(' ').collect();
+            seen.insert(words.join(" ").trim_end().to_owned());
+            let case = || format!("{layers:?}, {error} at change {nth}: {first}");
+            if let Err(built) = built {
+                let told = match error {
+                    Errno::NOSPC => matches!(built, StoreError::NoSpace { .. }),
+                    Errno::ROFS => matches!(built, StoreError::ReadOnly { .. }),
+                    _ => matches!(built, StoreError::Io { .. } | StoreError::NoSpace { .. }),
+                };
+                assert!(told, "{}: {built}", case());
+            }
+            let store = open(folder.path(), layers);
+            assert_eq!(entries(&folder.path().join("work")), 0, "{}", case());
+            let verified = store.verify(false, &|item| whole_item(&item.path)).expect("reads");
+            // A mark that could not be taken back is as good as none: such an object was sealed, and is whole.
+            assert_eq!(verified.damages, [], "{}", case());
+            build_all(&store, &sketch).unwrap_or_else(|error| panic!("{}: {error}", case()));
+            let lease = sketch.lease(&store);
+            assert_eq!(*lease.present(), sketch.ids().collect::<Have>(), "{}", case());
+            lease.check(sketch.id("b")).expect("is whole");
+            assert_eq!(
+                (read(&lease, sketch.id("b"), "a"), read(&lease, sketch.id("b"), "b")),
+                ("a".into(), "b".into())
+            );
+            drop(lease);
+            let counted = store.gc().expect("counts").left;
+            assert_eq!(store.usage(), Some(counted), "{}", case());
+        }
+    }
+    for act in ["make", "write", "put in place", "set the times of", "write to the disk", "lock"] {
+        assert!(seen.contains(act), "{act} was not among {seen:?}");
+    }
+}
+
+fn whole_item(path: &Path) -> Result<(), String> {
+    (fs::read_to_string(path).expect("reads") == "item").then_some(()).ok_or_else(|| "it is cut off".to_owned())
+}
+
+#[test]
+fn a_store_of_whole_trees_survives_every_fault() {
+    survives_every_fault(Layers::Copy, folder().path());
+}
+
+#[test]
+fn root_a_store_of_layers_survives_every_fault() {
+    if osbc_fixtures::has_root() {
+        let folder = folder();
+        survives_every_fault(Layers::Overlay, &Mounted::in_memory(folder.path()).0);
+    }
+}

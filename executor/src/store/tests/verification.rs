@@ -1,0 +1,158 @@
+//! Damage of every kind is found, set aside, and built again.
+
+use std::os::unix::fs::FileExt;
+
+use super::*;
+
+fn no_items(item: &Item) -> Result<(), String> {
+    panic!("{} is no item of these tests", item.path.display())
+}
+
+/// Two results, `a` below `b`, and `c` on its own.
+fn built(folder: &Path, layers: Layers) -> (Sealed, Store) {
+    let sketch = Sketch::chain(&["a", "b"]).pipeline("other", None).stage("c", &[]).seal();
+    let store = open(folder, layers);
+    build_missing(&sketch, &store);
+    (sketch, store)
+}
+
+/// Builds what is not there, and says what that was.
+fn build_missing(sketch: &Sealed, store: &Store) -> Vec<&'static str> {
+    let lease = sketch.lease(store);
+    let mut made = Vec::new();
+    for (label, base) in [("a", None), ("b", Some("a")), ("c", None)] {
+        if lease.object(sketch.id(label)).is_none() {
+            build(&lease, base.map(|base| sketch.id(base)), sketch.id(label), |root| {
+                fs::write(root.join(format!("{label}-file")), label.repeat(1000)).expect("writes");
+                fs::create_dir_all(root.join("folder")).expect("makes");
+                symlink("target", root.join("folder").join(format!("{label}-link"))).expect("links");
+            });
+            made.push(label);
+        }
+    }
+    made
+}
+
+fn flip(path: &Path, place: u64) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).expect("opens");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, place).expect("reads");
+    file.write_all_at(&[byte[0] ^ 4], place).expect("writes");
+}
+
+type Damage = fn(&Path);
+
+const DAMAGES: [(&str, Damage); 8] = [
+    ("a bit of a file", |object| flip(&content(object).join("a-file"), 777)),
+    ("a bit of the description", |object| flip(&object.join("meta.json"), 300)),
+    ("a truncated file", |object| {
+        let file = fs::OpenOptions::new().write(true).open(content(object).join("a-file")).expect("opens");
+        file.set_len(999).expect("cuts off");
+    }),
+    ("an empty description", |object| fs::write(object.join("meta.json"), "").expect("writes")),
+    ("a missing file", |object| fs::remove_file(content(object).join("a-file")).expect("removes")),
+    ("a missing layer", |object| fs::remove_dir_all(content(object)).expect("removes")),
+    ("a half-deleted folder", |object| fs::remove_dir_all(content(object).join("folder")).expect("removes")),
+    ("a link elsewhere", |object| {
+        let link = content(object).join("folder/a-link");
+        fs::remove_file(&link).expect("removes");
+        symlink("tarfet", link).expect("links");
+    }),
+];
+
+fn every_damage_is_found_and_built_again(layers: Layers) {
+    for (name, damage) in DAMAGES {
+        let folder = folder();
+        let (sketch, store) = built(folder.path(), layers);
+        let sound = store.verify(true, &no_items).expect("verifies");
+        assert_eq!((sound.objects, sound.damages), (3, Vec::new()), "{name}");
+        let damaged = object_path(&store, sketch.id("a"));
+        damage(&damaged);
+        let found = store.verify(false, &no_items).expect("verifies");
+        assert!(found.damages.iter().any(|damage| damage.path == damaged && damage.fate == Fate::Left), "{name}");
+        assert!(damaged.exists(), "{name}: without repair everything stays");
+        let repaired = store.verify(true, &no_items).expect("repairs");
+        assert!(repaired.damages.iter().all(|damage| damage.fate == Fate::SetAside), "{name}: {repaired:?}");
+        // A whole tree needs nothing below it.
+        let expected: &[&str] = if layers == Layers::Copy { &["a"] } else { &["a", "b"] };
+        assert_eq!(store.damaged().0, expected.len(), "{name}: {repaired:?}");
+        assert_eq!(build_missing(&sketch, &store), expected, "{name}");
+        assert_eq!(store.verify(false, &no_items).expect("verifies").damages, [], "{name}");
+        let lease = sketch.lease(&store);
+        assert_eq!(read(&lease, sketch.id("b"), "a-file"), "a".repeat(1000), "{name}");
+        drop(lease);
+        store.gc().expect("clears away");
+        assert_eq!(store.damaged(), (0, 0), "{name}");
+        assert_eq!(store.usage(), Some(store.census().expect("counts").bytes()), "{name}");
+    }
+}
+
+#[test]
+fn every_damage_of_a_whole_tree_is_found_and_built_again() {
+    every_damage_is_found_and_built_again(Layers::Copy);
+}
+
+#[test]
+fn root_every_damage_of_a_layer_is_found_and_built_again() {
+    if osbc_fixtures::has_root() {
+        every_damage_is_found_and_built_again(Layers::Overlay);
+    }
+}
+
+#[test]
+fn nothing_damaged_is_exported() {
+    let folder = folder();
+    let (sketch, store) = built(folder.path(), Layers::Copy);
+    flip(&content(&object_path(&store, sketch.id("b"))).join("a-file"), 5);
+    let export =
+        |lease: &Lease| crate::export::export(lease, Some(sketch.id("b")), &folder.path().join("out"), Ownership::Keep);
+    let lease = sketch.lease(&store);
+    let error = export(&lease).expect_err("it is damaged").to_string();
+    assert!(error.contains(&sketch.id("b").short()) && error.contains("set aside"), "{error}");
+    assert!(!folder.path().join("out").exists());
+    drop(lease);
+    assert_eq!(build_missing(&sketch, &store), ["b"]);
+    export(&sketch.lease(&store)).expect("is whole again");
+    assert_eq!(fs::read_to_string(folder.path().join("out/b-file")).expect("reads"), "b".repeat(1000));
+}
+
+#[test]
+fn what_is_damaged_and_in_use_is_told_and_left() {
+    let folder = folder();
+    let (sketch, store) = built(folder.path(), Layers::Copy);
+    flip(&content(&object_path(&store, sketch.id("c"))).join("c-file"), 5);
+    let lease = sketch.lease(&store);
+    let found = store.verify(true, &no_items).expect("verifies").damages;
+    assert_eq!(found.iter().map(|damage| damage.fate).collect::<Vec<_>>(), [Fate::InUse]);
+    assert!(object_path(&store, sketch.id("c")).exists());
+    drop(lease);
+    assert_eq!(store.verify(true, &no_items).expect("verifies").damages[0].fate, Fate::SetAside);
+}
+
+#[test]
+fn a_damaged_item_is_set_aside_and_fetched_again() {
+    let folder = folder();
+    let sketch = Sketch::new().item("sha256:1", json!({"data": "x"})).seal();
+    let store = open(folder.path(), Layers::Copy);
+    let fetch = || match sketch.lease(&store).download("test.files", "sha256:1", &|| false).expect("begins") {
+        Slot::Fetch(download) => {
+            fs::write(download.target(), "good").expect("writes");
+            download.commit().expect("commits")
+        }
+        Slot::There(path) => panic!("{} is there", path.display()),
+    };
+    fetch();
+    let check = |item: &Item| {
+        assert_eq!((item.content_type.as_str(), item.checksum.as_str()), ("test.files", "sha256:1"));
+        let text = fs::read_to_string(&item.path).expect("reads");
+        if text == "good" { Ok(()) } else { Err(format!("it is {text}")) }
+    };
+    assert_eq!(store.verify(true, &check).expect("verifies").damages, []);
+    flip(&folder.path().join("sources/test.files/sha256:1"), 0);
+    let found = store.verify(true, &check).expect("verifies").damages;
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].reason.as_str(), found[0].fate), ("it is cood", Fate::SetAside));
+    assert_eq!(*sketch.lease(&store).present(), Have::default());
+    fetch();
+    assert_eq!(store.verify(true, &check).expect("verifies").damages, []);
+}
