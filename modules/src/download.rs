@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::RecvTimeoutError;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,9 @@ const CONNECT: Duration = Duration::from_secs(30);
 
 /// How often to ask whether the build was ended.
 const BLINK: Duration = Duration::from_millis(100);
+
+/// The longest text that is read, in bytes.
+const LONGEST_TEXT: usize = 16 << 20;
 
 /// The longest wait that a server may ask for.
 const LONGEST_ASKED: Duration = Duration::from_secs(60);
@@ -92,9 +95,11 @@ pub(crate) struct Downloader {
     agents: Mutex<HashMap<Access, Agent>>,
 }
 
+/// Shared by all sources, so that items of one server share its connections.
+pub(crate) static DOWNLOADER: LazyLock<Downloader> = LazyLock::new(Downloader::default);
+
 impl Downloader {
     /// A downloader that is as patient as that.
-    #[cfg(test)]
     pub(crate) fn new(patience: Patience) -> Self {
         Self { patience, agents: Mutex::default() }
     }
@@ -116,10 +121,48 @@ impl Downloader {
         if partial.length > 0 && partial.check().is_ok() {
             return Ok(());
         }
+        let result = self.retry(context, url, || self.attempt(context, &agent, url, &mut partial));
+        if result.is_err() {
+            partial.discard_if_empty();
+        }
+        result
+    }
+
+    /// Downloads a text that is not known before, such as a list of mirrors.
+    ///
+    /// # Errors
+    /// The server cannot be reached or will not give it, or it is longer than such texts are.
+    pub(crate) fn text(&self, context: &SourceContext, url: &Url, access: &Access) -> Result<String, Error> {
+        let agent = self.agent(access)?;
+        let bytes = self.retry(context, url, || {
+            let mut bytes = Vec::new();
+            self.receive(context, &agent, url, None, |part| match part {
+                Part::Head(head) if head.status == 200 => Ok(()),
+                Part::Head(head) => Err(head.refusal()),
+                Part::Chunk(chunk) if bytes.len() + chunk.len() > LONGEST_TEXT => {
+                    Err(Failure::lasting("the text is too long"))
+                }
+                Part::Chunk(chunk) => {
+                    bytes.extend_from_slice(chunk);
+                    Ok(())
+                }
+            })?;
+            Ok(bytes)
+        })?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Tries as often as is worth it.
+    fn retry<T>(
+        &self,
+        context: &SourceContext,
+        url: &Url,
+        mut attempt: impl FnMut() -> Result<T, Failure>,
+    ) -> Result<T, Error> {
         let mut tries = 1;
         loop {
-            let (reason, again) = match self.attempt(context, &agent, url, &mut partial) {
-                Ok(()) => return Ok(()),
+            let (reason, again) = match attempt() {
+                Ok(result) => return Ok(result),
                 Err(Failure::Local(error)) => return Err(error),
                 Err(Failure::Remote { reason, again }) => (reason, again),
             };
@@ -129,7 +172,6 @@ impl Downloader {
                 Again::After(asked) => Some(self.pause(tries, asked)),
             };
             let Some(wait) = wait else {
-                partial.discard_if_empty();
                 let times = if tries > 1 { format!(" (tried {tries} times)") } else { String::new() };
                 return Err(Error::failed(format!("cannot download {}: {reason}{times}", url.display())));
             };
@@ -159,34 +201,18 @@ impl Downloader {
 
     /// Asks the server once for what is missing.
     fn attempt(&self, context: &SourceContext, agent: &Agent, url: &Url, partial: &mut Partial) -> Result<(), Failure> {
-        let transfer = Transfer::start(agent.clone(), url, partial.resume())?;
-        let mut head: Option<Head> = None;
-        let mut window = Window { since: Instant::now(), bytes: 0 };
-        loop {
-            if (context.interrupted)() {
-                return Err(Error::Interrupted.into());
+        let (mut total, mut redirected) = (None, None);
+        self.receive(context, agent, url, partial.resume(), |part| match part {
+            Part::Head(head) => {
+                (total, redirected) = (head.total, head.redirected.clone());
+                partial.prepare(head)
             }
-            match transfer.messages.recv_timeout(BLINK) {
-                Ok(Message::Head(answer)) => {
-                    partial.prepare(&answer)?;
-                    head = Some(answer);
-                    window = Window { since: Instant::now(), bytes: 0 };
-                }
-                Ok(Message::Chunk(bytes)) => {
-                    partial.append(&bytes)?;
-                    window.bytes += bytes.len() as u64;
-                    (context.progress)(partial.length, head.as_ref().and_then(|head| head.total));
-                }
-                Ok(Message::End) => break,
-                Ok(Message::Failed(error)) => return Err(transfer::explain(error, self.patience.stall)),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Err(Failure::remote("the transfer broke off")),
+            Part::Chunk(bytes) => {
+                partial.append(bytes)?;
+                (context.progress)(partial.length, total);
+                Ok(())
             }
-            if head.is_some() {
-                window.check(&self.patience)?;
-            }
-        }
-        let redirected = head.and_then(|head| head.redirected);
+        })?;
         let Err(found) = partial.check() else { return Ok(()) };
         let from = redirected.as_ref().map_or(String::new(), |url| format!(", got from {url}"));
         let reason = format!("the file has the checksum {found} instead of {}{from}", partial.expected);
@@ -196,6 +222,51 @@ impl Downloader {
         let again = if hopeful { Again::After(None) } else { Again::Never };
         Err(Failure::Remote { reason, again })
     }
+
+    /// Asks the server once and hands on what comes, as it comes.
+    fn receive(
+        &self,
+        context: &SourceContext,
+        agent: &Agent,
+        url: &Url,
+        resume: Option<Resume>,
+        mut take: impl FnMut(Part) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let transfer = Transfer::start(agent.clone(), url, resume)?;
+        let mut window: Option<Window> = None;
+        loop {
+            if (context.interrupted)() {
+                return Err(Error::Interrupted.into());
+            }
+            match transfer.messages.recv_timeout(BLINK) {
+                Ok(Message::Head(head)) => {
+                    take(Part::Head(&head))?;
+                    window = Some(Window { since: Instant::now(), bytes: 0 });
+                }
+                Ok(Message::Chunk(bytes)) => {
+                    take(Part::Chunk(&bytes))?;
+                    if let Some(window) = &mut window {
+                        window.bytes += bytes.len() as u64;
+                    }
+                }
+                Ok(Message::End) => return Ok(()),
+                Ok(Message::Failed(error)) => return Err(transfer::explain(error, self.patience.stall)),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(Failure::remote("the transfer broke off")),
+            }
+            if let Some(window) = &mut window {
+                window.check(&self.patience)?;
+            }
+        }
+    }
+}
+
+/// What comes from a server.
+enum Part<'a> {
+    /// First of all.
+    Head(&'a Head),
+    /// Then bytes.
+    Chunk(&'a [u8]),
 }
 
 /// Why an attempt failed.
@@ -311,13 +382,7 @@ impl<'a> Partial<'a> {
                 self.restart()?;
                 return Err(Failure::remote(format!("the server cannot resume the download ({})", head.status)));
             }
-            status => {
-                let again =
-                    if matches!(status, 408 | 429 | 500..) { Again::After(head.retry_after) } else { Again::Never };
-                let from = head.redirected.as_ref().map_or(String::new(), |url| format!(" for {url}"));
-                let reason = format!("the server answered {status}{}{from}", head.phrase());
-                return Err(Failure::Remote { reason, again });
-            }
+            _ => return Err(head.refusal()),
         }
         self.validator.clone_from(&head.validator);
         Ok(())

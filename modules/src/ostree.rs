@@ -27,6 +27,17 @@ pub(crate) struct Deployment {
     default: bool,
 }
 
+impl Deployment {
+    /// Its schema where osbuild's lets it be anything: what is no object fails in the stage.
+    pub(crate) fn schema_of_any_type(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let mut schema = options_schema::<Self>();
+        if let Some(schema) = schema.as_object_mut() {
+            schema.shift_remove("type");
+        }
+        schemars::Schema::try_from(schema).unwrap_or_default()
+    }
+}
+
 /// A deployment that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {

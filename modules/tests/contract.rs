@@ -59,6 +59,7 @@ const NEED_MORE: &[&str] = &[
     "org.osbuild.ostree.sign",
     "org.osbuild.pki.update-ca-trust",
     "org.osbuild.qemu",
+    "org.osbuild.rpm",
     "org.osbuild.rpm-ostree",
     "org.osbuild.rpmkeys.import",
     "org.osbuild.selinux",

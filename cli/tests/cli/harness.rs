@@ -111,7 +111,10 @@ pub(crate) fn serve(answer: Arc<Answer>) -> String {
             std::thread::spawn(move || {
                 let mut request = String::new();
                 let mut reader = BufReader::new(stream.try_clone().expect("sockets can be cloned"));
-                reader.read_line(&mut request).expect("a request line");
+                // A client may try TLS first, which is no text.
+                if reader.read_line(&mut request).is_err() {
+                    return;
+                }
                 let mut header = String::new();
                 while reader.read_line(&mut header).is_ok_and(|length| length > 2) {
                     header.clear();

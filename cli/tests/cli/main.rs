@@ -1,16 +1,20 @@
 //! The `osbc` command as a user types it, in real sandboxes, on real loop devices, with real tools.
 
 mod bad_input;
+mod containers;
 mod cutoff;
 mod doctor;
 mod documents;
 mod dropin;
+mod encryption;
 mod harness;
 mod jobserver;
 mod kills;
 mod layering;
 mod log;
 mod offline;
+mod ostree;
+mod packages;
 mod quickstart;
 mod recovery;
 mod report;

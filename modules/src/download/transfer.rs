@@ -12,7 +12,7 @@ use osbc_module_api::Error;
 use ureq::http::{HeaderName, Response, header};
 use ureq::{Agent, Body, ResponseExt};
 
-use super::Failure;
+use super::{Again, Failure};
 use crate::url::{Url, unquote};
 
 /// How many chunks may wait to be written.
@@ -143,8 +143,16 @@ impl Head {
         }
     }
 
+    /// What it means that this is not the answer which was hoped for.
+    pub(super) fn refusal(&self) -> Failure {
+        let again =
+            if matches!(self.status, 408 | 429 | 500..) { Again::After(self.retry_after) } else { Again::Never };
+        let from = self.redirected.as_ref().map_or(String::new(), |url| format!(" for {url}"));
+        Failure::Remote { reason: format!("the server answered {}{}{from}", self.status, self.phrase()), again }
+    }
+
     /// What the status means, where that is common knowledge.
-    pub(super) fn phrase(&self) -> String {
+    fn phrase(&self) -> String {
         let status = ureq::http::StatusCode::from_u16(self.status).ok();
         status.and_then(|status| status.canonical_reason()).map_or(String::new(), |reason| format!(" {reason}"))
     }

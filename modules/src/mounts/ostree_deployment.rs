@@ -65,8 +65,9 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
         let copy = |path: &str| -> Result<_, Error> {
             copy_alone(open(&tree, path)?).map_err(Error::io("copy the mount of", path))
         };
-        let parts = [("sysroot", copy("/")?), ("var", copy(&deployment.var())?), ("boot", copy("boot")?)];
+        // In the order in which they lie on each other: they are taken down in the opposite one.
         let root = copy(&deployment.path())?;
+        let parts = [("sysroot", copy("/")?), ("var", copy(&deployment.var())?), ("boot", copy("boot")?)];
         attach(&root, &tree).map_err(Error::io("mount at", place))?;
         // The handle from before still leads to what is now below.
         let tree = Tree::open(place)?;

@@ -25,15 +25,14 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::path::PathBuf;
 
 use osbc_module_api::*;
 
 use crate::checksum::{Checksum, PATTERN};
-use crate::download::{Access, Downloader, Secrets};
+use crate::client_secrets::secrets;
+use crate::download::{Access, DOWNLOADER};
 use crate::proxy;
-use crate::rhsm::Subscriptions;
 use crate::url::Url;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
@@ -114,12 +113,6 @@ impl Item {
     }
 }
 
-/// Shared, so that items of one server share its connections.
-static DOWNLOADER: LazyLock<Downloader> = LazyLock::new(Downloader::default);
-
-/// Read when the first item needs them.
-static SUBSCRIPTIONS: Mutex<Option<Subscriptions>> = Mutex::new(None);
-
 fn fetch(context: &SourceContext, checksum: &str, description: &Value) -> Result<(), Error> {
     let expected = Checksum::parse(checksum)?;
     let item = Item::read(description)?;
@@ -134,34 +127,6 @@ fn fetch(context: &SourceContext, checksum: &str, description: &Value) -> Result
         scheme => {
             let reason =
                 format!("cannot download {}: {scheme} is not supported; use http, https or file", url.display());
-            Err(Error::failed(reason))
-        }
-    }
-}
-
-fn secrets(context: &SourceContext, provider: &str, url: &str) -> Result<Secrets, Error> {
-    match provider {
-        "org.osbuild.mtls" => {
-            let file = |name: &str| context.environment.get(name).filter(|path| !path.is_empty()).map(PathBuf::from);
-            let needed = |name: &str| {
-                file(name).ok_or_else(|| Error::failed(format!("the secrets org.osbuild.mtls need {name} to be set")))
-            };
-            Ok(Secrets {
-                authority: file("OSBUILD_SOURCES_CURL_SSL_CA_CERT"),
-                certificate: needed("OSBUILD_SOURCES_CURL_SSL_CLIENT_CERT")?,
-                key: needed("OSBUILD_SOURCES_CURL_SSL_CLIENT_KEY")?,
-            })
-        }
-        "org.osbuild.rhsm" => {
-            let mut known = SUBSCRIPTIONS.lock().unwrap_or_else(PoisonError::into_inner);
-            let subscriptions = match known.take() {
-                Some(subscriptions) => subscriptions,
-                None => Subscriptions::read(Path::new("/"))?,
-            };
-            known.insert(subscriptions).secrets_for(url)
-        }
-        other => {
-            let reason = format!("the secrets {other} are not known; there are org.osbuild.rhsm and org.osbuild.mtls");
             Err(Error::failed(reason))
         }
     }

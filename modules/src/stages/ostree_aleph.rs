@@ -52,6 +52,7 @@ struct Options {
     #[serde(default = "the_tree")]
     sysroot_path: String,
     /// Which deployment
+    #[schemars(schema_with = "Deployment::schema_of_any_type")]
     deployment: Deployment,
 }
 

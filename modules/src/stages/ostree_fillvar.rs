@@ -42,5 +42,6 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
 #[serde(deny_unknown_fields)]
 struct Options {
     /// Which deployment
+    #[schemars(schema_with = "Deployment::schema_of_any_type")]
     deployment: Deployment,
 }

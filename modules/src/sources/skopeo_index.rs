@@ -1,0 +1,106 @@
+//! Fetches the lists by which registries offer an image for several machines.
+//!
+//! Each item is a list by its digest. Calls `skopeo` of the host. `containers-transport` takes the list from a storage of
+//! the host instead, `storage-location` names another one than the usual.
+//!
+//! ```json
+//! {
+//!   "type": "org.osbuild.skopeo-index",
+//!   "items": {
+//!     "sha256:d49eebefb6c7ce5505594bef652bd4adc36f413861bd44209d9b9486310b1264": {
+//!       "image": { "name": "registry.example.com/app" }
+//!     }
+//!   }
+//! }
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use osbc_module_api::*;
+
+use crate::registry_image::{Location, Transport, digest, is_list, source_schema};
+
+pub(crate) static MODULE: ModuleDef = ModuleDef {
+    kind: Kind::Source,
+    name: "org.osbuild.skopeo-index",
+    revision: 1,
+    capabilities: &[],
+    schema: || Schema::same(source_schema(&options_schema::<Item>())),
+    rejects: &[
+        r#"{}"#,
+        r#"{"items": {}, "digests": {}}"#,
+        r#"{"items": {"sha256:0": {"image": {"name": "n"}}}}"#,
+        r#"{"items": {"sha256:d49eebefb6c7ce5505594bef652bd4adc36f413861bd44209d9b9486310b1264": {"image": {}}}}"#,
+        r#"{"items": {"sha256:d49eebefb6c7ce5505594bef652bd4adc36f413861bd44209d9b9486310b1264": {"image": {"name": "n", "digest": "d"}}}}"#,
+    ],
+    parse: parse::<Description>,
+    entry: Entry::Source(SourceEntry { content_type: "org.osbuild.files", size: |_| None, fetch }),
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Description {
+    #[serde(rename = "items", default)]
+    _items: BTreeMap<String, Item>,
+    #[serde(rename = "digests", default)]
+    _digests: BTreeMap<String, Item>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Item {
+    /// Where the list is.
+    image: Image,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Image {
+    /// The image's name, with that of the registry.
+    name: String,
+    /// Whether the registry must speak HTTPS and have a certificate.
+    #[serde(default = "yes")]
+    tls_verify: bool,
+    /// From where it comes.
+    #[serde(default)]
+    containers_transport: Transport,
+    /// The storage, where it is not the host's usual one.
+    storage_location: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn fetch(context: &SourceContext, expected: &str, description: &Value) -> Result<(), Error> {
+    let Item { image } = Item::deserialize(description).map_err(Error::Options)?;
+    let location = Location {
+        name: image.name,
+        tls_verify: image.tls_verify,
+        transport: image.containers_transport,
+        storage: image.storage_location,
+    };
+    let folder = context.target.with_extension("index");
+    fs::create_dir_all(&folder).map_err(Error::io("create the folder", &folder))?;
+    let result = list(context, &location, expected, &folder);
+    fs::remove_dir_all(&folder).map_err(Error::io("remove", &folder))?;
+    fs::write(context.target, result?).map_err(Error::io("write", context.target))
+}
+
+fn list(context: &SourceContext, location: &Location, expected: &str, folder: &Path) -> Result<Vec<u8>, Error> {
+    location.copy(context, expected, &["--multi-arch=index-only"], folder)?;
+    let name = location.reference(expected);
+    let path = folder.join("manifest.json");
+    let text = fs::read(&path).map_err(Error::io("read", &path))?;
+    let manifest =
+        serde_json::from_slice(&text).map_err(|error| Error::failed(format!("{name} is no JSON: {error}")))?;
+    if !is_list(&manifest) {
+        return Err(Error::failed(format!("{name} is no list of images")));
+    }
+    match digest(&text) {
+        found if found == expected => Ok(text),
+        found => Err(Error::failed(format!("{name} has the digest {found}"))),
+    }
+}
