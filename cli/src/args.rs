@@ -29,6 +29,10 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 the build failed; 2 bad manifest
 pub(crate) enum Command {
     /// Show what a build would do, and why; touches nothing
     Plan(PlanArgs),
+    /// Say why stages run, are cached or are not needed, compared with the last build
+    Explain(ExplainArgs),
+    /// Compare two manifests by what they mean; exit code 1 when they differ
+    Diff(DiffArgs),
     /// Build pipelines and export their trees
     Build(BuildArgs),
     /// Open a shell where a stage would run: in its sandbox, on the tree that it would change
@@ -237,6 +241,40 @@ pub(crate) struct PlanArgs {
 }
 
 #[derive(Debug, ClapArgs)]
+pub(crate) struct ExplainArgs {
+    #[command(flatten)]
+    pub(crate) manifest: ManifestArgs,
+    /// What to explain: PIPELINE, PIPELINE:TYPE (`tree:hostname`), PIPELINE:INDEX (from 0) or the beginning of an id.
+    /// Default: a summary of first causes and what follows from them
+    #[arg(value_name = "NODE")]
+    pub(crate) node: Option<String>,
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    /// Print as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DiffArgs {
+    /// The manifest of before; `-` reads standard input
+    #[arg(value_name = "A")]
+    pub(crate) old: PathBuf,
+    /// The manifest of now
+    #[arg(value_name = "B")]
+    pub(crate) new: PathBuf,
+    /// Look here for modules that osbc does not bring along
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) libdir: Option<PathBuf>,
+    /// The store that may have results already. Default: as for a build
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+    /// Print as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
 pub(crate) struct BuildArgs {
     #[command(flatten)]
     pub(crate) manifest: ManifestArgs,
@@ -261,6 +299,9 @@ pub(crate) struct BuildArgs {
     /// want
     #[arg(long)]
     pub(crate) shell_on_failure: bool,
+    /// Build twice, in new stores and different surroundings, and show the files that differ; exit code 1 if any do
+    #[arg(long, conflicts_with_all = ["output", "events", "trace"])]
+    pub(crate) check: bool,
     /// Write what happens as JSON lines, as it happens
     #[arg(long, value_name = "FILE")]
     pub(crate) events: Option<PathBuf>,

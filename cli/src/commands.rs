@@ -1,8 +1,11 @@
 //! The commands, one file each.
 
 pub(crate) mod build;
+pub(crate) mod check;
 pub(crate) mod compat;
+pub(crate) mod diff;
 pub(crate) mod doctor;
+pub(crate) mod explain;
 pub(crate) mod graph;
 pub(crate) mod inspect;
 pub(crate) mod log;

@@ -50,6 +50,8 @@ pub(crate) enum Failure {
     Library(#[from] LibraryError),
 }
 
+/// Two manifests differ, as with diff(1).
+pub(crate) const DIFFERENT: u8 = 1;
 /// The build failed.
 pub(crate) const BUILD_FAILED: u8 = 1;
 /// Bad manifest or arguments.

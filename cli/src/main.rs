@@ -2,6 +2,7 @@
 
 mod args;
 mod builds;
+mod causes;
 mod commands;
 mod doctor;
 mod env;
@@ -42,6 +43,8 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Plan(args) => commands::plan::run(&args),
+        Command::Explain(args) => commands::explain::run(&args),
+        Command::Diff(args) => commands::diff::run(&args),
         Command::Build(args) => commands::build::run(&args),
         Command::Shell(args) => commands::shell::run(&args),
         Command::Report(args) => commands::report::run(&args),

@@ -118,12 +118,17 @@ pub(crate) fn prepare(manifest: &ManifestArgs, target: &TargetArgs) -> Result<Pr
 
 /// The plan by what the store has at the moment; the store is only looked at.
 pub(crate) fn plan_only(prepared: &Prepared, target: &TargetArgs) -> Result<Plan, Failure> {
-    let store = Store::look(&store_path(target.store.as_deref())?)?;
+    let store = look(target)?;
     let request = Request::Exports(prepared.exports.clone());
     let graph = &prepared.graph;
     let ask = |store: &Store| store.present_asked(graph, |has| passes::ask(graph, &request, has));
     let have = store.as_ref().map_or_else(Have::default, ask);
     plan(prepared, request, &have, store.as_ref())
+}
+
+/// The store as it is, if there is one.
+pub(crate) fn look(target: &TargetArgs) -> Result<Option<Store>, Failure> {
+    Ok(Store::look(&store_path(target.store.as_deref())?)?)
 }
 
 /// The plan of a build, and a lease on all that it uses. What it is expected to write has room then, if it can be made.
@@ -132,11 +137,15 @@ pub(crate) fn plan_build(
     target: &TargetArgs,
     settings: StoreSettings,
 ) -> Result<(Plan, Lease), Failure> {
-    let store = Store::open(&store_path(target.store.as_deref())?, settings)?;
+    plan_in(prepared, &Store::open(&store_path(target.store.as_deref())?, settings)?)
+}
+
+/// The same in an open store.
+pub(crate) fn plan_in(prepared: &Prepared, store: &Store) -> Result<(Plan, Lease), Failure> {
     let request = Request::Exports(prepared.exports.clone());
     let graph = &prepared.graph;
     let lease = store.lease_asked(graph, |has| passes::ask(graph, &request, has))?;
-    let plan = plan(prepared, request, lease.present(), Some(&store))?;
+    let plan = plan(prepared, request, lease.present(), Some(store))?;
     if !plan.is_empty()
         && let Some((need, have)) = store.make_room_for(&plan)?
     {

@@ -10,6 +10,7 @@
 use osbc_ir::{Manifest, Runner};
 use osbc_module_api::Catalog;
 
+pub mod compare;
 pub mod describe;
 pub mod description;
 pub mod draw;

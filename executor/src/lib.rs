@@ -9,6 +9,7 @@ pub mod copy;
 mod cutoff;
 mod deep;
 mod delete;
+pub mod differ;
 mod digest;
 pub mod event;
 pub mod export;

@@ -20,6 +20,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::args::BuildArgs;
+use crate::commands::check;
 use crate::commands::manual::print;
 use crate::exit::{self, Failure};
 use crate::summary::{Exported, Summary};
@@ -31,6 +32,9 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
     let prepared = wiring::prepare(&args.manifest, &args.target).map_err(|failure| failure.with_json(args.json))?;
     if let Some(output) = &args.output {
         check_names(&prepared.exports, output)?;
+    }
+    if args.check {
+        return check::run(args, &prepared);
     }
     let (plan, lease) = wiring::plan_build(&prepared, &args.target, args.keep.settings())?;
     check_machine(&plan)?;

@@ -9,8 +9,10 @@ use osbc_compiler::passes::{
 use osbc_ir::{Action, Edge, Export, Kind, Plan};
 use osbc_module_api::Catalog;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::args::PlanArgs;
+use crate::causes::{Causes, LastBuild};
 use crate::commands::manual::print;
 use crate::exit::Failure;
 use crate::{render, wiring};
@@ -19,17 +21,17 @@ use crate::{render, wiring};
 pub(crate) fn run(args: &PlanArgs) -> Result<ExitCode, Failure> {
     let prepared = wiring::prepare(&args.manifest, &args.target).map_err(|failure| failure.with_json(args.json))?;
     let plan = wiring::plan_only(&prepared, &args.target)?;
-    let document = Document::of(&plan, choices(&plan, &prepared.catalog)?);
-    let text = if args.json {
-        serde_json::to_string_pretty(&document).expect("a plan has nothing that JSON lacks") + "\n"
-    } else {
-        document.text()
-    };
+    // Where nothing runs there is nothing to say why.
+    let store = if plan.segments.is_empty() { None } else { wiring::look(&args.target)? };
+    let last = store.and_then(|store| LastBuild::of(&store, &args.manifest.manifest, &plan.graph));
+    let causes = last.as_ref().map(|last| Causes::new(&plan, Some(last)));
+    let document = Document::of(&plan, choices(&plan, &prepared.catalog)?, causes.as_ref());
+    let text = if args.json { format!("{:#}\n", document.json()) } else { document.text() };
     print(text.as_bytes())
 }
 
 /// The plan as data: the shape of `osbc plan --json`.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 struct Document<'a> {
     exports: &'a [Export],
     pipelines: Vec<PipelineOccurrences>,
@@ -37,6 +39,9 @@ struct Document<'a> {
     /// The modules that there are more than once.
     choices: Vec<Choice>,
     totals: Totals,
+    /// Why what runs is not in the store, where an earlier build is known.
+    #[serde(skip)]
+    causes: Option<&'a Causes<'a>>,
 }
 
 /// A module that more than one library has.
@@ -78,7 +83,7 @@ struct Totals {
 }
 
 impl<'a> Document<'a> {
-    fn of(plan: &'a Plan, choices: Vec<Choice>) -> Self {
+    fn of(plan: &'a Plan, choices: Vec<Choice>, causes: Option<&'a Causes<'a>>) -> Self {
         let (pipelines, sources) = occurrences(plan);
         let mut totals = Totals::default();
         for stage in pipelines.iter().flat_map(|pipeline| &pipeline.stages) {
@@ -94,7 +99,21 @@ impl<'a> Document<'a> {
             totals.fetch_bytes += item.size.unwrap_or(0);
             totals.fetch_unknown += usize::from(item.size.is_none());
         }
-        Self { exports: &plan.exports, pipelines, sources, choices, totals }
+        Self { exports: &plan.exports, pipelines, sources, choices, totals, causes }
+    }
+
+    /// As data, each stage that runs with its cause.
+    fn json(&self) -> Value {
+        let mut document = serde_json::to_value(self).expect("a plan has nothing that JSON lacks");
+        let Some(causes) = self.causes else { return document };
+        for (index, pipeline) in self.pipelines.iter().enumerate() {
+            for (position, stage) in pipeline.stages.iter().enumerate() {
+                if stage.action == OccurrenceAction::Run {
+                    document["pipelines"][index]["stages"][position]["cause"] = json!(causes.of(stage.node));
+                }
+            }
+        }
+        document
     }
 
     fn text(&self) -> String {
@@ -104,7 +123,7 @@ impl<'a> Document<'a> {
             let mark = if exported { "  (exported)" } else { "" };
             writeln!(text, "{}{mark}", pipeline.name).expect("a string grows");
             let same = |one: &Occurrence, other: &Occurrence| folds(one) && fold_key(one) == fold_key(other);
-            let rows: Vec<_> = pipeline.stages.chunk_by(same).map(stage_row).collect();
+            let rows: Vec<_> = pipeline.stages.chunk_by(same).map(|stages| stage_row(stages, self.causes)).collect();
             text.push_str(&indented(&rows));
         }
         if !self.sources.is_empty() {
@@ -158,7 +177,7 @@ fn fold_key(stage: &Occurrence) -> (OccurrenceAction, &OccurrenceReason) {
     (stage.action, &stage.reason)
 }
 
-fn stage_row(stages: &[Occurrence]) -> Vec<String> {
+fn stage_row(stages: &[Occurrence], causes: Option<&Causes<'_>>) -> Vec<String> {
     let (name, id) = match stages {
         [only] => (only.module.clone(), only.id.short()),
         several => (render::count(several.len(), "stage"), String::new()),
@@ -169,7 +188,11 @@ fn stage_row(stages: &[Occurrence]) -> Vec<String> {
         OccurrenceAction::Shared => "shared",
         OccurrenceAction::Unneeded => "not needed",
     };
-    vec![action.to_owned(), name, id, reason(&stages[0].reason)]
+    let why = match causes.filter(|_| stages[0].action == OccurrenceAction::Run) {
+        Some(causes) => causes.of(stages[0].node).words(),
+        None => reason(&stages[0].reason),
+    };
+    vec![action.to_owned(), name, id, why]
 }
 
 fn item_row(items: &[FetchOccurrence]) -> Vec<String> {
@@ -189,7 +212,7 @@ fn item_row(items: &[FetchOccurrence]) -> Vec<String> {
 }
 
 /// A reason in words.
-fn reason(reason: &OccurrenceReason) -> String {
+pub(crate) fn reason(reason: &OccurrenceReason) -> String {
     match reason {
         OccurrenceReason::Exported { .. } => "exported".to_owned(),
         OccurrenceReason::NeededBy { pipeline, module, edge, .. } => {

@@ -4,6 +4,7 @@ mod bad_input;
 mod containers;
 mod cutoff;
 mod doctor;
+mod explain;
 mod documents;
 mod dropin;
 mod encryption;

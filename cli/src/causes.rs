@@ -1,0 +1,227 @@
+//! Why a stage runs, in words: compared with the last build of the same manifest, whose record the store keeps.
+
+use std::path::Path;
+
+use osbc_compiler::compare::{Cause, Change, Comparison};
+use osbc_executor::record::{ManifestName, Record};
+use osbc_executor::store::Store;
+use osbc_ir::graph::NodeIndex;
+use osbc_ir::{Edge, Graph, NodeId, Plan, Value};
+use serde::Serialize;
+
+use crate::past::{Past, State};
+use crate::render;
+
+/// How much of a value is shown in a line.
+const SHOWN: usize = 60;
+
+/// The last build of a manifest, as recorded.
+pub(crate) struct LastBuild {
+    pub(crate) record: Record,
+    pub(crate) graph: Graph,
+    past: Past,
+}
+
+impl LastBuild {
+    /// The last build of the manifest that was read from `path` and became `graph`; none if none is recorded that can be
+    /// read.
+    pub(crate) fn of(store: &Store, path: &Path, graph: &Graph) -> Option<Self> {
+        let record = Record::last_of(store, &ManifestName::new(path, graph)).ok()??;
+        let graph = record.graph().ok()?;
+        let past = Past::new(&record.events().ok()?);
+        Some(Self { record, graph, past })
+    }
+
+    /// What became of a stage then; none if the build had nothing to do with it.
+    fn state(&self, id: NodeId) -> Option<State> {
+        let node = self.graph.by_id.get(&id)?;
+        Some(self.past.nodes.get(&node.index())?.state)
+    }
+}
+
+/// Why a stage that runs is not in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(crate) enum RunCause {
+    /// No build of this manifest is known.
+    FirstBuild,
+    /// Another id than then.
+    Other {
+        /// Why.
+        cause: Cause,
+    },
+    /// Another id than then, only since what it works on has.
+    Follows {
+        /// The first causes.
+        from: Vec<Stage>,
+    },
+    /// It was there after that build.
+    Evicted,
+    /// That build did not get to it, or had no need of it.
+    NotBuilt,
+    /// Only the result of a later stage is kept, which works on in place.
+    InPlace,
+}
+
+/// A stage by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Stage {
+    pub(crate) pipeline: String,
+    pub(crate) module: String,
+    pub(crate) id: String,
+}
+
+impl Stage {
+    pub(crate) fn new(graph: &Graph, node: NodeIndex) -> Self {
+        let (pipeline, module) = render::node_name(graph, node);
+        let id = graph.stage_node(node).map(|stage| stage.id.to_string()).unwrap_or_default();
+        Self { pipeline: pipeline.to_owned(), module: module.to_owned(), id }
+    }
+}
+
+/// The causes of all stages that run.
+pub(crate) struct Causes<'a> {
+    plan: &'a Plan,
+    last: Option<(&'a LastBuild, Comparison<'a>)>,
+    /// For every node, whether a step of its own segment goes on from it.
+    goes_on: Vec<bool>,
+}
+
+impl<'a> Causes<'a> {
+    /// Compares a plan with the last build.
+    pub(crate) fn new(plan: &'a Plan, last: Option<&'a LastBuild>) -> Self {
+        let last = last.map(|last| (last, Comparison::new(&last.graph, &plan.graph)));
+        let mut goes_on = vec![false; plan.graph.dag.node_count()];
+        for step in plan.segments.iter().filter_map(|segment| segment.steps.split_last()).flat_map(|(_, steps)| steps) {
+            goes_on[step.index()] = true;
+        }
+        Self { plan, last, goes_on }
+    }
+
+    /// The comparison with the last build, if there is one.
+    pub(crate) fn comparison(&self) -> Option<&Comparison<'a>> {
+        self.last.as_ref().map(|(_, comparison)| comparison)
+    }
+
+    /// Why a stage that runs is not in the store.
+    pub(crate) fn of(&self, node: NodeIndex) -> RunCause {
+        let Some((last, comparison)) = &self.last else { return RunCause::FirstBuild };
+        match comparison.cause(node) {
+            Cause::Same => match last.state(self.plan.graph.id(node)) {
+                Some(State::Done | State::Cached) if self.goes_on[node.index()] => RunCause::InPlace,
+                Some(State::Done | State::Cached) => RunCause::Evicted,
+                _ => RunCause::NotBuilt,
+            },
+            Cause::Follows { .. } => {
+                let roots = comparison.roots(node);
+                RunCause::Follows { from: roots.into_iter().map(|root| Stage::new(&self.plan.graph, root)).collect() }
+            }
+            cause => RunCause::Other { cause: cause.clone() },
+        }
+    }
+}
+
+impl RunCause {
+    /// In a few words.
+    pub(crate) fn words(&self) -> String {
+        match self {
+            RunCause::FirstBuild => "never built".to_owned(),
+            RunCause::Other { cause } => cause_words(cause),
+            RunCause::Follows { from } => match from.as_slice() {
+                [] => "follows from what it works on".to_owned(),
+                [Stage { pipeline, module, .. }] => format!("follows from {pipeline}: {module}"),
+                [Stage { pipeline, module, .. }, rest @ ..] => {
+                    format!("follows from {pipeline}: {module} and {} more", rest.len())
+                }
+            },
+            RunCause::Evicted => "evicted from the store".to_owned(),
+            RunCause::NotBuilt => "not built by the last build".to_owned(),
+            RunCause::InPlace => "not kept: the next stage works on in place".to_owned(),
+        }
+    }
+}
+
+/// A first cause in a few words.
+pub(crate) fn cause_words(cause: &Cause) -> String {
+    match cause {
+        Cause::Same => "the same".to_owned(),
+        Cause::New => "a new stage".to_owned(),
+        Cause::Changed { changes } => changed_words(changes),
+        Cause::Tree { edge: Edge::Base, old, new, .. } => {
+            let name = |module: &Option<String>| module.as_deref().unwrap_or("nothing").to_owned();
+            format!("the stage before it: {} → {}", name(old), name(new))
+        }
+        Cause::Tree { edge, pipeline, old, new } => {
+            let name = |module: &Option<String>| module.as_deref().unwrap_or("nothing").to_owned();
+            let role = if *edge == Edge::Build { "build tree" } else { "input" };
+            format!("{role} {pipeline} ends with another stage: {} → {}", name(old), name(new))
+        }
+        Cause::Follows { .. } => "follows from what it works on".to_owned(),
+    }
+}
+
+/// What changed, by the parts of a stage.
+fn changed_words(changes: &[Change]) -> String {
+    let mut options: Vec<&str> = Vec::new();
+    let mut others: Vec<String> = Vec::new();
+    for change in changes {
+        let mut parts = change.path.split('/').skip(1);
+        let word = match (parts.next().unwrap_or_default(), parts.next()) {
+            ("options", Some(option)) => {
+                if !options.contains(&option) {
+                    options.push(option);
+                }
+                continue;
+            }
+            ("options", None) => "options changed".to_owned(),
+            ("revision" | "provider", _) => format!("module revision changed{}", from_to(change)),
+            ("source-epoch", _) => format!("source epoch changed{}", from_to(change)),
+            ("build", _) => format!("build tree changed{}", from_to(change)),
+            ("runner", _) => format!("runner of the build tree changed{}", from_to(change)),
+            (part, name) => {
+                let part = part.strip_suffix('s').unwrap_or(part);
+                let what = match (&change.old, &change.new) {
+                    (None, Some(_)) if name.is_some() && parts.next().is_none() => "added",
+                    (Some(_), None) if name.is_some() => "removed",
+                    _ => "changed",
+                };
+                [part, name.unwrap_or_default(), what].iter().filter(|word| !word.is_empty()).copied().collect::<Vec<_>>().join(" ")
+            }
+        };
+        if !others.contains(&word) {
+            others.push(word);
+        }
+    }
+    if !options.is_empty() {
+        others.insert(0, format!("options changed: {}", options.join(", ").replace("~1", "/").replace("~0", "~")));
+    }
+    others.join("; ")
+}
+
+fn from_to(change: &Change) -> String {
+    let text = |value: &Option<Value>| match value {
+        None => "none".to_owned(),
+        Some(Value::String(text)) => short(text),
+        Some(other) => short(&other.to_string()),
+    };
+    format!(" {} → {}", text(&change.old), text(&change.new))
+}
+
+/// A line for each change: `/options/hostname: "a" → "b"`.
+pub(crate) fn change_lines(changes: &[Change]) -> Vec<String> {
+    let text = |value: &Value| short(&value.to_string());
+    let line = |change: &Change| match (&change.old, &change.new) {
+        (Some(old), Some(new)) => format!("{}: {} → {}", change.path, text(old), text(new)),
+        (None, Some(new)) => format!("{}: added {}", change.path, text(new)),
+        (Some(old), None) => format!("{}: removed {}", change.path, text(old)),
+        (None, None) => change.path.clone(),
+    };
+    changes.iter().map(line).collect()
+}
+
+fn short(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}

@@ -1,0 +1,264 @@
+//! `osbc build --check`: builds twice, in different surroundings, and shows what does not come out the same.
+//!
+//! | | first | second |
+//! |---|---|---|
+//! | time | now | later, in another second of every clock that counts in twos |
+//! | store | a new one | another new one, at a longer path |
+//! | results kept as | layers, where there are any | whole trees, whose folders list their entries in another order |
+//! | stages at a time | `--jobs` | one |
+//! | host name | the machine's | `osbc-check` |
+//!
+//! The source items are fetched once. What a tree's own build wrote may have any time, as everywhere in osbc.
+
+use std::fmt::Write as _;
+use std::num::NonZeroUsize;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use osbc_executor::differ::{Differing, Tree, differ};
+use osbc_executor::interrupt::Interrupt;
+use osbc_executor::overlay;
+use osbc_executor::record::{About, ManifestName};
+use osbc_executor::runner::LocalRunner;
+use osbc_executor::store::{Layers, Lease, Store};
+use osbc_executor::{Parts, Settings, run as run_plan};
+use osbc_ir::graph::NodeIndex;
+use osbc_ir::{Outcome, Plan, StageId};
+use serde_json::{Value, json};
+
+use crate::args::BuildArgs;
+use crate::causes::Stage;
+use crate::commands::build::{listen, processors};
+use crate::commands::manual::print;
+use crate::exit::{self, Failure};
+use crate::summary::Summary;
+use crate::wiring::Prepared;
+use crate::{env, monitor, render, wiring};
+
+/// Between the beginnings of the two builds lies at least this: archives like zip count in steps of two seconds.
+const APART: Duration = Duration::from_millis(2100);
+/// How many differing entries of a pipeline are shown; JSON has all.
+const SHOWN: usize = 20;
+
+/// Checks.
+pub(crate) fn run(args: &BuildArgs, prepared: &Prepared) -> Result<ExitCode, Failure> {
+    let interrupt = Interrupt::new().map_err(Failure::environment)?;
+    listen(&interrupt)?;
+    let place = place(&wiring::store_path(args.target.store.as_deref())?)?;
+    let jobs = args.jobs.unwrap_or_else(processors);
+    let first = Build::run(args, prepared, &interrupt, &place.path().join("1"), Layers::default(), jobs)?;
+    if !first.outcome.success() {
+        return first.failed();
+    }
+    let second_store = place.path().join("2/at-another-and-longer/path");
+    share_items(&first.store, &second_store)?;
+    std::thread::sleep(APART.saturating_sub(first.began.elapsed().unwrap_or_default()));
+    let _surroundings = OtherHost::enter()?;
+    let second = Build::run(args, prepared, &interrupt, &second_store, Layers::Plain, NonZeroUsize::MIN)?;
+    if !second.outcome.success() {
+        return second.failed();
+    }
+    let comparison = Comparison::new(&first, &second)?;
+    if args.json {
+        print(format!("{:#}\n", comparison.json()).as_bytes())?;
+    } else {
+        print(comparison.text().as_bytes())?;
+    }
+    Ok(if comparison.is_equal() { ExitCode::SUCCESS } else { ExitCode::from(exit::BUILD_FAILED) })
+}
+
+/// A folder for the two stores beside the usual one, which lies on a file system that can be built on.
+fn place(store: &Path) -> Result<tempfile::TempDir, Failure> {
+    let store = std::path::absolute(store).map_err(Failure::environment)?;
+    let parent = store.parent().unwrap_or(Path::new("/"));
+    let made = std::fs::create_dir_all(parent)
+        .and_then(|()| tempfile::Builder::new().prefix(".osbc-check-").tempdir_in(parent));
+    made.map_err(|source| Failure::Output { path: parent.to_owned(), source })
+}
+
+/// Lets the second store have the items that the first one fetched.
+fn share_items(first: &Store, second: &Path) -> Result<(), Failure> {
+    let sources = second.join("sources");
+    let shared = std::fs::create_dir_all(second)
+        .and_then(|()| Store::open(second, Layers::Plain).map_err(std::io::Error::other).map(drop))
+        .and_then(|()| std::fs::remove_dir(&sources))
+        .and_then(|()| std::os::unix::fs::symlink(first.path().join("sources"), &sources));
+    shared.map_err(|source| Failure::Output { path: sources, source })
+}
+
+/// Another host name for this thread and those that it starts.
+struct OtherHost;
+
+impl OtherHost {
+    fn enter() -> Result<Self, Failure> {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUTS)
+            .and_then(|()| nix::unistd::sethostname("osbc-check"))
+            .map_err(|error| Failure::environment(format!("cannot take another host name: {error}")))?;
+        Ok(Self)
+    }
+}
+
+/// One of the two builds.
+struct Build {
+    store: Store,
+    lease: Lease,
+    plan: Arc<Plan>,
+    outcome: Outcome,
+    began: SystemTime,
+}
+
+impl Build {
+    fn run(
+        args: &BuildArgs,
+        prepared: &Prepared,
+        interrupt: &Interrupt,
+        store: &Path,
+        layers: Layers,
+        jobs: NonZeroUsize,
+    ) -> Result<Self, Failure> {
+        let began = SystemTime::now();
+        let store = Store::open(store, layers)?;
+        let (plan, lease) = wiring::plan_in(prepared, &store)?;
+        let plan = Arc::new(plan);
+        let settings = Settings {
+            jobs,
+            keep_going: args.keep_going,
+            stage_timeout: None,
+            host_runner: prepared.host.clone(),
+            environment: env::sources(),
+        };
+        let runner = LocalRunner::new("/proc/self/exe", [env::STAGE_PROCESS.into()], &env::terminal());
+        let mut monitor = monitor::for_stderr(&plan);
+        let about = About {
+            manifest: ManifestName::new(&args.manifest.manifest, &prepared.graph),
+            arguments: env::arguments(),
+        };
+        let parts = Parts {
+            runner: &runner,
+            catalog: &prepared.catalog,
+            monitor: monitor.as_mut(),
+            interrupt,
+            settings: &settings,
+            about: &about,
+        };
+        let outcome = run_plan(&plan, &lease, parts)?;
+        Ok(Self { store, lease, plan, outcome, began })
+    }
+
+    /// What to say of a build that did not come to its end.
+    fn failed(&self) -> Result<ExitCode, Failure> {
+        anstream::eprint!("{}", Summary::new(&self.plan, &self.outcome, &[]).failures());
+        let code = if self.outcome.interrupted { exit::INTERRUPTED } else { exit::BUILD_FAILED };
+        Ok(ExitCode::from(code))
+    }
+
+    fn began(&self) -> i64 {
+        let since = self.began.duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    }
+}
+
+/// What came out differently.
+struct Comparison {
+    /// How many pipelines were compared.
+    compared: usize,
+    pipelines: Vec<Different>,
+    /// The stages whose results are different although what they work on is the same.
+    culprits: Vec<Stage>,
+}
+
+struct Different {
+    name: String,
+    entries: Vec<Differing>,
+}
+
+impl Comparison {
+    fn new(first: &Build, second: &Build) -> Result<Self, Failure> {
+        let mut pipelines = Vec::new();
+        for export in &first.plan.exports {
+            let Some(id) = export.node.and_then(|node| id(&first.plan, node)) else { continue };
+            let entries = compare(first, second, id)?.unwrap_or_default();
+            if !entries.is_empty() {
+                pipelines.push(Different { name: export.name.clone(), entries });
+            }
+        }
+        let culprits = if pipelines.is_empty() { Vec::new() } else { culprits(first, second)? };
+        Ok(Self { compared: first.plan.exports.len(), pipelines, culprits })
+    }
+
+    fn is_equal(&self) -> bool {
+        self.pipelines.is_empty()
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |line: String| writeln!(text, "{line}").expect("a string grows");
+        for Different { name, entries } in &self.pipelines {
+            line(format!("{name}: {} different", render::count(entries.len(), "entry").replace("entrys", "entries")));
+            for entry in entries.iter().take(SHOWN) {
+                for difference in &entry.differences {
+                    line(format!("  {}  {difference}", entry.path.display()));
+                }
+            }
+            if entries.len() > SHOWN {
+                line(format!("  and {} more; --json shows all", entries.len() - SHOWN));
+            }
+        }
+        for Stage { pipeline, module, .. } in &self.culprits {
+            line(format!("it begins with {pipeline}: {module}"));
+        }
+        line(match self.pipelines.len() {
+            0 => format!("{} built twice: all equal", render::count(self.compared, "pipeline")),
+            several => format!(
+                "\n{} built twice: {several} different",
+                render::count(self.compared, "pipeline")
+            ),
+        });
+        text
+    }
+
+    fn json(&self) -> Value {
+        let pipelines: Vec<Value> =
+            self.pipelines.iter().map(|one| json!({"name": one.name, "entries": one.entries})).collect();
+        json!({
+            "equal": self.is_equal(),
+            "compared": self.compared,
+            "different": pipelines,
+            "begins_with": self.culprits,
+        })
+    }
+}
+
+/// The stages whose results differ although those of all that they work on do not.
+fn culprits(first: &Build, second: &Build) -> Result<Vec<Stage>, Failure> {
+    let graph = &first.plan.graph;
+    let mut differs = vec![false; graph.dag.node_count()];
+    let mut culprits = Vec::new();
+    for node in graph.dag.node_indices() {
+        let inherited = graph.needs(node).any(|(need, _)| differs[need.index()]);
+        differs[node.index()] = inherited;
+        let Some(id) = id(&first.plan, node).filter(|_| !inherited) else { continue };
+        if compare(first, second, id)?.is_some_and(|entries| !entries.is_empty()) {
+            differs[node.index()] = true;
+            culprits.push(Stage::new(graph, node));
+        }
+    }
+    Ok(culprits)
+}
+
+/// What is different in a result; none if it was not kept, as that of a stage whose tree the next one goes on with.
+fn compare(first: &Build, second: &Build, id: StageId) -> Result<Option<Vec<Differing>>, Failure> {
+    let open = |build: &Build| build.lease.tree(id).map(|stack| overlay::open(&stack)).transpose();
+    let trees = open(first).and_then(|one| Ok((one, open(second)?)));
+    let (Some(one), Some(other)) = trees.map_err(Failure::environment)? else { return Ok(None) };
+    let one = Tree { root: one.as_fd(), began: first.began() };
+    let other = Tree { root: other.as_fd(), began: second.began() };
+    differ(one, other).map(Some).map_err(Failure::environment)
+}
+
+fn id(plan: &Plan, node: NodeIndex) -> Option<StageId> {
+    plan.graph.stage_node(node).map(|stage| stage.id)
+}
