@@ -185,7 +185,12 @@ fn changed_words(changes: &[Change]) -> String {
                     (Some(_), None) if name.is_some() => "removed",
                     _ => "changed",
                 };
-                [part, name.unwrap_or_default(), what].iter().filter(|word| !word.is_empty()).copied().collect::<Vec<_>>().join(" ")
+                [part, name.unwrap_or_default(), what]
+                    .iter()
+                    .filter(|word| !word.is_empty())
+                    .copied()
+                    .collect::<Vec<_>>()
+                    .join(" ")
             }
         };
         if !others.contains(&word) {

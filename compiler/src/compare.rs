@@ -254,7 +254,8 @@ impl<'a> Comparison<'a> {
             (edge, self.new.manifest.pipeline(index).name.as_str(), old, self.new.pipelines[index.0].last())
         });
         let id = |graph: &Graph, node: Option<NodeIndex>| node.map(|node| graph.id(node));
-        let other = std::iter::once(base).chain(trees).find(|(_, _, old, new)| id(self.old, *old) != id(self.new, *new));
+        let other =
+            std::iter::once(base).chain(trees).find(|(_, _, old, new)| id(self.old, *old) != id(self.new, *new));
         let (edge, pipeline, old, new) = other.unwrap_or(base);
         Cause::Tree { edge, pipeline: pipeline.to_owned(), old: module(self.old, old), new: module(self.new, new) }
     }

@@ -212,10 +212,7 @@ impl Comparison {
         }
         line(match self.pipelines.len() {
             0 => format!("{} built twice: all equal", render::count(self.compared, "pipeline")),
-            several => format!(
-                "\n{} built twice: {several} different",
-                render::count(self.compared, "pipeline")
-            ),
+            several => format!("\n{} built twice: {several} different", render::count(self.compared, "pipeline")),
         });
         text
     }

@@ -87,7 +87,9 @@ impl<'a> Diff<'a> {
     }
 
     fn is_empty(&self) -> bool {
-        self.metadata.is_empty() && self.pipelines.iter().all(|pipeline| !pipeline.says_something()) && self.items.is_empty()
+        self.metadata.is_empty()
+            && self.pipelines.iter().all(|pipeline| !pipeline.says_something())
+            && self.items.is_empty()
     }
 
     fn text(&self) -> String {
@@ -142,7 +144,8 @@ impl<'a> Diff<'a> {
 impl<'a> PipelineDiff<'a> {
     fn new(comparison: &Comparison<'a>, pair: &PipelinePair) -> Self {
         let (old, new) = (comparison.old, comparison.new);
-        let pipeline = |graph: &'a Graph, index: Option<PipelineIndex>| index.map(|index| graph.manifest.pipeline(index));
+        let pipeline =
+            |graph: &'a Graph, index: Option<PipelineIndex>| index.map(|index| graph.manifest.pipeline(index));
         let (was, is) = (pipeline(old, pair.old), pipeline(new, pair.new));
         let changes = match (was, is) {
             (Some(was), Some(is)) => changes_of_values(&said(old, was), &said(new, is)),
@@ -184,7 +187,8 @@ impl<'a> PipelineDiff<'a> {
                 format!("{} {}", sign(old.is_some(), new.is_some()), new.or(old).unwrap_or_default())
             }
         };
-        let rebuilt = if self.rebuilt > 0 { format!("  ({} anew)", render::count(self.rebuilt, "stage")) } else { String::new() };
+        let rebuilt =
+            if self.rebuilt > 0 { format!("  ({} anew)", render::count(self.rebuilt, "stage")) } else { String::new() };
         line(text, 0, &format!("{name}{rebuilt}"));
         change_lines(&self.changes).iter().for_each(|change| line(text, 3, change));
         for stage in &self.stages {

@@ -80,7 +80,9 @@ fn find(graph: &Graph, name: &str) -> Result<Vec<(usize, usize)>, Failure> {
         for (index, nodes) in graph.pipelines.iter().enumerate() {
             for (position, node) in nodes.stages.iter().enumerate() {
                 let begins = |id: String| id.starts_with(&name.to_ascii_lowercase());
-                if graph.stage_node(*node).is_some_and(|node| begins(node.id.to_string()) || begins(node.compat.to_string()))
+                if graph
+                    .stage_node(*node)
+                    .is_some_and(|node| begins(node.id.to_string()) || begins(node.compat.to_string()))
                 {
                     found.push((index, position));
                 }
@@ -167,7 +169,9 @@ impl Explanation<'_> {
         for cause in [RunCause::Evicted, RunCause::NotBuilt, RunCause::InPlace] {
             let mut names: Vec<String> = all
                 .iter()
-                .filter(|one| one.occurrence.action == OccurrenceAction::Run && self.causes.of(one.occurrence.node) == cause)
+                .filter(|one| {
+                    one.occurrence.action == OccurrenceAction::Run && self.causes.of(one.occurrence.node) == cause
+                })
                 .map(|one| format!("{}: {}", one.pipeline, one.occurrence.module))
                 .collect();
             if names.is_empty() {

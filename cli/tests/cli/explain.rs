@@ -64,14 +64,18 @@ fn root_a_stage_that_runs_again_says_why() {
     explain(&["tree:0"]).assert().success().stdout(contains("cached: in the store"));
     explain(&["tree:9"]).assert().code(2).stderr(contains("there is no stage `tree:9`"));
     let json = output(explain(&["tree:hostname"]));
-    assert_eq!(json["stages"][0]["cause"]["cause"]["changes"][0], json!({
-        "path": "/options/hostname", "old": "one", "new": "two"
-    }));
+    assert_eq!(
+        json["stages"][0]["cause"]["cause"]["changes"][0],
+        json!({
+            "path": "/options/hostname", "old": "one", "new": "two"
+        })
+    );
     assert_eq!(json["first_causes"][0]["follow"], 2);
 
-    with_store(&place, "plan", &[&path]).assert().success().stdout(
-        contains("options changed: hostname").and(contains("follows from tree: org.osbuild.hostname")),
-    );
+    with_store(&place, "plan", &[&path])
+        .assert()
+        .success()
+        .stdout(contains("options changed: hostname").and(contains("follows from tree: org.osbuild.hostname")));
     let plan = output(with_store(&place, "plan", &[&path]));
     assert_eq!(plan["pipelines"][1]["stages"][0]["cause"]["kind"], "follows");
 }
@@ -87,7 +91,11 @@ fn root_what_is_gone_from_the_store_is_told() {
     let plan = place.plan(&path);
     let id = plan["pipelines"][1]["stages"][0]["id"].as_str().expect("an id").to_owned();
     std::fs::remove_dir_all(place.store().join("objects").join(&id)).expect("removes");
-    with_store(&place, "explain", &[&path]).arg(&id[..12]).assert().success().stdout(contains("evicted from the store"));
+    with_store(&place, "explain", &[&path])
+        .arg(&id[..12])
+        .assert()
+        .success()
+        .stdout(contains("evicted from the store"));
 }
 
 #[test]
@@ -135,11 +143,13 @@ fn root_a_build_that_repeats_itself_is_told_from_one_that_does_not() {
          "options": {"uuid": "35178ac7-1ee7-4dcf-8a3c-b8cb4c45ac77"},
          "devices": {"device": {"type": "org.osbuild.loopback", "options": {"filename": "disk.img"}}}},
     ]}]});
-    check(&image).assert().code(1).stdout(
-        contains("/disk.img  content from byte").and(contains("it begins with disk: org.osbuild.mkfs.ext4")),
-    );
+    check(&image)
+        .assert()
+        .code(1)
+        .stdout(contains("/disk.img  content from byte").and(contains("it begins with disk: org.osbuild.mkfs.ext4")));
     let json = output(check(&image));
     assert_eq!(json["different"][0]["entries"][0]["differences"][0]["what"], "content");
-    let left: Vec<_> = std::fs::read_dir(place.path("")).expect("reads").flatten().map(|entry| entry.file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(place.path("")).expect("reads").flatten().map(|entry| entry.file_name()).collect();
     assert_eq!(left, ["manifest.json"], "both builds are gone");
 }

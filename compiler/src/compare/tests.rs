@@ -77,15 +77,9 @@ fn every_kind_of_first_cause_has_its_name() {
         "image/truncate: /revision"
     );
     assert_eq!(with(|manifest| manifest.pipelines[3].source_epoch = Some(1)), ["other/noop: /source-epoch"]);
-    assert_eq!(
-        with(|manifest| manifest.pipelines[3].build = Some(PipelineIndex(0))),
-        ["other/noop: /build, /runner"]
-    );
+    assert_eq!(with(|manifest| manifest.pipelines[3].build = Some(PipelineIndex(0))), ["other/noop: /build, /runner"]);
     assert_eq!(first(with(|manifest| manifest.pipelines[0].runner.name = "other".into())), "os/tree: /runner");
-    assert_eq!(
-        with(|manifest| drop(manifest.pipelines[2].stages[1].inputs.pop())),
-        ["image/copy: /inputs/os"]
-    );
+    assert_eq!(with(|manifest| drop(manifest.pipelines[2].stages[1].inputs.pop())), ["image/copy: /inputs/os"]);
     assert_eq!(
         with(|manifest| manifest.pipelines[2].stages[1].devices[0].options = json!({"start": 1})),
         ["image/copy: /devices/disk/options/start"]
@@ -96,10 +90,7 @@ fn every_kind_of_first_cause_has_its_name() {
 fn stages_that_come_and_go_are_causes_for_those_behind_them() {
     let old = plain(MANIFEST);
     let more = plain(&MANIFEST.replace("hostname", "hostname locale"));
-    assert_eq!(
-        causes(&old, &more),
-        ["os/locale: new", "os/users: follows os/locale", "image/copy: follows os/locale"]
-    );
+    assert_eq!(causes(&old, &more), ["os/locale: new", "os/users: follows os/locale", "image/copy: follows os/locale"]);
     let less = plain(&MANIFEST.replace("hostname ", ""));
     assert_eq!(
         causes(&old, &less),
@@ -146,7 +137,8 @@ fn a_pipeline_that_is_called_otherwise_is_still_the_same() {
 fn source_items_are_compared_by_source_and_checksum() {
     let old = plain("os: tree<#a,#b");
     let new = graph("os: tree<#a,#c", |manifest| manifest.sources[0].items[0].description = json!({"url": "x"}));
-    let told: Vec<_> = items(&old, &new).into_iter().map(|item| (item.checksum, item.was, item.is, item.changes.len())).collect();
+    let told: Vec<_> =
+        items(&old, &new).into_iter().map(|item| (item.checksum, item.was, item.is, item.changes.len())).collect();
     assert_eq!(
         told,
         [("#a".to_owned(), true, true, 1), ("#b".to_owned(), true, false, 0), ("#c".to_owned(), false, true, 0)]

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use osbc_ir::Value;
 use osbc_ir::sink::push;
 use osbc_ir::value::Map;
-use osbc_ir::Value;
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 
 use super::Change;
@@ -39,7 +39,8 @@ pub(super) fn changes_of_facts(old: Vec<(String, Value)>, new: Vec<(String, Valu
 
 /// A fact that only one has. Of a whole part its name says so, and its type stands for it.
 fn one_sided(path: String, old: Option<Value>, new: Option<Value>, parts: &mut Vec<String>, all: &mut Vec<Change>) {
-    let is_part = |part: &str| PARTS.iter().any(|parts| part.strip_prefix(parts).is_some_and(|name| !name.contains('/')));
+    let is_part =
+        |part: &str| PARTS.iter().any(|parts| part.strip_prefix(parts).is_some_and(|name| !name.contains('/')));
     if let Some(part) = path.strip_suffix("/name").filter(|part| is_part(part)) {
         parts.push(part.to_owned());
         all.push(Change { path: part.to_owned(), old, new });
@@ -113,11 +114,14 @@ mod tests {
 
     #[test]
     fn only_what_is_different_is_told_by_its_place() {
-        assert_eq!(told(json!({"a": 1, "b": {"c": [1, 2]}}), json!({"b": {"c": [1, 2]}, "a": 1})), Vec::<String>::new());
-        assert_eq!(told(json!({"a": 1, "b": {"c/d": 2}}), json!({"a": 2, "b": {"c/d": 3}})), [
-            "/a: 1 -> 2",
-            "/b/c~1d: 2 -> 3"
-        ]);
+        assert_eq!(
+            told(json!({"a": 1, "b": {"c": [1, 2]}}), json!({"b": {"c": [1, 2]}, "a": 1})),
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            told(json!({"a": 1, "b": {"c/d": 2}}), json!({"a": 2, "b": {"c/d": 3}})),
+            ["/a: 1 -> 2", "/b/c~1d: 2 -> 3"]
+        );
         assert_eq!(told(json!({"a": 1}), json!({"b": null})), ["/b: nothing -> null", "/a: 1 -> nothing"]);
         assert_eq!(told(json!(1), json!([1])), [": 1 -> [1]"]);
     }
