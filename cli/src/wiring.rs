@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use osbc_compiler::passes::{self, Request};
 use osbc_compiler::{SourceText, compile as compile_text};
+use osbc_executor::foreseen;
 use osbc_executor::store::{Lease, Store, StoreError, StoreSettings};
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{Export, Graph, Have, Kind, Plan, Runner};
+use osbc_ir::{Action, Export, Graph, Have, Kind, Plan, Reason, Runner};
 use osbc_module_api::{Catalog, Library};
 use osbc_modules::builtin::BuiltIn;
 use osbc_modules::foreign::Foreign;
@@ -122,8 +123,24 @@ pub(crate) fn plan_only(prepared: &Prepared, target: &TargetArgs) -> Result<Plan
     let request = Request::Exports(prepared.exports.clone());
     let graph = &prepared.graph;
     let ask = |store: &Store| store.present_asked(graph, |has| passes::ask(graph, &request, has));
-    let have = store.as_ref().map_or_else(Have::default, ask);
-    plan(prepared, request, &have, store.as_ref())
+    let mut have = store.as_ref().map_or_else(Have::default, ask);
+    let first = plan(prepared, request.clone(), &have, store.as_ref())?;
+    let Some(store) = store.filter(|_| !first.segments.is_empty()) else { return Ok(first) };
+    let mut steps: Vec<NodeIndex> = first.segments.iter().flat_map(|segment| segment.steps.clone()).collect();
+    steps.sort_unstable();
+    let equal = foreseen(&store, graph, &steps);
+    if equal.is_empty() {
+        return Ok(first);
+    }
+    have.extend(equal.iter().map(|node| graph.id(*node)));
+    let mut plan = plan(prepared, request, &have, Some(&store))?;
+    for node in equal {
+        let decision = &mut plan.decisions[node.index()];
+        if decision.action == Action::Cached {
+            decision.reason = Reason::EqualContent;
+        }
+    }
+    Ok(plan)
 }
 
 /// The store as it is, if there is one.

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender};
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{ContentKey, OwnKey, Plan, Segment, StageId, content};
+use osbc_ir::{ContentKey, Graph, OwnKey, Plan, Segment, StageId, content};
 
 use crate::appended;
 use crate::interrupt::Interrupt;
@@ -58,6 +58,32 @@ fn parse(line: &str) -> Option<(OwnKey, ContentKey, Lower)> {
     let mut words = line.split(' ');
     let (own, key, id) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     Some((own, key, Lower { id, instance: words.next()?.to_owned() }))
+}
+
+/// Which of these stages, given after all that they need, a build would not run since it would find them cut off at once: the
+/// store has all trees that they work on, knows their digests, and has an equal result. Computes no digest.
+pub fn foreseen(store: &Store, graph: &Graph, stages: &[NodeIndex]) -> Vec<NodeIndex> {
+    let contents = Contents::read(store);
+    let mut equal: HashMap<NodeIndex, Arc<ObjectMeta>> = HashMap::new();
+    for &node in stages {
+        let own = content::own_key(graph, &[node]);
+        if !contents.knows(own) {
+            continue;
+        }
+        let digest = |node: NodeIndex| match equal.get(&node) {
+            Some(object) => store.kept_digest(object),
+            None => store.kept_digest(&*store.object(graph.stage_node(node)?.id)?),
+        };
+        let Some(key) = content::content_key(graph, &[node], digest) else { continue };
+        let found = contents
+            .of(own, key)
+            .into_iter()
+            .find_map(|lower| store.object(lower.id).filter(|object| object.instance == lower.instance));
+        if let Some(object) = found {
+            equal.insert(node, object);
+        }
+    }
+    stages.iter().copied().filter(|node| equal.contains_key(node)).collect()
 }
 
 /// Early cutoff within one build.

@@ -40,4 +40,5 @@ mod testing;
 mod tokens;
 mod walk;
 
+pub use cutoff::foreseen;
 pub use run::{Parts, Settings, run};

@@ -44,6 +44,8 @@ pub enum Reason {
     AllSources,
     /// Cached: the store has it, and something that is asked for or runs uses it.
     InStore,
+    /// Cached: not under its own id, but the store has the result of the same stage on trees of equal content.
+    EqualContent,
     /// Unneeded: only nodes before a cached result would need it.
     CoveredByCache,
     /// Unneeded: nothing asked for leads to it.

@@ -20,9 +20,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use osbc_executor::differ::{Differing, Tree, differ};
 use osbc_executor::interrupt::Interrupt;
+use osbc_executor::machine::Host;
 use osbc_executor::overlay;
 use osbc_executor::record::{About, ManifestName};
-use osbc_executor::runner::LocalRunner;
 use osbc_executor::store::{Layers, Lease, Store};
 use osbc_executor::{Parts, Settings, run as run_plan};
 use osbc_ir::graph::NodeIndex;
@@ -31,7 +31,7 @@ use serde_json::{Value, json};
 
 use crate::args::BuildArgs;
 use crate::causes::Stage;
-use crate::commands::build::{listen, processors};
+use crate::commands::build::{check_machine, listen, local_runner, processors};
 use crate::commands::manual::print;
 use crate::exit::{self, Failure};
 use crate::summary::Summary;
@@ -122,15 +122,17 @@ impl Build {
         let began = SystemTime::now();
         let store = Store::open(store, layers)?;
         let (plan, lease) = wiring::plan_in(prepared, &store)?;
+        check_machine(&plan)?;
         let plan = Arc::new(plan);
         let settings = Settings {
             jobs,
             keep_going: args.keep_going,
-            stage_timeout: None,
+            jobserver: env::jobserver(),
+            stage_timeout: args.stage_timeout.map(Duration::from_secs),
             host_runner: prepared.host.clone(),
             environment: env::sources(),
         };
-        let runner = LocalRunner::new("/proc/self/exe", [env::STAGE_PROCESS.into()], &env::terminal());
+        let runner = local_runner();
         let mut monitor = monitor::for_stderr(&plan);
         let about = About {
             manifest: ManifestName::new(&args.manifest.manifest, &prepared.graph),
@@ -140,6 +142,7 @@ impl Build {
             runner: &runner,
             catalog: &prepared.catalog,
             monitor: monitor.as_mut(),
+            machine: &Host { disk: store.path().to_owned() },
             interrupt,
             settings: &settings,
             about: &about,
@@ -151,8 +154,7 @@ impl Build {
     /// What to say of a build that did not come to its end.
     fn failed(&self) -> Result<ExitCode, Failure> {
         anstream::eprint!("{}", Summary::new(&self.plan, &self.outcome, &[]).failures());
-        let code = if self.outcome.interrupted { exit::INTERRUPTED } else { exit::BUILD_FAILED };
-        Ok(ExitCode::from(code))
+        Ok(ExitCode::from(exit::of_build(&self.outcome)))
     }
 
     fn began(&self) -> i64 {

@@ -226,6 +226,7 @@ pub(crate) fn reason(reason: &OccurrenceReason) -> String {
         }
         OccurrenceReason::AllSources => "all sources are asked for".to_owned(),
         OccurrenceReason::InStore => "in the store".to_owned(),
+        OccurrenceReason::EqualContent => "equal content".to_owned(),
         OccurrenceReason::SameAs { pipeline } => format!("same as in {pipeline}"),
         OccurrenceReason::CoveredByCache => "a cached result covers it".to_owned(),
         OccurrenceReason::NotRequested => "nothing asked for leads to it".to_owned(),

@@ -45,6 +45,13 @@ fn root_a_change_that_changes_nothing_ends_where_it_began() {
     let result: serde_json::Value = serde_json::from_slice(&output).expect("JSON");
     assert_eq!((&result["pipelines"][1]["cached"], &result["pipelines"][1]["ran"]), (&json!(1), &json!(0)));
 
+    // The tree under a third name, alone: what a build would take for equal at once, a plan foresees.
+    let third = manifest(json!([{"path": "/etc", "mode": 0o777}, {"path": "/srv", "mode": 0o777}]));
+    place.build(&third).args(["-e", "tree"]).assert().success();
+    let plan = place.plan(&third);
+    assert_eq!(plan["totals"]["run"], 0, "{plan:#}");
+    assert_eq!(plan["pipelines"][1]["stages"][0]["reason"]["kind"], "equal_content");
+
     let other = manifest(json!([{"path": "/etc"}, {"path": "/opt"}]));
     place.build(&other).assert().success();
     assert_ne!(std::fs::read(&archive).expect("is exported"), first);

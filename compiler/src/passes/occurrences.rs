@@ -72,6 +72,8 @@ pub enum OccurrenceReason {
     AllSources,
     /// Cached.
     InStore,
+    /// Cached: the store has the result of the same stage on trees of equal content.
+    EqualContent,
     /// Shared: the same stage stands in this pipeline.
     SameAs {
         /// The pipeline that it is written in first.
@@ -98,6 +100,7 @@ impl fmt::Display for OccurrenceReason {
             }
             OccurrenceReason::AllSources => f.write_str("every source item was asked for"),
             OccurrenceReason::InStore => f.write_str("in the store"),
+            OccurrenceReason::EqualContent => f.write_str("equal content"),
             OccurrenceReason::SameAs { pipeline } => write!(f, "same as in {pipeline}"),
             OccurrenceReason::CoveredByCache => f.write_str("a later result is in the store"),
             OccurrenceReason::NotRequested => f.write_str("nothing asked for leads to it"),
@@ -182,6 +185,7 @@ pub(crate) fn reason(graph: &Graph, reason: &Reason) -> OccurrenceReason {
         }
         Reason::AllSources => OccurrenceReason::AllSources,
         Reason::InStore => OccurrenceReason::InStore,
+        Reason::EqualContent => OccurrenceReason::EqualContent,
         Reason::CoveredByCache => OccurrenceReason::CoveredByCache,
         Reason::NotRequested => OccurrenceReason::NotRequested,
     }

@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError};
 use osbc_ir::{StageId, TreeDigest};
 use rustix::fs::Timespec;
 
+use super::Store;
 use super::error::StoreError;
 use super::layout::DIGEST;
 use super::lease::Lease;
@@ -48,6 +49,18 @@ impl Lease {
             digests.add(self, &meta, below)?;
         }
         Ok(digests.records[&meta.id].digest())
+    }
+}
+
+impl Store {
+    /// The description of a result as it is now; nothing keeps it there.
+    pub(crate) fn object(&self, id: StageId) -> Option<Arc<ObjectMeta>> {
+        self.reader().read(id)
+    }
+
+    /// The digest that is kept with an object; none if none was needed yet.
+    pub(crate) fn kept_digest(&self, object: &ObjectMeta) -> Option<TreeDigest> {
+        kept(&self.layout().object(object.id)).map(|record| record.digest())
     }
 }
 
