@@ -129,11 +129,13 @@ impl Build {
             keep_going: args.keep_going,
             jobserver: env::jobserver(),
             stage_timeout: args.stage_timeout.map(Duration::from_secs),
+            always_run: None,
             host_runner: prepared.host.clone(),
             environment: env::sources(),
+            host_environment: env::host(),
         };
         let runner = local_runner();
-        let mut monitor = monitor::for_stderr(&plan);
+        let (_, mut monitor) = monitor::for_stderr(&plan);
         let about = About {
             manifest: ManifestName::new(&args.manifest.manifest, &prepared.graph),
             arguments: env::arguments(),
