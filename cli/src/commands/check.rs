@@ -135,7 +135,7 @@ impl Build {
             host_environment: env::host(),
         };
         let runner = local_runner();
-        let (_, mut monitor) = monitor::for_stderr(&plan);
+        let (mut monitor, _screen) = monitor::for_stderr(&plan);
         let about = About {
             manifest: ManifestName::new(&args.manifest.manifest, &prepared.graph),
             arguments: env::arguments(),
