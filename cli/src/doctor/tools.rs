@@ -8,11 +8,13 @@ use osbc_module_api::{TOOL_FOLDERS, packages_of};
 use super::Finding;
 
 /// Every tool that a built-in module calls by name.
-const TOOLS: [&str; 32] = [
+const TOOLS: [&str; 38] = [
     "btrfs",
     "cp",
+    "cpio",
     "cryptsetup",
     "dnf-3",
+    "groupadd",
     "grub-mkimage",
     "grub2-mkimage",
     "lvcreate",
@@ -28,13 +30,17 @@ const TOOLS: [&str; 32] = [
     "ostree",
     "parted",
     "pvcreate",
+    "python3",
     "qemu-img",
+    "rpm",
     "rpm-ostree",
     "rpmkeys",
     "setfiles",
     "sfdisk",
     "sgdisk",
     "skopeo",
+    "systemctl",
+    "systemd-sysusers",
     "systemd-tmpfiles",
     "tar",
     "veritysetup",
