@@ -266,6 +266,9 @@ pub(crate) struct DiffArgs {
     /// Look here for modules that osbc does not bring along
     #[arg(short, long, value_name = "DIR")]
     pub(crate) libdir: Option<PathBuf>,
+    /// Whose modules, as for a build
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "builtin,libdir")]
+    pub(crate) modules: Vec<Modules>,
     /// The store that may have results already. Default: as for a build
     #[arg(long, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,

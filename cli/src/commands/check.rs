@@ -57,7 +57,7 @@ pub(crate) fn run(args: &BuildArgs, prepared: &Prepared) -> Result<ExitCode, Fai
     share_items(&first.store, &second_store)?;
     std::thread::sleep(APART.saturating_sub(first.began.elapsed().unwrap_or_default()));
     let _surroundings = OtherHost::enter()?;
-    let second = Build::run(args, prepared, &interrupt, &second_store, Layers::Plain, NonZeroUsize::MIN)?;
+    let second = Build::run(args, prepared, &interrupt, &second_store, Layers::Copy, NonZeroUsize::MIN)?;
     if !second.outcome.success() {
         return second.failed();
     }
@@ -83,7 +83,7 @@ fn place(store: &Path) -> Result<tempfile::TempDir, Failure> {
 fn share_items(first: &Store, second: &Path) -> Result<(), Failure> {
     let sources = second.join("sources");
     let shared = std::fs::create_dir_all(second)
-        .and_then(|()| Store::open(second, Layers::Plain).map_err(std::io::Error::other).map(drop))
+        .and_then(|()| Store::open(second, Layers::Copy).map_err(std::io::Error::other).map(drop))
         .and_then(|()| std::fs::remove_dir(&sources))
         .and_then(|()| std::os::unix::fs::symlink(first.path().join("sources"), &sources));
     shared.map_err(|source| Failure::Output { path: sources, source })

@@ -23,7 +23,8 @@ const OF_PIPELINES: [&str; 3] = ["/build", "/runner", "/source-epoch"];
 /// Compares.
 pub(crate) fn run(args: &DiffArgs) -> Result<ExitCode, Failure> {
     let graph = |path: &std::path::Path| -> Result<Arc<Graph>, Failure> {
-        let args = ManifestArgs { manifest: path.to_owned(), libdir: args.libdir.clone() };
+        let args =
+            ManifestArgs { manifest: path.to_owned(), libdir: args.libdir.clone(), modules: args.modules.clone() };
         let (_, graph, _) = wiring::compile(&args)?;
         Ok(Arc::new(passes::share(graph)))
     };
