@@ -178,9 +178,8 @@ fn root_a_disk_image_is_stored_once_however_many_stages_work_on_it() {
     place.build(&path).assert().success();
     let list = as_json(&place, &["ls"]);
     let sizes: Vec<u64> = list.as_array().expect("a list").iter().filter_map(|row| row["bytes"].as_u64()).collect();
-    let image = std::fs::metadata(place.output().join("disk/disk.raw")).expect("is exported");
-    let image = std::os::unix::fs::MetadataExt::blocks(&image) * 512;
-    let images: Vec<_> = sizes.iter().filter(|size| **size > image / 2).collect();
-    assert_eq!(images.len(), 1, "one result holds the image: {sizes:?}");
-    assert!(*images[0] < image + image / 4, "and that one once: {images:?}, {image}");
+    let largest = sizes.iter().copied().max().expect("there are results");
+    // What else there is, the payload, is less than half an image.
+    assert!(largest > 2 << 20, "the image is among them: {sizes:?}");
+    assert!(sizes.iter().sum::<u64>() < largest + largest / 2, "and only once: {sizes:?}");
 }
