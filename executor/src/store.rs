@@ -215,8 +215,8 @@ impl Store {
                 _ => Ok(()),
             })?;
         }
-        if is_new {
-            let path = layout.usage();
+        let path = layout.usage();
+        if is_new && usage::read(&path).is_none() {
             store.change("write", &path, || usage::set(&path, 0))?;
         }
         sweep::sweep(layout)?;
@@ -382,7 +382,8 @@ impl Store {
             let entry = entry.map_err(StoreError::io("read", path))?;
             // A file system of the store's own begins with that folder.
             if entry.file_name() != "lost+found" {
-                return Err(not_a_store());
+                // Whoever makes a store begins with that file, perhaps just now.
+                return if layout.format().exists() { self.check_format() } else { Err(not_a_store()) };
             }
         }
         Ok(false)
