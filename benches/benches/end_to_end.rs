@@ -11,6 +11,9 @@ use serde_json::json;
 /// How many file-editing stages the chain has whose overhead is measured.
 const CHAIN: usize = 200;
 
+/// How many stages the chain of osbuild's own, Python modules, has.
+const PYTHON_CHAIN: usize = 20;
+
 /// The release binary, built by `cargo build --release`.
 fn osbc() -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/osbc");
@@ -31,9 +34,14 @@ fn build(manifest: &Path, store: &Path) -> Command {
     command
 }
 
-/// `python3 -m osbuild` in the checkout that `OSBUILD=` names.
+/// The checkout of osbuild that `OSBUILD=` names.
+fn checkout() -> Option<PathBuf> {
+    Some(PathBuf::from(std::env::var_os("OSBUILD")?))
+}
+
+/// `python3 -m osbuild` in the checkout.
 fn osbuild() -> Option<Command> {
-    let checkout = PathBuf::from(std::env::var_os("OSBUILD")?);
+    let checkout = checkout()?;
     let mut command = Command::new("python3");
     command.args(["-m", "osbuild", "--libdir", "."]).current_dir(checkout);
     Some(command)
@@ -78,12 +86,7 @@ fn builds(c: &mut Criterion) {
         );
     });
 
-    let stages: Vec<_> = (0..CHAIN)
-        .map(|number| json!({"type": "org.osbuild.mkdir", "options": {"paths": [{"path": format!("/d{number}")}]}}))
-        .collect();
-    let chain = dir.path().join("chain.json");
-    let document = json!({"version": "2", "pipelines": [{"name": "tree", "stages": stages}]});
-    std::fs::write(&chain, document.to_string()).expect("the folder is writable");
+    let chain = chain(dir.path(), CHAIN);
     group.bench_function(format!("{CHAIN} file-editing stages, osbc"), |b| {
         b.iter_batched(
             || tempfile::tempdir_in(dir.path()).expect("a temporary folder"),
@@ -99,9 +102,7 @@ fn builds(c: &mut Criterion) {
             b.iter_batched(
                 || tempfile::tempdir_in(dir.path()).expect("a temporary folder"),
                 |store| {
-                    let mut command = osbuild().expect("just asked");
-                    command.args(["--export", "tree", "--store"]).arg(store.path().join("store"));
-                    run(command.arg("--output-directory").arg(store.path().join("out")).arg(&chain));
+                    run(&mut osbuild_build(&chain, store.path()));
                     store
                 },
                 criterion::BatchSize::PerIteration,
@@ -111,5 +112,61 @@ fn builds(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, inspect, builds);
+/// A chain of stages that each make a folder, as a manifest in `dir`.
+fn chain(dir: &Path, length: usize) -> PathBuf {
+    let stages: Vec<_> = (0..length)
+        .map(|number| json!({"type": "org.osbuild.mkdir", "options": {"paths": [{"path": format!("/d{number}")}]}}))
+        .collect();
+    let path = dir.join(format!("chain-{length}.json"));
+    let document = json!({"version": "2", "pipelines": [{"name": "tree", "stages": stages}]});
+    std::fs::write(&path, document.to_string()).expect("the folder is writable");
+    path
+}
+
+/// A build by osbuild with a store below `dir`.
+fn osbuild_build(manifest: &Path, dir: &Path) -> Command {
+    let mut command = osbuild().expect("only asked for where there is a checkout");
+    command.args(["--export", "tree", "--store"]).arg(dir.join("store"));
+    command.arg("--output-directory").arg(dir.join("out")).arg(manifest);
+    command
+}
+
+/// A chain of osbuild's own modules: what the interpreter takes for as many starts of the module, imports included; osbc;
+/// and osbuild.
+fn python_stages(c: &mut Criterion) {
+    let Some(checkout) = checkout().filter(|_| has_root()) else { return };
+    let mut group = c.benchmark_group(format!("{PYTHON_CHAIN} Python stages"));
+    group.sample_size(10);
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let chain = chain(dir.path(), PYTHON_CHAIN);
+    let fresh = || tempfile::tempdir_in(dir.path()).expect("a temporary folder");
+    let stage = checkout.join("stages/org.osbuild.mkdir");
+    group.bench_function("the interpreter alone", |b| {
+        b.iter(|| {
+            for _ in 0..PYTHON_CHAIN {
+                let mut command = Command::new("python3");
+                command.args(["-c", "import runpy, sys; runpy.run_path(sys.argv[1], run_name='imported')"]);
+                run(command.arg(&stage).env("PYTHONPATH", &checkout));
+            }
+        });
+    });
+    let per = criterion::BatchSize::PerIteration;
+    group.bench_function("osbc", |b| {
+        let osbc = |store: tempfile::TempDir| {
+            run(build(&chain, store.path()).args(["--modules", "libdir", "--libdir"]).arg(&checkout));
+            store
+        };
+        b.iter_batched(fresh, osbc, per);
+    });
+    group.bench_function("osbuild", |b| {
+        let osbuild = |store: tempfile::TempDir| {
+            run(&mut osbuild_build(&chain, store.path()));
+            store
+        };
+        b.iter_batched(fresh, osbuild, per);
+    });
+    group.finish();
+}
+
+criterion_group!(benches, inspect, builds, python_stages);
 criterion_main!(benches);

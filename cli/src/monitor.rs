@@ -25,7 +25,7 @@ pub(crate) fn for_stderr(plan: &Arc<Plan>) -> (Box<dyn Monitor>, Screen) {
         let screen = Screen(Some(bars.clone()));
         (Box::new(live::Live::new(Arc::clone(plan), bars)), screen)
     } else {
-        (Box::new(plain::Plain::new(Arc::clone(plan))), Screen(None))
+        (Box::new(plain::Plain::new(Arc::clone(plan))), Screen::none())
     }
 }
 
@@ -33,6 +33,11 @@ pub(crate) fn for_stderr(plan: &Arc<Plan>) -> (Box<dyn Monitor>, Screen) {
 pub(crate) struct Screen(Option<MultiProgress>);
 
 impl Screen {
+    /// None at all: nothing has to make way.
+    pub(crate) fn none() -> Self {
+        Self(None)
+    }
+
     /// Hides the view until the guard is dropped.
     pub(crate) fn hide(&self) -> Hidden<'_> {
         if let Some(bars) = &self.0 {

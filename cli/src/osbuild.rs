@@ -13,6 +13,7 @@ mod sources;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -24,7 +25,8 @@ use osbc_executor::export::export;
 use osbc_executor::interrupt::Interrupt;
 use osbc_executor::machine::Host;
 use osbc_executor::record::{About, ManifestName};
-use osbc_executor::runner::LocalRunner;
+use osbc_executor::runner::StageRunner;
+use osbc_executor::shell::{ShellRunner, When};
 use osbc_executor::store::osbuild::Cache;
 use osbc_executor::store::{Lease, Store};
 use osbc_executor::{Parts, Settings, run as run_plan};
@@ -32,9 +34,10 @@ use osbc_ir::graph::NodeIndex;
 use osbc_ir::{CompatId, Export, Graph, PipelineIndex, Runner};
 use osbc_module_api::Catalog;
 
-use crate::commands::build::{listen, processors};
+use crate::commands::build::{listen, local_runner, processors};
 use crate::commands::manual::print;
-use crate::monitor::{warn_of_lost, with_files};
+use crate::monitor::{Screen, warn_of_lost, with_files};
+use crate::terminal::Terminal;
 use crate::{env, exit, wiring};
 use arguments::Arguments;
 use course::{Course, Names};
@@ -88,11 +91,8 @@ fn attempt(arguments: &Arguments) -> Result<ExitCode, Refusal> {
     if !asked.exports.is_empty() && arguments.output_directory.is_none() {
         return Err(Refusal::Request("Need --output-directory for --export".to_owned()));
     }
-    if let Some(unsupported) = [("--in-vm", !arguments.in_vm.is_empty()), ("--break", arguments.break_at.is_some())]
-        .into_iter()
-        .find_map(|(option, given)| given.then_some(option))
-    {
-        return Err(Refusal::Request(format!("{unsupported} cannot be done yet")));
+    if !arguments.in_vm.is_empty() {
+        return Err(Refusal::Request("--in-vm cannot be done yet".to_owned()));
     }
     build(arguments, asked)
 }
@@ -161,7 +161,7 @@ fn build(arguments: &Arguments, asked: Asked) -> Result<ExitCode, Refusal> {
     let (mut monitor, files) = with_files(Box::new(narrator), &plan, None, trace.as_deref())?;
     let about = About { manifest: ManifestName::new(arguments.manifest(), &asked.graph), arguments: env::arguments() };
     let settings = Settings {
-        jobs: env::jobs().map_err(Refusal::Request)?.unwrap_or_else(processors),
+        jobs: jobs(arguments)?,
         keep_going: false,
         jobserver: env::jobserver(),
         stage_timeout: arguments.stage_timeout(),
@@ -170,9 +170,11 @@ fn build(arguments: &Arguments, asked: Asked) -> Result<ExitCode, Refusal> {
         environment: env::sources(),
         host_environment: env::host(),
     };
-    let runner = LocalRunner::new("/proc/self/exe", [env::STAGE_PROCESS.into()], &env::terminal());
+    let runner = local_runner();
+    let terminal = Terminal::new(Screen::none());
+    let breaking = arguments.break_at.clone().map(|stage| ShellRunner::new(&runner, When::Before(stage), &terminal));
     let parts = Parts {
-        runner: &runner,
+        runner: breaking.as_ref().map_or(&runner as &dyn StageRunner, |breaking| breaking),
         catalog: &asked.catalog,
         monitor: &mut monitor,
         machine: &Host { disk: store.path().to_owned() },
@@ -198,6 +200,14 @@ fn build(arguments: &Arguments, asked: Asked) -> Result<ExitCode, Refusal> {
         print(closing(&script, &lease, &asked.checkpoints, outcome.success()).as_bytes())?;
     }
     Ok(if outcome.success() { ExitCode::SUCCESS } else { ExitCode::from(exit::BUILD_FAILED) })
+}
+
+/// How many stages run at the same time: one where shells are asked for, so that nothing else is written meanwhile.
+fn jobs(arguments: &Arguments) -> Result<NonZeroUsize, Refusal> {
+    if arguments.break_at.is_some() {
+        return Ok(NonZeroUsize::MIN);
+    }
+    Ok(env::jobs().map_err(Refusal::Request)?.unwrap_or_else(processors))
 }
 
 /// The monitor that is asked for, or osbuild's choice.

@@ -23,6 +23,7 @@ mod lock;
 mod log;
 pub mod machine;
 pub mod overlay;
+mod prepared;
 pub mod probe;
 pub mod record;
 pub mod request;

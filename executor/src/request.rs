@@ -31,6 +31,8 @@ pub struct StageRequest {
     pub tree: TreeStack,
     /// The tree that it runs in; the host's when none.
     pub build_root: Option<TreeStack>,
+    /// What a runner made in that one, as a file with a snapshot; none where nothing is made.
+    pub prepared: Option<PathBuf>,
     /// The runner that starts it, e.g. `org.osbuild.debian`.
     pub runner: String,
     /// The runner's executable where it has to be run; none where it is built in, and for a built-in module.
@@ -53,8 +55,19 @@ pub struct StageRequest {
 pub struct ShellRequest {
     /// The socket of whoever connects it to the user.
     pub socket: PathBuf,
-    /// Whether it comes instead of the module, or after the module has failed.
-    pub instead: bool,
+    /// When it comes.
+    pub moment: ShellMoment,
+}
+
+/// When a shell comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ShellMoment {
+    /// Before the module, which then runs unless the shell says that it failed.
+    Before,
+    /// In place of the module.
+    Instead,
+    /// After the module has failed.
+    AfterFailure,
 }
 
 /// What on-disk inputs, devices and mounts work with: they are programs on the host's side.

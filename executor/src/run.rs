@@ -17,6 +17,7 @@ use crate::history::{self, History, Line};
 use crate::interrupt::Interrupt;
 use crate::log::BuildLogs;
 use crate::machine::{Machine, Need};
+use crate::prepared::Preparations;
 use crate::record::{About, Recording};
 use crate::runner::StageRunner;
 use crate::scheduler::{Pool, Scheduler, Task, Ticket};
@@ -88,6 +89,7 @@ pub(crate) struct Context<'a> {
     pub(crate) interrupt: &'a Interrupt,
     pub(crate) settings: &'a Settings,
     pub(crate) logs: BuildLogs,
+    pub(crate) preparations: Preparations,
     pub(crate) cutoff: Cutoff<'a>,
 }
 
@@ -147,8 +149,22 @@ pub fn run(plan: &Plan, lease: &Lease, parts: Parts<'_>) -> Result<Outcome, Stor
     // Without a thread for it, all would have to wait for make.
     let tokens = settings.jobserver.clone().and_then(|client| Tokens::new(client).ok());
     let (cutoff, sealed) = Cutoff::new(plan, lease);
-    let context =
-        Context { plan, fetches, lease, runner, catalog, machine, kills, tokens, interrupt, settings, logs, cutoff };
+    let preparations = Preparations::default();
+    let context = Context {
+        plan,
+        fetches,
+        lease,
+        runner,
+        catalog,
+        machine,
+        kills,
+        tokens,
+        interrupt,
+        settings,
+        logs,
+        preparations,
+        cutoff,
+    };
     std::thread::scope(|scope| {
         if !plan.segments.is_empty() {
             scope.spawn(|| context.cutoff.note_all(&sealed, interrupt));

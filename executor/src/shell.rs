@@ -7,13 +7,13 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use osbc_ir::CompatId;
+use osbc_ir::{CompatId, Kind};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
-use crate::request::{ShellRequest, StageReply, StageRequest};
+use crate::request::{ShellMoment, ShellRequest, StageReply, StageRequest};
 use crate::runner::{StageIo, StageRunner};
 use crate::sandbox::message;
 
@@ -21,8 +21,10 @@ use crate::sandbox::message;
 const SOCKET: &str = "shell";
 
 /// When there is a shell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum When {
+    /// Before the module of each stage that has this module or id, or of every stage: `*`.
+    Before(String),
     /// After any module that failed.
     OnFailure,
     /// Instead of the module of the stage that has this id.
@@ -55,12 +57,13 @@ impl<'a> ShellRunner<'a> {
     }
 
     fn request(&self, request: &StageRequest) -> Option<StageRequest> {
-        let instead = match self.when {
-            When::OnFailure => false,
-            When::Instead(id) if request.id == id.to_string() => true,
-            When::Instead(_) => return None,
+        let moment = match &self.when {
+            When::OnFailure => ShellMoment::AfterFailure,
+            When::Instead(id) if request.id == id.to_string() => ShellMoment::Instead,
+            When::Before(stage) if is_stage(request, stage) => ShellMoment::Before,
+            When::Instead(_) | When::Before(_) => return None,
         };
-        let shell = ShellRequest { socket: request.scratch.join(SOCKET), instead };
+        let shell = ShellRequest { socket: request.scratch.join(SOCKET), moment };
         Some(StageRequest { shell: Some(shell), timeout: None, ..request.clone() })
     }
 
@@ -100,6 +103,11 @@ impl StageRunner for ShellRunner<'_> {
             reply
         })
     }
+}
+
+/// Whether a request is for a stage of this module or id, or for any stage: `*`. What a runner prepares is none.
+fn is_stage(request: &StageRequest, stage: &str) -> bool {
+    request.module.kind != Kind::Runner && ["*", &request.module.name, &request.id].contains(&stage)
 }
 
 /// A shell that wants to be connected.

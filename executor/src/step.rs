@@ -41,6 +41,9 @@ pub(crate) enum PrepareError {
         /// What.
         what: String,
     },
+    /// A runner failed.
+    #[error("{0}")]
+    Preparation(String),
     /// A partition's number cannot be one.
     #[error("the mount `{mount}` names the partition {number}; partitions are counted from 1 to {}", u32::MAX)]
     Partition {
@@ -131,10 +134,23 @@ fn request(context: &Context<'_>, node: NodeIndex, work: &Work<'_>) -> Result<St
     let manifest = &context.plan.graph.manifest;
     let items = items(context, node);
     let runner = &manifest.runner_of(pipeline, &context.settings.host_runner).exec;
+    // A build pipeline without stages means the host, as it does for ids.
+    let build = pipeline.build.filter(|build| !manifest.pipeline(*build).stages.is_empty());
+    let build_root = build.map(|build| tree(context, build)).transpose()?;
+    let own = module(context, &stage.module)?;
+    // A built-in module in the host's own root has all that it needs there.
+    let prepared = if own.on_disk.is_some() || build_root.is_some() {
+        let last = build.and_then(|build| context.plan.graph.pipelines[build.0].last());
+        let id = last.and_then(|node| context.plan.graph.stage_node(node)).map(|stage| stage.id);
+        let tree = id.zip(build_root.as_ref());
+        context.preparations.of(context, work, runner, tree).map_err(PrepareError::Preparation)?
+    } else {
+        None
+    };
     Ok(StageRequest {
         id: context.stage_node(node).compat.to_string(),
         capabilities: capabilities(context, stage)?,
-        module: module(context, &stage.module)?,
+        module: own,
         options: stage.options.clone(),
         inputs: stage.inputs.iter().map(|input| self::input(context, input, &items)).collect::<Result<_, _>>()?,
         devices: stage
@@ -152,12 +168,8 @@ fn request(context: &Context<'_>, node: NodeIndex, work: &Work<'_>) -> Result<St
         mounts: stage.mounts.iter().map(|mount| self::mount(context, mount)).collect::<Result<_, _>>()?,
         source_epoch: pipeline.source_epoch,
         tree: work.stack()?,
-        // A build pipeline without stages means the host, as it does for ids.
-        build_root: pipeline
-            .build
-            .filter(|build| !manifest.pipeline(*build).stages.is_empty())
-            .map(|build| tree(context, build))
-            .transpose()?,
+        build_root,
+        prepared,
         runner_file: runner_file(context, &stage.module, runner)?,
         runner: runner.to_owned(),
         host: host(context, stage)?,

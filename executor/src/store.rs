@@ -14,6 +14,7 @@
 //! <store>/objects/<id>/alias.json              no tree of its own: another object that it is equal to
 //! <store>/work/<uuid>/                         one lease: its list of what it uses, and what it is making
 //! <store>/downloads/<content type>:<checksum>/ the part of an item that was fetched so far
+//! <store>/prepared/<id>-<runner>-<revision>     what a runner makes in a build tree (crate::prepared)
 //! <store>/logs/<build>/                        a build's record (crate::record) and its stages' output
 //! <store>/damaged/<name>.<uuid>                what was found damaged and set aside, until the next `osbc store gc`
 //! <store>/usage                                how many bytes objects and items take
@@ -58,6 +59,7 @@ mod lease;
 mod links;
 mod object;
 pub mod osbuild;
+mod prepared;
 mod remove;
 mod seal;
 mod sweep;

@@ -1,8 +1,8 @@
 //! The library of built-in modules.
 
-use osbc_module_api::{Kind, Library, LibraryError, Module, Provider, Registered, Revision};
+use osbc_module_api::{Kind, Library, LibraryError, Module, ModuleDef, Provider, Registered, Revision};
 
-use crate::runners::BUILT_IN;
+use crate::runners::{BUILT_IN, preparation};
 
 include!(concat!(env!("OUT_DIR"), "/registry.rs"));
 
@@ -21,6 +21,9 @@ impl Library for BuiltIn {
     }
 
     fn module(&self, kind: Kind, name: &str) -> Result<Option<Module>, LibraryError> {
+        if kind == Kind::Runner {
+            return Ok(preparation::definition(name).map(describe_runner));
+        }
         Ok(find(kind, name).map(describe))
     }
 
@@ -35,10 +38,19 @@ impl Library for BuiltIn {
     }
 }
 
+/// The description of a built-in runner.
+pub(crate) fn describe_runner(def: &'static ModuleDef) -> Module {
+    let doc = "Makes a build root ready: its libraries, users, folders.";
+    Module { schema: None, schema_2: None, ..describe_as(def, doc) }
+}
+
 fn describe(row: &Registered) -> Module {
-    let def = row.def;
+    describe_as(row.def, row.doc)
+}
+
+fn describe_as(def: &'static ModuleDef, doc: &str) -> Module {
     let schema = (def.schema)();
-    let (summary, description) = row.doc.split_once('\n').unwrap_or((row.doc, ""));
+    let (summary, description) = doc.split_once('\n').unwrap_or((doc, ""));
     Module {
         kind: def.kind,
         name: def.name.to_owned(),

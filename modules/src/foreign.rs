@@ -9,6 +9,9 @@ use std::{fs, io};
 
 use osbc_module_api::{Kind, Library, LibraryError, Module, OnDisk, Provider, Revision, Value};
 
+use crate::builtin::describe_runner;
+use crate::runners::preparation;
+
 mod meta;
 mod python;
 
@@ -92,7 +95,13 @@ impl Library for Foreign {
         let meta = file.with_file_name(format!("{name}{META}"));
         let metadata = match (kind, fs::read_to_string(&meta)) {
             (Kind::Runner, _) if !file.is_file() => return Ok(None),
-            (Kind::Runner, _) => Metadata::default(),
+            // osbuild's own are built in too, and then done once for a build root instead of once a stage.
+            (Kind::Runner, _) => match String::from_utf8(read(&file)?) {
+                Ok(text) if preparation::is_built_in(name, &text) => {
+                    return Ok(preparation::definition(name).map(describe_runner));
+                }
+                _ => Metadata::default(),
+            },
             (_, Ok(text)) if file.is_file() => meta::read(&text).map_err(malformed(&meta))?,
             (_, Ok(_)) => return Err(malformed(&meta)("describes a module that is not beside it".to_owned())),
             (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => {

@@ -1,5 +1,7 @@
-//! The runners that osbc brings along, and the one that fits the host, told from the text of its `os-release`. It
-//! reads no files.
+//! The runners that osbc brings along, what they do ([`preparation`]), and the one that fits the host, told from the text
+//! of its `os-release`.
+
+pub(crate) mod preparation;
 
 use osbc_ir::Runner;
 use osbc_module_api::runner::choose;

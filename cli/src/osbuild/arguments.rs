@@ -81,8 +81,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     stage_timeout: Option<i64>,
 
-    /// Open a shell in the build root before this stage runs, by name or id, or before every one. Refused: it cannot be
-    /// done yet
+    /// Open a shell in the build root before this stage runs, by name or id, or before every one; stages then run one at
+    /// a time
     #[arg(long = "break", value_name = "STAGE", num_args = 0..=1, default_missing_value = "*")]
     pub(crate) break_at: Option<String>,
 

@@ -3,6 +3,7 @@
 mod callers;
 mod monitors;
 mod refusals;
+mod shells;
 mod store;
 
 use std::ffi::OsStr;

@@ -89,10 +89,10 @@ if pid == 0:
     for fd in range(3): os.dup2(slave, fd)
     os.execv(sys.argv[1], sys.argv[1:])
 seen = b""
-def until(text):
+def until(text, start=0):
     global seen
     end = time.monotonic() + 100
-    while text not in seen:
+    while text not in seen[start:]:
         if time.monotonic() > end or not select.select([master], [], [], 100)[0]: sys.exit("no %r in %r" % (text, seen))
         seen += os.read(master, 65536)
 def type(text): os.write(master, text)
@@ -100,7 +100,7 @@ until(b"] /run/osbuild/tree # ")
 type(b"tty; stty size; echo one-$((1 + 0))\n"); until(b"one-1")
 type(b"sleep 1000 & jobs; kill %1; echo two-$((1 + 1))\n"); until(b"two-2")
 type(b"echo begun-$((2 + 1)); sleep 1000\n"); until(b"begun-3")
-type(b"\x03"); type(b"echo after-$((2 + 2))\n"); until(b"after-4")
+type(b"\x03"); type(b"echo after-$((2 + 2))\n"); until(b"after-4"); until(b"tree # ", seen.rindex(b"after-4"))
 fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 44, 88, 0, 0)); os.kill(pid, signal.SIGWINCH)
 type(b"until stty size | grep '44 88'; do :; done; exit 5\n"); until(b"44 88\r\n")
 status = os.waitpid(pid, 0)[1]

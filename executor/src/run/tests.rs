@@ -14,6 +14,7 @@ use crate::store::{Layers, Store};
 use crate::testing::{Sealed, Sketch, about, catalog, folder, in_tree, label_of, settings};
 
 mod cutoff;
+mod prepared;
 
 /// A store, and what came of running sketches on it.
 struct Bench {

@@ -26,7 +26,7 @@ use rustix::process::{DumpableBehavior, PidfdFlags, pidfd_open};
 
 use super::surroundings::Surroundings;
 use super::{Isolation, Job, confine, foreign, message, root, shell, spec, sys};
-use crate::request::{StageFailure, StageReply, StageRequest};
+use crate::request::{ShellMoment, StageFailure, StageReply, StageRequest};
 
 /// Runs the stage's function in the sandbox; afterwards nothing that it started is alive.
 pub(super) fn run(
@@ -158,21 +158,35 @@ fn inside(
             return StageReply::failed(StageFailure::Environment(format!("cannot enter the sandbox: {error}")));
         }
     };
-    let failure = if request.shell.as_ref().is_some_and(|shell| shell.instead) {
-        Some(StageFailure::Module("not run: there was a shell in its place".to_owned()))
-    } else {
-        match job {
-            Job::Call(function) => call(*function, &context).map(StageFailure::Module),
-            Job::Execute(module) => foreign::execute(request, module),
+    let run = || match job {
+        Job::Call(function) => call(*function, &context).map(StageFailure::Module),
+        Job::Execute(module) => foreign::execute(request, module),
+    };
+    let moment = request.shell.as_ref().map(|shell| shell.moment);
+    let failure = match (moment, shell) {
+        (Some(ShellMoment::Instead), _) => {
+            Some(StageFailure::Module("not run: there was a shell in its place".to_owned()))
         }
+        (Some(ShellMoment::Before), Some(shell)) => stopped_by(shell, request, &context).or_else(run),
+        _ => run(),
     };
     if let (Some(shell), Some(failure)) = (shell, &failure)
-        && let Err(error) = shell::run(shell, request, &context, failure)
+        && moment != Some(ShellMoment::Before)
+        && let Err(error) = shell::run(shell, request, &context, Some(failure))
     {
         // It goes to the stage's log; there is nowhere else.
         writeln!(io::stderr(), "osbc: the shell was cut off: {error}").ok();
     }
     StageReply { metadata: context.metadata.take(), failure, exception: None, written: None, memory: None }
+}
+
+/// Runs a shell before the module, and returns why that is not to run, if so.
+fn stopped_by(shell: &UnixStream, request: &StageRequest, context: &StageContext) -> Option<StageFailure> {
+    match shell::run(shell, request, context, None) {
+        Ok(0) => None,
+        Ok(code) => Some(StageFailure::Module(format!("not run: the shell before it ended with exit status {code}"))),
+        Err(error) => Some(StageFailure::Environment(format!("not run: the shell before it was cut off: {error}"))),
+    }
 }
 
 /// Calls the module and returns why it failed, if it did.

@@ -1,5 +1,5 @@
-//! A shell in the place of a stage: the sandbox's side. It runs in the stage's process, after the module has failed or
-//! instead of it, and sees what the module sees.
+//! A shell in the place of a stage: the sandbox's side. It runs in the stage's process, before the module, instead of it or
+//! after it has failed, and sees what the module sees.
 //!
 //! It talks to osbc ([`crate::shell`]) on a connection made before the sandbox was entered:
 //!
@@ -24,7 +24,7 @@ use rustix::net::SocketAddrUnix;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 
 use super::{message, spec};
-use crate::request::{ShellRequest, StageFailure, StageRequest};
+use crate::request::{ShellMoment, ShellRequest, StageFailure, StageRequest};
 
 /// What the sandbox says when it wants a shell's streams.
 pub(crate) const WANTED: u8 = b'?';
@@ -47,7 +47,7 @@ pub(super) fn connect(shell: &ShellRequest) -> io::Result<UnixStream> {
     Ok(UnixStream::from(socket))
 }
 
-/// Runs a shell until it ends. `failure` is that of the module.
+/// Runs a shell until it ends, and gives its exit code. `failure` is that of the module; none before it.
 ///
 /// # Errors
 /// osbc is gone, or the shell cannot be started.
@@ -55,8 +55,8 @@ pub(super) fn run(
     connection: &UnixStream,
     request: &StageRequest,
     context: &StageContext,
-    failure: &StageFailure,
-) -> io::Result<()> {
+    failure: Option<&StageFailure>,
+) -> io::Result<i32> {
     (&*connection).write_all(&[WANTED])?;
     let (bytes, streams) = message::receive_byte(connection)?;
     if bytes == 0 {
@@ -74,7 +74,8 @@ pub(super) fn run(
             127
         }
     };
-    (&*connection).write_all(&code.to_le_bytes())
+    (&*connection).write_all(&code.to_le_bytes())?;
+    Ok(code)
 }
 
 /// Opens a terminal of the sandbox's own and sends its other end to osbc.
@@ -91,7 +92,7 @@ fn terminal(connection: &UnixStream) -> io::Result<[OwnedFd; 3]> {
 fn start(
     request: &StageRequest,
     context: &StageContext,
-    failure: &StageFailure,
+    failure: Option<&StageFailure>,
     screen: &mut impl Write,
     [stdin, stdout, stderr]: [OwnedFd; 3],
 ) -> io::Result<i32> {
@@ -99,11 +100,17 @@ fn start(
     let shell = SHELLS.into_iter().find(|shell| Path::new(shell).is_file());
     let shell = shell.ok_or_else(|| io::Error::other("the build root has neither /bin/bash nor /bin/sh"))?;
     let module = &request.module.name;
-    let why = match &request.shell {
-        Some(shell) if shell.instead => format!("{module} has not run; all that comes before it is done."),
-        _ => format!("{module} failed: {failure}"),
+    let moment = request.shell.as_ref().map(|shell| shell.moment);
+    let why = match (moment, failure) {
+        (Some(ShellMoment::AfterFailure), Some(failure)) => format!("{module} failed: {failure}"),
+        (Some(ShellMoment::Before), _) => format!("{module} runs after this shell, unless that fails (`exit 1`)."),
+        _ => format!("{module} has not run; all that comes before it is done."),
     };
-    screen.write_all(format!("{why}\n{}", places(context)).as_bytes())?;
+    let kept = match moment {
+        Some(ShellMoment::Before) => "What is done in the tree stays there.",
+        _ => "What is done here is not kept.",
+    };
+    screen.write_all(format!("{why}\nThis is a shell in its sandbox. {kept}\n{}", places(context)).as_bytes())?;
     let has_terminal = rustix::termios::isatty(&stdin);
     let mut command = Command::new(shell);
     // Nothing that the build root brings along shall change the prompt, which says where one is.
@@ -156,7 +163,7 @@ fn map<T>(named: &std::collections::BTreeMap<String, T>, value: impl Fn(&T) -> V
 
 /// Says where things are.
 fn places(context: &StageContext) -> String {
-    let mut text = "This is a shell in its sandbox. What is done here is not kept.\n".to_owned();
+    let mut text = String::new();
     let mut line = |title: &str, path: &Path| {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "  {title:<12} {}", path.display());

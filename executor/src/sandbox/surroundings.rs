@@ -6,9 +6,10 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use nix::sched::{CloneFlags, unshare};
+use osbc_module_api::snapshot::Snapshot;
 use osbc_module_api::{
-    Catalog, DeviceContext, Entry, InputContext, InputReference, MappedInput, MountContext, MountPoint, OpenDevice,
-    Tree, Value,
+    Catalog, DeviceContext, Entry, Error, InputContext, InputReference, MappedInput, MountContext, MountPoint,
+    OpenDevice, Tree, Value,
 };
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, mount_change};
 
@@ -66,6 +67,9 @@ impl Surroundings {
     /// Why the stage cannot run. What was made until then is there to be closed.
     pub(super) fn prepare(&mut self, request: &StageRequest, catalog: &Catalog) -> Result<(), String> {
         self.prepare_root(request).map_err(|error| error.to_string())?;
+        if let Some(file) = &request.prepared {
+            self.make_prepared(file).map_err(|error| format!("cannot prepare the build root: {error}"))?;
+        }
         // What nothing is in needs no place on a disk.
         let inputs = if request.inputs.is_empty() { self.inside(spec::INPUTS) } else { request.scratch.join("inputs") };
         let trees = request.scratch.join("sandbox/trees");
@@ -144,6 +148,11 @@ impl Surroundings {
         make_folder(&var.join("tmp"), 0o1777)?;
         root::bind(root::open(&var)?, &self.inside("/var"), sys::PLAIN)?;
         mount_stack(&request.tree, &self.inside(spec::TREE))
+    }
+
+    /// Makes in the root what a runner made in another one.
+    fn make_prepared(&self, file: &Path) -> Result<(), Error> {
+        Snapshot::read(file)?.make(&Tree::open(&self.root)?)
     }
 
     /// Makes a folder, made where there is none, visible in the sandbox.

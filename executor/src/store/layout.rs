@@ -61,6 +61,10 @@ impl Layout {
         self.objects().join(id.to_string())
     }
 
+    pub(crate) fn prepared(&self) -> PathBuf {
+        self.root.join("prepared")
+    }
+
     pub(crate) fn work(&self) -> PathBuf {
         self.root.join("work")
     }

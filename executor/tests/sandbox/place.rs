@@ -40,6 +40,7 @@ impl Place {
             tree: TreeStack { lower: Vec::new(), upper: Some(Upper { dir: made("tree"), work: made("work") }) },
             build_root: None,
             runner: "org.osbuild.linux".into(),
+            prepared: None,
             runner_file: None,
             host: None,
             scratch: made("scratch"),

@@ -12,6 +12,7 @@ pub mod location;
 pub mod loopdev;
 pub mod runner;
 pub mod schema;
+pub mod snapshot;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod tool;

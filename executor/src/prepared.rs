@@ -1,0 +1,110 @@
+//! Build roots made ready: what a built-in runner makes in one is made once, and given to every stage that runs there.
+//! Knows when what was made may be used again; neither what a runner does nor where it is kept ([`crate::store`]).
+//!
+//! A build tree is named by its id, so what was made in it stays right, in later builds too. Nothing says whether the
+//! host's own tree changed meanwhile, so what was made there holds for one build.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use osbc_ir::{Kind, StageId};
+use osbc_module_api::Provider;
+use osbc_module_api::snapshot::Snapshot;
+use serde_json::json;
+
+use crate::request::{ModuleRequest, StageFailure, StageRequest, TreeStack};
+use crate::run::Context;
+use crate::runner::StageIo;
+use crate::store::Work;
+
+/// How many lines of a runner that failed are told.
+const LINES: usize = 3;
+
+/// A file with a snapshot, or why there is none.
+type Made = Arc<OnceLock<Result<PathBuf, String>>>;
+
+/// What was made ready, or is being made, in this build.
+#[derive(Debug, Default)]
+pub(crate) struct Preparations {
+    known: Mutex<HashMap<(String, Option<StageId>), Made>>,
+}
+
+impl Preparations {
+    /// The file with what this runner makes in a build tree, or in the host's where none is given; none where it is no
+    /// built-in one. Who needs the same at the same time waits.
+    ///
+    /// # Errors
+    /// Why it could not be made.
+    pub(crate) fn of(
+        &self,
+        context: &Context<'_>,
+        work: &Work<'_>,
+        runner: &str,
+        tree: Option<(StageId, &TreeStack)>,
+    ) -> Result<Option<PathBuf>, String> {
+        let module = context.catalog.module(Kind::Runner, runner).map_err(|error| error.to_string())?;
+        let Some(Provider::BuiltIn(definition)) = module.as_ref().map(|module| &module.provider) else {
+            return Ok(None);
+        };
+        let made = {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(known.entry((runner.to_owned(), tree.map(|(id, _)| id))).or_default())
+        };
+        let name = tree.map(|(id, _)| format!("{id}-{runner}-{}", definition.revision));
+        let make = || {
+            let kept = name.as_deref().and_then(|name| context.lease.prepared(name));
+            // One that was cut off by a power cut is made anew.
+            if let Some(kept) = kept.filter(|kept| Snapshot::read(kept).is_ok()) {
+                return Ok(kept);
+            }
+            let snapshot = make(context, work, runner, tree)?;
+            context.lease.keep_prepared(name.as_deref(), &snapshot).map_err(|error| error.to_string())
+        };
+        made.get_or_init(make)
+            .clone()
+            .map(Some)
+            .map_err(|error| format!("cannot prepare the build root as {runner} does: {error}"))
+    }
+}
+
+/// Runs a runner in a sandbox of its own, and gives what it made as text.
+fn make(
+    context: &Context<'_>,
+    work: &Work<'_>,
+    runner: &str,
+    tree: Option<(StageId, &TreeStack)>,
+) -> Result<String, String> {
+    let request = StageRequest {
+        id: String::new(),
+        module: ModuleRequest { kind: Kind::Runner, name: runner.to_owned(), on_disk: None },
+        options: json!({"runner": runner}),
+        inputs: Vec::new(),
+        devices: Vec::new(),
+        mounts: Vec::new(),
+        source_epoch: None,
+        tree: TreeStack { lower: Vec::new(), upper: None },
+        build_root: tree.map(|(_, stack)| stack.clone()),
+        prepared: None,
+        runner: runner.to_owned(),
+        runner_file: None,
+        host: None,
+        scratch: work.scratch().map_err(|error| error.to_string())?,
+        capabilities: Vec::new(),
+        timeout: context.settings.stage_timeout,
+        shell: None,
+    };
+    let output = RefCell::new(String::new());
+    let take = |text: &str| output.borrow_mut().push_str(text);
+    let reply = context.runner.run(&request, &StageIo { output: &take, interrupt: context.interrupt });
+    match reply.failure {
+        None => Ok(reply.metadata.to_string()),
+        Some(StageFailure::Module(reason)) => {
+            let output = output.into_inner();
+            let lines: Vec<&str> = output.lines().collect();
+            Err([&[reason.as_str()], &lines[lines.len().saturating_sub(LINES)..]].concat().join("\n"))
+        }
+        Some(failure) => Err(failure.to_string()),
+    }
+}
