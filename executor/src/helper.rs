@@ -2,7 +2,8 @@
 //! of its own.
 //!
 //! The *server* is what was executed. It forks workers, one ahead: the next one is there, in namespaces of its own, before it
-//! is asked for. It ends when the other side of its socket goes away.
+//! is asked for; and it keeps the networks that stages left unchanged for the next ones. It ends when the other side of its
+//! socket goes away.
 //!
 //! A *worker* is the first process of a stage's pid namespace. It waits for a stage, prepares it, runs it, takes everything
 //! down and sends the reply ([`crate::sandbox`]). It dies with the server. All that it makes lives in a mount namespace of
@@ -11,6 +12,7 @@
 //! Forking a small process that is there already takes a fraction of what executing a program takes; and osbc itself has
 //! threads, so it cannot fork.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,7 +21,7 @@ use std::process::ExitCode;
 
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, fork};
+use nix::unistd::{ForkResult, Pid, fork};
 use osbc_module_api::Catalog;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
@@ -29,7 +31,7 @@ use rustix::process::{DumpableBehavior, PidfdFlags, Signal, pidfd_open};
 
 use crate::request::{StageFailure, StageReply, StageRequest};
 use crate::sandbox::message::{self, StageEnds};
-use crate::sandbox::{self, Isolation};
+use crate::sandbox::{self, Isolation, Network};
 
 /// What the helper does; to be called first thing in a process started by [`LocalRunner`](crate::runner::LocalRunner),
 /// before any thread is started or any file is opened, with the catalog of the process that started it. The process is
@@ -49,25 +51,55 @@ fn serve(catalog: &Catalog) -> io::Result<()> {
     rustix::process::umask(Mode::empty());
     let processes = File::open("/proc/self/ns/pid")?;
     let server = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+    let mut networks = Networks::default();
     loop {
         let (taken, take) = pipe_with(PipeFlags::CLOEXEC)?;
-        match fork_worker(&processes) {
-            Ok(ForkResult::Parent { .. }) => {
+        match networks.any().and_then(|network| Ok((fork_worker(&processes)?, network))) {
+            Ok((ForkResult::Parent { child }, network)) => {
+                networks.lent.insert(child, network);
                 drop(take);
                 if !wait_until_taken(&taken, &control)? {
                     return Ok(());
                 }
             }
-            Ok(ForkResult::Child) => {
+            Ok((ForkResult::Child, network)) => {
                 drop(taken);
-                return work(&server, control, take, catalog);
+                let worked = work(&server, control, take, network, catalog);
+                // What it owns may be closed already.
+                std::process::exit(if worked.is_ok_and(|unchanged| unchanged) { 0 } else { 1 });
             }
             Err(error) => {
                 let Some(ends) = message::receive_ends(&control)? else { return Ok(()) };
                 refuse(&ends, &format!("cannot start the stage's process: {}", with_hint(error)));
             }
         }
-        reap()?;
+        reap(&mut networks)?;
+    }
+}
+
+/// The networks that workers have, and those that are free.
+#[derive(Default)]
+struct Networks {
+    free: Vec<Network>,
+    lent: HashMap<Pid, Network>,
+}
+
+impl Networks {
+    /// One that nothing is in.
+    fn any(&mut self) -> io::Result<Network> {
+        self.free.pop().map_or_else(Network::make, Ok)
+    }
+
+    /// Takes back that of a worker, all of whose processes are gone.
+    fn take_back(&mut self, worker: Pid, unchanged: bool) -> io::Result<()> {
+        let network = self.lent.remove(&worker);
+        if let Some(network) = network
+            && unchanged
+            && network.is_unused()?
+        {
+            self.free.push(network);
+        }
+        Ok(())
     }
 }
 
@@ -107,12 +139,14 @@ fn take_socket() -> io::Result<OwnedFd> {
 }
 
 /// Waits for the workers that have ended.
-fn reap() -> io::Result<()> {
+fn reap(networks: &mut Networks) -> io::Result<()> {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::StillAlive) | Err(nix::Error::ECHILD) => return Ok(()),
-            ended => ended?,
-        };
+            Ok(WaitStatus::Exited(worker, code)) => networks.take_back(worker, code == 0)?,
+            Ok(WaitStatus::Signaled(worker, ..)) => networks.take_back(worker, false)?,
+            other => drop(other?),
+        }
     }
 }
 
@@ -129,8 +163,9 @@ fn fork_worker(processes: &File) -> io::Result<ForkResult> {
     Ok(forked?)
 }
 
-/// All that happens in a worker. `take` is dropped when it has got a stage.
-fn work(server: &OwnedFd, control: OwnedFd, take: OwnedFd, catalog: &Catalog) -> io::Result<()> {
+/// All that happens in a worker; gives whether its stage had no right to change the network. `take` is dropped when it has
+/// got a stage.
+fn work(server: &OwnedFd, control: OwnedFd, take: OwnedFd, network: Network, catalog: &Catalog) -> io::Result<bool> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     // The server may have died before its death could be noticed.
     let mut polled = [PollFd::new(server, PollFlags::IN)];
@@ -141,9 +176,9 @@ fn work(server: &OwnedFd, control: OwnedFd, take: OwnedFd, catalog: &Catalog) ->
     rustix::process::setsid()?;
     // The stage runs in the same pid namespace and shall not look into this process, which still sees the host.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    let isolation = Isolation::make().and_then(|isolation| sandbox::leave_mounts().map(|()| isolation));
+    let isolation = Isolation::make(network).and_then(|isolation| sandbox::leave_mounts().map(|()| isolation));
 
-    let Some(ends) = message::receive_ends(&control)? else { return Ok(()) };
+    let Some(ends) = message::receive_ends(&control)? else { return Ok(true) };
     // Its end tells osbc of the server's.
     drop(control);
     drop(take);
@@ -153,7 +188,7 @@ fn work(server: &OwnedFd, control: OwnedFd, take: OwnedFd, catalog: &Catalog) ->
         Ok(isolation) => isolation,
         Err(error) => {
             refuse(&ends, &format!("cannot make namespaces for the stage: {}", with_hint(error)));
-            return Ok(());
+            return Ok(true);
         }
     };
     message::send_descriptor(&ends.socket, Some(this.as_fd()))?;
@@ -166,9 +201,12 @@ fn work(server: &OwnedFd, control: OwnedFd, take: OwnedFd, catalog: &Catalog) ->
             std::env::set_var(name, epoch);
         }
     }
-    let reply = catch_unwind(AssertUnwindSafe(|| sandbox::run_stage(&request, catalog, &isolation)));
+    let reply = catch_unwind(AssertUnwindSafe(|| sandbox::run_stage(&request, catalog, &isolation, &ends.socket)));
     let reply = reply.unwrap_or_else(|_| {
         StageReply::failed(StageFailure::Environment("a bug in the preparation of the stage; see its output".into()))
     });
-    message::send(&ends.socket, &reply)
+    let sent = message::send(&ends.socket, &reply);
+    // Nor may this be dropped, if the stage ran in this process.
+    std::mem::forget((isolation, ends.output));
+    sent.map(|()| request.capabilities.is_empty())
 }

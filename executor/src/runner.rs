@@ -76,7 +76,9 @@ impl LocalRunner {
         {
             return Ok(());
         }
-        helper.insert(Helper::start(&self.program, &self.arguments, &self.terminal)?).ask(ends)
+        // If it is gone already, that shows by the end of the stage's socket.
+        helper.insert(Helper::start(&self.program, &self.arguments, &self.terminal)?).ask(ends).ok();
+        Ok(())
     }
 
     fn attend(&self, request: &StageRequest, io: &StageIo<'_>) -> io::Result<StageReply> {

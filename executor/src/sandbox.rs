@@ -22,6 +22,7 @@ mod foreign;
 mod host;
 mod inside;
 mod isolation;
+mod network;
 mod root;
 mod shell;
 mod spec;
@@ -30,10 +31,12 @@ mod sys;
 mod teardown;
 
 pub(crate) use isolation::Isolation;
+pub(crate) use network::Network;
 pub(crate) use spec::{environment, epoch_variable};
 pub(crate) use surroundings::leave_mounts;
 pub(crate) use sys::close_descriptors;
 
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use osbc_module_api::{Catalog, Entry, Error, OnDisk, Provider, StageContext};
@@ -44,15 +47,21 @@ use surroundings::Surroundings;
 /// Runs a stage from its first mount to its last unmount.
 ///
 /// Must be called by the only thread of the first process of a pid namespace; it kills everything else in there. The
-/// stage joins the namespaces of `isolation`.
-pub(crate) fn run_stage(request: &StageRequest, catalog: &Catalog, isolation: &Isolation) -> StageReply {
+/// stage joins the namespaces of `isolation`. Afterwards this process may itself be in the sandbox, with no descriptor open
+/// but `client`, where the reply is to be sent: it must end then without using or dropping another.
+pub(crate) fn run_stage(
+    request: &StageRequest,
+    catalog: &Catalog,
+    isolation: &Isolation,
+    client: &UnixStream,
+) -> StageReply {
     let job = match job(catalog, &request.module) {
         Ok(job) => job,
         Err(reason) => return StageReply::failed(StageFailure::Environment(reason)),
     };
     let mut surroundings = Surroundings::new();
     let mut reply = match surroundings.prepare(request, catalog) {
-        Ok(()) => inside::run(request, &job, &mut surroundings, isolation),
+        Ok(()) => inside::run(request, &job, &mut surroundings, isolation, client),
         Err(reason) => StageReply::failed(StageFailure::Environment(reason)),
     };
     let problems = surroundings.close();

@@ -94,7 +94,7 @@ impl Attended {
         self.text.finish(io.output);
         let reply = message::decode(&self.received)?;
         let failure = ending.or_else(|| {
-            let reason = "the process that prepares the stage ended without an answer; was it killed?";
+            let reason = "the stage's process ended before it was done; was it killed?";
             taken.then(|| StageFailure::Died(reason.into()))
         });
         Ok(reply.or(failure.map(StageReply::failed)))

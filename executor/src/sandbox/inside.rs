@@ -1,6 +1,8 @@
-//! The stage itself: a process of its own that enters the sandbox, gives up its rights, and calls the module or executes
-//! it. Where programs run on the host's side, it is the first process of a pid namespace below theirs, which it neither
-//! sees nor reaches, and which ends with it. What it
+//! The stage itself: enters the sandbox, gives up its rights, and calls the module or executes it.
+//!
+//! Where nothing has to be taken down afterwards, the process that prepared does that itself, and its end is that of
+//! everything that the stage left running. Otherwise the stage is a process of its own. Where programs run on the host's side,
+//! it is the first process of a pid namespace below theirs, which it neither sees nor reaches, and which ends with it. What it
 //! returns lies in memory shared with the process that prepared it, so that nothing it leaves running can hold up the
 //! answer.
 
@@ -8,7 +10,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Seek, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,16 +30,37 @@ use super::surroundings::Surroundings;
 use super::{Isolation, Job, confine, foreign, message, root, shell, spec, sys};
 use crate::request::{ShellMoment, StageFailure, StageReply, StageRequest};
 
-/// Runs the stage's function in the sandbox; afterwards nothing that it started is alive.
+/// Runs the stage in the sandbox. Afterwards nothing that it started is alive, or this process is itself in the sandbox
+/// and can do no more than send the reply to `client` and end.
 pub(super) fn run(
     request: &StageRequest,
     job: &Job<'_>,
     around: &mut Surroundings,
     isolation: &Isolation,
+    client: &UnixStream,
 ) -> StageReply {
-    start_and_wait(request, job, around, isolation).unwrap_or_else(|error| {
+    let ran = require_single_thread().and_then(|()| match job {
+        Job::Call(_) if !around.has_to_close() => run_here(request, job, around, isolation, client),
+        _ => start_and_wait(request, job, around, isolation),
+    });
+    ran.unwrap_or_else(|error| {
         StageReply::failed(StageFailure::Environment(format!("cannot run the stage's process: {error}")))
     })
+}
+
+fn run_here(
+    request: &StageRequest,
+    job: &Job<'_>,
+    around: &mut Surroundings,
+    isolation: &Isolation,
+    client: &UnixStream,
+) -> io::Result<StageReply> {
+    let shell = request.shell.as_ref().map(shell::connect).transpose()?;
+    let mut reply = inside(request, job, around, isolation, client.as_fd(), shell.as_ref());
+    let (own, children) = (used(UsageWho::RUSAGE_SELF), used(UsageWho::RUSAGE_CHILDREN));
+    reply.written = own.0.zip(children.0).map(|(own, children)| own + children);
+    reply.memory = own.1.max(children.1);
+    Ok(reply)
 }
 
 fn start_and_wait(
@@ -46,7 +69,6 @@ fn start_and_wait(
     around: &mut Surroundings,
     isolation: &Isolation,
 ) -> io::Result<StageReply> {
-    require_single_thread()?;
     if let Job::Execute(module) = job {
         foreign::prepare(request, module, around)?;
     }
@@ -63,7 +85,12 @@ fn start_and_wait(
     let forked = unsafe { fork() }?;
     match forked {
         ForkResult::Child => {
-            let reply = inside(request, job, around, isolation, &answer, shell.as_ref());
+            // Its mounts are taken down by the other process, which must go on seeing them.
+            let own = unshare(CloneFlags::CLONE_NEWNS);
+            let reply = match own {
+                Ok(()) => inside(request, job, around, isolation, answer.as_fd(), shell.as_ref()),
+                Err(error) => StageReply::failed(cannot_enter(&error.into())),
+            };
             let written = message::send(&answer, &reply);
             std::process::exit(if written.is_ok() { 0 } else { 1 });
         }
@@ -78,22 +105,23 @@ fn start_and_wait(
             if let Job::Execute(_) = job {
                 foreign::complete(&mut reply, around);
             }
-            (reply.written, reply.memory) = used();
+            (reply.written, reply.memory) = used(UsageWho::RUSAGE_CHILDREN);
             Ok(reply)
         }
     }
 }
 
-/// How many bytes the children of this process wrote to disks, and the most memory that one of them had, as far as all of
-/// them were waited for.
-fn used() -> (Option<u64>, Option<u64>) {
-    let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return (None, None) };
+/// How many bytes this process, or its children as far as all of them were waited for, wrote to disks, and the most memory
+/// that one of them had.
+fn used(by: UsageWho) -> (Option<u64>, Option<u64>) {
+    let Ok(usage) = getrusage(by) else { return (None, None) };
     // In blocks of 512 bytes, whatever the file system's are; and in kilobytes.
     let bytes = |count: i64, unit: u64| u64::try_from(count).ok()?.checked_mul(unit);
     (bytes(usage.block_writes(), 512), bytes(usage.max_rss(), 1024))
 }
 
-/// The child is a copy of the calling thread alone; another one might hold a lock that would stay locked there forever.
+/// What enters the sandbox may have no other thread; and a child is a copy of the calling thread alone, where a lock that
+/// another one holds would stay locked forever.
 fn require_single_thread() -> io::Result<()> {
     // A folder has a link from its parent, from itself, and from each folder in it.
     let links = std::fs::metadata("/proc/self/task")?.nlink();
@@ -135,16 +163,16 @@ fn describe_end(status: WaitStatus) -> String {
     }
 }
 
-/// All that happens in the stage's process.
+/// All that happens in the stage's process, which has a mount namespace of its own. `answer` is where its reply will go.
 fn inside(
     request: &StageRequest,
     job: &Job<'_>,
     around: &mut Surroundings,
     isolation: &Isolation,
-    answer: &File,
+    answer: BorrowedFd<'_>,
     shell: Option<&UnixStream>,
 ) -> StageReply {
-    let kept: Vec<_> = std::iter::once(answer.as_fd()).chain(shell.map(AsFd::as_fd)).collect();
+    let kept: Vec<_> = std::iter::once(answer).chain(shell.map(AsFd::as_fd)).collect();
     let prepared = isolation
         .join()
         .map(|()| devices(request, around))
@@ -154,9 +182,7 @@ fn inside(
         .and_then(|devices| context(request, around, devices));
     let context = match prepared {
         Ok(context) => context,
-        Err(error) => {
-            return StageReply::failed(StageFailure::Environment(format!("cannot enter the sandbox: {error}")));
-        }
+        Err(error) => return StageReply::failed(cannot_enter(&error)),
     };
     let run = || match job {
         Job::Call(function) => call(*function, &context).map(StageFailure::Module),
@@ -189,6 +215,10 @@ fn stopped_by(shell: &UnixStream, request: &StageRequest, context: &StageContext
     }
 }
 
+fn cannot_enter(error: &io::Error) -> StageFailure {
+    StageFailure::Environment(format!("cannot enter the sandbox: {error}"))
+}
+
 /// Calls the module and returns why it failed, if it did.
 fn call(function: fn(&StageContext) -> Result<(), Error>, context: &StageContext) -> Option<String> {
     let called = catch_unwind(AssertUnwindSafe(|| {
@@ -209,7 +239,6 @@ fn call(function: fn(&StageContext) -> Result<(), Error>, context: &StageContext
 
 /// Enters the sandbox whose root is at `root`.
 fn enter(root: &Path, capabilities: &[String]) -> io::Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS)?;
     root::mount_processes(root).map_err(io::Error::other)?;
     // The old root comes to lie on the new one and is taken away: no host is left in this mount namespace.
     rustix::process::chdir(root)?;

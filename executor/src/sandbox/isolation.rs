@@ -1,43 +1,36 @@
-//! The namespaces of a stage besides those of mounts and processes: network with the loopback interface alone, System V
-//! objects, host name. The worker makes them before it has a stage, and stays outside itself: what it prepares
-//! belongs to the host, and a network takes the kernel most of a millisecond.
+//! The namespaces of a stage besides those of mounts and processes: network, System V objects, host name. The worker has
+//! them before it has a stage, and stays outside itself: what it prepares belongs to the host.
 
 use std::fs::File;
 use std::io;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-use super::{spec, sys};
+use super::{Network, spec};
 
-const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWNET.union(CloneFlags::CLONE_NEWIPC).union(CloneFlags::CLONE_NEWUTS);
+const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWIPC.union(CloneFlags::CLONE_NEWUTS);
 
 /// Handles on a set of such namespaces.
 #[derive(Debug)]
 pub(crate) struct Isolation {
-    network: File,
+    network: Network,
     objects: File,
     names: File,
 }
 
 impl Isolation {
-    /// Makes new ones; the calling process, which has a single thread, is where it was before.
+    /// Makes new ones beside the network; the calling process, which has a single thread, is where it was before.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub(crate) fn make() -> io::Result<Self> {
-        let before = Self::current()?;
+    pub(crate) fn make(network: Network) -> io::Result<Self> {
+        let before = current()?;
         unshare(NAMESPACES)?;
-        let made = sys::loopback_up()
-            .and_then(|()| Ok(rustix::system::sethostname(spec::HOSTNAME.as_bytes())?))
-            .and_then(|()| Self::current());
-        before.join()?;
-        made
-    }
-
-    /// Those that the calling process is in.
-    fn current() -> io::Result<Self> {
-        let open = |name: &str| File::open(format!("/proc/self/ns/{name}"));
-        Ok(Self { network: open("net")?, objects: open("ipc")?, names: open("uts")? })
+        let made = rustix::system::sethostname(spec::HOSTNAME.as_bytes()).map_err(io::Error::from);
+        let made = made.and_then(|()| current());
+        join((&before.0, &before.1))?;
+        let (objects, names) = made?;
+        Ok(Self { network, objects, names })
     }
 
     /// Enters them.
@@ -45,8 +38,17 @@ impl Isolation {
     /// # Errors
     /// The kernel refuses.
     pub(crate) fn join(&self) -> io::Result<()> {
-        setns(&self.network, CloneFlags::CLONE_NEWNET)?;
-        setns(&self.objects, CloneFlags::CLONE_NEWIPC)?;
-        Ok(setns(&self.names, CloneFlags::CLONE_NEWUTS)?)
+        self.network.join()?;
+        join((&self.objects, &self.names))
     }
+}
+
+/// Those that the calling process is in.
+fn current() -> io::Result<(File, File)> {
+    Ok((File::open("/proc/self/ns/ipc")?, File::open("/proc/self/ns/uts")?))
+}
+
+fn join((objects, names): (&File, &File)) -> io::Result<()> {
+    setns(objects, CloneFlags::CLONE_NEWIPC)?;
+    Ok(setns(names, CloneFlags::CLONE_NEWUTS)?)
 }

@@ -108,6 +108,11 @@ impl Surroundings {
         Ok(())
     }
 
+    /// Whether there is something that does not simply end with the mount namespace.
+    pub(super) fn has_to_close(&self) -> bool {
+        !self.devices.is_empty() || self.before.is_some() || self.host.has_services()
+    }
+
     /// Takes everything down in reverse and returns what did not work. What is not taken down here ends with the mount
     /// namespace.
     pub(super) fn close(&mut self) -> Vec<String> {
