@@ -5,12 +5,15 @@
 //! mounted, and no mount is ever seen by anybody else. What stays, as with osbuild, are the folders of the mounts that the
 //! tree did not have.
 
+mod attend;
+
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
 use std::{fs, thread};
 
 use nix::sched::{CloneFlags, unshare};
@@ -35,6 +38,10 @@ pub(crate) struct Program<'a> {
     name: String,
     arguments: Vec<OsString>,
     covers: Vec<(PathBuf, PathBuf)>,
+    /// All that its environment has; that of the sandbox unless given.
+    environment: Option<Vec<(String, String)>>,
+    /// How long it may take, where it is attended.
+    limit: Option<Duration>,
 }
 
 impl<'a> Program<'a> {
@@ -51,7 +58,8 @@ impl<'a> Program<'a> {
             if tree.is_file(&place)? {
                 let path = Path::new("/").join(place);
                 let name = program.to_owned();
-                return Ok(Self { tree, path, name, arguments: Vec::new(), covers: Vec::new() });
+                let (arguments, covers) = (Vec::new(), Vec::new());
+                return Ok(Self { tree, path, name, arguments, covers, environment: None, limit: None });
             }
         }
         Err(Error::missing_in_tree(program.rsplit('/').next().unwrap_or(program)))
@@ -75,6 +83,22 @@ impl<'a> Program<'a> {
     #[must_use]
     pub(crate) fn cover(mut self, path: impl AsRef<Path>, by: impl AsRef<Path>) -> Self {
         self.covers.push((Path::new("/").join(path), Path::new("/").join(by)));
+        self
+    }
+
+    /// Gives it these variables for its whole environment.
+    #[must_use]
+    pub(crate) fn environment(mut self, variables: &[(&str, &str)]) -> Self {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        self.environment = Some(variables.iter().map(owned).collect());
+        self
+    }
+
+    /// Lets it take so long and no longer, and lets it leave no process behind: either is then a failure that names what
+    /// ran, and nothing does any more.
+    #[must_use]
+    pub(crate) fn attended(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
         self
     }
 
@@ -106,7 +130,13 @@ impl<'a> Program<'a> {
             }
             let mut command = Command::new(&self.path);
             command.arg0(&self.name).args(&self.arguments).current_dir("/").stdin(Stdio::null());
-            command.status().map_err(Error::io("start", &self.path))
+            if let Some(variables) = self.environment {
+                command.env_clear().envs(variables);
+            }
+            match self.limit {
+                Some(limit) => attend::status(&mut command, &self.path, limit),
+                None => command.status().map_err(Error::io("start", &self.path)),
+            }
         };
         let joined = thread::scope(|scope| scope.spawn(inside).join());
         joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))

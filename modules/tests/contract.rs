@@ -18,6 +18,7 @@ use tempfile::TempDir;
 /// Stages that cannot run in the test's process: they need mounts, tools, programs of the tree or other inputs than files
 /// of inline sources. Each has tests of its own. Those whose examples all have devices need not be named: they write there.
 const NEED_MORE: &[&str] = &[
+    "org.osbc.deb",
     "org.osbuild.container-deploy",
     "org.osbuild.copy",
     "org.osbuild.coreos.platform",

@@ -3,6 +3,7 @@
 mod bad_input;
 mod containers;
 mod cutoff;
+mod debian;
 mod doctor;
 mod documents;
 mod dropin;
