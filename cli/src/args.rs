@@ -35,6 +35,11 @@ pub(crate) enum Command {
     Diff(DiffArgs),
     /// Build pipelines and export their trees
     Build(BuildArgs),
+    /// Write a manifest from a short description of a system
+    #[command(subcommand)]
+    Resolve(ResolveCommand),
+    /// Boot an image in a virtual machine and watch its serial console
+    Boot(BootArgs),
     /// Open a shell where a stage would run: in its sandbox, on the tree that it would change
     Shell(ShellArgs),
     /// Show the builds that are kept, the stages of one, or what a stage wrote
@@ -450,6 +455,74 @@ pub(crate) struct ModulesArgs {
     /// Print as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `osbc resolve`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ResolveCommand {
+    /// Write the manifest of a Debian system, with the packages that apt finds for it
+    Debian(ResolveDebianArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ResolveDebianArgs {
+    /// What the system is to be, a TOML file such as `fixtures/debian/minimal.toml`
+    #[arg(value_name = "SPEC")]
+    pub(crate) spec: PathBuf,
+
+    /// Write the manifest here
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+
+    /// Keep the packages' versions and checksums here; where the file is there, take them from it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) lock: Option<PathBuf>,
+
+    /// Resolve anew, whatever the lock says, and show what changed
+    #[arg(long, requires = "lock")]
+    pub(crate) update: bool,
+
+    /// Fetch the packages of the repository LABEL from URL; may be repeated
+    #[arg(long = "mirror", value_name = "LABEL=URL", value_parser = mirror)]
+    pub(crate) mirrors: Vec<(String, String)>,
+}
+
+fn mirror(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((label, url)) if !label.is_empty() && url.contains("://") => Ok((label.to_owned(), url.to_owned())),
+        _ => Err("a label, `=` and a URL are needed, as in `debian=http://localhost:8000`".to_owned()),
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Exit codes: 0 the text came, or the guest ended by itself where none was wanted; 1 it ended without \
+                        the text; 124 the time was over; 2, 3 and 130 as for all commands."
+)]
+pub(crate) struct BootArgs {
+    /// The image, raw or qcow2; it is not changed
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: PathBuf,
+
+    /// What the machine boots with
+    #[arg(long, value_enum, value_name = "KIND", default_value = "bios")]
+    pub(crate) firmware: FirmwareArg,
+
+    /// End when the serial console has said this
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) until: Option<String>,
+
+    /// End after so many seconds in any case
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub(crate) timeout: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FirmwareArg {
+    /// PC BIOS
+    Bios,
+    /// UEFI
+    Uefi,
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub(crate) mod boot;
 pub(crate) mod build;
 pub(crate) mod check;
 pub(crate) mod compat;
@@ -13,5 +14,6 @@ pub(crate) mod manual;
 pub(crate) mod modules;
 pub(crate) mod plan;
 pub(crate) mod report;
+pub(crate) mod resolve;
 pub(crate) mod shell;
 pub(crate) mod store;

@@ -58,6 +58,8 @@ pub(crate) const BUILD_FAILED: u8 = 1;
 const BAD_REQUEST: u8 = 2;
 /// The machine lacks something.
 pub(crate) const ENVIRONMENT: u8 = 3;
+/// A guest was not done in time, as with timeout(1).
+pub(crate) const TIMED_OUT: u8 = 124;
 /// Ended by the user.
 pub(crate) const INTERRUPTED: u8 = 130;
 

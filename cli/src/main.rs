@@ -4,6 +4,7 @@ mod args;
 mod builds;
 mod causes;
 mod commands;
+mod debian;
 mod doctor;
 mod env;
 mod exit;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::{Args, Command};
+use crate::args::{Args, Command, ResolveCommand};
 use crate::exit::Failure;
 
 fn main() -> ExitCode {
@@ -46,6 +47,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Explain(args) => commands::explain::run(&args),
         Command::Diff(args) => commands::diff::run(&args),
         Command::Build(args) => commands::build::run(&args),
+        Command::Resolve(ResolveCommand::Debian(args)) => commands::resolve::debian(&args),
+        Command::Boot(args) => commands::boot::run(&args),
         Command::Shell(args) => commands::shell::run(&args),
         Command::Report(args) => commands::report::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args),

@@ -80,12 +80,12 @@ pub(crate) fn environment(lines: &str) -> Result<String, Error> {
     Ok(block + &"#".repeat(rest))
 }
 
-/// Copies GRUB's modules for a platform from the build root to `/boot/grub2`.
+/// Copies GRUB's modules for a platform from the build root to a folder of the tree.
 ///
 /// # Errors
 /// The build root has none, or they cannot be written.
-pub(crate) fn copy_modules(root: &Tree, tree: &Tree, platform: &str) -> Result<(), Error> {
-    let (source, target) = (format!("usr/lib/grub/{platform}"), format!("boot/grub2/{platform}"));
+pub(crate) fn copy_modules(root: &Tree, tree: &Tree, platform: &str, folder: &str) -> Result<(), Error> {
+    let (source, target) = (format!("usr/lib/grub/{platform}"), format!("{folder}/{platform}"));
     tree.create_dir_all(&target, 0o777)?;
     for name in root.read_dir(&source)? {
         let extension = Path::new(&name).extension().unwrap_or_default();

@@ -20,6 +20,7 @@ mod debian;
 mod device_mapper;
 mod disk_image;
 mod download;
+mod fat;
 mod filesystem;
 mod filesystem_mount;
 mod firstboot;

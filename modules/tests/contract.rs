@@ -19,6 +19,10 @@ use tempfile::TempDir;
 /// of inline sources. Each has tests of its own. Those whose examples all have devices need not be named: they write there.
 const NEED_MORE: &[&str] = &[
     "org.osbc.deb",
+    "org.osbc.disk",
+    "org.osbc.fat.populate",
+    "org.osbc.grub-debian",
+    "org.osbc.initramfs",
     "org.osbuild.container-deploy",
     "org.osbuild.copy",
     "org.osbuild.coreos.platform",

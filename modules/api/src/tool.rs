@@ -210,8 +210,9 @@ impl Error {
 /// The packages that have a tool on the common distributions, for the message that it is missing.
 pub fn packages_of(tool: &str) -> &'static str {
     match tool {
-        "mkfs.ext4" | "mke2fs" | "tune2fs" | "e2fsck" => "the package `e2fsprogs`",
+        "mkfs.ext4" | "mke2fs" | "tune2fs" | "e2fsck" | "debugfs" => "the package `e2fsprogs`",
         "mkfs.fat" | "mkfs.vfat" | "fsck.fat" => "the package `dosfstools`",
+        "mcopy" | "mdir" | "mmd" => "the package `mtools`",
         "mkfs.xfs" | "xfs_admin" => "the package `xfsprogs`",
         "mkfs.btrfs" | "btrfs" => "the package `btrfs-progs`",
         "sfdisk" => "the package `fdisk` (Debian, Ubuntu) or `util-linux` (elsewhere)",

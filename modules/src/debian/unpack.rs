@@ -175,9 +175,7 @@ impl<'a> Target<'a> {
                     put.hard_link(&place(&inside(&target).map_err(damaged)?))
                 }
                 EntryType::Regular | EntryType::Continuous => put.file(&mut entry, sums.is_some()).map(|sum| {
-                    if let (Some(sums), Some(sum)) = (&mut sums, sum)
-                        && !configuration.contains(full.as_str())
-                    {
+                    if let (Some(sums), Some(sum)) = (&mut sums, sum) {
                         sums.push_str(&format!("{sum}  {path}\n"));
                     }
                 }),
@@ -421,7 +419,10 @@ mod tests {
         assert_ne!(stat("usr/lib").mode() & 0o7777, 0o2750);
         assert_eq!(unpacked.paths[..3], ["/.", "/etc", "/etc/conf"]);
         assert_eq!(unpacked.configuration, ["/etc/conf"]);
-        assert_eq!(unpacked.sums.unwrap(), "9a0364b9e99bb480dd25e1f0284c8555  lib/deep/er/file\n");
+        assert_eq!(
+            unpacked.sums.unwrap(),
+            "22af645d1859cb5ca6da0c484f1f37ea  etc/conf\n9a0364b9e99bb480dd25e1f0284c8555  lib/deep/er/file\n"
+        );
     }
 
     #[test]

@@ -12,8 +12,8 @@
 //! Paths that fit a pattern in `exclude` and none in `include` are left out, as by dpkg's `path-exclude` and
 //! `path-include`; `*` stands for slashes too.
 //!
-//! What would differ between two runs goes: logs, backups, caches, locks, what is in `/run`; the machine id is emptied.
-//! The metadata lists the packages that the tree has, with version and architecture.
+//! What would differ between two runs goes: logs, backups, caches, locks, what is in `/run`; the machine id is emptied, and
+//! D-Bus has the same. The metadata lists the packages that the tree has, with version and architecture.
 //!
 //! ```json
 //! {
@@ -103,6 +103,7 @@ const FIRST: [&str; 2] = ["base-passwd", "base-files"];
 const POLICY: &str = "usr/sbin/policy-rc.d";
 const ANSWERS: &str = "var/lib/dpkg/osbc-debconf";
 const MACHINE_ID: &str = "etc/machine-id";
+const DBUS_MACHINE_ID: &str = "var/lib/dbus/machine-id";
 
 /// What goes in the end, where it is there: files, and what in a folder ends that way.
 const TRACES: [&str; 14] = [
@@ -387,7 +388,15 @@ impl Install<'_> {
                 tree.remove_dir_all(Path::new("run").join(name))?;
             }
         }
-        if tree.exists(MACHINE_ID)? { tree.replace(MACHINE_ID, "", 0o444) } else { Ok(()) }
+        if tree.exists(MACHINE_ID)? {
+            tree.replace(MACHINE_ID, "", 0o444)?;
+        }
+        if tree.symlink_metadata(DBUS_MACHINE_ID).is_ok_and(|metadata| metadata.is_file()) {
+            // As its package's tmpfiles.d would have it.
+            tree.remove_file(DBUS_MACHINE_ID)?;
+            tree.symlink("/etc/machine-id", DBUS_MACHINE_ID)?;
+        }
+        Ok(())
     }
 
     fn environment(&self) -> Vec<(&str, &str)> {
@@ -558,6 +567,7 @@ mod tests {
             let output = dpkg.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").output().unwrap();
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         }
+        install.unmerge_unused().unwrap();
         let (ours, dpkgs) = (facts(&done.tree), facts(&tree));
         for (path, fact) in &dpkgs {
             assert_eq!(ours.get(path), Some(fact), "{path}");
@@ -638,7 +648,7 @@ mod tests {
             return;
         }
         let commands = "if /usr/sbin/policy-rc.d; then exit 1; else test $? = 101; fi
-            echo 0123 >/etc/machine-id; echo x >/run/left; echo \"$DEBIAN_FRONTEND $SOURCE_DATE_EPOCH\" >/etc/said
+            echo 0123 >/etc/machine-id; mkdir /var/lib/dbus; echo 4567 >/var/lib/dbus/machine-id; echo x >/run/left; echo \"$DEBIAN_FRONTEND $SOURCE_DATE_EPOCH\" >/etc/said
             test -z \"$PYTHONPATH\"";
         let deb = Deb::new("one")
             .file("usr/share/doc/one/copyright", "")
@@ -653,7 +663,10 @@ mod tests {
         assert_eq!(done.text("etc/said"), "noninteractive 1700000000\n");
         assert_eq!((done.text("etc/machine-id"), done.mode("etc/machine-id")), (String::new(), 0o444));
         assert!(done.tree.read_dir("run").unwrap().is_empty() && !done.tree.exists(POLICY).unwrap());
-        assert_eq!(done.link("bin"), "usr/bin");
+        assert_eq!(
+            (done.link("bin"), done.link("var/lib/dbus/machine-id")),
+            ("usr/bin".into(), "/etc/machine-id".into())
+        );
     }
 
     #[test]

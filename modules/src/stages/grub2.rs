@@ -327,7 +327,7 @@ fn run(cx: &StageContext, root: &Tree) -> Result<(), Error> {
     let grub_fs = boot_fs.unwrap_or(root_fs);
     cx.tree.write(&main_file, options.main(&grub_fs, home)?)?;
     if let Some(platform) = legacy {
-        grub::copy_modules(root, &cx.tree, &platform)?;
+        grub::copy_modules(root, &cx.tree, &platform, "boot/grub2")?;
         grub::copy_font(root, &cx.tree, "boot/grub2")?;
     }
     Ok(())

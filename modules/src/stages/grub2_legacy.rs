@@ -258,7 +258,7 @@ fn run(cx: &StageContext, root: &Tree) -> Result<(), Error> {
     }
     if let Some(Bios { platform }) = &options.bios {
         cx.tree.write("boot/grub2/grub.cfg", options.main(false)?)?;
-        grub::copy_modules(root, &cx.tree, platform.name())?;
+        grub::copy_modules(root, &cx.tree, platform.name(), "boot/grub2")?;
         grub::copy_font(root, &cx.tree, "boot/grub2")?;
     }
     Ok(())

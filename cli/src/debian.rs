@@ -1,0 +1,7 @@
+//! From a short description of a Debian system to a manifest: which packages it takes, where they are, what is made of
+//! them.
+
+pub(crate) mod apt;
+pub(crate) mod graph;
+pub(crate) mod lock;
+pub(crate) mod spec;

@@ -1,0 +1,297 @@
+//! The manifest of a system: which pipelines there are, and what each of their stages does.
+//!
+//! What changes often comes late, so that little follows from it; the essential packages are a stage of their own, which
+//! the system and the build root share.
+
+use std::collections::BTreeMap;
+
+use base64::prelude::*;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::lock::{Lock, Locked, Set};
+use super::spec::{Build, Firmware, Format, Spec};
+use crate::exit::Failure;
+
+/// Types of partitions.
+const BIOS_BOOT: &str = "21686148-6449-6E6F-744E-656564454649";
+const ESP: &str = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B";
+/// Of file systems for the root, by Debian's name of the architecture.
+const ROOTS: [(&str, &str); 3] = [
+    ("amd64", "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"),
+    ("arm64", "B921B045-1DF0-41C3-AF44-4C6F280D3FAE"),
+    ("i386", "44479540-F297-41B2-9AF7-D131D5F0458A"),
+];
+/// The sector at which the first partition begins.
+const FIRST_SECTOR: u64 = 2048;
+const MIB: u64 = 1 << 20;
+
+const NETWORK: &str = "[Match]\nType=ether\n\n[Network]\nDHCP=yes\n";
+const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n";
+const REPORT: &str = "[Unit]\nDescription=Says on the console that the system has booted\nAfter=multi-user.target\n\n\
+    [Service]\nType=simple\nExecStart=/bin/sh -c 'state=$(systemctl is-system-running --wait); \
+    failed=$(systemctl --failed --plain --no-legend | while read unit rest; do printf \" %%s\" \"$unit\"; done); \
+    echo \"osbc-boot: $state; failed units:${failed:- none}\" >/dev/console'\n";
+
+/// Makes the manifest; `urls` says where the repository of each label is.
+///
+/// # Errors
+/// There is no place for a label, or the system cannot boot as is wanted.
+pub(crate) fn manifest(spec: &Spec, lock: &Lock, urls: &BTreeMap<String, String>) -> Result<Value, Failure> {
+    Maker { spec, lock, inline: Map::new() }.manifest(urls)
+}
+
+struct Maker<'a> {
+    spec: &'a Spec,
+    lock: &'a Lock,
+    /// Items that the manifest itself holds.
+    inline: Map<String, Value>,
+}
+
+impl Maker<'_> {
+    fn manifest(mut self, urls: &BTreeMap<String, String>) -> Result<Value, Failure> {
+        let root_type = ROOTS.iter().find(|(name, _)| *name == self.lock.architecture).map(|(_, kind)| *kind);
+        let root_type = root_type.ok_or_else(|| self.impossible("disks are made"))?;
+        if self.spec.boots_by(Firmware::Bios) && !matches!(self.lock.architecture.as_str(), "amd64" | "i386") {
+            return Err(self.impossible("machines have a BIOS; leave it out of `firmware`"));
+        }
+        if self.spec.boots_by(Firmware::Uefi) && self.lock.architecture != "amd64" {
+            return Err(self.impossible("UEFI is booted; leave it out of `firmware`"));
+        }
+        let makes = |format: Format| self.spec.formats.contains(&format);
+        let with_disk = makes(Format::Raw) || makes(Format::Qcow2);
+        let (with_uki, tree) = (with_disk && self.spec.boots_by(Firmware::Uefi), input("name:os"));
+        let mut pipelines = Vec::new();
+        if with_disk && self.spec.build == Build::Packages {
+            let mut build =
+                self.pipeline("build", vec![self.packages(Set::Essential), self.packages(Set::Tools)], false);
+            build["runner"] = json!("org.osbuild.linux");
+            pipelines.push(build);
+        }
+        let os = self.os(with_disk);
+        pipelines.push(self.pipeline("os", os, false));
+        if with_uki {
+            pipelines.push(self.pipeline("uki", vec![self.uki()], true));
+        }
+        let mut exports = Vec::new();
+        if with_disk {
+            pipelines.push(self.pipeline("image", self.image(root_type, with_uki), true));
+        }
+        if makes(Format::Raw) {
+            exports.push(json!({"name": "image"}));
+        }
+        if makes(Format::Qcow2) {
+            let image = json!({"type": "org.osbuild.files", "origin": "org.osbuild.pipeline",
+                               "references": {"name:image": {"file": "disk.raw"}}});
+            let options = json!({"filename": "disk.qcow2", "format": {"type": "qcow2", "compat": "1.1"}});
+            let stage = json!({"type": "org.osbuild.qemu", "inputs": {"image": image}, "options": options});
+            pipelines.push(self.pipeline("qcow2", vec![stage], true));
+            exports.push(json!({"name": "qcow2"}));
+        }
+        if makes(Format::Tar) {
+            let options = json!({"filename": "root.tar.zst", "compression": "zstd", "numeric-owner": true});
+            let stage = json!({"type": "org.osbuild.tar", "inputs": {"tree": tree}, "options": options});
+            pipelines.push(self.pipeline("tar", vec![stage], false));
+            exports.push(json!({"name": "tar"}));
+        }
+        if makes(Format::Oci) {
+            let options = json!({"architecture": self.lock.architecture, "filename": "image.oci.tar",
+                                 "config": {"Cmd": ["/bin/sh"]}});
+            let stage = json!({"type": "org.osbuild.oci-archive", "inputs": {"base": tree}, "options": options});
+            pipelines.push(self.pipeline("oci", vec![stage], false));
+            exports.push(json!({"name": "oci"}));
+        }
+        let mut sources = json!({"org.osbuild.curl": {"items": self.addresses(urls)?}});
+        if !self.inline.is_empty() {
+            sources["org.osbuild.inline"] = json!({"items": self.inline});
+        }
+        Ok(json!({"version": "2", "metadata": {"exports": exports}, "sources": sources, "pipelines": pipelines}))
+    }
+
+    fn impossible(&self, what: &str) -> Failure {
+        Failure::arguments(format!("the architecture {} is none for which {what}", self.lock.architecture))
+    }
+
+    fn pipeline(&self, name: &str, stages: Vec<Value>, with_tools: bool) -> Value {
+        let mut pipeline = json!({"name": name, "source-epoch": self.lock.epoch, "stages": stages});
+        if with_tools && self.spec.build == Build::Packages {
+            pipeline["build"] = json!("name:build");
+        }
+        pipeline
+    }
+
+    /// Installs a set of packages.
+    fn packages(&self, set: Set) -> Value {
+        let references: Vec<String> = self.lock.of(set).map(item).collect();
+        let input = json!({"type": "org.osbuild.files", "origin": "org.osbuild.source", "references": references});
+        let mut options = Map::new();
+        if set == Set::System && !self.spec.debconf.is_empty() {
+            options.insert("debconf".into(), json!(self.spec.debconf));
+        }
+        if set != Set::Tools && !self.spec.exclude.is_empty() {
+            options.insert("exclude".into(), json!(self.spec.exclude));
+        }
+        json!({"type": "org.osbc.deb", "inputs": {"packages": input}, "options": options})
+    }
+
+    fn os(&mut self, with_disk: bool) -> Vec<Value> {
+        let (spec, root) = (self.spec, self.id("root"));
+        let mut stages = vec![self.packages(Set::Essential), self.packages(Set::System)];
+        let mut add = |kind: &str, options: Value| stages.push(json!({"type": kind, "options": options}));
+        add("org.osbuild.timezone", json!({"zone": spec.timezone}));
+        add("org.osbuild.locale", json!({"language": spec.locale}));
+        let mut folders = vec!["/etc/systemd/network", "/etc/systemd/system/multi-user.target.wants"];
+        let mut links = vec![("systemd-networkd.service", "/lib/systemd/system/systemd-networkd.service")];
+        let mut files = vec![("/etc/hosts", HOSTS), ("/etc/systemd/network/80-dhcp.network", NETWORK)];
+        if spec.boot_report {
+            files.push(("/etc/systemd/system/osbc-boot.service", REPORT));
+            links.push(("osbc-boot.service", "/etc/systemd/system/osbc-boot.service"));
+        }
+        if with_disk && spec.boots_by(Firmware::Uefi) {
+            folders.push("/boot/efi");
+        }
+        let folder = |path: &&str| json!({"path": path, "parents": true, "exist_ok": true});
+        add("org.osbuild.mkdir", json!({"paths": folders.iter().map(folder).collect::<Vec<_>>()}));
+        let link = |(name, target): &(&str, &str)| {
+            let place = format!("tree:///etc/systemd/system/multi-user.target.wants/{name}");
+            json!({"target": target, "link_name": place, "symbolic": true})
+        };
+        add("org.osbuild.ln", json!({"paths": links.iter().map(link).collect::<Vec<_>>()}));
+        if with_disk {
+            let mut systems = vec![json!({"uuid": root, "vfs_type": "ext4", "path": "/", "passno": 1})];
+            if spec.boots_by(Firmware::Uefi) {
+                let id = self.volume_id().to_ascii_uppercase();
+                let uuid = format!("{}-{}", &id[..4], &id[4..]);
+                let options = "umask=0077,nofail";
+                systems.push(json!({"uuid": uuid, "vfs_type": "vfat", "path": "/boot/efi", "options": options}));
+            }
+            add("org.osbuild.fstab", json!({"filesystems": systems}));
+        }
+        if !spec.enable.is_empty() {
+            add("org.osbuild.systemd", json!({"enabled_services": spec.enable}));
+        }
+        if !spec.users.is_empty() {
+            let user = |(name, user): (&String, &super::spec::User)| {
+                let shell = user.shell.as_deref().unwrap_or("/bin/bash");
+                let home = if name == "root" { "/root".to_owned() } else { format!("/home/{name}") };
+                let mut entry = json!({"home": home, "shell": shell, "groups": user.groups, "keys": user.keys});
+                if let Some(password) = &user.password {
+                    entry["password"] = json!(password);
+                }
+                (name.clone(), entry)
+            };
+            add("org.osbuild.users", json!({"users": spec.users.iter().map(user).collect::<Map<_, _>>()}));
+        }
+        if with_disk && spec.boots_by(Firmware::Bios) {
+            let serial = spec.kernel_opts.iter().any(|word| word.starts_with("console=ttyS0"));
+            add(
+                "org.osbc.grub-debian",
+                json!({"root": root, "kernel_opts": spec.kernel_opts, "serial": serial, "timeout": 1}),
+            );
+        }
+        let copied = self.files(&files);
+        stages.push(copied);
+        stages.push(json!({"type": "org.osbuild.hostname", "options": {"hostname": spec.hostname()}}));
+        stages
+    }
+
+    /// Writes files whose content the manifest holds.
+    fn files(&mut self, files: &[(&str, &str)]) -> Value {
+        let (mut references, mut paths) = (Vec::new(), Vec::new());
+        for (path, content) in files {
+            let digest: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+            let name = format!("sha256:{digest}");
+            paths.push(json!({"from": format!("input://files/{name}"), "to": format!("tree://{path}")}));
+            let data = BASE64_STANDARD.encode(content);
+            self.inline.insert(name.clone(), json!({"encoding": "base64", "data": data}));
+            references.push(name);
+        }
+        let input = json!({"type": "org.osbuild.files", "origin": "org.osbuild.source", "references": references});
+        json!({"type": "org.osbuild.copy", "inputs": {"files": input}, "options": {"paths": paths}})
+    }
+
+    fn uki(&self) -> Value {
+        let file = |path: &str| {
+            json!({"type": "org.osbuild.files", "origin": "org.osbuild.pipeline",
+                   "references": {"name:os": {"file": path}}})
+        };
+        let mut words = vec![format!("root=UUID={}", self.id("root"))];
+        words.extend(self.spec.kernel_opts.iter().cloned());
+        json!({
+            "type": "org.osbuild.uki",
+            "inputs": {"kernel": file("/vmlinuz"), "initrd": file("/initrd.img"), "osrel": file("/etc/os-release")},
+            "options": {"filename": "linux.efi", "kernel": {"opts": words}}
+        })
+    }
+
+    fn image(&self, root_type: &str, with_uki: bool) -> Vec<Value> {
+        let mut inputs = json!({"os": input("name:os")});
+        let mut partitions = Vec::new();
+        let with_bios = self.spec.boots_by(Firmware::Bios);
+        if with_bios {
+            partitions.push(json!({"type": BIOS_BOOT, "uuid": self.id("bios-boot"), "size": MIB}));
+        }
+        if with_uki {
+            inputs["uki"] = input("name:uki");
+            let paths = json!([{"from": "input://uki/linux.efi", "to": "/EFI/BOOT/BOOTX64.EFI"}]);
+            let system = json!({"type": "fat", "volid": self.volume_id(), "label": "ESP", "paths": paths});
+            let size = self.spec.disk.esp * MIB;
+            partitions.push(json!({"type": ESP, "uuid": self.id("esp-partition"), "size": size, "filesystem": system}));
+        }
+        let system = json!({"type": "ext4", "uuid": self.id("root"), "label": "root", "from": "input://os/"});
+        let root = json!({"type": root_type, "uuid": self.id("root-partition"), "name": "root", "filesystem": system});
+        partitions.push(root);
+        let number = partitions.len();
+        let options = json!({
+            "filename": "disk.raw", "size": self.spec.disk.size * MIB, "uuid": self.id("disk"), "partitions": partitions
+        });
+        let mut stages = vec![json!({"type": "org.osbc.disk", "inputs": inputs, "options": options})];
+        if with_bios {
+            let core = json!({"type": "mkimage", "partlabel": "gpt", "filesystem": "ext4", "binary": "grub-mkimage"});
+            let prefix = json!({"type": "partition", "partlabel": "gpt", "number": number - 1, "path": "/boot/grub"});
+            let options = json!({
+                "filename": "disk.raw", "platform": "i386-pc", "location": FIRST_SECTOR, "core": core, "prefix": prefix
+            });
+            stages.push(json!({"type": "org.osbuild.grub2.inst", "options": options}));
+        }
+        stages
+    }
+
+    /// An identifier that follows from what the system is called.
+    fn id(&self, what: &str) -> String {
+        let name = format!("osbc debian {} {} {what}", self.spec.name, self.spec.release);
+        Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).to_string()
+    }
+
+    /// The same for a FAT file system.
+    fn volume_id(&self) -> String {
+        self.id("esp")[..8].to_owned()
+    }
+
+    /// Where each package is.
+    fn addresses(&self, urls: &BTreeMap<String, String>) -> Result<Map<String, Value>, Failure> {
+        let address = |package: &Locked| {
+            let base = urls.get(&package.repository).ok_or_else(|| {
+                let label = &package.repository;
+                Failure::environment(format!(
+                    "apt has no repository with the label {label} for {}; `--mirror {label}=URL` names one",
+                    package.name
+                ))
+            })?;
+            Ok((item(package), json!(format!("{}/{}", base.trim_end_matches('/'), package.path))))
+        };
+        let used =
+            |package: &&Locked| self.spec.build == Build::Packages || package.sets.iter().any(|set| *set != Set::Tools);
+        self.lock.packages.iter().filter(used).map(address).collect()
+    }
+}
+
+fn item(package: &Locked) -> String {
+    format!("sha256:{}", package.sha256)
+}
+
+/// The tree of a pipeline.
+fn input(pipeline: &str) -> Value {
+    json!({"type": "org.osbuild.tree", "origin": "org.osbuild.pipeline", "references": [pipeline]})
+}

@@ -1,0 +1,117 @@
+//! The lock file: which packages a description came to, by name, version, size and checksum, and where they are: by the
+//! labels of repositories and the paths in there, not by hosts.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::spec::Spec;
+use crate::exit::Failure;
+
+/// What a description came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Lock {
+    /// The version of this format.
+    pub(crate) version: u32,
+    pub(crate) release: String,
+    pub(crate) architecture: String,
+    /// Seconds since 1970 of the last change of the repositories.
+    pub(crate) epoch: i64,
+    /// What was asked for.
+    pub(crate) wanted: Vec<String>,
+    /// What was asked for in the build root.
+    pub(crate) tools: Vec<String>,
+    /// All packages, by name.
+    pub(crate) packages: Vec<Locked>,
+}
+
+/// A package.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Locked {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) architecture: String,
+    pub(crate) size: u64,
+    pub(crate) sha256: String,
+    /// The label of the repository.
+    pub(crate) repository: String,
+    /// Its path there.
+    pub(crate) path: String,
+    /// Which sets it is in.
+    pub(crate) sets: Vec<Set>,
+}
+
+/// A set of packages that a stage installs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Set {
+    /// What every system has.
+    Essential,
+    /// What the system has besides.
+    System,
+    /// What the build root has besides.
+    Tools,
+}
+
+/// The version of the format.
+pub(crate) const VERSION: u32 = 1;
+
+impl Lock {
+    /// Reads a lock file; none if it is not there.
+    ///
+    /// # Errors
+    /// It cannot be read or is none.
+    pub(crate) fn read(path: &Path) -> Result<Option<Self>, Failure> {
+        let shown = path.display();
+        let text = match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            text => text.map_err(|error| Failure::arguments(format!("cannot read {shown}: {error}")))?,
+        };
+        let lock: Self = serde_json::from_str(&text)
+            .map_err(|error| Failure::arguments(format!("{shown} is no lock file: {error}")))?;
+        if lock.version != VERSION {
+            let version = lock.version;
+            return Err(Failure::arguments(format!("{shown} has version {version} of the format, not {VERSION}")));
+        }
+        Ok(Some(lock))
+    }
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn write(&self, path: &Path) -> Result<(), Failure> {
+        let text = serde_json::to_string_pretty(self).map_err(Failure::environment)? + "\n";
+        std::fs::write(path, text).map_err(|source| Failure::Output { path: path.to_owned(), source })
+    }
+
+    /// Whether it is of this description.
+    pub(crate) fn is_of(&self, spec: &Spec) -> bool {
+        self.release == spec.release && self.wanted == spec.wanted(&self.architecture) && self.tools == spec.tools()
+    }
+
+    /// The packages of a set.
+    pub(crate) fn of(&self, set: Set) -> impl Iterator<Item = &Locked> {
+        self.packages.iter().filter(move |package| package.sets.contains(&set))
+    }
+
+    /// What differs from an older lock, a line a package.
+    pub(crate) fn changes(&self, older: &Self) -> Vec<String> {
+        let versions = |lock: &Self| -> BTreeMap<String, String> {
+            lock.packages.iter().map(|package| (package.name.clone(), package.version.clone())).collect()
+        };
+        let (old, new) = (versions(older), versions(self));
+        let gone = old.iter().filter(|(name, _)| !new.contains_key(*name)).map(|(name, old)| format!("- {name} {old}"));
+        let here = new.iter().filter_map(|(name, new)| match old.get(name) {
+            None => Some(format!("+ {name} {new}")),
+            Some(old) if old != new => Some(format!("~ {name} {old} -> {new}")),
+            Some(_) => None,
+        });
+        let mut lines: Vec<String> = gone.chain(here).collect();
+        lines.sort_by(|one, other| one[2..].cmp(&other[2..]));
+        lines
+    }
+}

@@ -1,0 +1,303 @@
+//! The description of a system, as a person writes it: TOML.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::exit::Failure;
+
+/// What is wanted.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Spec {
+    /// What the system is called; identifiers of disks and file systems follow from it.
+    pub(crate) name: String,
+    /// The code name of the release, e.g. `bookworm`.
+    pub(crate) release: String,
+    #[serde(default)]
+    pub(crate) profile: Profile,
+    /// Packages besides those of the profile.
+    #[serde(default)]
+    pub(crate) packages: Vec<String>,
+    /// The package of the kernel; the usual one for the architecture unless given.
+    pub(crate) kernel: Option<String>,
+    /// What the kernel is told.
+    #[serde(default = "quiet_console")]
+    pub(crate) kernel_opts: Vec<String>,
+    /// The host name; `name` unless given.
+    pub(crate) hostname: Option<String>,
+    #[serde(default = "utc")]
+    pub(crate) timezone: String,
+    #[serde(default = "c_utf8")]
+    pub(crate) locale: String,
+    /// Units that are started at boot besides those that packages enable.
+    #[serde(default)]
+    pub(crate) enable: Vec<String>,
+    /// Users by name.
+    #[serde(default)]
+    pub(crate) users: BTreeMap<String, User>,
+    /// Answers to debconf's questions, as `debconf-set-selections` reads them.
+    #[serde(default)]
+    pub(crate) debconf: Vec<String>,
+    /// Patterns of paths that packages have and the system has not.
+    #[serde(default)]
+    pub(crate) exclude: Vec<String>,
+    /// Whether the system says on its console that it has booted, and which units failed.
+    #[serde(default)]
+    pub(crate) boot_report: bool,
+    #[serde(default)]
+    pub(crate) disk: Disk,
+    #[serde(default = "both")]
+    pub(crate) firmware: Vec<Firmware>,
+    #[serde(default = "raw")]
+    pub(crate) formats: Vec<Format>,
+    #[serde(default)]
+    pub(crate) build: Build,
+    /// What the system takes for the time at which it was made; when the repositories were last changed unless given.
+    pub(crate) epoch: Option<i64>,
+}
+
+/// What a system has from the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Profile {
+    /// A system that boots, logs in and has a network.
+    #[default]
+    Minimal,
+    /// Besides, what a server is looked after with.
+    Server,
+}
+
+/// A user.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct User {
+    /// The hash of the password; without one nobody logs in by it.
+    pub(crate) password: Option<String>,
+    #[serde(default)]
+    pub(crate) groups: Vec<String>,
+    /// Public keys for SSH.
+    #[serde(default)]
+    pub(crate) keys: Vec<String>,
+    pub(crate) shell: Option<String>,
+}
+
+/// The disk.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Disk {
+    /// In MiB.
+    pub(crate) size: u64,
+    /// In MiB.
+    pub(crate) esp: u64,
+}
+
+impl Default for Disk {
+    fn default() -> Self {
+        Self { size: 1536, esp: 128 }
+    }
+}
+
+/// What the machine boots with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Firmware {
+    Bios,
+    Uefi,
+}
+
+/// What comes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Format {
+    Raw,
+    Qcow2,
+    Tar,
+    Oci,
+}
+
+/// Where the tools are that make file systems and boot loaders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Build {
+    /// In a build root of packages of the same release.
+    #[default]
+    Packages,
+    /// On this machine.
+    Host,
+}
+
+fn quiet_console() -> Vec<String> {
+    ["ro", "console=tty0", "console=ttyS0"].map(str::to_owned).to_vec()
+}
+
+fn utc() -> String {
+    "Etc/UTC".to_owned()
+}
+
+fn c_utf8() -> String {
+    "C.UTF-8".to_owned()
+}
+
+fn both() -> Vec<Firmware> {
+    vec![Firmware::Bios, Firmware::Uefi]
+}
+
+fn raw() -> Vec<Format> {
+    vec![Format::Raw]
+}
+
+impl Spec {
+    /// Reads a description.
+    ///
+    /// # Errors
+    /// The file cannot be read, or says what has no meaning: then with the place.
+    pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
+        let shown = path.display();
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Failure::arguments(format!("cannot read {shown}: {error}")))?;
+        let spec: Self =
+            toml_edit::de::from_str(&text).map_err(|error| Failure::arguments(format!("{shown}: {error}")))?;
+        spec.check().map_err(|reason| Failure::arguments(format!("{shown}: {reason}")))?;
+        Ok(spec)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let is_name = |name: &str, more: &str| {
+            !name.is_empty()
+                && name
+                    .chars()
+                    .all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || more.contains(letter))
+        };
+        if !is_name(&self.name, "-.") {
+            return Err(format!("`name` has small letters, digits, `-` and `.`, but is {:?}", self.name));
+        }
+        if !is_name(&self.release, "-") {
+            return Err(format!("`release` is a code name such as `bookworm`, but is {:?}", self.release));
+        }
+        for package in self.packages.iter().chain(&self.kernel) {
+            if !is_name(package, "+-.") {
+                return Err(format!("{package:?} is no name of a package"));
+            }
+        }
+        if self.firmware.is_empty() {
+            return Err("`firmware` is empty; it takes \"bios\" and \"uefi\"".to_owned());
+        }
+        if self.formats.is_empty() {
+            return Err("`formats` is empty; it takes \"raw\", \"qcow2\", \"tar\" and \"oci\"".to_owned());
+        }
+        let least = self.disk.esp.saturating_add(64);
+        if self.boots_by(Firmware::Uefi) && self.disk.esp < 64 {
+            return Err(format!("`disk.esp` is {} MiB, too little for a kernel with its initrd", self.disk.esp));
+        }
+        if self.disk.size < least {
+            return Err(format!("`disk.size` is {} MiB, but {least} are the least", self.disk.size));
+        }
+        Ok(())
+    }
+
+    /// Whether it boots with that firmware.
+    pub(crate) fn boots_by(&self, firmware: Firmware) -> bool {
+        self.firmware.contains(&firmware)
+    }
+
+    /// The host name.
+    pub(crate) fn hostname(&self) -> &str {
+        self.hostname.as_deref().unwrap_or(&self.name)
+    }
+
+    /// The packages that it asks for, sorted; those that these need come on top.
+    pub(crate) fn wanted(&self, architecture: &str) -> Vec<String> {
+        const MINIMAL: [&str; 15] = [
+            "apt",
+            "dbus",
+            "init",
+            "initramfs-tools",
+            "iproute2",
+            "kmod",
+            "mount",
+            "netbase",
+            "passwd",
+            "procps",
+            "systemd",
+            "tzdata",
+            "udev",
+            "usr-is-merged",
+            "zstd",
+        ];
+        const SERVER: [&str; 5] =
+            ["ca-certificates", "openssh-server", "sudo", "systemd-resolved", "systemd-timesyncd"];
+        let mut wanted: Vec<String> = MINIMAL.map(str::to_owned).to_vec();
+        if self.profile == Profile::Server {
+            wanted.extend(SERVER.map(str::to_owned));
+        }
+        if self.locale != "C.UTF-8" && self.locale != "C" {
+            wanted.push("locales-all".to_owned());
+        }
+        wanted.push(self.kernel.clone().unwrap_or_else(|| format!("linux-image-{architecture}")));
+        wanted.extend(self.packages.iter().cloned());
+        wanted.sort();
+        wanted.dedup();
+        wanted
+    }
+
+    /// The packages of the build root besides the essential ones, sorted; none where the host is the build root.
+    pub(crate) fn tools(&self) -> Vec<String> {
+        if self.build == Build::Host || !self.formats.iter().any(|format| matches!(format, Format::Raw | Format::Qcow2))
+        {
+            return Vec::new();
+        }
+        let mut tools = vec!["dosfstools", "e2fsprogs", "fdisk", "mtools", "usr-is-merged"];
+        if self.boots_by(Firmware::Bios) {
+            tools.extend(["grub-common", "grub-pc-bin"]);
+        }
+        if self.boots_by(Firmware::Uefi) {
+            tools.extend(["binutils", "systemd-boot-efi"]);
+        }
+        if self.formats.contains(&Format::Qcow2) {
+            tools.push("qemu-utils");
+        }
+        tools.sort_unstable();
+        tools.into_iter().map(str::to_owned).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(text: &str) -> Result<Spec, String> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("spec.toml");
+        std::fs::write(&path, text).expect("writable");
+        Spec::read(&path).map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn little_is_enough() {
+        let spec = spec("name = \"demo\"\nrelease = \"bookworm\"\n").expect("it is whole");
+        assert_eq!((spec.hostname(), spec.profile), ("demo", Profile::Minimal));
+        assert!(spec.boots_by(Firmware::Bios) && spec.boots_by(Firmware::Uefi));
+        let wanted = spec.wanted("amd64");
+        assert!(wanted.contains(&"linux-image-amd64".to_owned()) && !wanted.contains(&"sudo".to_owned()));
+        assert!(spec.tools().contains(&"grub-pc-bin".to_owned()) && !spec.tools().contains(&"qemu-utils".to_owned()));
+    }
+
+    #[test]
+    fn what_has_no_meaning_is_refused_with_its_place() {
+        for (more, reason) in [
+            ("colour = \"red\"", "unknown field `colour`"),
+            ("firmware = [\"coreboot\"]", "unknown variant `coreboot`"),
+            ("packages = [\"Vim\"]", "\"Vim\" is no name of a package"),
+            ("packages = [\"-o\", \"x y\"]", "\"x y\" is no name of a package"),
+            ("formats = []", "`formats` is empty"),
+            ("[disk]\nsize = 100", "`disk.size` is 100 MiB, but 192 are the least"),
+            ("[disk]\nesp = 1", "`disk.esp` is 1 MiB"),
+        ] {
+            let error = spec(&format!("name = \"demo\"\nrelease = \"bookworm\"\n{more}\n")).map(drop).unwrap_err();
+            assert!(error.contains(reason) && error.contains("spec.toml"), "{error}");
+        }
+        assert!(spec("name = \"demo\"\n").map(drop).unwrap_err().contains("missing field `release`"));
+    }
+}

@@ -1,0 +1,362 @@
+//! Makes a disk image with partitions, and file systems that have contents, in one go.
+//!
+//! Neither a loop device nor a mount is needed, nor privileges: `sfdisk` of the build root writes the partition table (GPT),
+//! `mke2fs` an ext4 file system with the files of a folder in it, `mkfs.fat` and mtools a FAT one. Partitions come one
+//! after the other, each at a whole MiB; one without a `size` takes what is left. A partition without a `filesystem` stays
+//! empty, as for a boot loader.
+//!
+//! With a source epoch the same contents give the same image: identifiers take the place of what would be drawn by lot,
+//! and files have been read and changed at the epoch. The order of names in ext4 folders is that of the store's file
+//! system where e2fsprogs is older than 1.47.1.
+//!
+//! ```json
+//! {
+//!   "type": "org.osbc.disk",
+//!   "inputs": {
+//!     "os": { "type": "org.osbuild.tree", "origin": "org.osbuild.pipeline", "references": ["name:os"] },
+//!     "uki": { "type": "org.osbuild.tree", "origin": "org.osbuild.pipeline", "references": ["name:uki"] }
+//!   },
+//!   "options": {
+//!     "filename": "disk.img",
+//!     "size": 1610612736,
+//!     "uuid": "D209C89E-EA5E-4FBD-B161-B461CCE297E0",
+//!     "partitions": [
+//!       { "type": "21686148-6449-6E6F-744E-656564454649", "size": 1048576 },
+//!       { "type": "C12A7328-F81F-11D2-BA4B-00A0C93EC93B", "size": 134217728,
+//!         "filesystem": { "type": "fat", "volid": "7b7795e7", "label": "ESP",
+//!           "paths": [{ "from": "input://uki/image.efi", "to": "/EFI/BOOT/BOOTX64.EFI" }] } },
+//!       { "type": "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709", "name": "root",
+//!         "filesystem": { "type": "ext4", "uuid": "6e4ff95f-f662-45ee-a82a-bdf44a2d0b75", "label": "root",
+//!           "from": "input://os/" } }
+//!     ]
+//!   }
+//! }
+//! ```
+
+use std::collections::HashSet;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use osbc_module_api::*;
+use uuid::Uuid;
+
+use crate::fat;
+use crate::partition_table::{self, PartitionTable, SECTOR};
+use crate::single_file;
+
+pub(crate) static MODULE: ModuleDef = ModuleDef {
+    kind: Kind::Stage,
+    name: "org.osbc.disk",
+    revision: 1,
+    capabilities: &[],
+    schema: || Schema::stage::<Options>().any_inputs().version_2_alone(),
+    rejects: &[
+        r#"{"options": {"size": 4194304, "uuid": "D209C89E-EA5E-4FBD-B161-B461CCE297E0", "partitions": [{"type": "L"}]}}"#,
+        r#"{"options": {"filename": "x", "size": "4 MiB", "uuid": "D209C89E-EA5E-4FBD-B161-B461CCE297E0", "partitions": [{"type": "L"}]}}"#,
+        r#"{"options": {"filename": "x", "size": 4194304, "uuid": "u", "partitions": [{"type": "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"}]}}"#,
+        r#"{"options": {"filename": "x", "size": 4194304, "uuid": "D209C89E-EA5E-4FBD-B161-B461CCE297E0", "partitions": []}}"#,
+        r#"{"options": {"filename": "x", "size": 4194304, "uuid": "D209C89E-EA5E-4FBD-B161-B461CCE297E0", "partitions": [{"type": "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709", "filesystem": {"type": "xfs"}}]}}"#,
+    ],
+    parse: parse::<Options>,
+    entry: Entry::Stage(run),
+};
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Options {
+    /// The image, which is made anew
+    filename: String,
+    /// Its size in bytes
+    #[schemars(range(min = 1))]
+    size: u64,
+    /// Identifier of the partition table
+    #[schemars(regex(pattern = UUID))]
+    uuid: String,
+    /// The partitions, in order
+    #[schemars(length(min = 1))]
+    partitions: Vec<Partition>,
+}
+
+const UUID: &str = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$";
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Partition {
+    /// Its type
+    #[serde(rename = "type")]
+    #[schemars(regex(pattern = UUID))]
+    kind: String,
+    /// Its name
+    name: Option<String>,
+    /// Its identifier; one that follows from that of the table unless given
+    #[schemars(regex(pattern = UUID))]
+    uuid: Option<String>,
+    /// Its size in bytes, a whole number of MiB; all that is left unless given
+    #[schemars(range(min = 1_048_576))]
+    size: Option<u64>,
+    /// What is in it
+    filesystem: Option<FileSystem>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, tag = "type", rename_all = "lowercase")]
+enum FileSystem {
+    Ext4 {
+        /// Its identifier
+        #[schemars(regex(pattern = UUID))]
+        uuid: String,
+        /// Its label
+        #[schemars(length(max = 16))]
+        label: Option<String>,
+        /// The folder whose files it has: `input://NAME/PATH` or a path of the tree; none unless given
+        from: Option<String>,
+    },
+    Fat {
+        /// Its identifier: eight hexadecimal digits
+        #[schemars(regex(pattern = "^[0-9a-fA-F]{8}$"))]
+        volid: String,
+        /// Its label
+        #[schemars(length(max = 11))]
+        label: Option<String>,
+        /// What is copied into it
+        #[serde(default)]
+        paths: Vec<fat::Entry>,
+    },
+}
+
+/// What partitions are aligned to.
+const MIB: u64 = 1 << 20;
+/// What GPT takes at the end of a disk.
+const TAIL: u64 = MIB;
+
+fn run(cx: &StageContext) -> Result<(), Error> {
+    let options: Options = cx.options()?;
+    let places = places(&options)?;
+    let file = single_file::create(&cx.tree, &options.filename)?;
+    file.set_len(options.size).map_err(Error::io("make", &options.filename))?;
+    let image = cx.tree.path_for_tools(&options.filename)?;
+    let partitions =
+        options.partitions.iter().zip(&places).map(|(partition, &(start, size))| partition_table::Partition {
+            start: Some(sectors(start)),
+            size: Some(sectors(size)),
+            kind: Some(partition.kind.clone()),
+            name: partition.name.clone(),
+            uuid: Some(partition.uuid.clone().unwrap_or_else(|| identifier(&options.uuid, start))),
+            ..partition_table::Partition::default()
+        });
+    let table = PartitionTable { label: "gpt", id: options.uuid.clone(), partitions: partitions.collect() };
+    table.write(cx.tool("sfdisk")?.arg("--no-tell-kernel"), &image)?;
+    for (partition, &(start, size)) in options.partitions.iter().zip(&places) {
+        match &partition.filesystem {
+            Some(FileSystem::Ext4 { uuid, label, from }) => {
+                ext4(cx, &image, (start, size), uuid, label.as_deref(), from.as_deref())?;
+            }
+            Some(FileSystem::Fat { volid, label, paths }) => {
+                let mut tool =
+                    cx.tool("mkfs.fat")?.args(["-I", "--invariant", "-i", volid, "-S", "512", "-F", width(size)]);
+                if let Some(label) = label.as_deref().filter(|label| !label.is_empty()) {
+                    tool = tool.args(["-n", label]);
+                }
+                let place = ["--offset".to_owned(), (start / SECTOR).to_string()];
+                tool.args(place).arg(&image).arg((size / 1024).to_string()).run()?;
+                fat::populate(cx, &image, start, paths)?;
+            }
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// How wide the entries of a FAT file system of so many bytes are: mkfs.fat goes by the size of the whole image.
+fn width(bytes: u64) -> &'static str {
+    match bytes / MIB {
+        0..8 => "12",
+        8..512 => "16",
+        _ => "32",
+    }
+}
+
+/// The identifier of a partition that is given none: by the table's and where it begins.
+fn identifier(table: &str, start: u64) -> String {
+    let table = Uuid::parse_str(table).unwrap_or(Uuid::NAMESPACE_OID);
+    Uuid::new_v5(&table, &start.to_le_bytes()).to_string()
+}
+
+fn sectors(bytes: u64) -> i64 {
+    i64::try_from(bytes / SECTOR).unwrap_or(i64::MAX)
+}
+
+/// Start and size of each partition in bytes.
+fn places(options: &Options) -> Result<Vec<(u64, u64)>, Error> {
+    let end = (options.size / MIB * MIB).saturating_sub(TAIL);
+    let mut start = MIB;
+    let mut places = Vec::new();
+    for (index, partition) in options.partitions.iter().enumerate() {
+        let last = index + 1 == options.partitions.len();
+        let size = match partition.size {
+            Some(size) if size % MIB == 0 => size,
+            Some(size) => {
+                let number = index + 1;
+                return Err(Error::failed(format!(
+                    "partition {number} has {size} bytes, which is no whole number of MiB"
+                )));
+            }
+            None if last => end.saturating_sub(start),
+            None => {
+                return Err(Error::failed("only the last partition may take what is left; give the others a `size`"));
+            }
+        };
+        if size == 0 || start.saturating_add(size) > end {
+            let (number, bytes) = (index + 1, options.size);
+            return Err(Error::failed(format!(
+                "partition {number} does not fit into the disk of {bytes} bytes; raise its `size`"
+            )));
+        }
+        places.push((start, size));
+        start += size;
+    }
+    Ok(places)
+}
+
+fn ext4(
+    cx: &StageContext,
+    image: &Path,
+    (start, size): (u64, u64),
+    uuid: &str,
+    label: Option<&str>,
+    from: Option<&str>,
+) -> Result<(), Error> {
+    // All that mke2fs would draw by lot comes from the identifier.
+    let extended = format!("offset={start},hash_seed={uuid},lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0");
+    let mut tool = cx.tool("mke2fs")?.args(["-q", "-F", "-t", "ext4", "-b", "4096", "-U", uuid, "-E", &extended]);
+    if let Some(label) = label.filter(|label| !label.is_empty()) {
+        tool = tool.args(["-L", label]);
+    }
+    let mut inodes = FIRST_INODE;
+    if let Some(from) = from {
+        let Location { tree, path } = cx.location(from)?;
+        tool = tool.arg("-d").arg(tree.path_for_tools(&path)?);
+        inodes += files(&tree, &path)?;
+    }
+    let Some(epoch) = cx.meta.source_epoch.map(|epoch| epoch.to_string()) else {
+        return tool.arg(image).arg(format!("{}k", size / 1024)).run();
+    };
+    let tool = tool.env("SOURCE_DATE_EPOCH", &epoch).env("E2FSPROGS_FAKE_TIME", &epoch);
+    tool.arg(image).arg(format!("{}k", size / 1024)).run()?;
+    // When files were last read and changed says when the tree was made, and mke2fs takes it over.
+    let all = std::iter::once(ROOT_INODE).chain(FIRST_INODE..inodes);
+    let script: String =
+        all.map(|inode| format!("sif <{inode}> atime @{epoch}\nsif <{inode}> ctime @{epoch}\n")).collect();
+    let place = format!("{}?offset={start}", image.display());
+    let said = cx.tool("debugfs")?.env("E2FSPROGS_FAKE_TIME", &epoch).args(["-w", "-f", "-"]).arg(place).stdin(script);
+    // It repeats each command.
+    said.output().map(drop)
+}
+
+/// The inode of a file system's root.
+const ROOT_INODE: u64 = 2;
+/// That of `lost+found`, behind which those of files come one after the other.
+const FIRST_INODE: u64 = 11;
+
+/// How many inodes mke2fs takes for what is in a folder, with that of `lost+found`.
+fn files(tree: &Tree, folder: &Path) -> Result<u64, Error> {
+    let (mut count, mut linked) = (0, HashSet::new());
+    tree.walk(folder, |_, metadata| {
+        // The folder itself stands for `lost+found`. A socket is left out.
+        let again = metadata.nlink() > 1 && !metadata.is_dir() && !linked.insert(metadata.ino());
+        count += u64::from(!again && !metadata.file_type().is_socket());
+        Ok(())
+    })?;
+    Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use osbc_fixtures::has_tool;
+    use osbc_module_api::testing::{Case, Done};
+    use osbc_module_api::tree;
+
+    use super::*;
+
+    const ID: &str = "d209c89e-ea5e-4fbd-b161-b461cce297e0";
+
+    fn disk(case: Case, size: u64, partitions: Value) -> Done {
+        case.run(json!({"filename": "disk.img", "size": size, "uuid": ID, "partitions": partitions}))
+    }
+
+    fn said(program: &str, arguments: &[&str]) -> String {
+        let output = Command::new(program).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    #[test]
+    fn a_disk_has_its_partitions_and_what_is_in_them() {
+        if !["sfdisk", "mke2fs", "mkfs.fat", "mcopy", "debugfs", "e2fsck"].into_iter().all(has_tool) {
+            return;
+        }
+        let made = || {
+            let case = Case::new(&MODULE).file("boot.efi", "loader").source_epoch(1_700_000_000);
+            let times = tree::Times { accessed: (5, 0), modified: (1_000_000_000, 0) };
+            case.tree().set_times("boot.efi", times).unwrap();
+            let case = case.input("os", json!({}), |tree| {
+                tree.create_dir_all("etc", 0o750).unwrap();
+                tree.write("etc/hostname", "disk\n").unwrap();
+                tree.symlink("hostname", "etc/link").unwrap();
+                let times = tree::Times { accessed: (5, 0), modified: (5, 0) };
+                // What is the same has the same times.
+                ["etc/hostname", "etc/link", "etc", "/"].map(|path| tree.set_times(path, times).unwrap());
+            });
+            disk(
+                case,
+                64 << 20,
+                json!([
+                    {"type": "21686148-6449-6E6F-744E-656564454649", "size": 1 << 20},
+                    {"type": "C12A7328-F81F-11D2-BA4B-00A0C93EC93B", "size": 34 << 20, "name": "esp", "uuid": ID,
+                     "filesystem": {"type": "fat", "volid": "7b7795e7", "label": "ESP",
+                                    "paths": [{"from": "/boot.efi", "to": "/EFI/BOOT/BOOTX64.EFI"}]}},
+                    {"type": "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709",
+                     "filesystem": {"type": "ext4", "uuid": ID, "label": "root", "from": "input://os/"}},
+                ]),
+            )
+            .ok()
+        };
+        let done = made();
+        let image = done.tree.path_for_tools("disk.img").unwrap().to_string_lossy().into_owned();
+        let table: Value = serde_json::from_str(&said("/usr/sbin/sfdisk", &["--json", &image])).unwrap();
+        let starts: Vec<(u64, u64)> = table["partitiontable"]["partitions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| (one["start"].as_u64().unwrap(), one["size"].as_u64().unwrap()))
+            .collect();
+        assert_eq!(starts, [(2048, 2048), (4096, 69_632), (73_728, 55_296)]);
+        assert_eq!(said("mtype", &["-i", &format!("{image}@@{}", 4096 * 512), "::/EFI/BOOT/BOOTX64.EFI"]), "loader");
+        let root = format!("{image}?offset={}", 73_728 * 512);
+        assert_eq!(said("/usr/sbin/debugfs", &["-R", "cat /etc/hostname", &root]), "disk\n");
+        assert!(said("/usr/sbin/e2fsck", &["-fn", &root]).contains("root: "));
+        let again = made();
+        assert!(done.tree.read("disk.img").unwrap() == again.tree.read("disk.img").unwrap(), "the same again");
+    }
+
+    #[test]
+    fn partitions_that_do_not_fit_are_refused_before_anything_is_made() {
+        let kind = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709";
+        for (size, partitions, reason) in [
+            (
+                4 << 20,
+                json!([{"type": kind, "size": 3 << 20}]),
+                "partition 1 does not fit into the disk of 4194304 bytes",
+            ),
+            (2 << 20, json!([{"type": kind}]), "partition 1 does not fit"),
+            (8 << 20, json!([{"type": kind}, {"type": kind}]), "only the last partition may take what is left"),
+            (8 << 20, json!([{"type": kind, "size": (1 << 20) + 512}]), "no whole number of MiB"),
+        ] {
+            let done = disk(Case::new(&MODULE), size, partitions);
+            assert!(done.err().contains(reason), "{}", done.err());
+            assert!(!done.tree.exists("disk.img").unwrap());
+        }
+    }
+}
