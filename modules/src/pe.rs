@@ -52,6 +52,27 @@ pub(crate) fn timestamp(file: &[u8]) -> Result<usize, NotExecutable> {
     Ok(file_header(file)? + 4)
 }
 
+/// Where the optional header has the checksum of the file.
+pub(crate) fn checksum_place(file: &[u8]) -> Result<usize, NotExecutable> {
+    Ok(file_header(file)? + FILE_HEADER + 64)
+}
+
+/// The checksum of the whole file: the sum of its 16-bit words but those of the checksum itself, with what is carried
+/// out added again, and its length.
+pub(crate) fn checksum(file: &[u8]) -> Result<u32, NotExecutable> {
+    let place = checksum_place(file)?;
+    let word = |(index, bytes): (usize, &[u8])| {
+        let own = (place..place + 4).contains(&(index * 2));
+        let word = u16::from_le_bytes([bytes[0], bytes.get(1).copied().unwrap_or(0)]);
+        if own { 0 } else { u64::from(word) }
+    };
+    let mut sum: u64 = file.chunks(2).enumerate().map(word).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    u32::try_from(sum + file.len() as u64).map_err(|_| NotExecutable)
+}
+
 fn file_header(file: &[u8]) -> Result<usize, NotExecutable> {
     let signature = usize::try_from(number32(file, HEADERS)?).map_err(|_| NotExecutable)?;
     let start = signature + SIGNATURE.len();

@@ -20,5 +20,6 @@ mod packages;
 mod quickstart;
 mod recovery;
 mod report;
+mod resolve;
 mod shell;
 mod store;

@@ -307,7 +307,9 @@ mod tests {
                 tree.symlink("hostname", "etc/link").unwrap();
                 let times = tree::Times { accessed: (5, 0), modified: (5, 0) };
                 // What is the same has the same times.
-                ["etc/hostname", "etc/link", "etc", "/"].map(|path| tree.set_times(path, times).unwrap());
+                for path in ["etc/hostname", "etc/link", "etc", "/"] {
+                    tree.set_times(path, times).unwrap();
+                }
             });
             disk(
                 case,

@@ -33,7 +33,7 @@ use crate::single_file;
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.uki",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().inputs(&["kernel", "initrd", "osrel"]).version_2_alone(),
     rejects: &[
@@ -102,15 +102,19 @@ fn run(cx: &StageContext, stub: &Path) -> Result<(), Error> {
     }
 }
 
-/// Sets the time in the header of an image, which has room for 32 bits of it.
+/// Sets the time in the header of an image, which has room for 32 bits of it, and the checksum that follows from it.
 fn set_time(tree: &Tree, path: &str, seconds: i64) -> Result<(), Error> {
-    let failed = || Error::io("set the time of", path);
-    let image = tree.open_file(path, OFlags::RDWR, 0)?;
-    let mut start = vec![0; 4096];
-    let length = image.read_at(&mut start, 0).map_err(failed())?;
-    let place = pe::timestamp(&start[..length]).map_err(|error| Error::failed(format!("{path}: {error}")))?;
+    let refused = |error| Error::failed(format!("{path}: {error}"));
+    let mut image = tree.read(path)?;
     let seconds = u32::try_from(seconds.max(0)).unwrap_or(u32::MAX);
-    image.write_all_at(&seconds.to_le_bytes(), place as u64).map_err(failed())
+    let time = pe::timestamp(&image).map_err(refused)?;
+    image[time..time + 4].copy_from_slice(&seconds.to_le_bytes());
+    let (sum, place) = (pe::checksum(&image).map_err(refused)?, pe::checksum_place(&image).map_err(refused)?);
+    let file = tree.open_file(path, OFlags::WRONLY, 0)?;
+    for (number, place) in [(seconds, time), (sum, place)] {
+        file.write_all_at(&number.to_le_bytes(), place as u64).map_err(Error::io("set the time of", path))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -151,6 +155,12 @@ mod tests {
         let layout = Layout::read(&fs::read(&path).unwrap()).unwrap();
         assert!(layout.end > Layout::read(&fs::read(STUB).unwrap()).unwrap().end);
         assert!(fs::read(&path).unwrap() == image().tree.read("image.efi").unwrap(), "the same each time");
+        // Both the sum that objcopy wrote and that which follows from the time are those of the image.
+        let of_objcopy = case().run(options).ok().tree.read("image.efi").unwrap();
+        for image in [of_objcopy, fs::read(&path).unwrap()] {
+            let place = pe::checksum_place(&image).unwrap();
+            assert_eq!(image[place..place + 4], pe::checksum(&image).unwrap().to_le_bytes());
+        }
     }
 
     #[test]
