@@ -310,6 +310,12 @@ pub(crate) struct BuildArgs {
     /// Build twice, in new stores and different surroundings, and show the files that differ; exit code 1 if any do
     #[arg(long, conflicts_with_all = ["output", "events", "trace"])]
     pub(crate) check: bool,
+    /// Write DIR/PIPELINE.spdx.json beside each export: the packages that it has
+    #[arg(long, value_enum, value_name = "FORMAT", requires = "output")]
+    pub(crate) sbom: Option<SbomFormat>,
+    /// Write DIR/PIPELINE.intoto.json beside each export: what it was made from, and how
+    #[arg(long, requires = "output")]
+    pub(crate) provenance: bool,
     /// Write what happens as JSON lines, as it happens
     #[arg(long, value_name = "FILE")]
     pub(crate) events: Option<PathBuf>,
@@ -455,6 +461,13 @@ pub(crate) struct ModulesArgs {
     /// Print as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// How a bill of materials is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SbomFormat {
+    /// SPDX 2.3, as JSON
+    Spdx,
 }
 
 /// `osbc resolve`.

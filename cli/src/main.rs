@@ -1,6 +1,7 @@
 //! The `osbc` command: arguments and presentation. The only place where compiler, executor and modules meet.
 
 mod args;
+mod attest;
 mod builds;
 mod causes;
 mod commands;
@@ -11,8 +12,10 @@ mod exit;
 mod monitor;
 mod osbuild;
 mod past;
+mod provenance;
 mod render;
 mod report;
+mod sbom;
 mod summary;
 mod terminal;
 mod wiring;

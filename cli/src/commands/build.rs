@@ -15,17 +15,17 @@ use osbc_executor::runner::LocalRunner;
 use osbc_executor::shell::{ShellRunner, When};
 use osbc_executor::store::Lease;
 use osbc_executor::{Parts, Settings, run as run_plan};
-use osbc_ir::{NodeOutcome, Outcome, Plan};
+use osbc_ir::{NodeOutcome, Outcome, Plan, Value};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::args::BuildArgs;
+use crate::args::{BuildArgs, SbomFormat};
 use crate::commands::check;
 use crate::commands::manual::print;
 use crate::exit::{self, Failure};
 use crate::summary::{Exported, Summary};
 use crate::terminal::Terminal;
-use crate::{env, monitor, wiring};
+use crate::{env, monitor, provenance, sbom, wiring};
 
 /// Builds.
 pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
@@ -36,6 +36,7 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
     if args.check {
         return check::run(args, &prepared);
     }
+    let manifest = manifest_text(args)?;
     let (plan, lease) = wiring::plan_build(&prepared, &args.target, args.keep.settings())?;
     check_machine(&plan)?;
     let plan = std::sync::Arc::new(plan);
@@ -51,8 +52,8 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
         environment: env::sources(),
         host_environment: env::host(),
     };
-    let manifest = ManifestName::new(&args.manifest.manifest, &prepared.graph);
-    let about = About { manifest, arguments: env::arguments() };
+    let name = ManifestName::new(&args.manifest.manifest, &prepared.graph);
+    let about = About { manifest: name, arguments: env::arguments() };
     let (shown, screen) = monitor::for_stderr(&plan);
     let shown: Box<dyn Monitor> = if plan.is_empty() { Box::new(monitor::Silent) } else { shown };
     let (mut monitor, files) = monitor::with_files(shown, &plan, args.events.as_deref(), args.trace.as_deref())?;
@@ -74,6 +75,9 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
         Some(output) => export_all(&plan, &outcome, &lease, output)?,
         None => Vec::new(),
     };
+    if let Some(output) = &args.output {
+        attest(args, output, &exported, &plan, &lease, manifest.as_deref())?;
+    }
     let summary = Summary::new(&plan, &outcome, &exported);
     if args.json {
         print(summary.json().as_bytes())?;
@@ -82,6 +86,45 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
         print(summary.table(args.output.is_some()).as_bytes())?;
     }
     Ok(ExitCode::from(exit::of_build(&outcome)))
+}
+
+/// The manifest's text, where a document about it is wanted.
+fn manifest_text(args: &BuildArgs) -> Result<Option<String>, Failure> {
+    let path = &args.manifest.manifest;
+    if !args.provenance {
+        return Ok(None);
+    }
+    if path == Path::new("-") {
+        return Err(Failure::arguments("--provenance names the manifest by its digest; give it as a file"));
+    }
+    let text = std::fs::read_to_string(path);
+    text.map(Some).map_err(|error| Failure::arguments(format!("cannot read {}: {error}", path.display())))
+}
+
+/// Writes the documents that are wanted about exported results beside them.
+fn attest(
+    args: &BuildArgs,
+    output: &Path,
+    exported: &[Exported],
+    plan: &Plan,
+    lease: &Lease,
+    manifest: Option<&str>,
+) -> Result<(), Failure> {
+    let write = |name: &str, kind: &str, document: &Value| {
+        let path = output.join(format!("{name}.{kind}.json"));
+        std::fs::write(&path, format!("{document:#}\n")).map_err(|source| Failure::Output { path, source })
+    };
+    for Exported { name, path } in exported {
+        let Some(export) = plan.exports.iter().find(|export| export.name == *name) else { continue };
+        match args.sbom {
+            Some(SbomFormat::Spdx) => write(name, "spdx", &sbom::spdx(&plan.graph, lease, export, path)?)?,
+            None => {}
+        }
+        if let Some(manifest) = manifest {
+            write(name, "intoto", &provenance::slsa(&plan.graph, export, path, manifest)?)?;
+        }
+    }
+    Ok(())
 }
 
 /// Finds out before anything starts whether this user can do what a plan says.

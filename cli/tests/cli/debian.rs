@@ -34,6 +34,99 @@ fn content(deb: &Deb, folder: &Path) -> Vec<u8> {
     fs::read(deb.write(folder)).expect("it was made")
 }
 
+/// What SPDX 2.3 demands of a document, and the package URL that names each package.
+fn spdx_schema() -> Value {
+    let id = json!({"type": "string", "pattern": "^SPDXRef-[A-Za-z0-9.-]+$"});
+    json!({
+        "type": "object",
+        "required": ["spdxVersion", "dataLicense", "SPDXID", "name", "documentNamespace", "creationInfo"],
+        "properties": {
+            "spdxVersion": {"enum": ["SPDX-2.3"]},
+            "dataLicense": {"enum": ["CC0-1.0"]},
+            "SPDXID": {"enum": ["SPDXRef-DOCUMENT"]},
+            "documentNamespace": {"type": "string", "pattern": "^[a-z]+:[^#\\\\s]+$"},
+            "creationInfo": {
+                "required": ["created", "creators"],
+                "properties": {
+                    "created": {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"},
+                    "creators": {"type": "array", "minItems": 1, "items": {"pattern": "^(Tool|Organization|Person): ?.+"}}
+                }
+            },
+            "packages": {"type": "array", "items": {
+                "required": ["SPDXID", "name", "downloadLocation", "filesAnalyzed"],
+                "properties": {"SPDXID": id, "externalRefs": {"items": {
+                    "required": ["referenceCategory", "referenceType", "referenceLocator"],
+                    "properties": {
+                        "referenceCategory": {"enum": ["PACKAGE-MANAGER"]},
+                        "referenceLocator": {"type": "string", "pattern": "^pkg:[a-z]+/[^@]+@.+$"}
+                    }
+                }}}
+            }},
+            "relationships": {"type": "array", "items": {
+                "required": ["spdxElementId", "relationshipType", "relatedSpdxElement"],
+                "properties": {
+                    "spdxElementId": id, "relatedSpdxElement": id, "relationshipType": {"enum": ["DESCRIBES", "CONTAINS"]}
+                }
+            }}
+        }
+    })
+}
+
+/// What in-toto's statement and SLSA's predicate demand.
+fn provenance_schema() -> Value {
+    let digest = json!({"type": "object", "minProperties": 1, "additionalProperties": {"type": "string"}});
+    let uri = json!({"type": "string", "pattern": "^[a-z]+:.+"});
+    json!({
+        "type": "object",
+        "required": ["_type", "subject", "predicateType", "predicate"],
+        "properties": {
+            "_type": {"enum": ["https://in-toto.io/Statement/v1"]},
+            "subject": {"type": "array", "minItems": 1, "items": {
+                "required": ["name", "digest"], "properties": {"digest": digest}
+            }},
+            "predicateType": {"enum": ["https://slsa.dev/provenance/v1"]},
+            "predicate": {
+                "required": ["buildDefinition", "runDetails"],
+                "properties": {
+                    "buildDefinition": {
+                        "required": ["buildType", "externalParameters"],
+                        "properties": {
+                            "buildType": uri,
+                            "externalParameters": {"type": "object"},
+                            "internalParameters": {"type": "object"},
+                            "resolvedDependencies": {"items": {"properties": {"uri": uri, "digest": digest}}}
+                        }
+                    },
+                    "runDetails": {"required": ["builder"], "properties": {"builder": {
+                        "required": ["id"], "properties": {"id": uri}
+                    }}}
+                }
+            }
+        }
+    })
+}
+
+fn documents_say_what_there_is(place: &Place, manifest: &Path) {
+    let read = |kind: &str, schema: &Value| -> Value {
+        let text = fs::read(place.output().join(format!("tree.{kind}.json"))).expect("it was written");
+        let document = serde_json::from_slice(&text).expect("it is JSON");
+        jsonschema::validator_for(schema).expect("a schema").validate(&document).expect("it is valid");
+        document
+    };
+    let sbom = read("spdx", &spdx_schema());
+    let names: Vec<&str> =
+        sbom["packages"].as_array().expect("a list").iter().filter_map(|one| one["name"].as_str()).collect();
+    assert_eq!(names, ["tree", "base", "one"]);
+    assert_eq!(sbom["packages"][2]["externalRefs"][0]["referenceLocator"], "pkg:deb/one@1.0-1?arch=all");
+    assert_eq!(sbom["creationInfo"]["created"], "2023-11-14T22:13:20Z");
+    let provenance = read("intoto", &provenance_schema());
+    let definition = &provenance["predicate"]["buildDefinition"];
+    let digest = checksum(&fs::read(manifest).expect("it is there"));
+    assert_eq!(definition["externalParameters"]["manifest"]["digest"]["sha256"], digest["sha256:".len()..]);
+    assert_eq!(definition["resolvedDependencies"].as_array().map(Vec::len), Some(2));
+    assert_eq!(definition["internalParameters"]["stages"][0]["module"], "org.osbc.deb");
+}
+
 #[test]
 fn root_debian_packages_are_installed_by_the_dpkg_of_the_tree() {
     if !can_install() {
@@ -44,7 +137,17 @@ fn root_debian_packages_are_installed_by_the_dpkg_of_the_tree() {
     let one = one.script("postinst", "echo \"$DPKG_MAINTSCRIPT_PACKAGE $1\" >/etc/said; sleep 0.1 & wait");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let manifest = installing(&place, &[content(&base(), folder.path()), content(&one, folder.path())]);
-    place.build(&manifest).assert().success();
+    let mut build = place.build(&manifest);
+    build.args(["--sbom", "spdx", "--provenance"]).assert().success();
+    documents_say_what_there_is(&place, &manifest);
+    // The same out of the store.
+    let sbom = fs::read(place.output().join("tree.spdx.json")).expect("it was written");
+    fs::remove_dir_all(place.output()).expect("its own folder");
+    place.build(&manifest).args(["--sbom", "spdx", "--provenance"]).assert().success();
+    assert!(
+        sbom == fs::read(place.output().join("tree.spdx.json")).expect("it was written"),
+        "the same out of the store"
+    );
     let tree = place.output().join("tree");
     assert_eq!(fs::read_to_string(tree.join("etc/said")).expect("the script ran"), "one configure\n");
     for question in ["--audit", "--verify"] {

@@ -13,7 +13,8 @@
 //! `path-include`; `*` stands for slashes too.
 //!
 //! What would differ between two runs goes: logs, backups, caches, locks, what is in `/run`; the machine id is emptied, and
-//! D-Bus has the same. The metadata lists the packages that the tree has, with version and architecture.
+//! D-Bus has the same. The metadata names the distribution and lists the packages that the tree has, with version and
+//! architecture.
 //!
 //! ```json
 //! {
@@ -53,7 +54,7 @@ use crate::debian::unpack::{Target, Unpacked};
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbc.deb",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().inputs(&["packages"]).version_2_alone(),
     rejects: &[
@@ -136,8 +137,23 @@ fn run(cx: &StageContext) -> Result<(), Error> {
         let value = |name: &str| control.value(name);
         json!({"name": value("Package"), "version": value("Version"), "arch": value("Architecture")})
     });
-    cx.set_metadata(json!({"packages": facts.collect::<Vec<_>>()}));
+    let mut metadata = json!({"packages": facts.collect::<Vec<_>>()});
+    if let Some(distribution) = distribution(&cx.tree)? {
+        metadata["distribution"] = json!(distribution);
+    }
+    cx.set_metadata(metadata);
     Ok(())
+}
+
+/// Whose packages they are, where the tree says it.
+fn distribution(tree: &Tree) -> Result<Option<String>, Error> {
+    const FILE: &str = "etc/os-release";
+    if !tree.is_file(FILE)? {
+        return Ok(None);
+    }
+    let text = tree.read_to_string(FILE)?;
+    let id = text.lines().find_map(|line| line.strip_prefix("ID="));
+    Ok(id.map(|id| id.trim_matches(['"', '\'']).to_owned()))
 }
 
 /// The packages of an input, in the order of their names.
