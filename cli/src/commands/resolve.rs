@@ -58,7 +58,7 @@ fn add(urls: &mut BTreeMap<String, String>, apt: &Apt) {
 
 /// What came of it, and what is other than before.
 fn summary(lock: &Lock, old: Option<&Lock>) -> String {
-    let count = |set: Set| lock.of(set).count();
+    let count = |set: Set| lock.of(&set).count();
     let bytes: u64 = lock.packages.iter().map(|package| package.size).sum();
     let mut text =
         old.map_or_else(String::new, |old| lock.changes(old).iter().map(|line| format!("{line}\n")).collect());

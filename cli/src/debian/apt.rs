@@ -98,29 +98,29 @@ impl Apt {
         let architecture = output.trim().to_owned();
         let (wanted, tools) = (spec.wanted(&architecture), spec.tools());
         let essential = self.install(&["?essential".to_owned(), "usr-is-merged".to_owned()])?;
-        let names: Vec<String> = essential.iter().map(|package| package.name.clone()).collect();
         let mut packages: BTreeMap<String, Locked> = BTreeMap::new();
-        let sets = [(Set::Essential, Vec::new()), (Set::System, wanted.clone()), (Set::Tools, tools.clone())];
-        for (set, more) in sets {
-            let found = match set {
-                Set::Essential => essential.clone(),
-                _ if more.is_empty() => continue,
-                _ => self.install(&[&names[..], &more].concat())?,
-            };
-            for package in found {
-                let known = set != Set::Essential && names.contains(&package.name);
-                let entry = packages.entry(package.name.clone()).or_insert(package);
-                if !known {
-                    entry.sets.push(set);
-                }
+        let variants = spec.more_wanted();
+        let mut add = |set: Set, found: Vec<Locked>, beyond: &[String]| -> Vec<String> {
+            let names = found.iter().map(|package| package.name.clone()).collect();
+            for package in found.into_iter().filter(|package| !beyond.contains(&package.name)) {
+                packages.entry(package.name.clone()).or_insert(package).sets.push(set.clone());
             }
+            names
+        };
+        let essential = add(Set::Essential, essential, &[]);
+        let system = add(Set::System, self.install(&[&essential[..], &wanted].concat())?, &essential);
+        if !tools.is_empty() {
+            add(Set::Tools, self.install(&[&essential[..], &tools].concat())?, &essential);
+        }
+        for (name, more) in &variants {
+            add(Set::Variant(name.clone()), self.install(&[&system[..], more].concat())?, &system);
         }
         let epoch = match spec.epoch {
             Some(epoch) => epoch,
             None => self.last_change(&spec.release)?,
         };
-        let packages = packages.into_values().collect();
-        Ok(Lock { version: VERSION, release: spec.release.clone(), architecture, epoch, wanted, tools, packages })
+        let (release, packages) = (spec.release.clone(), packages.into_values().collect());
+        Ok(Lock { version: VERSION, release, architecture, epoch, wanted, tools, variants, packages })
     }
 
     /// The packages that apt would install on an empty system.

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::lock::{Lock, Locked, Set};
-use super::spec::{Build, Firmware, Format, Spec};
+use super::spec::{Build, Firmware, Format, Spec, Variant};
 use crate::exit::Failure;
 
 /// Types of partitions.
@@ -61,52 +61,81 @@ impl Maker<'_> {
         }
         let makes = |format: Format| self.spec.formats.contains(&format);
         let with_disk = makes(Format::Raw) || makes(Format::Qcow2);
-        let (with_uki, tree) = (with_disk && self.spec.boots_by(Firmware::Uefi), input("name:os"));
+        let with_uki = with_disk && self.spec.boots_by(Firmware::Uefi);
         let mut pipelines = Vec::new();
         if with_disk && self.spec.build == Build::Packages {
-            let mut build =
-                self.pipeline("build", vec![self.packages(Set::Essential), self.packages(Set::Tools)], false);
+            let stages = vec![self.packages(&Set::Essential), self.packages(&Set::Tools)];
+            let mut build = self.pipeline("build", stages, false);
             build["runner"] = json!("org.osbuild.linux");
             pipelines.push(build);
         }
-        let os = self.os(with_disk);
-        pipelines.push(self.pipeline("os", os, false));
-        if with_uki {
-            pipelines.push(self.pipeline("uki", vec![self.uki()], true));
-        }
+        let variants = match self.spec.variants.as_slice() {
+            [] => vec![None],
+            variants => variants.iter().map(Some).collect(),
+        };
         let mut exports = Vec::new();
-        if with_disk {
-            pipelines.push(self.pipeline("image", self.image(root_type, with_uki), true));
+        for variant in variants {
+            let named = |what: &str| variant.map_or_else(|| what.to_owned(), |one| format!("{what}-{}", one.name));
+            let has_packages = variant.is_some_and(|variant| self.lock.variants.contains_key(&variant.name));
+            // A kernel with its initrd is the same wherever the packages are.
+            let of_packages = |what: &str| if has_packages { named(what) } else { what.to_owned() };
+            let known = |pipelines: &[Value], name: &str| pipelines.iter().any(|one| one["name"] == name);
+            if with_uki && !known(&pipelines, &of_packages("uki")) {
+                let system = of_packages("system");
+                pipelines.push(self.pipeline(&system, self.all_packages(variant), false));
+                pipelines.push(self.pipeline(&of_packages("uki"), vec![self.uki(&system)], true));
+            }
+            let (os, image) = (named("os"), named("image"));
+            let stages = self.os(variant, with_disk);
+            pipelines.push(self.pipeline(&os, stages, false));
+            if with_disk {
+                let stages = self.image(root_type, &os, with_uki.then(|| of_packages("uki")).as_deref());
+                pipelines.push(self.pipeline(&image, stages, true));
+            }
+            if makes(Format::Raw) {
+                exports.push(image.clone());
+            }
+            for (format, what) in [(Format::Qcow2, "qcow2"), (Format::Tar, "tar"), (Format::Oci, "oci")] {
+                if makes(format) {
+                    let stage = self.packed(format, &os, &image);
+                    pipelines.push(self.pipeline(&named(what), vec![stage], format == Format::Qcow2));
+                    exports.push(named(what));
+                }
+            }
         }
-        if makes(Format::Raw) {
-            exports.push(json!({"name": "image"}));
-        }
-        if makes(Format::Qcow2) {
-            let image = json!({"type": "org.osbuild.files", "origin": "org.osbuild.pipeline",
-                               "references": {"name:image": {"file": "disk.raw"}}});
-            let options = json!({"filename": "disk.qcow2", "format": {"type": "qcow2", "compat": "1.1"}});
-            let stage = json!({"type": "org.osbuild.qemu", "inputs": {"image": image}, "options": options});
-            pipelines.push(self.pipeline("qcow2", vec![stage], true));
-            exports.push(json!({"name": "qcow2"}));
-        }
-        if makes(Format::Tar) {
-            let options = json!({"filename": "root.tar.zst", "compression": "zstd", "numeric-owner": true});
-            let stage = json!({"type": "org.osbuild.tar", "inputs": {"tree": tree}, "options": options});
-            pipelines.push(self.pipeline("tar", vec![stage], false));
-            exports.push(json!({"name": "tar"}));
-        }
-        if makes(Format::Oci) {
-            let options = json!({"architecture": self.lock.architecture, "filename": "image.oci.tar",
-                                 "config": {"Cmd": ["/bin/sh"]}});
-            let stage = json!({"type": "org.osbuild.oci-archive", "inputs": {"base": tree}, "options": options});
-            pipelines.push(self.pipeline("oci", vec![stage], false));
-            exports.push(json!({"name": "oci"}));
-        }
+        let exports: Vec<Value> = exports.iter().map(|name| json!({"name": name})).collect();
         let mut sources = json!({"org.osbuild.curl": {"items": self.addresses(urls)?}});
         if !self.inline.is_empty() {
             sources["org.osbuild.inline"] = json!({"items": self.inline});
         }
         Ok(json!({"version": "2", "metadata": {"exports": exports}, "sources": sources, "pipelines": pipelines}))
+    }
+
+    /// Makes one file of a system or of its disk.
+    fn packed(&self, format: Format, os: &str, image: &str) -> Value {
+        let (kind, input_name, input, options) = match format {
+            Format::Raw | Format::Qcow2 => (
+                "org.osbuild.qemu",
+                "image",
+                json!({"type": "org.osbuild.files", "origin": "org.osbuild.pipeline",
+                       "references": {format!("name:{image}"): {"file": "disk.raw"}}}),
+                json!({"filename": "disk.qcow2", "format": {"type": "qcow2", "compat": "1.1", "compression_type": "zstd"}}),
+            ),
+            Format::Tar => (
+                "org.osbuild.tar",
+                "tree",
+                tree(os),
+                json!({"filename": "root.tar.zst", "compression": "zstd", "numeric-owner": true}),
+            ),
+            Format::Oci => (
+                "org.osbuild.oci-archive",
+                "base",
+                tree(os),
+                json!({"architecture": self.lock.architecture, "filename": "image.oci.tar",
+                       "config": {"Cmd": ["/bin/sh"]}}),
+            ),
+        };
+        json!({"type": kind, "inputs": {input_name: input}, "options": options})
     }
 
     fn impossible(&self, what: &str) -> Failure {
@@ -121,23 +150,31 @@ impl Maker<'_> {
         pipeline
     }
 
+    /// Installs all packages of a system, a stage a set.
+    fn all_packages(&self, variant: Option<&Variant>) -> Vec<Value> {
+        let more = variant.map(|variant| Set::Variant(variant.name.clone()));
+        let more = more.filter(|set| self.lock.of(set).next().is_some());
+        let sets = [Set::Essential, Set::System].into_iter().chain(more);
+        sets.map(|set| self.packages(&set)).collect()
+    }
+
     /// Installs a set of packages.
-    fn packages(&self, set: Set) -> Value {
+    fn packages(&self, set: &Set) -> Value {
         let references: Vec<String> = self.lock.of(set).map(item).collect();
         let input = json!({"type": "org.osbuild.files", "origin": "org.osbuild.source", "references": references});
         let mut options = Map::new();
-        if set == Set::System && !self.spec.debconf.is_empty() {
+        if matches!(set, Set::System | Set::Variant(_)) && !self.spec.debconf.is_empty() {
             options.insert("debconf".into(), json!(self.spec.debconf));
         }
-        if set != Set::Tools && !self.spec.exclude.is_empty() {
+        if *set != Set::Tools && !self.spec.exclude.is_empty() {
             options.insert("exclude".into(), json!(self.spec.exclude));
         }
         json!({"type": "org.osbc.deb", "inputs": {"packages": input}, "options": options})
     }
 
-    fn os(&mut self, with_disk: bool) -> Vec<Value> {
+    fn os(&mut self, variant: Option<&Variant>, with_disk: bool) -> Vec<Value> {
         let (spec, root) = (self.spec, self.id("root"));
-        let mut stages = vec![self.packages(Set::Essential), self.packages(Set::System)];
+        let mut stages = self.all_packages(variant);
         let mut add = |kind: &str, options: Value| stages.push(json!({"type": kind, "options": options}));
         add("org.osbuild.timezone", json!({"zone": spec.timezone}));
         add("org.osbuild.locale", json!({"language": spec.locale}));
@@ -168,10 +205,12 @@ impl Maker<'_> {
             }
             add("org.osbuild.fstab", json!({"filesystems": systems}));
         }
-        if !spec.enable.is_empty() {
-            add("org.osbuild.systemd", json!({"enabled_services": spec.enable}));
+        let enable: Vec<&String> = spec.enable.iter().chain(variant.iter().flat_map(|one| &one.enable)).collect();
+        if !enable.is_empty() {
+            add("org.osbuild.systemd", json!({"enabled_services": enable}));
         }
-        if !spec.users.is_empty() {
+        let users: Vec<_> = spec.users.iter().chain(variant.iter().flat_map(|one| &one.users)).collect();
+        if !users.is_empty() {
             let user = |(name, user): (&String, &super::spec::User)| {
                 let shell = user.shell.as_deref().unwrap_or("/bin/bash");
                 let home = if name == "root" { "/root".to_owned() } else { format!("/home/{name}") };
@@ -181,18 +220,24 @@ impl Maker<'_> {
                 }
                 (name.clone(), entry)
             };
-            add("org.osbuild.users", json!({"users": spec.users.iter().map(user).collect::<Map<_, _>>()}));
+            add("org.osbuild.users", json!({"users": users.into_iter().map(user).collect::<Map<_, _>>()}));
         }
         if with_disk && spec.boots_by(Firmware::Bios) {
             let serial = spec.kernel_opts.iter().any(|word| word.starts_with("console=ttyS0"));
-            add(
-                "org.osbc.grub-debian",
-                json!({"root": root, "kernel_opts": spec.kernel_opts, "serial": serial, "timeout": 1}),
-            );
+            let options = json!({"root": root, "kernel_opts": spec.kernel_opts, "serial": serial, "timeout": 1});
+            let mut stage = json!({"type": "org.osbc.grub-debian", "options": options});
+            if spec.build == Build::Packages {
+                stage["inputs"] = json!({"grub": tree("build")});
+            }
+            stages.push(stage);
         }
         let copied = self.files(&files);
         stages.push(copied);
-        stages.push(json!({"type": "org.osbuild.hostname", "options": {"hostname": spec.hostname()}}));
+        let hostname = match variant {
+            None => spec.hostname().to_owned(),
+            Some(one) => one.hostname.clone().unwrap_or_else(|| format!("{}-{}", spec.hostname(), one.name)),
+        };
+        stages.push(json!({"type": "org.osbuild.hostname", "options": {"hostname": hostname}}));
         stages
     }
 
@@ -211,10 +256,10 @@ impl Maker<'_> {
         json!({"type": "org.osbuild.copy", "inputs": {"files": input}, "options": {"paths": paths}})
     }
 
-    fn uki(&self) -> Value {
+    fn uki(&self, system: &str) -> Value {
         let file = |path: &str| {
             json!({"type": "org.osbuild.files", "origin": "org.osbuild.pipeline",
-                   "references": {"name:os": {"file": path}}})
+                   "references": {format!("name:{system}"): {"file": path}}})
         };
         let mut words = vec![format!("root=UUID={}", self.id("root"))];
         words.extend(self.spec.kernel_opts.iter().cloned());
@@ -225,15 +270,15 @@ impl Maker<'_> {
         })
     }
 
-    fn image(&self, root_type: &str, with_uki: bool) -> Vec<Value> {
-        let mut inputs = json!({"os": input("name:os")});
+    fn image(&self, root_type: &str, os: &str, uki: Option<&str>) -> Vec<Value> {
+        let mut inputs = json!({"os": tree(os)});
         let mut partitions = Vec::new();
         let with_bios = self.spec.boots_by(Firmware::Bios);
         if with_bios {
             partitions.push(json!({"type": BIOS_BOOT, "uuid": self.id("bios-boot"), "size": MIB}));
         }
-        if with_uki {
-            inputs["uki"] = input("name:uki");
+        if let Some(uki) = uki {
+            inputs["uki"] = tree(uki);
             let paths = json!([{"from": "input://uki/linux.efi", "to": "/EFI/BOOT/BOOTX64.EFI"}]);
             let system = json!({"type": "fat", "volid": self.volume_id(), "label": "ESP", "paths": paths});
             let size = self.spec.disk.esp * MIB;
@@ -291,7 +336,8 @@ fn item(package: &Locked) -> String {
     format!("sha256:{}", package.sha256)
 }
 
-/// The tree of a pipeline.
-fn input(pipeline: &str) -> Value {
-    json!({"type": "org.osbuild.tree", "origin": "org.osbuild.pipeline", "references": [pipeline]})
+/// The tree of a pipeline, as an input.
+fn tree(pipeline: &str) -> Value {
+    let reference = format!("name:{pipeline}");
+    json!({"type": "org.osbuild.tree", "origin": "org.osbuild.pipeline", "references": [reference]})
 }

@@ -23,6 +23,9 @@ pub(crate) struct Lock {
     pub(crate) wanted: Vec<String>,
     /// What was asked for in the build root.
     pub(crate) tools: Vec<String>,
+    /// What was asked for on top in variants, by their names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) variants: BTreeMap<String, Vec<String>>,
     /// All packages, by name.
     pub(crate) packages: Vec<Locked>,
 }
@@ -45,7 +48,7 @@ pub(crate) struct Locked {
 }
 
 /// A set of packages that a stage installs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Set {
     /// What every system has.
@@ -54,6 +57,8 @@ pub(crate) enum Set {
     System,
     /// What the build root has besides.
     Tools,
+    /// What this variant has on top.
+    Variant(String),
 }
 
 /// The version of the format.
@@ -90,12 +95,15 @@ impl Lock {
 
     /// Whether it is of this description.
     pub(crate) fn is_of(&self, spec: &Spec) -> bool {
-        self.release == spec.release && self.wanted == spec.wanted(&self.architecture) && self.tools == spec.tools()
+        self.release == spec.release
+            && self.wanted == spec.wanted(&self.architecture)
+            && self.tools == spec.tools()
+            && self.variants == spec.more_wanted()
     }
 
     /// The packages of a set.
-    pub(crate) fn of(&self, set: Set) -> impl Iterator<Item = &Locked> {
-        self.packages.iter().filter(move |package| package.sets.contains(&set))
+    pub(crate) fn of(&self, set: &Set) -> impl Iterator<Item = &Locked> {
+        self.packages.iter().filter(move |package| package.sets.contains(set))
     }
 
     /// What differs from an older lock, a line a package.

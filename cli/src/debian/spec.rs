@@ -54,8 +54,30 @@ pub(crate) struct Spec {
     pub(crate) formats: Vec<Format>,
     #[serde(default)]
     pub(crate) build: Build,
+    /// Systems that differ a little, in place of one.
+    #[serde(default)]
+    pub(crate) variants: Vec<Variant>,
     /// What the system takes for the time at which it was made; when the repositories were last changed unless given.
     pub(crate) epoch: Option<i64>,
+}
+
+/// What one of several systems has of its own.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Variant {
+    /// What its pipelines end in.
+    pub(crate) name: String,
+    /// The host name; that of the description, a dash and `name` unless given.
+    pub(crate) hostname: Option<String>,
+    /// Packages on top.
+    #[serde(default)]
+    pub(crate) packages: Vec<String>,
+    /// Units on top that are started at boot.
+    #[serde(default)]
+    pub(crate) enable: Vec<String>,
+    /// Users on top, by name.
+    #[serde(default)]
+    pub(crate) users: BTreeMap<String, User>,
 }
 
 /// What a system has from the start.
@@ -176,7 +198,19 @@ impl Spec {
         if !is_name(&self.release, "-") {
             return Err(format!("`release` is a code name such as `bookworm`, but is {:?}", self.release));
         }
-        for package in self.packages.iter().chain(&self.kernel) {
+        for (index, variant) in self.variants.iter().enumerate() {
+            if !is_name(&variant.name, "-.") {
+                return Err(format!(
+                    "the `name` of a variant has small letters, digits, `-` and `.`, but is {:?}",
+                    variant.name
+                ));
+            }
+            if self.variants[..index].iter().any(|other| other.name == variant.name) {
+                return Err(format!("two variants have the name {:?}", variant.name));
+            }
+        }
+        let more = self.variants.iter().flat_map(|variant| &variant.packages);
+        for package in self.packages.iter().chain(&self.kernel).chain(more) {
             if !is_name(package, "+-.") {
                 return Err(format!("{package:?} is no name of a package"));
             }
@@ -242,6 +276,18 @@ impl Spec {
         wanted
     }
 
+    /// The packages that variants ask for on top, sorted, by their names; those without any are not in it.
+    pub(crate) fn more_wanted(&self) -> BTreeMap<String, Vec<String>> {
+        let with_some = self.variants.iter().filter(|variant| !variant.packages.is_empty());
+        let sorted = with_some.map(|variant| {
+            let mut packages = variant.packages.clone();
+            packages.sort();
+            packages.dedup();
+            (variant.name.clone(), packages)
+        });
+        sorted.collect()
+    }
+
     /// The packages of the build root besides the essential ones, sorted; none where the host is the build root.
     pub(crate) fn tools(&self) -> Vec<String> {
         if self.build == Build::Host || !self.formats.iter().any(|format| matches!(format, Format::Raw | Format::Qcow2))
@@ -294,6 +340,8 @@ mod tests {
             ("formats = []", "`formats` is empty"),
             ("[disk]\nsize = 100", "`disk.size` is 100 MiB, but 192 are the least"),
             ("[disk]\nesp = 1", "`disk.esp` is 1 MiB"),
+            ("[[variants]]\nname = \"a\"\n[[variants]]\nname = \"a\"", "two variants have the name \"a\""),
+            ("[[variants]]\nname = \"a/b\"", "the `name` of a variant has small letters"),
         ] {
             let error = spec(&format!("name = \"demo\"\nrelease = \"bookworm\"\n{more}\n")).map(drop).unwrap_err();
             assert!(error.contains(reason) && error.contains("spec.toml"), "{error}");

@@ -174,6 +174,38 @@ fn root_a_description_becomes_a_manifest_and_its_lock_makes_the_same_again() {
 }
 
 #[test]
+fn root_variants_share_all_but_what_they_have_of_their_own() {
+    if !can_install() || !osbc_fixtures::has_tool("apt-get") {
+        return;
+    }
+    let place = Place::new();
+    let repository = Repository::new(&place);
+    repository.publish(&debs());
+    let variants = "[[variants]]\nname = \"a\"\n[[variants]]\nname = \"b\"\nhostname = \"other\"\n\
+                    [[variants]]\nname = \"c\"\npackages = [\"wanted\"]\n";
+    let spec = SPEC.replace("tar", "raw") + "firmware = [\"uefi\"]\n" + variants;
+    let spec = place.file("spec.toml", spec.as_bytes());
+    repository.resolve(&spec, &[]).assert().success();
+    let manifest = read(&place.path("image.json"));
+    let names = |value: &Value| value["name"].as_str().expect("a name").to_owned();
+    let pipelines: Vec<String> = manifest["pipelines"].as_array().expect("some").iter().map(names).collect();
+    let expected = ["system", "uki", "os-a", "image-a", "os-b", "image-b", "system-c", "uki-c", "os-c", "image-c"];
+    assert_eq!(pipelines, expected);
+    let exports: Vec<String> = manifest["metadata"]["exports"].as_array().expect("some").iter().map(names).collect();
+    assert_eq!(exports, ["image-a", "image-b", "image-c"]);
+    let plan = place.plan(&place.path("image.json"));
+    let actions = plan["pipelines"].as_array().expect("some");
+    let shared = |name: &str| {
+        let pipeline = actions.iter().find(|one| one["name"] == name).expect("it is planned");
+        let stages = pipeline["stages"].as_array().expect("some");
+        (stages.iter().filter(|stage| stage["action"] == "shared").count(), stages.len())
+    };
+    let (of_b, all) = shared("os-b");
+    assert_eq!(of_b, all - 1, "all but the host name");
+    assert_eq!(shared("os-c").0, 3, "the packages, its own from its own system");
+}
+
+#[test]
 fn root_what_apt_does_not_know_is_told_with_a_way_out() {
     if !can_install() || !osbc_fixtures::has_tool("apt-get") {
         return;

@@ -1,13 +1,17 @@
 //! Configures GRUB 2 as Debian has it, for booting by the BIOS.
 //!
 //! Writes `/boot/grub/grub.cfg` with an entry for each kernel `/boot/vmlinuz-VERSION`, the newest first, and its
-//! `/boot/initrd.img-VERSION` where there is one, and copies GRUB's modules for `i386-pc` from the build root to
-//! `/boot/grub`. Debian's GRUB knows no boot loader specification entries, and its `update-grub` needs the disk that it
-//! boots from; this needs neither. `org.osbuild.grub2.inst` then makes the disk bootable.
+//! `/boot/initrd.img-VERSION` where there is one, and copies GRUB's modules for `i386-pc` to `/boot/grub`, from the tree
+//! that the input `grub` is, or else from the build root. Debian's GRUB knows no boot loader specification entries, and
+//! its `update-grub` needs the disk that it boots from; this needs neither. `org.osbuild.grub2.inst` then makes the disk
+//! bootable.
 //!
 //! ```json
 //! {
 //!   "type": "org.osbc.grub-debian",
+//!   "inputs": {
+//!     "grub": { "type": "org.osbuild.tree", "origin": "org.osbuild.pipeline", "references": ["name:build"] }
+//!   },
 //!   "options": {
 //!     "root": "6e4ff95f-f662-45ee-a82a-bdf44a2d0b75",
 //!     "kernel_opts": ["ro", "console=ttyS0"],
@@ -18,6 +22,7 @@
 //! ```
 
 use std::cmp::Ordering;
+use std::path::Path;
 
 use osbc_module_api::*;
 
@@ -28,7 +33,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbc.grub-debian",
     revision: 1,
     capabilities: &[],
-    schema: || Schema::stage::<Options>().version_2_alone(),
+    schema: || Schema::stage::<Options>().any_inputs().version_2_alone(),
     rejects: &[
         r#"{"options": {}}"#,
         r#"{"options": {"root": "root"}}"#,
@@ -37,7 +42,10 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
         r#"{"options": {"root": "6e4ff95f-f662-45ee-a82a-bdf44a2d0b75", "timeout": -1}}"#,
     ],
     parse: parse::<Options>,
-    entry: Entry::Stage(|cx| run(cx, &Tree::open("/")?)),
+    entry: Entry::Stage(|cx| {
+        let grub = cx.inputs.get("grub").map_or(Path::new("/"), |input| &input.path);
+        run(cx, &Tree::open(grub)?)
+    }),
 };
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -116,6 +124,16 @@ mod tests {
     use super::*;
 
     const ROOT: &str = "6e4ff95f-f662-45ee-a82a-bdf44a2d0b75";
+
+    #[test]
+    fn modules_come_from_the_input_where_there_is_one() {
+        let case = Case::new(&MODULE).file("boot/vmlinuz-6.1", "").input("grub", json!({}), |tree| {
+            tree.create_dir_all("usr/lib/grub/i386-pc", 0o755).unwrap();
+            tree.write("usr/lib/grub/i386-pc/normal.mod", "of the input").unwrap();
+        });
+        let done = case.run(json!({ "root": ROOT })).ok();
+        assert_eq!(done.text("boot/grub/i386-pc/normal.mod"), "of the input");
+    }
 
     /// The stage with a build root of the tests.
     static WITH_ROOT: ModuleDef = ModuleDef {

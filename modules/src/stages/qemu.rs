@@ -1,7 +1,8 @@
 //! Converts a disk image to another format.
 //!
 //! Calls `qemu-img` of the build root on the one file of the input `image`. The formats are `qcow2`, `vdi`, `vmdk`,
-//! `vpc` and `vhdx`, each with options of its own.
+//! `vpc` and `vhdx`, each with options of its own. Beyond osbuild's there is `compression_type` for qcow2: `zstd` takes a
+//! fraction of the time of `zlib`, and QEMU 5.1 or newer to read.
 //!
 //! ```json
 //! {
@@ -59,6 +60,8 @@ enum Format {
         compression: bool,
         /// Version of the format
         compat: Option<String>,
+        /// How it is compressed: zlib unless given
+        compression_type: Option<CompressionType>,
     },
     /// VirtualBox
     Vdi {},
@@ -86,6 +89,22 @@ enum Format {
     },
     /// Hyper-V
     Vhdx {},
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum CompressionType {
+    Zlib,
+    Zstd,
+}
+
+impl CompressionType {
+    fn word(self) -> &'static str {
+        match self {
+            CompressionType::Zlib => "zlib",
+            CompressionType::Zstd => "zstd",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
@@ -138,9 +157,11 @@ impl Format {
     fn details(&self) -> (bool, Vec<String>) {
         match self {
             Format::Vdi {} | Format::Vhdx {} => (false, Vec::new()),
-            Format::Qcow2 { compression, compat } => {
+            Format::Qcow2 { compression, compat, compression_type } => {
                 let compat = compat.as_deref().filter(|compat| !compat.is_empty());
-                (*compression, compat.map(|compat| format!("compat={compat}")).into_iter().collect())
+                let compat = compat.map(|compat| format!("compat={compat}"));
+                let kind = compression_type.map(|kind| format!("compression_type={}", kind.word()));
+                (*compression, compat.into_iter().chain(kind).collect())
             }
             Format::Vmdk { adapter_type, compat6, compression, subformat } => {
                 let adapter = adapter_type.map(|adapter| format!("adapter_type={}", adapter.word()));
@@ -222,6 +243,8 @@ mod tests {
         assert_eq!(arguments_of(json!({"type": "qcow2", "compression": false})), "convert -O qcow2");
         let options = json!({"type": "qcow2", "compat": "0.10"});
         assert_eq!(arguments_of(options), "convert -O qcow2 -c -o compat=0.10");
+        let options = json!({"type": "qcow2", "compat": "1.1", "compression_type": "zstd"});
+        assert_eq!(arguments_of(options), "convert -O qcow2 -c -o compat=1.1,compression_type=zstd");
     }
 
     #[test]
