@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use osbc_benches::{catalog, graph, host, lowered, text};
-use osbc_compiler::passes::{Request, ask, default_exports, plan};
+use osbc_compiler::passes::{Keeping, Request, ask, default_exports, plan};
 use osbc_compiler::{compile, format};
 use osbc_fixtures::synthetic;
 use osbc_ir::{Have, NodeId};
@@ -32,7 +32,7 @@ fn arrows(c: &mut Criterion) {
             b.iter(|| {
                 let request = Request::Exports(exports.clone());
                 ask(&graph, &request, &mut |id| black_box(have.contains(&id)));
-                plan(Arc::clone(&graph), request, &have, &|_, _| None)
+                plan(Arc::clone(&graph), request, &have, Keeping::Every, &|_, _| None)
             });
         });
     }
@@ -40,7 +40,7 @@ fn arrows(c: &mut Criterion) {
         b.iter(|| {
             let graph = osbc_benches::graph(lowered(&source, &catalog));
             let request = Request::Exports(default_exports(&graph).expect("no names"));
-            plan(graph, request, &Have::default(), &|_, _| None)
+            plan(graph, request, &Have::default(), Keeping::Every, &|_, _| None)
         });
     });
     group.finish();
@@ -71,7 +71,7 @@ fn growth(c: &mut Criterion) {
             b.iter(|| {
                 let graph = osbc_benches::graph(lowered(source, &catalog));
                 let request = Request::Exports(default_exports(&graph).expect("no names"));
-                plan(graph, request, &Have::default(), &|_, _| None)
+                plan(graph, request, &Have::default(), Keeping::Every, &|_, _| None)
             });
         });
     }

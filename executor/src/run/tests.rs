@@ -397,31 +397,3 @@ fn what_a_stage_took_is_known_the_next_time() {
     let history = bench.store.history().expect("reads");
     assert_eq!(history.memory(sketch.id("a"), ""), 12_345);
 }
-
-/// The budget is 50 µs a node with optimization; this is a debug build on whatever machine, so only the order of
-/// magnitude is watched here.
-#[test]
-fn scheduling_costs_next_to_nothing() {
-    let tasks: Vec<Task> = (0..10_000usize)
-        .map(|index| {
-            let needs = if index < 100 { Vec::new() } else { vec![index - 100, index - index % 100 - 1] };
-            Task { pool: Pool::Stages, rank: (index % 7) as u64, needs, takes: Need::default() }
-        })
-        .collect();
-    let interrupt = Interrupt::new().expect("an eventfd");
-    let machine = FakeMachine::plenty();
-    let scheduler = Scheduler::new(tasks, false, &machine, &interrupt);
-    let (start, done) = (Instant::now(), AtomicUsize::new(0));
-    std::thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| {
-                while let Some(ticket) = scheduler.next(Pool::Stages) {
-                    done.fetch_add(1, Ordering::Relaxed);
-                    ticket.succeed();
-                }
-            });
-        }
-    });
-    assert_eq!(done.into_inner(), 10_000);
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-}
