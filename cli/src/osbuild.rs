@@ -21,7 +21,7 @@ use std::sync::Arc;
 use osbc_compiler::describe;
 use osbc_compiler::passes::{self, Request};
 use osbc_executor::copy::Ownership;
-use osbc_executor::export::export;
+use osbc_executor::export::{export, move_out};
 use osbc_executor::interrupt::Interrupt;
 use osbc_executor::machine::Host;
 use osbc_executor::record::{About, ManifestName};
@@ -141,6 +141,10 @@ fn build(arguments: &Arguments, asked: Asked) -> Result<ExitCode, Refusal> {
     let kept = asked.checkpoints.iter().map(|checkpoint| checkpoint.node);
     lease.use_checkpoints(cache, &asked.graph, exported, kept)?;
     let plan = Arc::new(wiring::plan_with(&asked.graph, request, lease.present(), Some(&store))?);
+    if wiring::tell_damages(&lease.look_over(&plan, true, &wiring::check_item)?) {
+        drop(lease);
+        return build(arguments, asked);
+    }
     if !plan.segments.is_empty() && !wiring::is_root() {
         return Err(Refusal::Request("building needs root".to_owned()));
     }
@@ -228,12 +232,19 @@ fn display(name: &str, descriptor: i32) -> Result<Box<dyn Display>, Refusal> {
     })
 }
 
-/// Copies every result that was asked for to `<output>/<as it was named>/`.
+/// Brings every result that was asked for to `<output>/<as it was named>/`: moved there if it would end with the build
+/// anyhow.
 fn export_all(exports: &[Export], script: &Script, lease: &Lease, output: &Path) -> Result<(), Refusal> {
     let ownership = if env::drops_owners() { Ownership::Drop } else { Ownership::Keep };
-    for wanted in exports {
+    for (index, wanted) in exports.iter().enumerate() {
         let id = wanted.node.and_then(|node| script.plan.graph.stage_node(node)).map(|stage| stage.id);
         let to = output.join(&wanted.name);
+        let is_last = exports[index + 1..].iter().all(|other| other.node != wanted.node);
+        if let (Some(id), Ownership::Keep, true) = (id, ownership, is_last)
+            && move_out(lease, id, &to)?
+        {
+            continue;
+        }
         for lost in &export(lease, id, &to, ownership)?.lost {
             anstream::eprintln!(
                 "osbuild: warning: the file system of {} does not take the attribute {} of {}",

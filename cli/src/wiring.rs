@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use osbc_compiler::passes::{self, Request};
+use osbc_compiler::passes::{self, Keeping, Request};
 use osbc_compiler::{SourceText, compile as compile_text};
 use osbc_executor::foreseen;
-use osbc_executor::store::{Lease, Store, StoreError, StoreSettings};
+use osbc_executor::store::{Damage, Item, Lease, Store, StoreError, StoreSettings};
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Action, Export, Graph, Have, Kind, Plan, Reason, Runner};
 use osbc_module_api::{Catalog, Library};
 use osbc_modules::builtin::BuiltIn;
+use osbc_modules::checksum;
 use osbc_modules::foreign::Foreign;
 use osbc_modules::runners;
 
@@ -21,6 +22,9 @@ use crate::{env, render};
 
 /// Where a system says what it is, in order of preference (os-release(5)).
 const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
+
+/// The content type of plain files.
+const FILES: &str = "org.osbuild.files";
 
 /// A compiled manifest and what was asked of it.
 pub(crate) struct Prepared {
@@ -148,21 +152,27 @@ pub(crate) fn look(target: &TargetArgs) -> Result<Option<Store>, Failure> {
     Ok(Store::look(&store_path(target.store.as_deref())?)?)
 }
 
-/// The plan of a build, and a lease on all that it uses. What it is expected to write has room then, if it can be made.
+/// The plan of a build, which with `exports` brings results out, and a lease on all that it uses. What it is expected to write has room then, if it can be made.
 pub(crate) fn plan_build(
     prepared: &Prepared,
     target: &TargetArgs,
     settings: StoreSettings,
+    exports: bool,
 ) -> Result<(Plan, Lease), Failure> {
-    plan_in(prepared, &Store::open(&store_path(target.store.as_deref())?, settings)?)
+    plan_in(prepared, &Store::open(&store_path(target.store.as_deref())?, settings)?, exports)
 }
 
 /// The same in an open store.
-pub(crate) fn plan_in(prepared: &Prepared, store: &Store) -> Result<(Plan, Lease), Failure> {
+pub(crate) fn plan_in(prepared: &Prepared, store: &Store, exports: bool) -> Result<(Plan, Lease), Failure> {
     let request = Request::Exports(prepared.exports.clone());
     let graph = &prepared.graph;
-    let lease = store.lease_asked(graph, |has| passes::ask(graph, &request, has))?;
-    let plan = plan(prepared, request, lease.present(), Some(store))?;
+    let (plan, lease) = loop {
+        let lease = store.lease_asked(graph, |has| passes::ask(graph, &request, has))?;
+        let plan = plan(prepared, request.clone(), lease.present(), Some(store))?;
+        if !tell_damages(&lease.look_over(&plan, exports, &check_item)?) {
+            break (plan, lease);
+        }
+    };
     if !plan.is_empty()
         && let Some((need, have)) = store.make_room_for(&plan)?
     {
@@ -175,22 +185,39 @@ pub(crate) fn plan_in(prepared: &Prepared, store: &Store) -> Result<(Plan, Lease
     Ok((plan, lease))
 }
 
+/// Warns of what was damaged and is made anew; says whether there is any.
+pub(crate) fn tell_damages(damages: &[Damage]) -> bool {
+    for Damage { path, reason, .. } in damages {
+        anstream::eprintln!("osbc: warning: {} was damaged: {reason}; it is set aside and made anew", path.display());
+    }
+    !damages.is_empty()
+}
+
+/// Whether a fetched item is what its name says, as far as that tells.
+pub(crate) fn check_item(item: &Item) -> Result<(), String> {
+    if item.content_type == FILES { checksum::check_file(&item.checksum, &item.path) } else { Ok(()) }
+}
+
 /// The plan of all that comes before a stage, and of the stage itself whether or not its result is there.
 pub(crate) fn plan_stage(prepared: &Prepared, export: Export, store: Option<&Path>) -> Result<(Plan, Lease), Failure> {
     let store = Store::open(&store_path(store)?, StoreSettings::default())?;
     let graph = &prepared.graph;
     let stage = export.node.map(|node| graph.id(node));
     let request = Request::Exports(vec![export]);
-    let mut have = Vec::new();
-    let lease = store.lease_asked(graph, |has| {
-        passes::ask(graph, &request, &mut |id| {
-            let there = has(id) && Some(id) != stage;
-            have.extend(there.then_some(id));
-            there
-        });
-    })?;
-    let plan = plan(prepared, request, &have.into_iter().collect(), Some(&store))?;
-    Ok((plan, lease))
+    loop {
+        let mut have = Vec::new();
+        let lease = store.lease_asked(graph, |has| {
+            passes::ask(graph, &request, &mut |id| {
+                let there = has(id) && Some(id) != stage;
+                have.extend(there.then_some(id));
+                there
+            });
+        })?;
+        let plan = plan(prepared, request.clone(), &have.into_iter().collect(), Some(&store))?;
+        if !tell_damages(&lease.look_over(&plan, false, &check_item)?) {
+            return Ok((plan, lease));
+        }
+    }
 }
 
 fn plan(prepared: &Prepared, request: Request, have: &Have, store: Option<&Store>) -> Result<Plan, Failure> {
@@ -209,7 +236,8 @@ pub(crate) fn plan_with(
         let (stage, (store, history)) = (graph.stage_node(node)?, history.as_ref()?);
         history.duration(stage.id, &graph.stage(stage).1.module.name, || store.input_bytes(graph, node))
     };
-    Ok(passes::plan(Arc::clone(graph), request, have, &durations))
+    let keeping = if store.is_none_or(Store::keeps) { Keeping::Every } else { Keeping::None };
+    Ok(passes::plan(Arc::clone(graph), request, have, keeping, &durations))
 }
 
 /// The store that is named, or the usual one.

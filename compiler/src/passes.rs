@@ -34,7 +34,7 @@ pub use occurrences::{
 pub use prune_fetches::prune_fetches;
 pub use rank::rank;
 pub use reach::{Need, reach};
-pub use segment::segment;
+pub use segment::{Keeping, segment};
 pub use share::share;
 
 /// What a build is to give.
@@ -65,14 +65,20 @@ pub fn ask(graph: &Graph, request: &Request, has: &mut dyn FnMut(NodeId) -> bool
 }
 
 /// Settles what to do. `graph` should have been [shared](share()); without that, equal stages run twice.
-pub fn plan(graph: Arc<Graph>, request: Request, have: &Have, durations: &Durations<'_>) -> Plan {
+pub fn plan(graph: Arc<Graph>, request: Request, have: &Have, keeping: Keeping, durations: &Durations<'_>) -> Plan {
     match request {
-        Request::Exports(exports) => plan_exports(graph, exports, have, durations),
+        Request::Exports(exports) => plan_exports(graph, exports, have, keeping, durations),
         Request::Sources => plan_sources(graph, have),
     }
 }
 
-fn plan_exports(graph: Arc<Graph>, exports: Vec<Export>, have: &Have, durations: &Durations<'_>) -> Plan {
+fn plan_exports(
+    graph: Arc<Graph>,
+    exports: Vec<Export>,
+    have: &Have,
+    keeping: Keeping,
+    durations: &Durations<'_>,
+) -> Plan {
     let reached = reach(&graph, &exports);
     let fates = drop_cached(&graph, &exports, have);
     let readers = prune_fetches(&graph, &fates);
@@ -97,7 +103,7 @@ fn plan_exports(graph: Arc<Graph>, exports: Vec<Export>, have: &Have, durations:
     };
     let decisions: Vec<Decision> = graph.dag.node_indices().map(decide).collect();
 
-    let mut segments = segment(&graph, &exports, &decisions);
+    let mut segments = segment(&graph, &exports, &decisions, keeping);
     rank(&graph, &mut segments, durations);
     let fetches = rank::order_fetches(&segments);
     Plan { graph, exports, decisions, fetches, segments }
@@ -220,7 +226,7 @@ mod tests {
             false
         });
         assert_eq!(asked, [sketch.id("#b"), sketch.id("#a")]);
-        let plan = plan(sketch.graph.clone(), Request::Sources, &sketch.have(&["#a"]), &|_, _| None);
+        let plan = plan(sketch.graph.clone(), Request::Sources, &sketch.have(&["#a"]), Keeping::Every, &|_, _| None);
         assert_eq!(plan.fetches, [sketch.node("#b")]);
         assert!(plan.segments.is_empty());
         assert_eq!(plan.decision(sketch.node("#a")).action, Action::Cached);

@@ -18,6 +18,7 @@
 mod bytes;
 mod merge;
 mod scan;
+mod stamp;
 mod written;
 
 use std::collections::HashMap;
@@ -29,6 +30,7 @@ use osbc_ir::TreeDigest;
 use rustix::fs::Timespec;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use stamp::stamp;
 pub(crate) use written::written;
 
 /// A BLAKE3 hash; which function of what, each field says.

@@ -84,11 +84,39 @@ pub fn export(lease: &Lease, id: Option<StageId>, to: &Path, ownership: Ownershi
     let unfinished = Unfinished::make(if exists { to } else { parent })?;
     let copied = fill(tree.as_ref(), &unfinished.path, to, ownership)?;
     if exists {
-        unfinished.merge_into(to)?;
+        unfinished.merge_into(&unfinished.path, to)?;
     } else {
         rustix::fs::rename(&unfinished.path, to).map_err(ExportError::io("put in place", to))?;
     }
     Ok(copied)
+}
+
+/// Moves the tree of a result to the folder `to`, which is then as after [`export`]; says whether that could be done. It
+/// cannot where the store keeps the result, where it is spread over layers, where others lie on it, or where `to` is on
+/// another file system. The result is not to be read any more after it.
+///
+/// # Errors
+/// The destination cannot be written to.
+pub fn move_out(lease: &Lease, id: StageId, to: &Path) -> Result<bool, ExportError> {
+    let Some(tree) = lease.own_tree(id) else { return Ok(false) };
+    let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).map_err(ExportError::io("make", parent))?;
+    let moved = if to.symlink_metadata().is_ok() {
+        if !to.is_dir() {
+            return Err(ExportError::NoFolder(to.to_owned()));
+        }
+        let unfinished = Unfinished::make(to)?;
+        let within = unfinished.path.join("tree");
+        rustix::fs::rename(&tree, &within).map_err(io::Error::from).map(|()| Some((unfinished, within)))
+    } else {
+        rustix::fs::rename(&tree, to).map_err(io::Error::from).map(|()| None)
+    };
+    match moved {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => Ok(false),
+        Err(error) => Err(ExportError::io("put in place", to)(error)),
+        Ok(None) => Ok(true),
+        Ok(Some((unfinished, within))) => unfinished.merge_into(&within, to).map(|()| true),
+    }
 }
 
 fn fill(tree: Option<&OwnedFd>, path: &Path, to: &Path, ownership: Ownership) -> Result<Copied, ExportError> {
@@ -120,12 +148,13 @@ impl Unfinished {
         }
     }
 
-    /// Moves all entries to `to`, each by one rename; then gives `to` the attributes of the tree's root.
-    fn merge_into(&self, to: &Path) -> Result<(), ExportError> {
-        let root = open_folder(&self.path).map_err(ExportError::io("open", &self.path))?;
-        let before = rustix::fs::fstat(&root).map_err(ExportError::io("read", &self.path))?;
-        for entry in std::fs::read_dir(&self.path).map_err(ExportError::io("read", &self.path))? {
-            let from = entry.map_err(ExportError::io("read", &self.path))?.path();
+    /// Moves all entries of `folder`, which is this one or in it, to `to`, each by one rename; then gives `to` the
+    /// attributes of `folder`.
+    fn merge_into(&self, folder: &Path, to: &Path) -> Result<(), ExportError> {
+        let root = open_folder(folder).map_err(ExportError::io("open", folder))?;
+        let before = rustix::fs::fstat(&root).map_err(ExportError::io("read", folder))?;
+        for entry in std::fs::read_dir(folder).map_err(ExportError::io("read", folder))? {
+            let from = entry.map_err(ExportError::io("read", folder))?.path();
             let target = to.join(from.file_name().unwrap_or_default());
             replace(&from, &target).map_err(ExportError::io("replace", &target))?;
         }

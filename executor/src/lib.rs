@@ -13,6 +13,7 @@ pub mod differ;
 mod digest;
 pub mod event;
 pub mod export;
+mod extents;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod fetch;

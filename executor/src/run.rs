@@ -90,6 +90,7 @@ pub(crate) struct Context<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) logs: BuildLogs,
     pub(crate) preparations: Preparations,
+    pub(crate) history: History,
     pub(crate) cutoff: Cutoff<'a>,
 }
 
@@ -97,6 +98,11 @@ impl<'a> Context<'a> {
     /// The stage at a node of the plan's steps.
     pub(crate) fn stage_node(&self, node: NodeIndex) -> &'a StageNode {
         self.plan.graph.stage_node(node).expect("only stages are steps of a segment")
+    }
+
+    /// What the result of a stage takes in the store, by what it took before.
+    pub(crate) fn known_bytes(&self, node: NodeIndex) -> Option<u64> {
+        self.history.bytes(self.stage_node(node).id, &self.stage(node).1.module.name)
     }
 
     /// Whether the kernel has killed for want of memory since this was last asked.
@@ -163,6 +169,7 @@ pub fn run(plan: &Plan, lease: &Lease, parts: Parts<'_>) -> Result<Outcome, Stor
         settings,
         logs,
         preparations,
+        history,
         cutoff,
     };
     std::thread::scope(|scope| {
@@ -343,7 +350,7 @@ fn lines(plan: &Plan, lease: &Lease, outcome: &Outcome) -> Vec<Line> {
         let ms = u64::try_from(result.duration.as_millis()).unwrap_or(u64::MAX);
         let module = plan.graph.stage(stage).1.module.name.clone();
         let size = lease.store().input_bytes(&plan.graph, *node);
-        let bytes = lease.object(stage.id).map(|object| object.bytes);
+        let bytes = lease.object(stage.id).filter(|_| lease.store().keeps()).map(|object| object.bytes);
         result.success.then(|| Line { id: stage.id, module, ms, size, memory: result.memory.unwrap_or(0), bytes })
     };
     outcome.nodes.iter().filter_map(line).collect()

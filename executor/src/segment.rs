@@ -66,7 +66,7 @@ fn attempt(worker: &Worker<'_>, segment: &Segment, number: usize, again: Option<
         }
         let mut result = match begin(context, segment, &mut work) {
             Ok(work) => step::run(worker, node, work),
-            Err(error) => failed(&error),
+            Err(error) => failed(error, context, node),
         };
         if !result.success && again.is_none() && lacked_room(&result) {
             drop(work.take());
@@ -80,7 +80,7 @@ fn attempt(worker: &Worker<'_>, segment: &Segment, number: usize, again: Option<
             if let Some(work) = &work
                 && let Err(error) = work.keep_checkpoint(&context.plan.graph, node, &records)
             {
-                result = StageResult { output: result.output, log: result.log, ..failed(&error) };
+                result = StageResult { output: result.output, log: result.log, ..failed(error, context, node) };
             }
         }
         if result.success
@@ -88,7 +88,7 @@ fn attempt(worker: &Worker<'_>, segment: &Segment, number: usize, again: Option<
             && let Some(work) = work.take()
         {
             if let Err(error) = seal(context, work, node, std::mem::take(&mut records)) {
-                result = StageResult { output: result.output, log: result.log, ..failed(&error) };
+                result = StageResult { output: result.output, log: result.log, ..failed(error, context, node) };
             }
             result.duration = start.elapsed();
         }
@@ -140,7 +140,8 @@ fn record(context: &Context<'_>, node: NodeIndex, result: &StageResult) -> StepR
 }
 
 /// The result of a stage that the store got in the way of.
-fn failed(error: &StoreError) -> StageResult {
+fn failed(error: StoreError, context: &Context<'_>, node: NodeIndex) -> StageResult {
+    let error = error.needing_about(context.known_bytes(node));
     StageResult {
         success: false,
         output: String::new(),

@@ -73,7 +73,7 @@ pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex, work: &Work<'_>) -> Stag
         worker.tell(Message::StageOutput { node, text: text.to_owned() });
     };
     let mut reply = context.runner.run(&request, &StageIo { output: &output, interrupt: context.interrupt });
-    reply.failure = reply.failure.map(|failure| name_want(failure, stage, context));
+    reply.failure = reply.failure.map(|failure| name_want(failure, node, work, context));
     // What cannot be removed now goes with the segment's work.
     remove_tree(&request.scratch).ok();
     let log = log.borrow().path().map(ToOwned::to_owned);
@@ -82,13 +82,14 @@ pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex, work: &Work<'_>) -> Stag
 
 /// Tells a stage that failed for want of something from one that failed: what it says itself is mostly that it was killed,
 /// or an input/output error.
-fn name_want(failure: StageFailure, stage: &Stage, context: &Context<'_>) -> StageFailure {
+fn name_want(failure: StageFailure, node: NodeIndex, work: &Work<'_>, context: &Context<'_>) -> StageFailure {
     let (StageFailure::Module(reason) | StageFailure::Environment(reason) | StageFailure::Died(reason)) = &failure
     else {
         return failure;
     };
     let want = |resource, hint: &str| StageFailure::Wanting(resource, format!("{reason}{hint}"));
-    if let Some(hint) = context.lease.store().full() {
+    let stage = context.stage(node).1;
+    if let Some(hint) = context.lease.store().full(|| work.written(), context.known_bytes(node)) {
         want(Resource::Disk, &hint)
     } else if context.memory_ran_out() {
         want(Resource::Memory, "; the kernel ran out of memory meanwhile: run fewer stages at a time (--jobs)")
@@ -294,5 +295,5 @@ fn tree(context: &Context<'_>, pipeline: PipelineIndex) -> Result<TreeStack, Pre
         return Ok(TreeStack { lower: Vec::new(), upper: None });
     };
     let name = || format!("the tree of the pipeline `{}`", graph.manifest.pipeline(pipeline).name);
-    context.lease.tree(last.id).ok_or_else(|| PrepareError::Missing { what: name() })
+    context.lease.tree_for_stages(last.id)?.ok_or_else(|| PrepareError::Missing { what: name() })
 }

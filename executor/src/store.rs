@@ -11,6 +11,7 @@
 //!                                                (overlayfs)
 //! <store>/objects/<id>/durable                   all of it has reached the disk
 //! <store>/objects/<id>/digest                    the digest of its tree, where that was needed
+//! <store>/objects/<id>/stamp                     a stamp of its tree, newer than that in its description
 //! <store>/objects/<id>/alias.json              no tree of its own: another object that it is equal to
 //! <store>/work/<uuid>/                         one lease: its list of what it uses, and what it is making
 //! <store>/downloads/<content type>:<checksum>/ the part of an item that was fetched so far
@@ -30,7 +31,7 @@
 //! of a seal at one rename; the disk is synced behind it, many results at a time, and a build waits for that only at its
 //! end. A damaged object, a foreign folder, or one whose lower layers are missing or not those that it was made on
 //! counts as absent too, and is set aside when its result is sealed again. What an object holds has a digest in its
-//! description, which is checked when it is exported and by `verify`.
+//! description, which is checked when it is exported and by `verify`. Before stages read it, only its stamp is ([`look`]).
 //!
 //! **Aliases.** A result that was not built because an earlier one is known to be equal is an object with nothing but the
 //! name of that one ([`alias`]). Reading it gives the other; when that is gone or was built again, it is absent.
@@ -57,10 +58,12 @@ mod items;
 mod layout;
 mod lease;
 mod links;
+mod look;
 mod object;
 pub mod osbuild;
 mod prepared;
 mod remove;
+mod scatter;
 mod seal;
 mod sweep;
 mod sync;
@@ -83,7 +86,7 @@ pub use error::StoreError;
 pub use evict::Evicted;
 pub use items::{Download, Slot};
 pub use lease::Lease;
-pub use object::{Lower, ObjectMeta, StepRecord};
+pub use object::{InCommon, Lower, ObjectMeta, StepRecord};
 pub use seal::Sealing;
 pub use verify::{CheckItem, Damage, Fate, Verified};
 pub use ways::Way;
@@ -115,6 +118,8 @@ pub enum Layers {
     Reflink,
     /// As a whole tree with bytes of its own.
     Copy,
+    /// As layers, which list folders' files in another order than all others do, where there are layers.
+    Scattered,
 }
 
 /// How much a store may take.
@@ -312,11 +317,20 @@ impl Store {
         Lease::new(self.clone())
     }
 
-    /// What to say behind a failure when the store's file system has nearly no room left; none while it has.
-    pub(crate) fn full(&self) -> Option<String> {
-        let have = error::free_space(self.path());
-        (have < NEARLY_FULL)
-            .then(|| format!("; no space left for the store {}: {} free", self.path().display(), error::bytes(have)))
+    /// What to say behind the failure of a stage, which has written so many bytes, when the store's file system has nearly
+    /// no room left; none while it has. `known` is what the stage's result took before.
+    pub(crate) fn full(&self, written: impl FnOnce() -> u64, known: Option<u64>) -> Option<String> {
+        let free = error::free_space(self.path());
+        if free >= NEARLY_FULL {
+            return None;
+        }
+        // What the stage has written goes when it has failed.
+        let have = free + written();
+        let needs = match known.filter(|need| *need > have) {
+            Some(need) => format!("it needs about {}, as before, and has {}", error::bytes(need), error::bytes(have)),
+            None => format!("it needs more than the {} that it has", error::bytes(have)),
+        };
+        Some(format!("; no space left for the stage in the store {}: {needs}", self.path().display()))
     }
 
     fn at(layout: Layout, settings: StoreSettings, disk: Arc<dyn Disk>, keeps: bool) -> Self {
@@ -337,7 +351,7 @@ impl Store {
     }
 
     /// Whether results stay when the build that made them is over.
-    pub(crate) fn keeps(&self) -> bool {
+    pub fn keeps(&self) -> bool {
         self.shared.keeps
     }
 

@@ -1,7 +1,15 @@
 //! Works through a tree: alone as long as it is small, with all of rayon's threads when it turns out to be large. Knows
 //! neither what the things are nor what is done with them.
 
+use std::ffi::{CStr, CString, OsStr};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
 use rayon::Scope;
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 
 /// From this much work on, what is left is shared. One is about an entry of a folder.
 pub(crate) const SHARE: usize = 128;
@@ -27,6 +35,71 @@ fn go<'scope, T: Send + 'scope, V: Fn(T, &mut Vec<T>) -> usize + Sync>(
             }
         }
     }
+}
+
+/// An entry of a folder, as [`entries`] comes by.
+pub(crate) struct Entry<'a> {
+    /// The folder.
+    pub(crate) folder: BorrowedFd<'a>,
+    /// Its name there; that of the first folder of all is `.`, in itself.
+    pub(crate) name: &'a CStr,
+    /// Where it is below that first one.
+    pub(crate) path: &'a Path,
+    /// What it is, links not followed.
+    pub(crate) stat: Stat,
+}
+
+/// Visits the folder `root` and all that is below it, each entry once and in no order.
+pub(crate) fn entries(root: &Path, visit: impl Fn(&Entry<'_>) -> io::Result<()> + Sync) -> io::Result<()> {
+    let failure = Mutex::new(None);
+    let first = Waiting { parent: Arc::new(open_folder(CWD, root)?), name: CString::from(c"."), path: PathBuf::new() };
+    let stat = rustix::fs::fstat(&first.parent)?;
+    visit(&Entry { folder: first.parent.as_fd(), name: c".", path: &first.path, stat })?;
+    walk(first, |folder, waiting| {
+        visit_folder(&folder, waiting, &visit).unwrap_or_else(|error| {
+            let error = io::Error::new(error.kind(), format!("{}: {error}", root.join(&folder.path).display()));
+            failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            1
+        })
+    });
+    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}
+
+/// A folder that is not opened yet, since descriptors are few.
+struct Waiting {
+    parent: Arc<OwnedFd>,
+    name: CString,
+    path: PathBuf,
+}
+
+/// Visits what is in a folder; the folders among that have to wait. Tells how many entries there were.
+fn visit_folder(
+    folder: &Waiting,
+    waiting: &mut Vec<Waiting>,
+    visit: &impl Fn(&Entry<'_>) -> io::Result<()>,
+) -> io::Result<usize> {
+    let opened = Arc::new(open_folder(&folder.parent, folder.name.as_c_str())?);
+    let mut count = 0;
+    for entry in Dir::read_from(&opened)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        count += 1;
+        let path = folder.path.join(OsStr::from_bytes(name.to_bytes()));
+        let stat = rustix::fs::statat(&opened, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        visit(&Entry { folder: opened.as_fd(), name, path: &path, stat })?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            waiting.push(Waiting { parent: Arc::clone(&opened), name: CString::from(name), path });
+        }
+    }
+    Ok(count)
+}
+
+fn open_folder(folder: impl AsFd, name: impl rustix::path::Arg) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(folder, name, flags, Mode::empty())?)
 }
 
 #[cfg(test)]

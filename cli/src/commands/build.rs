@@ -37,7 +37,7 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
         return check::run(args, &prepared);
     }
     let manifest = manifest_text(args)?;
-    let (plan, lease) = wiring::plan_build(&prepared, &args.target, args.keep.settings())?;
+    let (plan, lease) = wiring::plan_build(&prepared, &args.target, args.keep.settings(), args.output.is_some())?;
     check_machine(&plan)?;
     let plan = std::sync::Arc::new(plan);
     let interrupt = Interrupt::new().map_err(Failure::environment)?;

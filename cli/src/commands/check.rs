@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | time | now | later, in another second of every clock that counts in twos |
 //! | store | a new one | another new one, at a longer path |
-//! | results kept as | layers, where there are any | whole trees, whose folders list their entries in another order |
+//! | order of entries | the file system's | another one: half of each folder's files come before all others |
 //! | stages at a time | `--jobs` | one |
 //! | host name | the machine's | `osbc-check` |
 //!
@@ -57,7 +57,7 @@ pub(crate) fn run(args: &BuildArgs, prepared: &Prepared) -> Result<ExitCode, Fai
     share_items(&first.store, &second_store)?;
     std::thread::sleep(APART.saturating_sub(first.began.elapsed().unwrap_or_default()));
     let _surroundings = OtherHost::enter()?;
-    let second = Build::run(args, prepared, &interrupt, &second_store, Layers::Copy, NonZeroUsize::MIN)?;
+    let second = Build::run(args, prepared, &interrupt, &second_store, Layers::Scattered, NonZeroUsize::MIN)?;
     if !second.outcome.success() {
         return second.failed();
     }
@@ -83,7 +83,7 @@ fn place(store: &Path) -> Result<tempfile::TempDir, Failure> {
 fn share_items(first: &Store, second: &Path) -> Result<(), Failure> {
     let sources = second.join("sources");
     let shared = std::fs::create_dir_all(second)
-        .and_then(|()| Store::open(second, Layers::Copy).map_err(std::io::Error::other).map(drop))
+        .and_then(|()| Store::open(second, Layers::Scattered).map_err(std::io::Error::other).map(drop))
         .and_then(|()| std::fs::remove_dir(&sources))
         .and_then(|()| std::os::unix::fs::symlink(first.path().join("sources"), &sources));
     shared.map_err(|source| Failure::Output { path: sources, source })
@@ -121,7 +121,7 @@ impl Build {
     ) -> Result<Self, Failure> {
         let began = SystemTime::now();
         let store = Store::open(store, layers)?;
-        let (plan, lease) = wiring::plan_in(prepared, &store)?;
+        let (plan, lease) = wiring::plan_in(prepared, &store, false)?;
         check_machine(&plan)?;
         let plan = Arc::new(plan);
         let settings = Settings {

@@ -6,8 +6,7 @@ use std::time::SystemTime;
 
 use osbc_executor::copy::Ownership;
 use osbc_executor::export::export;
-use osbc_executor::store::{Evicted, Fate, Item, Kept, Limit, Store, Verified, Way};
-use osbc_modules::checksum;
+use osbc_executor::store::{Evicted, Fate, Kept, Limit, Store, Verified, Way};
 use serde_json::{Value, json};
 
 use crate::args::{StoreArgs, StoreCommand};
@@ -15,9 +14,6 @@ use crate::commands::build;
 use crate::commands::manual::print;
 use crate::exit::{self, Failure};
 use crate::{render, wiring};
-
-/// The content type of plain files.
-const FILES: &str = "org.osbuild.files";
 
 /// Does one of the store's commands.
 pub(crate) fn run(command: StoreCommand) -> Result<ExitCode, Failure> {
@@ -55,7 +51,7 @@ fn ls(store: &Store, json: bool) -> Result<ExitCode, Failure> {
         vec![
             meta.id.short(),
             age(kept.used),
-            render::bytes(meta.bytes),
+            render::bytes(kept.bytes),
             render::duration(meta.duration()),
             (meta.lowers.len() + 1).to_string(),
             module(kept).to_owned(),
@@ -72,7 +68,7 @@ fn row_as_json(kept: &Kept) -> Value {
         "base": meta.base.map(|id| id.to_string()),
         "lowers": meta.lowers.iter().map(|lower| lower.id.to_string()).collect::<Vec<_>>(),
         "digest": meta.digest.map(|digest| digest.to_string()),
-        "bytes": meta.bytes,
+        "bytes": kept.bytes,
         "duration": meta.duration().as_secs_f64(),
         "used": seconds(kept.used),
         "metadata": meta.metadata(),
@@ -86,7 +82,7 @@ fn module(kept: &Kept) -> &str {
 fn info(store: &Store, limit: Limit, json: bool) -> Result<ExitCode, Failure> {
     let (way, why) = store.keeping()?;
     let census = store.census()?;
-    let results: u64 = census.objects.values().map(|kept| kept.meta.bytes).sum();
+    let results: u64 = census.objects.values().map(|kept| kept.bytes).sum();
     let items: u64 = census.items.iter().map(|item| item.bytes).sum();
     let (size, free) = store.file_system();
     let (damaged, damaged_bytes) = store.damaged();
@@ -158,7 +154,7 @@ fn described(way: Way) -> &'static str {
 }
 
 fn verify(store: &Store, repair: bool, json: bool) -> Result<ExitCode, Failure> {
-    let verified = store.verify(repair, &check_item)?;
+    let verified = store.verify(repair, &wiring::check_item)?;
     let text = if json { format!("{:#}\n", verified_as_json(&verified)) } else { verified_as_text(&verified, repair) };
     print(text.as_bytes())?;
     let left = verified.damages.iter().any(|damage| damage.fate != Fate::SetAside);
@@ -166,10 +162,6 @@ fn verify(store: &Store, repair: bool, json: bool) -> Result<ExitCode, Failure> 
 }
 
 /// Files are named after what is in them; other kinds of items check themselves when they are used.
-fn check_item(item: &Item) -> Result<(), String> {
-    if item.content_type == FILES { checksum::check_file(&item.checksum, &item.path) } else { Ok(()) }
-}
-
 fn verified_as_json(verified: &Verified) -> Value {
     let damages: Vec<Value> = verified
         .damages

@@ -113,7 +113,7 @@ fn inputs(graph: &Graph, pipeline: PipelineIndex, position: usize) -> impl Itera
 mod tests {
     use std::sync::Arc;
 
-    use osbc_compiler::passes::{self, Request};
+    use osbc_compiler::passes::{self, Keeping, Request};
     use osbc_compiler::{SourceText, compile};
     use osbc_ir::Runner;
     use serde_json::{Value, json};
@@ -145,7 +145,7 @@ mod tests {
         let exports = passes::resolve_exports(&graph, &exports).expect("known");
         let node = |(pipeline, position): &(usize, usize)| graph.id(graph.pipelines[*pipeline].stages[*position]);
         let have: Have = there.iter().map(node).collect();
-        let plan = passes::plan(Arc::clone(&graph), Request::Exports(exports), &have, &|_, _| None);
+        let plan = passes::plan(Arc::clone(&graph), Request::Exports(exports), &have, Keeping::Every, &|_, _| None);
         let course = Course::new(&Names { written: &written, plan: &plan }, &have);
         let name = |run: &PipelineRun| graph.manifest.pipeline(run.pipeline).name.clone();
         course.runs.iter().map(|run| (name(run), run.stages.len())).collect()

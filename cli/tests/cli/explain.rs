@@ -153,3 +153,69 @@ fn root_a_build_that_repeats_itself_is_told_from_one_that_does_not() {
         std::fs::read_dir(place.path("")).expect("reads").flatten().map(|entry| entry.file_name()).collect();
     assert_eq!(left, ["manifest.json"], "both builds are gone");
 }
+
+/// A stage that writes files, or down what it notices of its surroundings.
+const PECULIAR: &str = r#"#!/usr/bin/python3
+import json, os, socket, time
+
+with open("/run/osbuild/api/arguments") as file:
+    arguments = json.load(file)
+tree, of = arguments["tree"], arguments["options"]["of"]
+if of == "files":
+    os.mkdir(f"{tree}/d")
+    for number in range(8):
+        open(f"{tree}/d/{number}", "w").close()
+else:
+    with open("/proc/self/mountinfo") as file:
+        mounts = [line.split() for line in file]
+    said = {
+        "nothing": lambda: "always the same",
+        "time": lambda: int(time.time()),
+        "host": socket.gethostname,
+        "place": lambda: [mount[3] for mount in mounts if mount[4] == tree],
+        "order": lambda: os.listdir(f"{tree}/d"),
+        "order of an input": lambda: os.listdir(arguments["inputs"]["tree"]["path"] + "/d"),
+    }
+    with open(f"{tree}/said", "w") as file:
+        print(said[of](), file=file)
+"#;
+
+#[test]
+fn root_each_of_the_surroundings_of_a_check_shows() {
+    if !has_root() || !has_tool("python3") {
+        return;
+    }
+    let place = Place::new();
+    let stages = place.path("libdir/stages");
+    std::fs::create_dir_all(&stages).expect("makes");
+    let module = place.file("libdir/stages/org.example.peculiar", PECULIAR.as_bytes());
+    std::fs::set_permissions(module, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("sets");
+    let any = json!({"type": "object", "additionalProperties": true});
+    let meta = json!({"summary": "Notices", "description": [""], "schema_2": {"options": any, "inputs": any}});
+    place.file("libdir/stages/org.example.peculiar.meta.json", meta.to_string().as_bytes());
+    let peculiar = |of: &str| json!({"type": "org.example.peculiar", "options": {"of": of}});
+    let mut reading = peculiar("order of an input");
+    reading["inputs"] = json!({"tree": {
+        "type": "org.osbuild.tree", "origin": "org.osbuild.pipeline", "references": ["name:nothing"]
+    }});
+    let pipeline = |name: &str, stages: Value| json!({"name": name, "source-epoch": 1, "stages": stages});
+    let manifest = place.manifest(&json!({"version": "2", "pipelines": [
+        pipeline("nothing", json!([peculiar("files"), peculiar("nothing")])),
+        pipeline("time", json!([peculiar("time")])),
+        pipeline("host", json!([peculiar("host")])),
+        pipeline("place", json!([peculiar("place")])),
+        pipeline("order", json!([peculiar("files"), peculiar("order")])),
+        pipeline("input", json!([reading])),
+    ]}));
+    let mut check = with_store(&place, "build", &[&manifest]);
+    check.arg("--check").arg("--libdir").arg(place.path("libdir"));
+    let exports = ["nothing", "time", "host", "place", "order", "input"];
+    let json = output(exports.iter().fold(check, |mut check, name| {
+        check.args(["-e", name]);
+        check
+    }));
+    let different = json["different"].as_array().expect("a list");
+    let names: Vec<&str> = different.iter().map(|pipeline| pipeline["name"].as_str().expect("a name")).collect();
+    assert_eq!(names, exports[1..], "{json:#}");
+    assert!(different.iter().all(|pipeline| pipeline["entries"][0]["path"] == "/said"), "{json:#}");
+}

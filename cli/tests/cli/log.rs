@@ -98,6 +98,16 @@ fn root_events_and_traces_tell_all_that_happened() {
         *phases.entry(event["ph"].as_str().expect("a phase")).or_default() += 1;
     }
     assert_eq!((phases["B"], phases["E"], phases["b"] == phases["e"]), (4, 4, true));
+    // Viewers take the calls of a row by their order: one after the other here, and time never goes back.
+    let mut rows: HashMap<(u64, u64), (Vec<&str>, u64)> = HashMap::new();
+    for event in trace.iter().filter(|event| ["B", "E"].contains(&event["ph"].as_str().expect("a phase"))) {
+        let number = |key: &str| event[key].as_u64().expect("a number");
+        let (phases, last) = rows.entry((number("pid"), number("tid"))).or_default();
+        assert!(number("ts") >= *last, "{event}");
+        *last = number("ts");
+        phases.push(event["ph"].as_str().expect("a phase"));
+    }
+    assert!(rows.values().all(|(phases, _)| phases.chunks(2).all(|pair| pair == ["B", "E"])), "{rows:?}");
 
     place.build(&failing(&place)).args(["--events", "/nowhere/events"]).assert().code(3).stderr(contains("/nowhere"));
 }

@@ -1,6 +1,7 @@
 //! `osbc store`, and what a build does about the room in its store.
 
 use base64::Engine as _;
+use osbc_fixtures::mounted::Mounted;
 use osbc_fixtures::{has_root, has_tool, manifest};
 use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
@@ -94,9 +95,7 @@ fn root_damage_is_found_and_the_next_build_repairs_it() {
     std::fs::rename(&target, tree.join("elsewhere")).expect("moves it");
 
     store(&place, &["verify"]).assert().code(1).stdout(contains(id).and(contains("--repair")));
-    place.build(&path).assert().code(3).stderr(contains("was damaged").and(contains("set aside")));
-    store(&place, &["verify", "--repair"]).assert().success();
-    place.build(&path).assert().success();
+    place.build(&path).assert().success().stderr(contains("was damaged").and(contains("set aside and made anew")));
     assert_eq!(std::fs::read_to_string(place.output().join("tree/etc/hostname")).expect("is there"), "sound\n");
     store(&place, &["verify"]).assert().success();
     store(&place, &["gc"]).assert().success();
@@ -141,6 +140,60 @@ fn root_a_build_beyond_the_limit_evicts_others_results() {
     store(&place, &["verify"]).assert().success();
 }
 
+/// Half a megabyte that no file system keeps as a hole.
+fn noise() -> String {
+    (0..40_000).map(|line| format!("{:x}", line * 2_654_435_761u64)).collect::<Vec<_>>().join("\n")
+}
+
+/// A manifest with a stage that writes half a megabyte so many times.
+fn filling(times: usize) -> Value {
+    let noise = noise();
+    let item = checksum(noise.as_bytes());
+    let data = base64::engine::general_purpose::STANDARD.encode(&noise);
+    let paths: Vec<Value> = (0..times)
+        .map(|copy| json!({"from": format!("input://files/{item}"), "to": format!("tree:///{copy}")}))
+        .collect();
+    let mut manifest = one_pipeline(json!([{
+        "type": "org.osbuild.copy",
+        "inputs": {"files": {"type": "org.osbuild.files", "origin": "org.osbuild.source", "references": [item]}},
+        "options": {"paths": paths}
+    }]));
+    manifest["sources"] = json!({"org.osbuild.inline": {"items": {item: {"encoding": "base64", "data": data}}}});
+    manifest
+}
+
+#[test]
+fn root_a_stage_without_room_gets_some_or_is_told_how_much_it_needs() {
+    if !has_root() || !has_tool("mkfs.ext4") {
+        return;
+    }
+    let place = Place::new();
+    let disk = Mounted::new(&place.path(""), 64);
+    let path = disk.0.join("store");
+    let build = |times: usize| {
+        let mut command = osbc();
+        command.arg("build").arg(place.manifest(&filling(times))).args(["--store-size", "unlimited"]);
+        command.arg("--store").arg(&path).assert()
+    };
+    let results = || std::fs::read_dir(path.join("objects")).expect("is there").count();
+    let forget = || std::fs::remove_file(path.join("history.jsonl")).expect("there is a history");
+    build(50).success();
+    // Nobody knows how much it takes, so it begins, finds the disk full, and begins anew when there is room.
+    forget();
+    build(51).success().stdout(contains("FAILED").not());
+    assert_eq!(results(), 1, "what nobody needs had to go");
+
+    let mut gc = osbc();
+    gc.args(["store", "gc", "--store-size", "0", "--store"]).arg(&path).assert().success();
+    assert_eq!(results(), 0);
+    std::fs::write(disk.0.join("others"), vec![1; 35 << 20]).expect("writes");
+    let needs = contains("expected to need").and(contains("no space left for the stage"));
+    build(51).code(3).stderr(needs.and(contains("it needs about").and(contains("as before, and has"))));
+    forget();
+    build(51).code(3).stderr(contains("expected to need").not().and(contains("it needs more than the")));
+    assert_eq!((results(), std::fs::read_dir(path.join("work")).expect("is there").count()), (0, 0));
+}
+
 /// The stages of a disk image: its file, its partitions, its file system, and three more that write into that.
 #[test]
 fn root_a_disk_image_is_stored_once_however_many_stages_work_on_it() {
@@ -155,8 +208,7 @@ fn root_a_disk_image_is_stored_once_however_many_stages_work_on_it() {
         pipelines.iter().find(|pipeline| pipeline["name"] == name).expect("it has one").clone()
     };
     let (mut payload, mut disk) = (pipeline("tree"), pipeline("disk"));
-    // Half a megabyte that no file system keeps as a hole.
-    let noise: String = (0..40_000).map(|line| format!("{:x}", line * 2_654_435_761u64)).collect::<Vec<_>>().join("\n");
+    let noise = noise();
     let item = checksum(noise.as_bytes());
     payload["stages"] = json!([{
         "type": "org.osbuild.copy",

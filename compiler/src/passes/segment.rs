@@ -1,13 +1,24 @@
 //! Segmenting: consecutive running stages that change one tree in place, from a sealed base to the next sealed result.
 //!
 //! As a rule every stage's result is sealed and kept, so nearly every segment is one stage. The exception are stages that
-//! work on a disk image through a device: sealing an image under them would copy it up, whole, stage after stage.
+//! work on a disk image through a device: sealing an image under them would copy it up, whole, stage after stage. Where
+//! nothing is kept, a tree is one segment as long as nobody else needs it.
 
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Action, Decision, Edge, Export, Graph, Segment};
 
+/// Which results are kept for later builds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Keeping {
+    /// That of every stage.
+    #[default]
+    Every,
+    /// None, so that a tree is sealed only for those who need it in the same build.
+    None,
+}
+
 /// The segments of a plan, dependencies before dependents; ranks are left at zero.
-pub fn segment(graph: &Graph, exports: &[Export], decisions: &[Decision]) -> Vec<Segment> {
+pub fn segment(graph: &Graph, exports: &[Export], decisions: &[Decision], keeping: Keeping) -> Vec<Segment> {
     let runs = |node: NodeIndex| decisions[node.index()].action == Action::Run;
     let mut exported = vec![false; graph.dag.node_count()];
     for node in exports.iter().filter_map(|export| export.node) {
@@ -20,7 +31,7 @@ pub fn segment(graph: &Graph, exports: &[Export], decisions: &[Decision]) -> Vec
     for node in graph.dag.node_indices().filter(|node| runs(*node) && !exported[node.index()]) {
         let mut users = graph.users(node).filter(|(user, _)| runs(*user));
         if let (Some((next, Edge::Base)), None) = (users.next(), users.next())
-            && stays_open_for(graph, next)
+            && (keeping == Keeping::None || stays_open_for(graph, next))
         {
             continues[node.index()] = Some(next);
             is_continued[next.index()] = true;
@@ -114,6 +125,15 @@ mod tests {
         let sketch = Sketch::shared("raw: truncate\ndisk: truncate sfdisk@");
         assert_eq!(segments(&sketch, &["raw", "disk"], &[]), ["raw/truncate", "disk/sfdisk"]);
         assert_eq!(segments(&sketch, &["disk"], &[]), ["raw/truncate disk/sfdisk"]);
+    }
+
+    #[test]
+    fn where_nothing_is_kept_only_what_others_use_is_sealed() {
+        let sketch = Sketch::shared("os: packages hostname users\ntar(os): tar<os sign\nfork: packages hostname other");
+        let plan = sketch.plan_keeping(&["tar", "fork"], &[], super::Keeping::None);
+        let segments: Vec<String> =
+            plan.segments.iter().map(|segment| sketch.labels(segment.steps.clone()).join(" ")).collect();
+        assert_eq!(segments, ["os/packages os/hostname", "os/users", "tar/tar tar/sign", "fork/other"]);
     }
 
     #[test]

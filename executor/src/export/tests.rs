@@ -52,6 +52,61 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
+/// A lease on a result in a store that keeps nothing: a whole tree, or a layer on one.
+fn unkept(folder: &TempDir, sketch: &Sealed, base: Option<StageId>) -> Lease {
+    let cache = crate::store::osbuild::Cache::open(&folder.path().join("osbuild"), None).expect("opens");
+    let lease = sketch.lease(&Store::open_within(&cache, false).expect("opens"));
+    for (base, id) in base.map(|base| (None, base)).into_iter().chain([(base, sketch.id("b"))]) {
+        let work = lease.work(base).expect("begins");
+        let stack = work.stack().expect("a tree");
+        fs::write(stack.upper.expect("is written to").dir.join("disk.raw"), id.to_string()).expect("writes");
+        let record = StepRecord { id, module: String::new(), metadata: Value::Null, duration: Default::default() };
+        work.seal(Sealing { source_epoch: Some(5), steps: vec![record] }).expect("seals");
+    }
+    lease
+}
+
+#[test]
+fn what_nobody_else_needs_is_moved() {
+    let folder = folder();
+    let sketch = Sketch::chain(&["a", "b"]).seal();
+    for (name, there) in [("new", false), ("there", true)] {
+        let lease = unkept(&folder, &sketch, None);
+        let to = folder.path().join(name);
+        if there {
+            fs::create_dir(&to).expect("makes");
+            fs::write(to.join("disk.raw"), "old").expect("writes");
+            fs::write(to.join("other"), "stays").expect("writes");
+        }
+        let tree = lease.tree(sketch.id("b")).expect("is there").lower.pop().expect("a folder");
+        let inode = fs::metadata(tree.join("disk.raw")).expect("is there").ino();
+        assert!(move_out(&lease, sketch.id("b"), &to).expect("moves"), "{name}");
+        assert_eq!(fs::metadata(to.join("disk.raw")).expect("is there").ino(), inode, "{name}");
+        assert_eq!(names(&to), if there { vec!["disk.raw", "other"] } else { vec!["disk.raw"] });
+        let root = fs::metadata(&to).expect("is there");
+        assert_eq!((root.mtime(), root.mode() & 0o7777), (5, 0o755), "{name}");
+        assert!(!tree.exists());
+        drop(lease);
+    }
+}
+
+#[test]
+fn what_others_need_is_not_moved() {
+    let bench = Bench::new();
+    let lease = bench.lease(|_| {});
+    assert!(!move_out(&lease, bench.sketch.id("a"), &bench.out()).expect("says no"), "the store keeps it");
+    drop(lease);
+    if !osbc_fixtures::has_root() {
+        return;
+    }
+    let sketch = Sketch::chain(&["a", "b"]).seal();
+    let lease = unkept(&bench.folder, &sketch, Some(sketch.id("a")));
+    for label in ["a", "b"] {
+        assert!(!move_out(&lease, sketch.id(label), &bench.out()).expect("says no"), "{label} is one of two layers");
+    }
+    assert!(!bench.out().exists());
+}
+
 #[test]
 fn a_result_becomes_a_folder_with_nothing_beside_it() {
     let bench = Bench::new();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use osbc_ir::StageId;
 
+use super::census::notes;
 use super::error::StoreError;
 use super::layout::ALIAS;
 use super::lease::Lease;
@@ -26,7 +27,7 @@ impl Lease {
         let path = folder.join(ALIAS);
         store.change("write", &path, || std::fs::write(&path, serde_json::to_vec(&meta.as_lower())?))?;
         self.note_object(id)?;
-        let meta = match self.put_in_place(&folder, id, 0)? {
+        let meta = match self.put_in_place(&folder, id, notes(&folder))? {
             // It may stand for another object than ours.
             Some(theirs) => {
                 self.note_object(theirs.id)?;

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 
 use super::Store;
 use super::error::StoreError;
+use super::layout::{ALIAS, DIGEST, META, STAMP};
 use super::lease::{item_line, listed, object_line};
 use super::object::{self, Lower, ObjectMeta};
 use super::used;
@@ -26,6 +27,8 @@ pub struct Census {
     pub items: Vec<Item>,
     /// Results that stand for others, which they are equal to.
     pub aliases: HashMap<StageId, StageId>,
+    /// What those take on disk.
+    alias_bytes: u64,
     /// What lies among the objects and is of no use: damaged, half there, or without what it lies on; and nothing else
     /// lies on it.
     pub useless: Vec<PathBuf>,
@@ -38,6 +41,8 @@ pub struct Kept {
     pub meta: Arc<ObjectMeta>,
     /// When it, or one that lies on it, was last used.
     pub used: SystemTime,
+    /// What it takes on disk, with all that is noted of it. What it shares with another one that is there is that one's.
+    pub bytes: u64,
 }
 
 /// A fetched item.
@@ -58,20 +63,29 @@ pub struct Item {
 impl Census {
     /// What all of it takes on disk.
     pub fn bytes(&self) -> u64 {
-        let objects: u64 = self.objects.values().map(|kept| kept.meta.bytes).sum();
-        objects + self.items.iter().map(|item| item.bytes).sum::<u64>()
+        let objects: u64 = self.objects.values().map(|kept| kept.bytes).sum();
+        objects + self.alias_bytes + self.items.iter().map(|item| item.bytes).sum::<u64>()
     }
 
     /// Whether an object's whole stack is there. It does not take the descriptions of those below.
     fn stands(&self, store: &Store, meta: &ObjectMeta) -> bool {
-        let is_known =
-            |lower: &Lower| self.objects.get(&lower.id).is_some_and(|below| below.meta.instance == lower.instance);
-        meta.lowers.iter().all(|lower| is_known(lower) || object::is_folder(&lower.content(store.layout())))
+        meta.lowers.iter().all(|lower| self.has(lower) || object::is_folder(&lower.content(store.layout())))
     }
 
-    /// The object that each one lies on directly.
-    pub(super) fn below(meta: &ObjectMeta) -> Option<StageId> {
-        meta.lowers.last().map(|lower| lower.id)
+    /// The object that one lies on directly, or shares blocks of the disk with: nothing is won when that one goes first.
+    pub(super) fn below(&self, meta: &ObjectMeta) -> Option<StageId> {
+        let shares = || meta.shared.as_ref().map(|shared| &shared.with).filter(|with| self.has(with));
+        meta.lowers.last().or_else(shares).map(|lower| lower.id)
+    }
+
+    /// Whether that very object is there.
+    fn has(&self, lower: &Lower) -> bool {
+        self.objects.get(&lower.id).is_some_and(|kept| kept.meta.instance == lower.instance)
+    }
+
+    /// The results that stand for one.
+    pub(super) fn aliases_of(&self, id: StageId) -> impl Iterator<Item = StageId> {
+        self.aliases.iter().filter(move |(_, target)| **target == id).map(|(alias, _)| *alias)
     }
 
     /// Looks at what it does not know yet, and forgets what is gone.
@@ -92,6 +106,7 @@ impl Census {
         self.drop_fallen(store);
         self.find_aliases(store);
         self.pass_on_use();
+        self.count(store);
         self.renew_items(store)
     }
 
@@ -138,6 +153,22 @@ impl Census {
             }
             !there
         });
+    }
+
+    /// Counts what each object takes now.
+    fn count(&mut self, store: &Store) {
+        let alone: Vec<StageId> = {
+            let shares = self.objects.iter().filter_map(|(id, kept)| Some((*id, kept.meta.shared.as_ref()?)));
+            shares.filter(|(_, shared)| !self.has(&shared.with)).map(|(id, _)| id).collect()
+        };
+        let notes = |id: StageId| notes(&store.layout().object(id));
+        self.objects.par_iter_mut().for_each(|(id, kept)| kept.bytes = kept.meta.bytes + notes(*id));
+        for id in alone {
+            if let Some(kept) = self.objects.get_mut(&id) {
+                kept.bytes += kept.meta.shared.as_ref().map_or(0, |shared| shared.bytes);
+            }
+        }
+        self.alias_bytes = self.aliases.par_iter().map(|(id, _)| notes(*id)).sum();
     }
 
     /// Who uses an object uses those below it.
@@ -200,7 +231,14 @@ pub(super) fn holds_item(held: &HashSet<String>, item: &Item) -> bool {
 fn look_at(store: &Store, entry: &DirEntry) -> Option<Kept> {
     let id = entry.file_name().to_str()?.parse().ok()?;
     let used = used::when_object(&entry.metadata().ok()?);
-    Some(Kept { meta: Arc::new(store.reader().read_alone(id)?), used })
+    Some(Kept { meta: Arc::new(store.reader().read_alone(id)?), used, bytes: 0 })
+}
+
+/// What an object's folder takes on disk besides its tree.
+pub(super) fn notes(folder: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let all = ["", META, DIGEST, STAMP, ALIAS].map(|name| folder.join(name));
+    all.iter().filter_map(|path| path.symlink_metadata().ok()).map(|metadata| metadata.blocks() * 512).sum()
 }
 
 /// An item by its entry. What has no checksum for a name is something that a source keeps for itself.

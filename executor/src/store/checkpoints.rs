@@ -215,7 +215,9 @@ fn as_object(graph: &Graph, node: NodeIndex, id: StageId, checkpoint: &Checkpoin
         lowers: Vec::new(),
         created: None,
         digest: None,
+        stamp: None,
         bytes: 0,
+        shared: None,
         source_epoch: None,
         steps,
     }

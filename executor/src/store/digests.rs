@@ -2,6 +2,7 @@
 //! costs no more than the layer.
 
 use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
@@ -13,6 +14,7 @@ use super::error::StoreError;
 use super::layout::DIGEST;
 use super::lease::Lease;
 use super::object::ObjectMeta;
+use super::seal::Placed;
 use crate::digest::{Find, Hash, Kind, Listing, Record, record};
 
 /// What is known of digests under one lease.
@@ -116,7 +118,12 @@ fn kept(folder: &Path) -> Option<Record> {
 
 fn keep(lease: &Lease, folder: &Path, record: &Record) -> Result<(), StoreError> {
     let path = folder.join(DIGEST);
-    let unfinished = lease.new_path();
-    let written = record.encode().and_then(|bytes| std::fs::write(&unfinished, bytes));
-    written.and_then(|()| std::fs::rename(&unfinished, &path)).map_err(StoreError::io("write", path))
+    let (store, unfinished) = (lease.store(), lease.new_path());
+    let bytes = record.encode().map_err(StoreError::io("write", &path))?;
+    store.change("write", &unfinished, || std::fs::write(&unfinished, &bytes))?;
+    let taken = unfinished.metadata().map_or(0, |metadata| metadata.blocks() * 512);
+    store.count(taken, || {
+        store.change("write", &path, || std::fs::rename(&unfinished, &path)).map(|()| Placed::There)
+    })?;
+    Ok(())
 }

@@ -186,6 +186,18 @@ impl StoreError {
         }
     }
 
+    /// The same of an act whose bytes are nearly known: about so many for all that it is a part of, which is more than
+    /// there is.
+    #[must_use]
+    pub(crate) fn needing_about(self, known: Option<u64>) -> Self {
+        match (self, known) {
+            (StoreError::NoSpace { act, path, need: None, have }, Some(known)) if known > have => {
+                StoreError::NoSpace { act, path, need: Some(known), have }
+            }
+            (other, _) => other,
+        }
+    }
+
     /// Whether the surroundings, not the build, have to change.
     pub fn is_environment(&self) -> bool {
         !matches!(self, StoreError::ItemName { .. } | StoreError::Interrupted)

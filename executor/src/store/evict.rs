@@ -161,6 +161,10 @@ impl Store {
                     evicted.useless += 1;
                 }
             }
+            let mut aliases: HashMap<StageId, Vec<StageId>> = HashMap::new();
+            for (alias, target) in &census.aliases {
+                aliases.entry(*target).or_default().push(*alias);
+            }
             let mut candidates = Candidates::new(&census, &held);
             while goal > 0
                 && let Some(what) = candidates.pop()
@@ -168,7 +172,11 @@ impl Store {
                 let (path, bytes) = match what {
                     Candidate::Object(id) => {
                         evicted.objects += 1;
-                        (self.layout().object(id), census.objects[&id].meta.bytes)
+                        // Without it they are nothing; who holds one of them holds it, too.
+                        for alias in aliases.get(&id).into_iter().flatten() {
+                            take(&self.layout().object(*alias), &folder.join(format!("alias-{alias}")))?;
+                        }
+                        (self.layout().object(id), census.objects[&id].bytes)
                     }
                     Candidate::Item(index) => {
                         evicted.items += 1;
@@ -253,7 +261,7 @@ impl<'a> Candidates<'a> {
         let held =
             holders.flat_map(|kept| kept.meta.lowers.iter().map(|lower| lower.id).chain([kept.meta.id])).collect();
         let mut load: HashMap<StageId, usize> = HashMap::new();
-        for below in census.objects.values().filter_map(|kept| Census::below(&kept.meta)) {
+        for below in census.objects.values().filter_map(|kept| census.below(&kept.meta)) {
             *load.entry(below).or_default() += 1;
         }
         let mut candidates = Self { census, now: SystemTime::now(), held, load, heap: BinaryHeap::new() };
@@ -271,7 +279,7 @@ impl<'a> Candidates<'a> {
     fn pop(&mut self) -> Option<Candidate> {
         let what = self.heap.pop()?.what;
         if let Candidate::Object(id) = what
-            && let Some(below) = Census::below(&self.census.objects[&id].meta)
+            && let Some(below) = self.census.below(&self.census.objects[&id].meta)
         {
             *self.load.entry(below).or_insert(1) -= 1;
             self.offer(below);
@@ -285,13 +293,13 @@ impl<'a> Candidates<'a> {
             return;
         }
         let kept = &self.census.objects[&id];
-        let (mut bytes, mut cost) = (kept.meta.bytes, kept.meta.duration());
-        let mut next = Census::below(&kept.meta);
+        let (mut bytes, mut cost) = (kept.bytes, kept.meta.duration());
+        let mut next = self.census.below(&kept.meta);
         while let Some(below) = next.filter(|below| self.is_free(*below, 1)) {
-            let meta = &self.census.objects[&below].meta;
-            bytes += meta.bytes;
-            cost += meta.duration();
-            next = Census::below(meta);
+            let below = &self.census.objects[&below];
+            bytes += below.bytes;
+            cost += below.meta.duration();
+            next = self.census.below(&below.meta);
         }
         let worthless = worthless(self.age(kept.used), bytes, cost);
         self.heap.push(Weighed { worthless, what: Candidate::Object(id) });

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_millis(50);
 
 /// The modification time of every item, in seconds since 1970: 1 February 1980, which no archive format in any time zone
 /// is too young for. Stages copy items into trees with their times, and when an item was fetched must not show there.
-const TIME: i64 = 318_211_200;
+pub(super) const TIME: i64 = 318_211_200;
 /// The mode of every item, whatever the umask was when it was fetched.
 const MODE: Mode = Mode::RUSR.union(Mode::WUSR).union(Mode::RGRP).union(Mode::ROTH);
 

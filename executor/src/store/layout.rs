@@ -13,6 +13,9 @@ pub(crate) const ALIAS: &str = "alias.json";
 /// The file in an object with the digest of its tree, where that was needed.
 pub(crate) const DIGEST: &str = "digest";
 
+/// The file in an object with a stamp of its tree that is newer than that in its description.
+pub(crate) const STAMP: &str = "stamp";
+
 /// The folder of an object that holds its tree, or its changes to the layers below it. It is named after this one object,
 /// so that who lies on it finds out with one look whether it is still the same. A checkpoint of osbuild's has no name.
 pub(crate) fn content(instance: &str) -> String {

@@ -151,6 +151,17 @@ impl Lease {
         Some(self.stack(&object))
     }
 
+    /// The tree of a result that was made under this lease and ends with it, if it is one folder and nothing lies on it:
+    /// who needs it no more may move it away.
+    pub(crate) fn own_tree(&self, id: StageId) -> Option<PathBuf> {
+        let object = self.object(id)?;
+        let is_own = self.made(object.id) && self.is_elsewhere(object.id) && object.lowers.is_empty();
+        let objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_below = objects.values().any(|other| other.lowers.iter().any(|lower| lower.id == object.id));
+        drop(objects);
+        (is_own && !is_below).then(|| self.stack(&object).lower.pop())?
+    }
+
     /// Waits until all that was sealed under this lease has reached the disk.
     ///
     /// # Errors

@@ -36,8 +36,15 @@ pub struct ObjectMeta {
     /// The digest of its own folder as it was written ([`crate::digest::written`]): of what its stages changed, or of the
     /// whole tree when nothing lies below it. Not known of a checkpoint of osbuild's.
     pub digest: Option<TreeDigest>,
-    /// What its own folder takes on disk.
+    /// The stamp of its own folder when it was sealed ([`crate::digest::stamp`]); where a file `stamp` lies beside, that
+    /// one counts.
+    #[serde(default)]
+    pub stamp: Option<String>,
+    /// What its own folder takes on disk, but for what it shares.
     pub bytes: u64,
+    /// What it has in common with the tree that it is a copy of, by reflinks.
+    #[serde(default)]
+    pub shared: Option<InCommon>,
     /// The epoch that its times are clamped to.
     pub source_epoch: Option<i64>,
     /// The stages that made it from its base, the last one being its own.
@@ -52,6 +59,15 @@ pub struct Lower {
     pub id: StageId,
     /// Its [`ObjectMeta::instance`].
     pub instance: String,
+}
+
+/// Blocks of the disk that an object has in common with another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InCommon {
+    /// The other one.
+    pub with: Lower,
+    /// How much.
+    pub bytes: u64,
 }
 
 /// What is kept of a stage that ran.
@@ -83,9 +99,9 @@ impl ObjectMeta {
         self.steps.iter().map(|step| step.duration).sum()
     }
 
-    /// The id of the object that holds the same tree in a single layer.
-    pub(super) fn flattened_id(&self) -> StageId {
-        let mut hasher = blake3::Hasher::new_derive_key("osbc flattened tree 1");
+    /// The id of an object that was made of this very one, in the way that `context` names.
+    pub(super) fn derived_id(&self, context: &str) -> StageId {
+        let mut hasher = blake3::Hasher::new_derive_key(context);
         hasher.update(self.id.as_bytes()).update(self.instance.as_bytes());
         StageId::from_bytes(*hasher.finalize().as_bytes())
     }

@@ -58,15 +58,17 @@ impl Store {
                 return Err(StoreError::InUse(*used));
             }
             // One that cannot be used is in nobody's census.
-            let useless = ids.iter().filter(|id| !census.objects.contains_key(id));
-            for id in all.iter().chain(useless) {
-                let path = self.layout().object(*id);
+            let useless = ids.iter().copied().filter(|id| !census.objects.contains_key(id));
+            // Without what they stand for they are nothing.
+            let aliases = all.iter().flat_map(|id| census.aliases_of(*id)).filter(|id| !wanted.contains(id));
+            for id in all.iter().copied().chain(useless).chain(aliases) {
+                let path = self.layout().object(id);
                 self.change("remove", &path, || Ok(rustix::fs::rename(&path, folder.join(id.to_string()))?))?;
                 count += 1;
-                bytes += census.objects.get(id).map_or(0, |kept| kept.meta.bytes);
+                bytes += census.objects.get(&id).map_or(0, |kept| kept.bytes);
             }
             let path = self.layout().usage();
-            self.change("write", &path, || usage::set(&path, census.bytes() - bytes))?;
+            self.change("write", &path, || usage::set(&path, census.bytes().saturating_sub(bytes)))?;
         }
         remove_tree(&folder).map_err(StoreError::io("remove", &folder))?;
         Ok((count, bytes))

@@ -1,5 +1,6 @@
 //! Turns a work into an object, by one rename.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,16 +8,19 @@ use std::time::Instant;
 use osbc_ir::{StageId, Value};
 use rustix::io::Errno;
 
+use super::census::notes;
 use super::error::StoreError;
 use super::layout::META;
 use super::lease::Lease;
-use super::object::{self, FORMAT, ObjectMeta, StepRecord};
+use super::object::{self, FORMAT, InCommon, ObjectMeta, StepRecord};
 use super::work::Work;
 use super::{clamp, links, usage};
+use crate::delete::remove_tree;
 use crate::digest;
+use crate::extents;
 
-/// The name that stands for a stage where a tree was only flattened.
-pub(super) const FLATTEN: &str = "flatten";
+/// The name that stands for a stage where a tree was only laid out in another way.
+pub(super) const DERIVED: &str = "derived";
 
 /// What a seal needs to know besides the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,17 +53,33 @@ impl Work<'_> {
         })
     }
 
-    /// Seals the tree as that of a tall stack in a single layer.
-    pub(super) fn seal_flattened(self, tall: &ObjectMeta, start: Instant) -> Result<Arc<ObjectMeta>, StoreError> {
-        let id = tall.flattened_id();
-        let step = StepRecord { id, module: FLATTEN.to_owned(), metadata: Value::Null, duration: start.elapsed() };
-        self.finish(id, &Sealing { source_epoch: tall.source_epoch, steps: vec![step] })
+    /// Seals the tree as that of another object, laid out in another way.
+    pub(super) fn seal_derived(
+        self,
+        id: StageId,
+        of: &ObjectMeta,
+        start: Instant,
+    ) -> Result<Arc<ObjectMeta>, StoreError> {
+        let step = StepRecord { id, module: DERIVED.to_owned(), metadata: Value::Null, duration: start.elapsed() };
+        self.finish(id, &Sealing { source_epoch: of.source_epoch, steps: vec![step] })
     }
 
     fn finish(&self, id: StageId, sealing: &Sealing) -> Result<Arc<ObjectMeta>, StoreError> {
         let (lease, store) = (self.lease, self.lease.store());
+        // Its links to the layer's files would change those when they go.
+        let overlay = &self.upper().work;
+        remove_tree(overlay).map_err(StoreError::io("remove", overlay))?;
         let tree = &self.upper().dir;
-        let written = digest::written(tree, !self.lowers.is_empty()).map_err(StoreError::io("read", tree))?;
+        // What ends with the lease is never looked at again.
+        let seen = store.keeps().then(|| {
+            let written = digest::written(tree, !self.lowers.is_empty())?;
+            Ok((written, digest::stamp(tree)?, self.shared()?))
+        });
+        let (digest, stamp, bytes, shared) =
+            match seen.transpose().map_err(StoreError::io::<io::Error>("read", tree))? {
+                Some((written, stamp, shared)) => (Some(written.digest), Some(stamp), written.bytes, shared),
+                None => (None, None, 0, None),
+            };
         let meta = ObjectMeta {
             format: FORMAT,
             id,
@@ -68,8 +88,10 @@ impl Work<'_> {
             instance: self.instance.clone(),
             lowers: self.lowers.clone(),
             created: Some((self.created.tv_sec, self.created.tv_nsec)),
-            digest: Some(written.digest),
-            bytes: written.bytes,
+            digest,
+            stamp,
+            bytes: bytes.saturating_sub(shared.as_ref().map_or(0, |shared| shared.bytes)),
+            shared,
             source_epoch: sealing.source_epoch,
             steps: sealing.steps.clone(),
         };
@@ -77,7 +99,7 @@ impl Work<'_> {
         store.change("write", &path, || std::fs::write(&path, object::encode(&meta)?))?;
         let nobody_evicts = store.share()?;
         lease.note_object(id)?;
-        let meta = match lease.put_in_place(&self.object(), id, meta.bytes)? {
+        let meta = match lease.put_in_place(&self.object(), id, meta.bytes + notes(&self.object()))? {
             Some(theirs) => {
                 // It may be an alias of another one.
                 lease.note_object(theirs.id)?;
@@ -95,6 +117,15 @@ impl Work<'_> {
         lease.hold(id, Arc::clone(&meta));
         store.keep_within_limit();
         Ok(meta)
+    }
+}
+
+impl Work<'_> {
+    /// What it has in common with the tree that it is a copy of.
+    fn shared(&self) -> io::Result<Option<InCommon>> {
+        let Some(with) = self.copy_of.clone().filter(|_| self.lease.store().has_reflinks()) else { return Ok(None) };
+        let bytes = extents::shared_below(&self.upper().dir)?;
+        Ok((bytes > 0).then_some(InCommon { with, bytes }))
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use osbc_fixtures::mounted::{Mounted, fill_up, run};
 use osbc_ir::{StageId, Value};
 use serde_json::json;
 
@@ -565,6 +566,7 @@ fn root_layers_and_plain_trees_read_alike() {
         lines
     };
     assert_eq!(listing(Layers::Overlay), listing(Layers::Copy));
+    assert_eq!(listing(Layers::Scattered), listing(Layers::Copy));
 }
 
 /// Runs as a process of its own, which is killed in the middle.
@@ -612,54 +614,6 @@ fn root_a_killed_process_leaves_what_it_sealed_and_nothing_else() {
     let lease = sketch.lease(&store);
     assert_eq!(*lease.present(), [NodeId::Stage(ids[0])].into_iter().collect::<Have>());
     assert_eq!(read(&lease, ids[0], "file"), "kept");
-}
-
-/// A small file system in a file, mounted; unmounted when dropped.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn new(folder: &Path, megabytes: u64) -> Self {
-        Self::with("mkfs.ext4", folder, megabytes)
-    }
-
-    fn with(mkfs: &str, folder: &Path, megabytes: u64) -> Self {
-        let (image, mount) = (folder.join("image"), folder.join("mount"));
-        fs::File::create(&image).expect("makes").set_len(megabytes << 20).expect("sets");
-        fs::create_dir(&mount).expect("makes");
-        run(Command::new(mkfs).arg("-q").arg(&image));
-        run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&mount));
-        Self(mount)
-    }
-
-    /// One that keeps nothing on a disk, which is quick to sync.
-    fn in_memory(folder: &Path) -> Self {
-        let mount = folder.join("mount");
-        fs::create_dir(&mount).expect("makes");
-        run(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&mount));
-        Self(mount)
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        Command::new("umount").arg("-l").arg(&self.0).status().ok();
-    }
-}
-
-fn run(command: &mut Command) {
-    let output = command.output().expect("starts");
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// Writes a file until nothing more fits.
-fn fill_up(path: &Path) {
-    use std::io::Write as _;
-    let mut file = fs::File::create(path).expect("makes");
-    // Again after a sync: what is set aside for data in memory is more than it takes on disk.
-    for _ in 0..5 {
-        while file.write_all(&[0; 4096]).is_ok() {}
-        file.sync_all().expect("syncs");
-    }
 }
 
 #[test]

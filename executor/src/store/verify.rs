@@ -89,7 +89,7 @@ impl Store {
     }
 
     /// What differs between an object and its description.
-    fn difference(&self, meta: &ObjectMeta) -> Option<String> {
+    pub(super) fn difference(&self, meta: &ObjectMeta) -> Option<String> {
         match digest::written(&meta.content(self.layout()), !meta.lowers.is_empty()) {
             Ok(written) if Some(written.digest) == meta.digest => None,
             Ok(_) => Some("its content is not what was sealed".to_owned()),
@@ -98,7 +98,7 @@ impl Store {
     }
 
     /// Why an object cannot be used.
-    fn why_useless(&self, id: StageId) -> String {
+    pub(super) fn why_useless(&self, id: StageId) -> String {
         if self.reader().alias(id).is_some() {
             return "the result that it stands for is missing or damaged".to_owned();
         }
@@ -135,11 +135,20 @@ impl Store {
                 damages.push(Damage { path, reason, fate: Fate::Left });
             }
         }
+        let gone: HashSet<PathBuf> = damages.iter().map(|damage| damage.path.clone()).collect();
+        for (alias, target) in &census.aliases {
+            let path = path_of(*alias);
+            if gone.contains(&path_of(*target)) && !gone.contains(&path) {
+                let reason = format!("it stands for {}, which is damaged", target.short());
+                damages.push(Damage { path, reason, fate: Fate::Left });
+            }
+        }
         let in_use: HashSet<PathBuf> = census
             .objects
             .values()
             .filter(|kept| holds_object(&held, kept.meta.id))
             .flat_map(|kept| kept.meta.lowers.iter().map(|lower| path_of(lower.id)).chain([path_of(kept.meta.id)]))
+            .chain(census.aliases.keys().filter(|alias| holds_object(&held, **alias)).map(|alias| path_of(*alias)))
             .chain(census.items.iter().filter(|item| holds_item(&held, item)).map(|item| item.path.clone()))
             .collect();
         for damage in damages.iter_mut() {
@@ -163,7 +172,7 @@ impl Store {
         self.move_aside(&self.layout().object(id))
     }
 
-    fn move_aside(&self, path: &Path) -> Result<(), StoreError> {
+    pub(super) fn move_aside(&self, path: &Path) -> Result<(), StoreError> {
         let damaged = self.layout().damaged();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let aside = damaged.join(format!("{name}.{}", uuid::Uuid::new_v4().simple()));
@@ -213,7 +222,7 @@ impl Lease {
     }
 }
 
-fn damage_of_item(item: &Item, check: &CheckItem<'_>) -> Option<Damage> {
+pub(super) fn damage_of_item(item: &Item, check: &CheckItem<'_>) -> Option<Damage> {
     let reason = check(item).err()?;
     Some(Damage { path: item.path.clone(), reason, fate: Fate::Left })
 }

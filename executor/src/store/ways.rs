@@ -73,7 +73,14 @@ impl Store {
                 Some(error) => Err(StoreError::NoReflinks { path: path(), source: of(error) }),
             },
             Layers::Copy => Ok(Way::Copy),
+            Layers::Scattered if abilities()?.overlay.is_none() => Ok(Way::Overlay),
+            Layers::Scattered => Ok(Way::Copy),
         }
+    }
+
+    /// Whether files were found to share bytes here; not, as long as nobody had to know.
+    pub(super) fn has_reflinks(&self) -> bool {
+        self.shared.abilities.get().is_some_and(|abilities| abilities.reflink.is_none())
     }
 
     fn abilities(&self, folder: &Path) -> Result<&Abilities, StoreError> {

@@ -9,6 +9,7 @@ use std::time::Instant;
 use osbc_ir::StageId;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec};
 
+use super::census::bytes_of;
 use super::error::StoreError;
 use super::layout;
 use super::lease::Lease;
@@ -39,6 +40,8 @@ pub struct Work<'a> {
     pub(super) base: Option<StageId>,
     /// The objects whose layers lie below, lowest first.
     pub(super) lowers: Vec<Lower>,
+    /// The object that the tree is a copy of.
+    pub(super) copy_of: Option<Lower>,
     pub(super) stack: TreeStack,
     /// When the tree was created, by the clock that stamps its files.
     pub(super) created: Timespec,
@@ -67,7 +70,11 @@ impl Lease {
             // What is kept must not lie on what is not.
             _ if self.store().keeps() && self.is_elsewhere(id) => self.copy(&below, Sharing::IfPossible),
             Way::Overlay => {
-                let below = if below.lowers.len() + 2 > MAX_LAYERS { self.flattened(&below)? } else { below };
+                let below = match below.lowers.len() + 2 {
+                    _ if self.store().scatters() => self.scattered(&below)?,
+                    height if height > MAX_LAYERS => self.flattened(&below)?,
+                    _ => below,
+                };
                 let mut work = self.empty(base)?;
                 work.put_on(&below)?;
                 Ok(work)
@@ -87,16 +94,17 @@ impl Lease {
         let instance = uuid::Uuid::new_v4().simple().to_string();
         let upper = Upper { dir: folder.join(OBJECT).join(layout::content(&instance)), work: folder.join(OVERLAY) };
         let stack = TreeStack { lower: Vec::new(), upper: Some(upper) };
-        let work = Work { lease: self, folder, instance, base, lowers: Vec::new(), stack, created };
+        let work = Work { lease: self, folder, instance, base, lowers: Vec::new(), copy_of: None, stack, created };
         self.store().make_folder(&work.object())?;
         Ok(work)
     }
 
     /// A whole tree of its own with the content of an object.
-    fn copy(&self, below: &ObjectMeta, sharing: Sharing) -> Result<Work<'_>, StoreError> {
-        let work = self.empty(Some(below.id))?;
+    pub(super) fn copy(&self, below: &ObjectMeta, sharing: Sharing) -> Result<Work<'_>, StoreError> {
+        let mut work = self.empty(Some(below.id))?;
         work.make_tree()?;
         work.copy_from(below, sharing)?;
+        work.copy_of = Some(below.as_lower());
         Ok(work)
     }
 
@@ -104,13 +112,13 @@ impl Lease {
     /// from there.
     fn flattened(&self, tall: &ObjectMeta) -> Result<Arc<ObjectMeta>, StoreError> {
         let _alone = self.flattening.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = tall.flattened_id();
+        let id = tall.derived_id("osbc flattened tree 1");
         if let Some(known) = self.add(id)? {
             return Ok(known);
         }
         let start = Instant::now();
         let work = self.copy(tall, Sharing::IfPossible)?;
-        work.seal_flattened(tall, start)
+        work.seal_derived(id, tall, start)
     }
 }
 
@@ -134,6 +142,12 @@ impl Work<'_> {
         remove_tree(&path).map_err(StoreError::io("remove", &path))?;
         self.lease.store().make_folder(&path)?;
         Ok(path)
+    }
+
+    /// What has been written so far, in bytes on disk.
+    pub(crate) fn written(&self) -> u64 {
+        let tree = &self.upper().dir;
+        tree.symlink_metadata().map_or(0, |metadata| bytes_of(tree, &metadata))
     }
 
     pub(super) fn upper(&self) -> &Upper {

@@ -40,9 +40,9 @@ fn flip(path: &Path, place: u64) {
     file.write_all_at(&[byte[0] ^ 4], place).expect("writes");
 }
 
-type Damage = fn(&Path);
+type Inflict = fn(&Path);
 
-const DAMAGES: [(&str, Damage); 8] = [
+const DAMAGES: [(&str, Inflict); 8] = [
     ("a bit of a file", |object| flip(&content(object).join("a-file"), 777)),
     ("a bit of the description", |object| flip(&object.join("meta.json"), 300)),
     ("a truncated file", |object| {
@@ -114,6 +114,160 @@ fn nothing_damaged_is_exported() {
     assert_eq!(build_missing(&sketch, &store), ["b"]);
     export(&sketch.lease(&store)).expect("is whole again");
     assert_eq!(fs::read_to_string(folder.path().join("out/b-file")).expect("reads"), "b".repeat(1000));
+}
+
+/// What a build that lacks `b` finds damaged of what it is about to read, and then builds.
+fn looked_over(sketch: &Sealed, store: &Store) -> (Vec<Damage>, Vec<&'static str>) {
+    let lease = sketch.lease(store);
+    let found = lease.look_over(&sketch.plan(lease.present()), false, &no_items).expect("looks");
+    drop(lease);
+    (found, build_missing(sketch, store))
+}
+
+fn damage_is_found_before_a_stage_reads_it(layers: Layers) {
+    for (name, damage) in DAMAGES {
+        let folder = folder();
+        let (sketch, store) = built(folder.path(), layers);
+        store.remove(&[sketch.id("b")]).expect("removes");
+        assert_eq!(looked_over(&sketch, &store), (Vec::new(), vec!["b"]), "{name}: all is sound");
+        store.remove(&[sketch.id("b")]).expect("removes");
+        let damaged = object_path(&store, sketch.id("a"));
+        // Change times are only as fine as the kernel's clock ticks.
+        std::thread::sleep(Duration::from_millis(20));
+        damage(&damaged);
+        let (found, made) = looked_over(&sketch, &store);
+        // Without its description it is not there in the first place.
+        let is_there = !name.contains("description") && name != "a missing layer";
+        let expected = if is_there { vec![(damaged, Fate::SetAside)] } else { Vec::new() };
+        let found: Vec<_> = found.into_iter().map(|damage| (damage.path, damage.fate)).collect();
+        assert_eq!((found, made), (expected, vec!["a", "b"]), "{name}");
+        assert_eq!(store.verify(false, &no_items).expect("verifies").damages, [], "{name}");
+    }
+}
+
+#[test]
+fn damage_of_a_whole_tree_is_found_before_a_stage_reads_it() {
+    damage_is_found_before_a_stage_reads_it(Layers::Copy);
+}
+
+#[test]
+fn root_damage_of_a_layer_is_found_before_a_stage_reads_it() {
+    if osbc_fixtures::has_root() {
+        damage_is_found_before_a_stage_reads_it(Layers::Overlay);
+    }
+}
+
+#[test]
+fn a_store_that_was_copied_is_read_once_and_known_from_then_on() {
+    let folder = folder();
+    let (sketch, store) = built(folder.path(), Layers::Copy);
+    store.remove(&[sketch.id("b")]).expect("removes");
+    let tree = content(&object_path(&store, sketch.id("a")));
+    std::thread::sleep(Duration::from_millis(20));
+    // Its times and numbers are others now, its content is not.
+    let text = fs::read(tree.join("a-file")).expect("reads");
+    let (mode, modified) = {
+        let metadata = fs::metadata(tree.join("a-file")).expect("is there");
+        (metadata.permissions(), metadata.modified().expect("has a time"))
+    };
+    fs::write(tree.join("other"), text).expect("writes");
+    fs::set_permissions(tree.join("other"), mode).expect("sets");
+    fs::File::open(tree.join("other")).expect("opens").set_modified(modified).expect("sets");
+    fs::rename(tree.join("other"), tree.join("a-file")).expect("renames");
+    let stamp = object_path(&store, sketch.id("a")).join("stamp");
+    assert!(!stamp.exists());
+    assert_eq!(looked_over(&sketch, &store), (Vec::new(), vec!["b"]));
+    let known = fs::read_to_string(&stamp).expect("was noted");
+    assert_eq!(known, crate::digest::stamp(&tree).expect("looks"));
+    assert_eq!(store.verify(false, &no_items).expect("verifies").damages, []);
+}
+
+#[test]
+fn an_item_that_was_written_to_is_read_before_a_stage_does() {
+    let folder = folder();
+    let sketch =
+        Sketch::new().item("sha256:1", json!({"data": "x"})).pipeline("p", None).stage("s", &["#sha256:1"]).seal();
+    let store = open(folder.path(), Layers::Copy);
+    match sketch.lease(&store).download("test.files", "sha256:1", &|| false).expect("begins") {
+        Slot::Fetch(download) => {
+            fs::write(download.target(), "good").expect("writes");
+            download.commit().expect("commits");
+        }
+        Slot::There(path) => panic!("{} is there", path.display()),
+    }
+    let item = folder.path().join("sources/test.files/sha256:1");
+    let check = |item: &Item| {
+        let text = fs::read_to_string(&item.path).expect("reads");
+        if text == "good" { Ok(()) } else { Err(format!("it is {text}")) }
+    };
+    let look = |check: &CheckItem<'_>| {
+        let lease = sketch.lease(&store);
+        lease.look_over(&sketch.plan(lease.present()), false, check).expect("looks")
+    };
+    assert_eq!(look(&|_: &Item| panic!("its time says enough")), []);
+    let time = || item.metadata().expect("is there").mtime();
+    let before = time();
+    fs::write(&item, "good").expect("writes");
+    assert_ne!(time(), before);
+    assert_eq!(look(&check), []);
+    assert_eq!(time(), before, "stages see the time that all items have");
+    flip(&item, 0);
+    let found = look(&check);
+    assert_eq!((found[0].reason.as_str(), found[0].fate), ("it is cood", Fate::SetAside));
+    assert_eq!(*sketch.lease(&store).present(), Have::default());
+}
+
+/// Makes the result `b` one that stands for `a`.
+fn with_alias(folder: &Path) -> (Sealed, Store) {
+    let sketch = Sketch::new().pipeline("one", None).stage("a", &[]).pipeline("other", None).stage("b", &[]).seal();
+    let store = open(folder, Layers::Copy);
+    let lease = sketch.lease(&store);
+    let object = build(&lease, None, sketch.id("a"), |root| fs::write(root.join("a-file"), "a").expect("writes"));
+    lease.adopt(sketch.id("b"), &object.as_lower()).expect("the disk takes it").expect("it is there");
+    drop(lease);
+    assert_eq!(*sketch.lease(&store).present(), sketch.ids().collect::<Have>());
+    (sketch, store)
+}
+
+#[test]
+fn what_stands_for_a_result_goes_with_it() {
+    type Away = fn(&Sealed, &Store);
+    let ways: [(&str, Away); 4] = [
+        ("eviction", |_, store| {
+            store.make_room(u64::MAX / 4).expect("evicts");
+        }),
+        ("removal", |sketch, store| {
+            store.remove(&[sketch.id("a")]).expect("removes");
+        }),
+        ("repair", |sketch, store| {
+            flip(&content(&object_path(store, sketch.id("a"))).join("a-file"), 0);
+            let damages = store.verify(true, &no_items).expect("verifies").damages;
+            assert_eq!(damages.len(), 2, "{damages:?}");
+            store.gc().expect("clears away");
+        }),
+        ("removal of both", |sketch, store| {
+            store.remove(&[sketch.id("b"), sketch.id("a")]).expect("removes");
+        }),
+    ];
+    for (name, away) in ways {
+        let folder = folder();
+        let (sketch, store) = with_alias(folder.path());
+        assert_eq!(store.usage(), Some(store.census().expect("counts").bytes()), "{name}");
+        away(&sketch, &store);
+        assert_eq!(entries(&folder.path().join("objects")), 0, "{name}");
+        assert_eq!(store.verify(false, &no_items).expect("verifies").damages, [], "{name}");
+        assert_eq!(store.census().expect("counts").bytes(), 0, "{name}");
+    }
+}
+
+#[test]
+fn who_holds_what_stands_for_a_result_holds_it() {
+    let folder = folder();
+    let (sketch, store) = with_alias(folder.path());
+    let lease = store.lease(&sketch.graph, [NodeId::Stage(sketch.id("b"))]).expect("a lease");
+    assert_eq!(store.make_room(u64::MAX / 4).expect("evicts").objects, 0);
+    store.remove(&[sketch.id("a")]).expect_err("is in use");
+    assert_eq!(read(&lease, sketch.id("b"), "a-file"), "a");
 }
 
 #[test]

@@ -55,6 +55,89 @@ fn root_each_way_can_be_forced_and_costs_what_it_should() {
 }
 
 #[test]
+fn root_shared_bytes_are_counted_once() {
+    if !osbc_fixtures::has_root() || !osbc_fixtures::has_tool("mkfs.btrfs") {
+        return;
+    }
+    let folder = folder();
+    let mounted = Mounted::with("mkfs.btrfs", folder.path(), 256);
+    let settings = StoreSettings { layers: Layers::Reflink, limit: Limit::Unlimited };
+    let store = Store::open(&mounted.0.join("store"), settings).expect("opens");
+    ten_stages(&store);
+    let counted = || store.census().expect("counts").bytes();
+    let all = counted();
+    assert!((8 * MB..9 * MB).contains(&all), "{all}");
+    assert_eq!(store.usage(), Some(all));
+
+    // The large file is freed with the last copy of the tree, so that one stays longest.
+    let (_, ids) = long_chain(11);
+    let limited = StoreSettings { limit: Limit::Bytes(all - MB / 8), ..settings };
+    let evicted = Store::open(store.path(), limited).and_then(|store| store.gc()).expect("evicts");
+    assert!(evicted.objects > 0 && evicted.bytes < MB, "{evicted:?}");
+    assert!(object_path(&store, ids[0]).exists());
+
+    // Without the first tree the next one's bytes are its own, and counted there.
+    store.remove(&[ids[0]]).expect("removes");
+    let left = counted();
+    let bytes = if object_path(&store, ids[1]).exists() { 8 * MB..9 * MB } else { 0..MB };
+    assert!(bytes.contains(&left), "{left}");
+}
+
+/// In which order folders list their files.
+fn listed(root: &Path) -> Vec<String> {
+    let mut all = Vec::new();
+    for folder in ["", "d", "d/e"] {
+        let entries = fs::read_dir(root.join(folder)).expect("reads").map(|entry| entry.expect("reads"));
+        all.extend(entries.map(|entry| format!("{folder}/{}", entry.file_name().to_string_lossy())));
+    }
+    all
+}
+
+#[test]
+fn root_a_scattered_tree_is_the_same_in_another_order() {
+    if !osbc_fixtures::has_root() {
+        return;
+    }
+    let tree = |layers: Layers| {
+        let folder = folder();
+        let (sketch, ids) = long_chain(3);
+        let store = open(folder.path(), layers);
+        let lease = sketch.lease(&store);
+        build(&lease, None, ids[0], |root| {
+            fs::create_dir_all(root.join("d/e")).expect("makes");
+            for index in 0..6 {
+                fs::write(root.join(format!("d/e/{index}")), index.to_string()).expect("writes");
+                symlink("/x", root.join(format!("d/link-{index}"))).expect("links");
+            }
+            fs::hard_link(root.join("d/e/0"), root.join("d/linked")).expect("links");
+        });
+        let mut orders = Vec::new();
+        for index in [1, 2] {
+            build(&lease, Some(ids[index - 1]), ids[index], |root| {
+                orders.push(listed(root));
+                fs::write(root.join(format!("d/new-{index}")), "new").expect("writes");
+                fs::remove_file(root.join(format!("d/e/{index}"))).expect("removes");
+                fs::write(root.join("d/linked"), format!("{index}")).expect("writes");
+            });
+        }
+        with_tree(&lease.tree_for_stages(ids[2]).expect("is made").expect("is there"), |root| {
+            orders.push(listed(root));
+            assert_eq!(fs::read_to_string(root.join("d/e/0")).expect("reads"), "2");
+            assert_eq!(fs::read_to_string(root.join("d/e/5")).expect("reads"), "5");
+            assert_eq!(fs::read_link(root.join("d/link-3")).expect("reads"), Path::new("/x"));
+        });
+        orders
+    };
+    let (plain, scattered) = (tree(Layers::Copy), tree(Layers::Scattered));
+    for (mut one, mut other) in plain.into_iter().zip(scattered) {
+        assert_ne!(one, other);
+        one.sort();
+        other.sort();
+        assert_eq!(one, other);
+    }
+}
+
+#[test]
 fn root_a_way_that_the_file_system_lacks_is_refused() {
     if !osbc_fixtures::has_root() || !osbc_fixtures::has_tool("mkfs.ext4") {
         return;
