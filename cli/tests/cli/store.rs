@@ -177,10 +177,10 @@ fn root_a_stage_without_room_gets_some_or_is_told_how_much_it_needs() {
     };
     let results = || std::fs::read_dir(path.join("objects")).expect("is there").count();
     let forget = || std::fs::remove_file(path.join("history.jsonl")).expect("there is a history");
-    build(50).success();
+    build(60).success();
     // Nobody knows how much it takes, so it begins, finds the disk full, and begins anew when there is room.
     forget();
-    build(51).success().stdout(contains("FAILED").not());
+    build(61).success().stdout(contains("FAILED").not());
     assert_eq!(results(), 1, "what nobody needs had to go");
 
     let mut gc = osbc();
@@ -188,9 +188,9 @@ fn root_a_stage_without_room_gets_some_or_is_told_how_much_it_needs() {
     assert_eq!(results(), 0);
     std::fs::write(disk.0.join("others"), vec![1; 35 << 20]).expect("writes");
     let needs = contains("expected to need").and(contains("no space left for the stage"));
-    build(51).code(3).stderr(needs.and(contains("it needs about").and(contains("as before, and has"))));
+    build(61).code(3).stderr(needs.and(contains("it needs about").and(contains("as before, and has"))));
     forget();
-    build(51).code(3).stderr(contains("expected to need").not().and(contains("it needs more than the")));
+    build(61).code(3).stderr(contains("expected to need").not().and(contains("it needs more than the")));
     assert_eq!((results(), std::fs::read_dir(path.join("work")).expect("is there").count()), (0, 0));
 }
 
