@@ -18,6 +18,9 @@ use rustix::mount::{UnmountFlags, unmount};
 
 /// How long something may stay in use after everything that used it is gone: the kernel and udev let go late.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a loop device may: with its last user the kernel writes a file system's last changes, and asks the disk below
+/// for them, which takes as long as a busy disk does.
+const LOOP_PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// What is mounted in the mount namespace of this process.
@@ -127,7 +130,7 @@ pub(super) fn release_device(keep: Vec<OwnedFd>) -> io::Result<()> {
         }
     }
     for device in loops {
-        result = result.and(loopdev::release(device, PATIENCE));
+        result = result.and(loopdev::release(device, LOOP_PATIENCE));
     }
     result
 }
