@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use osbc_module_api::{Error, MountContext, Tree, Value, json};
+use osbc_module_api::{Deserialize, Error, JsonSchema, MountContext, Tree, Value, json, options_schema};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::mount::{
@@ -44,13 +44,23 @@ pub(crate) fn schema(options: Value) -> Value {
     })
 }
 
-/// The same for file systems that have a device to themselves.
-pub(crate) fn schema_without_partition(options: Value) -> Value {
-    let mut schema = schema(options);
+/// The options of a file system that has none.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NoOptions {}
+
+/// The schema of a file system that is read-only, has a device to itself and takes no options.
+pub(crate) fn schema_of_image() -> Value {
+    let mut schema = schema(options_schema::<NoOptions>());
     if let Some(Value::Object(properties)) = schema.get_mut("properties") {
         properties.shift_remove("partition");
     }
     schema
+}
+
+/// Mounts such a file system, see [`mount`].
+pub(crate) fn mount_image(context: &MountContext, kind: &str) -> Result<Option<PathBuf>, Error> {
+    mount(context, &FileSystem { kind, read_only: true, options: &[] })
 }
 
 /// The folder below the root of all mounts where the mount shall appear, made when it is not there; links in mounts

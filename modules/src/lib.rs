@@ -26,6 +26,7 @@ mod filesystem_mount;
 mod firstboot;
 pub mod foreign;
 mod grub;
+mod image_input;
 mod image_layers;
 mod ini;
 mod iso_menu;

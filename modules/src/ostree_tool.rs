@@ -26,6 +26,15 @@ pub(crate) fn repository(tree: &Tree, path: &str) -> Result<String, Error> {
     option("repo", tree.subtree(path)?.path_for_tools("/")?)
 }
 
+/// Sets options of a repository of the tree, one after the other.
+///
+/// # Errors
+/// The repository is not there, or `ostree` is missing or fails.
+pub(crate) fn configure(cx: &StageContext, path: &str, settings: &[(&str, String)]) -> Result<(), Error> {
+    let repository = repository(&cx.tree, path)?;
+    settings.iter().try_for_each(|(key, value)| ostree(cx, &["config", "set", key, value, &repository]))
+}
+
 /// `--sysroot=` with a tree.
 ///
 /// # Errors

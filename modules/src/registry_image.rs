@@ -1,10 +1,39 @@
 //! Images of registries and of container storages, as the sources of containers name them and `skopeo` of the host reads
 //! them.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use osbc_module_api::*;
 use sha2::{Digest, Sha256};
+
+/// What a source of images says: each by its digest. `digests` is another word for `items`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Description<Image> {
+    #[serde(rename = "items", default = "BTreeMap::new")]
+    _items: BTreeMap<String, Item<Image>>,
+    #[serde(rename = "digests", default = "BTreeMap::new")]
+    _digests: BTreeMap<String, Item<Image>>,
+}
+
+/// One item of such a source.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Item<Image> {
+    /// Where the image is.
+    image: Image,
+}
+
+impl<'a, Image: Deserialize<'a>> Item<Image> {
+    /// Where the image of an item is.
+    ///
+    /// # Errors
+    /// The item says something else.
+    pub(crate) fn image(description: &'a Value) -> Result<Image, Error> {
+        Item::deserialize(description).map(|item| item.image).map_err(Error::Options)
+    }
+}
 
 /// Where an image is.
 #[derive(Debug)]
@@ -78,7 +107,8 @@ pub(crate) fn digest(document: &[u8]) -> String {
 }
 
 /// The schema of a source of images by their digests.
-pub(crate) fn source_schema(item: &Value) -> Value {
+pub(crate) fn source_schema<Image: JsonSchema>() -> Value {
+    let item = options_schema::<Item<Image>>();
     let items = json!({
         "description": "The images.",
         "type": "object",
@@ -91,6 +121,11 @@ pub(crate) fn source_schema(item: &Value) -> Value {
         "properties": {"items": items, "digests": items},
         "oneOf": [{"required": ["items"]}, {"required": ["digests"]}]
     })
+}
+
+/// What is asked of a registry unless an item says otherwise.
+pub(crate) fn verified() -> bool {
+    true
 }
 
 /// Whether a manifest is a list of images for several machines.

@@ -346,7 +346,7 @@ fn stamps(folder: &Path) -> Vec<(PathBuf, i64, i64)> {
 
 /// Runs a stage with a link at `path` of its tree to a folder outside, or to a file in there.
 fn lead_out(site: &Site, path: &Path) -> Result<(), String> {
-    let outside = tempfile::tempdir().unwrap();
+    let outside = tempfile::tempdir_in(osbc_fixtures::scratch()).unwrap();
     fs::write(outside.path().join("canary"), "sings").unwrap();
     let up = PathBuf::from("../".repeat(24));
     for target in [outside.path().to_owned(), outside.path().join("canary")] {
@@ -377,18 +377,21 @@ struct Site {
 }
 
 impl Site {
-    /// What a module's example or a case of `fixtures/modules` asks for; none if a stage has devices or mounts, or an
-    /// input of another kind than inline sources.
+    /// What a module's example or a case of `fixtures/modules` asks for; none if a stage has devices or mounts, an input
+    /// of another kind than inline sources, or needs the sandbox.
     fn new(def: &'static ModuleDef, sources: Value, before: Vec<Value>, stage: Value) -> Option<Self> {
         let plain = |stage: &Value| {
+            // Scripts of lorax find their templates where the sandbox has the tree.
+            let script = stage["type"] == "org.osbuild.lorax-script";
             let inputs = stage["inputs"].as_object().into_iter().flat_map(Map::values);
-            stage.get("devices").is_none() && stage.get("mounts").is_none() && { inputs }.all(is_of_inline_source)
+            !script && stage.get("devices").is_none() && stage.get("mounts").is_none() && { inputs }
+                .all(is_of_inline_source)
         };
         (before.iter().all(plain) && plain(&stage)).then_some(Self { def, sources, before, stage })
     }
 
     fn tree(&self) -> TempDir {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir_in(osbc_fixtures::scratch()).unwrap();
         if self.before.is_empty() {
             fill_bare(&Tree::open(folder.path()).unwrap());
         }
@@ -431,7 +434,7 @@ fn is_of_inline_source(input: &Value) -> bool {
 /// Runs a stage in the test's process, its inputs being items of inline sources.
 fn run(def: &ModuleDef, sources: &Value, stage: &Value, tree: &Path) -> Result<(), Error> {
     let Entry::Stage(entry) = def.entry else { panic!("{} is no stage", def.name) };
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir_in(osbc_fixtures::scratch()).unwrap();
     let mut inputs = BTreeMap::new();
     for (name, input) in stage["inputs"].as_object().into_iter().flatten() {
         let path = folder.path().join(name);

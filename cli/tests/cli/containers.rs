@@ -45,6 +45,11 @@ fn read(path: &Path) -> Value {
 }
 
 fn archiving() -> Value {
+    let tree = |pipeline: &str| {
+        json!({
+            "type": "org.osbuild.tree", "origin": "org.osbuild.pipeline", "references": [format!("name:{pipeline}")]
+        })
+    };
     json!({
         "version": "2",
         "sources": {"org.osbuild.inline": {"items": {
@@ -64,11 +69,17 @@ fn archiving() -> Value {
                     }]}
                 }
             ]},
+            {"name": "more", "stages": [
+                {"type": "org.osbuild.mkdir", "options": {"paths": [
+                    {"path": "/etc/left", "parents": true}, {"path": "/etc/out", "mode": 0o700}
+                ]}},
+                {"type": "org.osbuild.ln", "options": {"paths": [
+                    {"target": "../srv/hello", "link_name": "tree:///etc/link", "symbolic": true}
+                ]}}
+            ]},
             {"name": "archive", "source-epoch": 1_700_000_000, "stages": [{
                 "type": "org.osbuild.oci-archive",
-                "inputs": {"base": {
-                    "type": "org.osbuild.tree", "origin": "org.osbuild.pipeline", "references": ["name:content"]
-                }},
+                "inputs": {"base": tree("content"), "layer.1": tree("more")},
                 "options": {"filename": "image.oci", "architecture": "amd64"}
             }]},
             {"name": "unpacked", "stages": [{
@@ -108,6 +119,12 @@ fn root_an_image_goes_through_a_registry_into_a_tree() {
     let list_digest = checksum(&list);
     let name = format!("{}/app", registry(&layout, list));
 
+    let image = |id: &str| {
+        json!({
+            "type": "org.osbuild.containers", "origin": "org.osbuild.source",
+            "references": {id: {"name": "registry.example.com/app"}}
+        })
+    };
     let fetching = |id: &str| {
         json!({
             "version": "2",
@@ -117,27 +134,37 @@ fn root_an_image_goes_through_a_registry_into_a_tree() {
                     list_digest.clone(): {"image": {"name": name, "tls-verify": false}}
                 }}
             },
-            "pipelines": [{"name": "tree", "stages": [{
-                "type": "org.osbuild.skopeo",
-                "inputs": {
-                    "images": {
-                        "type": "org.osbuild.containers", "origin": "org.osbuild.source",
-                        "references": {id: {"name": "registry.example.com/app"}}
+            "pipelines": [
+                {"name": "tree", "stages": [{
+                    "type": "org.osbuild.skopeo",
+                    "inputs": {
+                        "images": image(id),
+                        "manifest-lists": {
+                            "type": "org.osbuild.files", "origin": "org.osbuild.source", "references": [list_digest]
+                        }
                     },
-                    "manifest-lists": {
-                        "type": "org.osbuild.files", "origin": "org.osbuild.source", "references": [list_digest]
-                    }
-                },
-                "options": {"destination": {"type": "dir", "path": "/srv/image"}}
-            }]}]
+                    "options": {"destination": {"type": "dir", "path": "/srv/image"}}
+                }]},
+                {"name": "deployed", "stages": [{
+                    "type": "org.osbuild.container-deploy",
+                    "inputs": {"images": image(id)},
+                    "options": {"exclude": ["/etc/out"]}
+                }]}
+            ]
         })
     };
     let place = Place::new();
     let manifest = place.manifest(&fetching(id.as_str().expect("an id")));
-    place.build(&manifest).assert().success();
+    place.build(&manifest).args(["--export", "tree", "--export", "deployed"]).assert().success();
     let image = format!("dir:{}", place.output().join("tree/srv/image").display());
     let inspected = Command::new("skopeo").args(["inspect", "--config", "--raw", &image]).output().expect("it starts");
     assert_eq!(checksum(&inspected.stdout), id, "{}", String::from_utf8_lossy(&inspected.stderr));
+    let deployed = place.output().join("deployed");
+    assert_eq!(fs::read_to_string(deployed.join("etc/link")).expect("it leads to the file"), "hello\n");
+    let names = fs::read_dir(deployed.join("etc")).expect("it is there").flatten().map(|entry| entry.file_name());
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    assert_eq!(names, ["left", "link"], "what is excluded is not there");
     assert_eq!(leftovers(&place.path("")), Vec::<String>::new());
 
     let other = Place::new();

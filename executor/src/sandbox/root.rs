@@ -180,7 +180,7 @@ pub(crate) fn open(path: &Path) -> Result<OwnedFd, RootError> {
     rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(cannot("open", path))
 }
 
-fn make_file(path: &Path, content: &str, mode: u32) -> Result<(), RootError> {
+pub(super) fn make_file(path: &Path, content: &str, mode: u32) -> Result<(), RootError> {
     fs::write(path, content).map_err(cannot("write", path))?;
     rustix::fs::chmod(path, Mode::from_raw_mode(mode)).map_err(cannot("set the mode of", path))
 }

@@ -23,6 +23,9 @@ use crate::service::shortened;
 /// The most that a stage may keep in memory, /tmp for example: there are others beside it.
 const MEMORY: &str = "25%";
 
+/// All that a build root says about users and groups where no runner prepared it.
+const USERS: [(&str, &str); 2] = [("/etc/passwd", "root:x:0:0:root:/root:/bin/bash\n"), ("/etc/group", "root:x:0:\n")];
+
 /// What was made for a stage so far.
 pub(super) struct Surroundings {
     /// The sandbox's root, seen from outside.
@@ -69,6 +72,11 @@ impl Surroundings {
         self.prepare_root(request).map_err(|error| error.to_string())?;
         if let Some(file) = &request.prepared {
             self.make_prepared(file).map_err(|error| format!("cannot prepare the build root: {error}"))?;
+        } else if request.module.on_disk.is_none() {
+            // Without an entry for its user a tool does not know its home, where Debian's rpm keeps its database.
+            for (path, text) in USERS {
+                root::make_file(&self.inside(path), text, 0o644).map_err(|error| error.to_string())?;
+            }
         }
         // What nothing is in needs no place on a disk.
         let inputs = if request.inputs.is_empty() { self.inside(spec::INPUTS) } else { request.scratch.join("inputs") };

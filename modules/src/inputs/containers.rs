@@ -27,6 +27,7 @@ use osbc_module_api::*;
 use rustix::fs::OFlags;
 
 use crate::bind::{Access, bind};
+use crate::image_input;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Input,
@@ -55,39 +56,9 @@ struct Options {
 }
 
 fn schema() -> Value {
+    let origins = ["org.osbuild.source", "org.osbuild.pipeline"];
     let options = options_schema::<Options>();
-    let references = json!({"oneOf": [
-        {
-            "type": "array",
-            "minItems": 1,
-            "items": {
-                "type": "object",
-                "additionalProperties": false,
-                "required": ["id"],
-                "properties": {"id": {"type": "string"}, "options": options}
-            }
-        },
-        {
-            "type": "object",
-            "additionalProperties": false,
-            "minProperties": 1,
-            "patternProperties": {".*": options}
-        }
-    ]});
-    json!({
-        "type": "object",
-        "additionalProperties": false,
-        "required": ["type", "origin", "references"],
-        "properties": {
-            "type": {"enum": ["org.osbuild.containers"]},
-            "origin": {
-                "description": "Images come from sources and pipelines.",
-                "type": "string",
-                "enum": ["org.osbuild.source", "org.osbuild.pipeline"]
-            },
-            "references": references
-        }
-    })
+    image_input::schema(MODULE.name, "Images come from sources and pipelines.", &origins, &options)
 }
 
 fn map(context: &InputContext) -> Result<MappedInput, Error> {

@@ -20,6 +20,7 @@ use osbc_module_api::*;
 
 use crate::bind::{Access, bind};
 use crate::container_storage::Configuration;
+use crate::image_input;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Input,
@@ -48,34 +49,7 @@ struct Options {
 
 fn schema() -> Value {
     let options = options_schema::<Options>();
-    let references = json!({"oneOf": [
-        {
-            "type": "array",
-            "minItems": 1,
-            "items": {
-                "type": "object",
-                "additionalProperties": false,
-                "required": ["id"],
-                "properties": {"id": {"type": "string"}, "options": options}
-            }
-        },
-        {
-            "type": "object",
-            "additionalProperties": false,
-            "minProperties": 1,
-            "patternProperties": {".*": options}
-        }
-    ]});
-    json!({
-        "type": "object",
-        "additionalProperties": false,
-        "required": ["type", "origin", "references"],
-        "properties": {
-            "type": {"enum": ["org.osbuild.containers-storage"]},
-            "origin": {"description": "Images are of the host.", "type": "string", "enum": ["org.osbuild.source"]},
-            "references": references
-        }
-    })
+    image_input::schema(MODULE.name, "Images are of the host.", &["org.osbuild.source"], &options)
 }
 
 /// `host` is the root of the host's file system.

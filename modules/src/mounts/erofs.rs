@@ -8,25 +8,20 @@
 
 use osbc_module_api::*;
 
-use crate::filesystem_mount::{FileSystem, mount, schema_without_partition};
+use crate::filesystem_mount::{NoOptions, mount_image, schema_of_image};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Mount,
     name: "org.osbuild.erofs",
     revision: 1,
     capabilities: &[],
-    schema: || Schema::version_2(schema_without_partition(options_schema::<Options>())),
+    schema: || Schema::version_2(schema_of_image()),
     rejects: &[
         r#"{"name": "root", "source": "image"}"#,
         r#"{"name": "root", "target": "/"}"#,
         r#"{"name": "root", "source": "image", "target": "/", "partition": 2}"#,
         r#"{"name": "root", "source": "image", "target": "/", "options": {"readonly": true}}"#,
     ],
-    parse: parse::<Options>,
-    entry: Entry::Mount(|context| mount(context, &FileSystem { kind: "erofs", read_only: true, options: &[] })),
+    parse: parse::<NoOptions>,
+    entry: Entry::Mount(|context| mount_image(context, "erofs")),
 };
-
-/// None.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Options {}

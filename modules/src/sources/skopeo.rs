@@ -18,19 +18,18 @@
 //! }
 //! ```
 
-use std::collections::BTreeMap;
 use std::fs;
 
 use osbc_module_api::*;
 
-use crate::registry_image::{Location, Transport, id, source_schema};
+use crate::registry_image::{Description, Item, Location, Transport, id, source_schema, verified};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Source,
     name: "org.osbuild.skopeo",
     revision: 1,
     capabilities: &[],
-    schema: || Schema::same(source_schema(&options_schema::<Item>())),
+    schema: || Schema::same(source_schema::<Image>()),
     rejects: &[
         r#"{}"#,
         r#"{"items": {}, "digests": {}}"#,
@@ -39,25 +38,9 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
         r#"{"items": {"sha256:dbb63178dc9157068107961f11397df3fb62c02fa64f697d571bf84aad71cb99": {"image": {"name": "n", "digest": "sha256:1"}}}}"#,
         r#"{"items": {"sha256:dbb63178dc9157068107961f11397df3fb62c02fa64f697d571bf84aad71cb99": {}}}"#,
     ],
-    parse: parse::<Description>,
+    parse: parse::<Description<Image>>,
     entry: Entry::Source(SourceEntry { content_type: "org.osbuild.containers", size: |_| None, fetch }),
 };
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Description {
-    #[serde(rename = "items", default)]
-    _items: BTreeMap<String, Item>,
-    #[serde(rename = "digests", default)]
-    _digests: BTreeMap<String, Item>,
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Item {
-    /// Where the image is.
-    image: Image,
-}
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -68,7 +51,7 @@ struct Image {
     #[schemars(regex(pattern = "sha256:[0-9a-f]{64}"))]
     digest: String,
     /// Whether the registry must speak HTTPS and have a certificate.
-    #[serde(default = "yes")]
+    #[serde(default = "verified")]
     tls_verify: bool,
     /// From where it comes.
     #[serde(default)]
@@ -77,12 +60,8 @@ struct Image {
     storage_location: Option<String>,
 }
 
-fn yes() -> bool {
-    true
-}
-
 fn fetch(context: &SourceContext, expected: &str, description: &Value) -> Result<(), Error> {
-    let Item { image } = Item::deserialize(description).map_err(Error::Options)?;
+    let image: Image = Item::image(description)?;
     let location = Location {
         name: image.name,
         tls_verify: image.tls_verify,

@@ -14,20 +14,19 @@
 //! }
 //! ```
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use osbc_module_api::*;
 
-use crate::registry_image::{Location, Transport, digest, is_list, source_schema};
+use crate::registry_image::{Description, Item, Location, Transport, digest, is_list, source_schema, verified};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Source,
     name: "org.osbuild.skopeo-index",
     revision: 1,
     capabilities: &[],
-    schema: || Schema::same(source_schema(&options_schema::<Item>())),
+    schema: || Schema::same(source_schema::<Image>()),
     rejects: &[
         r#"{}"#,
         r#"{"items": {}, "digests": {}}"#,
@@ -35,25 +34,9 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
         r#"{"items": {"sha256:d49eebefb6c7ce5505594bef652bd4adc36f413861bd44209d9b9486310b1264": {"image": {}}}}"#,
         r#"{"items": {"sha256:d49eebefb6c7ce5505594bef652bd4adc36f413861bd44209d9b9486310b1264": {"image": {"name": "n", "digest": "d"}}}}"#,
     ],
-    parse: parse::<Description>,
+    parse: parse::<Description<Image>>,
     entry: Entry::Source(SourceEntry { content_type: "org.osbuild.files", size: |_| None, fetch }),
 };
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Description {
-    #[serde(rename = "items", default)]
-    _items: BTreeMap<String, Item>,
-    #[serde(rename = "digests", default)]
-    _digests: BTreeMap<String, Item>,
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Item {
-    /// Where the list is.
-    image: Image,
-}
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -61,7 +44,7 @@ struct Image {
     /// The image's name, with that of the registry.
     name: String,
     /// Whether the registry must speak HTTPS and have a certificate.
-    #[serde(default = "yes")]
+    #[serde(default = "verified")]
     tls_verify: bool,
     /// From where it comes.
     #[serde(default)]
@@ -70,12 +53,8 @@ struct Image {
     storage_location: Option<String>,
 }
 
-fn yes() -> bool {
-    true
-}
-
 fn fetch(context: &SourceContext, expected: &str, description: &Value) -> Result<(), Error> {
-    let Item { image } = Item::deserialize(description).map_err(Error::Options)?;
+    let image: Image = Item::image(description)?;
     let location = Location {
         name: image.name,
         tls_verify: image.tls_verify,

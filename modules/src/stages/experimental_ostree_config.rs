@@ -11,7 +11,7 @@
 
 use osbc_module_api::*;
 
-use crate::ostree_tool::{ostree, repository};
+use crate::ostree_tool::configure;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -70,8 +70,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
         Wanted::False => "false",
         Wanted::Maybe => "maybe",
     };
-    let repository = repository(&cx.tree, &options.repo)?;
-    ostree(cx, &["config", "set", "ex-integrity.composefs", wanted, &repository])
+    configure(cx, &options.repo, &[("ex-integrity.composefs", wanted.to_owned())])
 }
 
 #[cfg(test)]

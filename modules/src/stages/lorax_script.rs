@@ -1,9 +1,9 @@
 //! Runs a script of lorax, which turns a tree into that of an installer.
 //!
-//! The script is the template `path` below `/usr/share/lorax/templates.d` of the build root, rendered by the build root's
-//! `python3` and Mako. Known are lorax's commands `append`, `install`, `mkdir`, `move`, `remove`, `removefrom`, `removekmod`,
-//! `removepkg`, `replace`, `runcmd`, `symlink` and `systemctl`. What would touch `/boot` or the database of RPM is left out:
-//! later stages need both.
+//! The script is the template `path` of the build root, below `/usr/share/lorax/templates.d` unless it is absolute, rendered
+//! by the build root's `python3` and Mako. Known are lorax's commands `append`, `install`, `mkdir`, `move`, `remove`,
+//! `removefrom`, `removekmod`, `removepkg`, `replace`, `runcmd`, `symlink` and `systemctl`. What would touch `/boot` or the
+//! database of RPM is left out: later stages need both.
 //!
 //! ```json
 //! {
@@ -84,7 +84,7 @@ struct Branding {
 
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { path, basearch, libdir, product, branding } = cx.options()?;
-    let template = format!("{TEMPLATES}/{}", path.trim_start_matches('/'));
+    let template = if path.starts_with('/') { path } else { format!("{TEMPLATES}/{path}") };
     let folder = template.rsplit_once('/').map_or(TEMPLATES, |(folder, _)| folder);
     let values = json!({
         "root": cx.tree.path_for_tools("/")?.to_string_lossy(),
@@ -173,7 +173,9 @@ mod tests {
         if !osbc_fixtures::has_tool("python3") {
             return;
         }
-        let done = Case::new(&MODULE).run(json!({"path": "/none.tmpl"}));
-        assert!(done.err().contains("/usr/share/lorax/templates.d/none.tmpl"), "{}", done.err());
+        for (path, place) in [("none.tmpl", "/usr/share/lorax/templates.d/none.tmpl"), ("/none.tmpl", "'/none.tmpl'")] {
+            let done = Case::new(&MODULE).run(json!({ "path": path }));
+            assert!(done.err().contains(place), "{}", done.err());
+        }
     }
 }

@@ -11,7 +11,7 @@
 
 use osbc_module_api::*;
 
-use crate::ostree_tool::{ostree, repository};
+use crate::ostree_tool::configure;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -98,9 +98,7 @@ impl Sysroot {
 fn run(cx: &StageContext) -> Result<(), Error> {
     let options: Options = cx.options()?;
     let config = options.config.ok_or_else(|| Error::failed("`config` must be given"))?;
-    let settings = config.sysroot.settings();
-    let repository = repository(&cx.tree, &options.repo)?;
-    settings.iter().try_for_each(|(key, value)| ostree(cx, &["config", "set", key, value, &repository]))
+    configure(cx, &options.repo, &config.sysroot.settings())
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use super::attributes::{read_xattr, read_xattr_names};
 use super::{Tree, cannot, entries_in, handle_path, unless_missing};
 use crate::error::Error;
 
-/// From how many names in a folder on it is copied by many threads.
+/// From how many names in a folder without folders on it is copied by many threads.
 const MANY: usize = 32;
 
 /// How much is copied at once where the kernel cannot do it.
@@ -162,10 +162,10 @@ impl Job<'_> {
         let to_inner = to.inner(to_name).map_err(cannot("copy a folder to", &path))?;
         let entries = entries_in(&inner.fd).map_err(cannot("list", &inner.path))?;
         let copy = |(name, _): &(OsString, FileType)| self.entry(&inner, name, &to_inner, name, fresh);
-        if entries.len() < MANY {
-            entries.iter().try_for_each(copy)?;
-        } else {
+        if entries.len() >= MANY || entries.iter().any(|(_, kind)| *kind == FileType::Directory) {
             entries.par_iter().try_for_each(copy)?;
+        } else {
+            entries.iter().try_for_each(copy)?;
         }
         self.attributes(&inner.fd, &to_inner.fd, fresh, stat).map_err(cannot("set the attributes of", &path))
     }
