@@ -32,6 +32,8 @@ const KEPT: [&str; 4] = ["/usr/lib/sysimage/rpm/", "/var/lib/rpm/", "/var/lib/yu
 /// # Errors
 /// The build root has no Python or no Mako, or the template is not there or wrong.
 pub(crate) fn render(cx: &StageContext, path: &str, values: &Value) -> Result<Vec<Vec<String>>, Error> {
+    // Python would quote the whole of its program.
+    std::fs::metadata(path).map_err(Error::io("read", path))?;
     let output = cx.tool("python3")?.args(["-c", RENDER, path]).arg(values.to_string()).output()?;
     let lines: Vec<Vec<String>> = serde_json::from_slice(&output)
         .map_err(|error| Error::failed(format!("{path} renders to no script: {error}")))?;

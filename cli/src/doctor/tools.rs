@@ -8,16 +8,18 @@ use osbc_module_api::{TOOL_FOLDERS, packages_of};
 use super::Finding;
 
 /// Every tool that a built-in module calls by name.
-const TOOLS: [&str; 38] = [
+const TOOLS: [&str; 40] = [
     "btrfs",
     "cp",
     "cpio",
     "cryptsetup",
+    "debugfs",
     "dnf-3",
     "groupadd",
     "grub-mkimage",
     "grub2-mkimage",
     "lvcreate",
+    "mke2fs",
     "mkfs.btrfs",
     "mkfs.erofs",
     "mkfs.ext4",

@@ -170,12 +170,9 @@ mod tests {
 
     #[test]
     fn the_template_must_be_in_the_build_root() {
-        if !osbc_fixtures::has_tool("python3") {
-            return;
-        }
-        for (path, place) in [("none.tmpl", "/usr/share/lorax/templates.d/none.tmpl"), ("/none.tmpl", "'/none.tmpl'")] {
+        for (path, place) in [("none.tmpl", "/usr/share/lorax/templates.d/none.tmpl"), ("/none.tmpl", "/none.tmpl")] {
             let done = Case::new(&MODULE).run(json!({ "path": path }));
-            assert!(done.err().contains(place), "{}", done.err());
+            assert!(done.err().starts_with(&format!("cannot read {place}: ")), "{}", done.err());
         }
     }
 }
