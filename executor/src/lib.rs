@@ -40,6 +40,7 @@ pub mod store;
 #[cfg(test)]
 mod testing;
 mod tokens;
+mod traceback;
 mod walk;
 
 pub use cutoff::foreseen;

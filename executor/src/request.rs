@@ -197,6 +197,8 @@ pub struct StageReply {
 pub enum StageFailure {
     /// The module said so.
     Module(String),
+    /// The program of an on-disk module ended with this exit status.
+    Exited(i32),
     /// The stage's surroundings could not be prepared or taken down: an input, a device, a mount, the sandbox.
     Environment(String),
     /// It took longer than it may.
@@ -212,6 +214,7 @@ pub enum StageFailure {
 impl fmt::Display for StageFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            StageFailure::Exited(status) => write!(f, "it ended with exit status {status}"),
             StageFailure::Module(reason)
             | StageFailure::Environment(reason)
             | StageFailure::Died(reason)

@@ -62,7 +62,10 @@ pub(crate) fn run_stage(
     let mut surroundings = Surroundings::new();
     let mut reply = match surroundings.prepare(request, catalog) {
         Ok(()) => inside::run(request, &job, &mut surroundings, isolation, client),
-        Err(reason) => StageReply::failed(StageFailure::Environment(reason)),
+        Err(reason) => {
+            let exception = surroundings.host.exception();
+            StageReply { exception, ..StageReply::failed(StageFailure::Environment(reason)) }
+        }
     };
     let problems = surroundings.close();
     if !problems.is_empty() {
@@ -110,6 +113,7 @@ impl StageReply {
         let both = |first: &str| format!("{first}; and then: {problem}");
         self.failure = Some(match self.failure.take() {
             None => StageFailure::Environment(problem.to_owned()),
+            Some(failure @ StageFailure::Exited(_)) => StageFailure::Module(both(&failure.to_string())),
             Some(StageFailure::Module(first)) => StageFailure::Module(both(&first)),
             Some(StageFailure::Environment(first)) => StageFailure::Environment(both(&first)),
             Some(StageFailure::Died(first)) => StageFailure::Died(both(&first)),

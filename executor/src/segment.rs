@@ -147,6 +147,7 @@ fn failed(error: StoreError, context: &Context<'_>, node: NodeIndex) -> StageRes
         output: String::new(),
         log: None,
         error: Some(error.to_string()),
+        exit_status: None,
         exception: None,
         metadata: Value::Null,
         duration: Default::default(),

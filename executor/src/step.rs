@@ -17,6 +17,7 @@ use crate::request::{
 use crate::run::{Context, Message, Worker};
 use crate::runner::{StageIo, Transcript};
 use crate::store::{StoreError, Work};
+use crate::traceback;
 
 /// Why a stage could not be prepared.
 #[derive(Debug, thiserror::Error)]
@@ -73,19 +74,30 @@ pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex, work: &Work<'_>) -> Stag
         worker.tell(Message::StageOutput { node, text: text.to_owned() });
     };
     let mut reply = context.runner.run(&request, &StageIo { output: &output, interrupt: context.interrupt });
+    let exit_status = match reply.failure {
+        Some(StageFailure::Exited(status)) => Some(status),
+        _ => None,
+    };
     reply.failure = reply.failure.map(|failure| name_want(failure, node, work, context));
     // What cannot be removed now goes with the segment's work.
     remove_tree(&request.scratch).ok();
     let log = log.borrow().path().map(ToOwned::to_owned);
-    StageResult { output: transcript.borrow().text(), log, ..result(reply) }
+    let output = transcript.borrow().text();
+    let mut result = StageResult { log, ..result(reply) };
+    if exit_status.is_some() && result.cause == Some(Cause::Stage) {
+        result.exit_status = exit_status;
+        result.error = traceback::last_line(&output).map(str::to_owned).or(result.error);
+    }
+    StageResult { output, ..result }
 }
 
 /// Tells a stage that failed for want of something from one that failed: what it says itself is mostly that it was killed,
 /// or an input/output error.
 fn name_want(failure: StageFailure, node: NodeIndex, work: &Work<'_>, context: &Context<'_>) -> StageFailure {
-    let (StageFailure::Module(reason) | StageFailure::Environment(reason) | StageFailure::Died(reason)) = &failure
-    else {
-        return failure;
+    let reason = match &failure {
+        StageFailure::Module(reason) | StageFailure::Environment(reason) | StageFailure::Died(reason) => reason.clone(),
+        StageFailure::Exited(_) => failure.to_string(),
+        StageFailure::TimedOut(_) | StageFailure::Wanting(..) | StageFailure::Interrupted => return failure,
     };
     let want = |resource, hint: &str| StageFailure::Wanting(resource, format!("{reason}{hint}"));
     let stage = context.stage(node).1;
@@ -120,6 +132,7 @@ fn result(reply: StageReply) -> StageResult {
         output: String::new(),
         log: None,
         error,
+        exit_status: None,
         exception: reply.exception.map(Box::new),
         metadata: reply.metadata,
         duration: Default::default(),

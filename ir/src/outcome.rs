@@ -21,6 +21,8 @@ pub struct StageResult {
     pub log: Option<PathBuf>,
     /// For a failed stage: what went wrong, in one line where the module could say so.
     pub error: Option<String>,
+    /// For an on-disk stage that failed without reporting why: its exit status.
+    pub exit_status: Option<i32>,
     /// The exception that an on-disk module reported: an object with `type`, `value` and `traceback`.
     pub exception: Option<Box<Value>>,
     /// The metadata that it wrote; `null` when it wrote none.

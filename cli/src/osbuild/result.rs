@@ -79,6 +79,7 @@ pub(super) fn stage_result(outcome: &NodeOutcome) -> Option<Cow<'_, StageResult>
             output: String::new(),
             log: None,
             error: None,
+            exit_status: None,
             exception: None,
             metadata: metadata.clone(),
             duration: Duration::ZERO,
@@ -91,12 +92,12 @@ pub(super) fn stage_result(outcome: &NodeOutcome) -> Option<Cow<'_, StageResult>
 }
 
 /// What went wrong with a stage, as the exception that its module has reported or in the shape of one; `null` if nothing
-/// did.
+/// did, or if the module said no more than its exit status.
 pub(super) fn error(result: &StageResult) -> Value {
     if let Some(exception) = &result.exception {
         return json!({"type": "exception", "data": exception});
     }
-    result.error.as_ref().map_or(
+    result.error.as_ref().filter(|_| result.exit_status.is_none()).map_or(
         Value::Null,
         |reason| json!({"type": "exception", "data": {"type": "Error", "value": reason, "traceback": ""}}),
     )
@@ -112,7 +113,8 @@ pub(super) fn output(result: &StageResult) -> Cow<'_, str> {
 
 /// Why a stage failed, as the last lines of its output, if it did not say so itself.
 pub(super) fn unsaid_reason(result: &StageResult) -> Option<String> {
-    let reason = result.error.as_ref().filter(|reason| !result.output.contains(reason.as_str()))?;
+    let is_said = |reason: &str| result.exit_status.is_some() || result.output.contains(reason);
+    let reason = result.error.as_ref().filter(|reason| !is_said(reason))?;
     let separator = if result.output.is_empty() || result.output.ends_with('\n') { "" } else { "\n" };
     Some(format!("{separator}{reason}\n"))
 }

@@ -25,6 +25,24 @@ pub(crate) fn osbuild(place: &Place) -> Command {
     command
 }
 
+/// The same on a machine that has `fixtures/libdir` installed where callers have osbuild look for modules, and nothing else
+/// said. It is so in a mount namespace of this one command.
+fn installed(place: &Place, program: &Path) -> Command {
+    let folder = place.path("installed");
+    if !folder.exists() {
+        std::fs::create_dir(&folder).expect("makes");
+        let copied = Command::new("cp").arg("-a").arg(osbc_fixtures::libdir()).arg(folder.join("osbuild")).status();
+        assert!(copied.expect("cp is there").success());
+        // For the library, if this machine has it.
+        std::fs::create_dir(folder.join("osbuild/osbuild")).expect("makes");
+    }
+    let mut command = Command::new("unshare");
+    let script = r#"mount -t overlay overlay -o "lowerdir=$INSTALLED:/usr/lib" /usr/lib && exec "$@""#;
+    command.args(["--mount", "sh", "-c", script, "sh"]).arg(program).current_dir(place.path(""));
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("INSTALLED", folder);
+    command
+}
+
 /// The link of that name.
 fn link(place: &Place) -> PathBuf {
     let folder = place.path("bin");
@@ -113,6 +131,40 @@ fn image_of_tree() -> Value {
         {"name": "tree", "source-epoch": 1_659_397_331, "stages": [mkdir("/x"), copy_item("/x/hello")]},
         {"name": "image", "stages": [copy_tree("tree", "/x/hello", "/disk.img")]},
     ]})
+}
+
+/// The input of a stage `org.example.write`: files, by what they are called there.
+fn files(origin: &str, references: &Value) -> Value {
+    json!({"files": {"type": "org.example.files", "origin": origin, "references": references}})
+}
+
+/// A stage that writes the item to `/hello`.
+fn write_item() -> Value {
+    let references = json!({item(): {"name": "hello"}});
+    json!({"type": "org.example.write", "inputs": files("org.osbuild.source", &references)})
+}
+
+/// A stage that writes a file out of another pipeline's tree.
+fn write_of_tree(pipeline: &str, file: &str, name: &str) -> Value {
+    let references = json!({format!("name:{pipeline}"): {"file": file, "name": name}});
+    json!({"type": "org.example.write", "inputs": files("org.osbuild.pipeline", &references)})
+}
+
+/// A stage that writes `/greeting`.
+fn greet() -> Value {
+    json!({"type": "org.example.greet", "options": {"name": "you"}})
+}
+
+/// The same as [`image_of_tree`], with the modules of `fixtures/libdir`.
+fn image_of_installed() -> Value {
+    json!({
+        "version": "2",
+        "sources": {"org.example.text": {"items": {item(): {"text": "hello"}}}},
+        "pipelines": [
+            {"name": "tree", "source-epoch": 1_659_397_331, "stages": [greet(), write_item()]},
+            {"name": "image", "stages": [write_of_tree("tree", "/hello", "disk.img")]},
+        ],
+    })
 }
 
 /// The names in a folder.

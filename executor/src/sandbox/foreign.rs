@@ -136,7 +136,7 @@ pub(super) fn execute(request: &StageRequest, module: &OnDisk) -> Option<StageFa
         match waitpid(None, None) {
             Ok(WaitStatus::Exited(pid, 0)) if pid == child => return None,
             Ok(WaitStatus::Exited(pid, code)) if pid == child => {
-                return Some(StageFailure::Module(format!("it ended with exit status {code}")));
+                return Some(StageFailure::Exited(code));
             }
             Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => {
                 return Some(StageFailure::Died(format!("its process was ended by {signal}")));
@@ -176,9 +176,9 @@ pub(super) fn complete(reply: &mut StageReply, around: &Surroundings) {
         Err(_) => {}
     }
     reply.exception = around.host.exception();
-    if let (Some(exception), Some(StageFailure::Module(reason))) = (&reply.exception, &mut reply.failure) {
+    if let (Some(exception), Some(StageFailure::Exited(_))) = (&reply.exception, &reply.failure) {
         let text = |name: &str| exception.get(name).and_then(Value::as_str).unwrap_or_default();
-        *reason = format!("{}: {}", text("type"), text("value"));
+        reply.failure = Some(StageFailure::Module(format!("{}: {}", text("type"), text("value"))));
     }
 }
 

@@ -60,7 +60,7 @@ impl HostSide {
         self.desk.wait(awaited, None).map(drop)
     }
 
-    /// The exception that the stage reported.
+    /// The exception that the stage reported, or that a service before it raised.
     pub(super) fn exception(&self) -> Option<Value> {
         self.report.borrow().exception.clone()
     }
@@ -178,9 +178,11 @@ impl HostSide {
             }
             Err(error) => {
                 let reason = error.to_string();
-                if let CallError::Exception { backtrace, .. } = error {
+                if let CallError::Exception { name, value, backtrace } = error {
                     let text = format!("Traceback (most recent call last):\n{backtrace}{reason}");
                     text.lines().for_each(|line| self.desk.say(&format!("{uid}: {line}\n")));
+                    let exception = json!({"type": name, "value": value, "traceback": backtrace});
+                    self.report.borrow_mut().exception = Some(exception);
                     // What it made until then is its own to take down.
                     service.stop(&mut self.desk)?;
                 }

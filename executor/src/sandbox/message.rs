@@ -161,6 +161,7 @@ mod tests {
         let failures = [
             None,
             Some(StageFailure::Module("no".into())),
+            Some(StageFailure::Exited(3)),
             Some(StageFailure::Environment("no".into())),
             Some(StageFailure::TimedOut(Duration::from_millis(1500))),
             Some(StageFailure::Died("no".into())),

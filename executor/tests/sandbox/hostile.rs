@@ -44,6 +44,7 @@ fn failure(place: &Place) -> String {
     assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
     match reply.failure {
         Some(StageFailure::Environment(reason) | StageFailure::Module(reason) | StageFailure::Died(reason)) => reason,
+        Some(failure @ StageFailure::Exited(_)) => failure.to_string(),
         other => panic!("{other:?}: {output}"),
     }
 }
