@@ -10,6 +10,7 @@ mod dropin;
 mod encryption;
 mod explain;
 mod harness;
+mod hostile;
 mod jobserver;
 mod kills;
 mod layering;

@@ -12,8 +12,7 @@ use crate::harness::tests;
 use crate::place::{Place, on_disk};
 
 tests![
-    root_a_hostile_input_fails_its_stage_or_nothing,
-    root_a_hostile_device_or_mount_fails_its_stage,
+    root_a_hostile_service_fails_its_stage_or_nothing,
     root_a_service_that_never_answers_ends_with_the_time_out,
     root_a_hostile_stage_fails_or_does_nothing,
     root_a_stage_that_never_ends_ends_with_the_time_out,
@@ -23,18 +22,31 @@ tests![
 /// Far more than any of this takes, and less than anybody would wait.
 const SOON: Duration = Duration::from_secs(50);
 
-fn with_input(how: &str) -> Place {
+/// The kinds of modules that are services of a stage.
+const KINDS: [Kind; 3] = [Kind::Input, Kind::Device, Kind::Mount];
+
+/// A stage that a service of this kind does this to.
+fn with_service(kind: Kind, how: &str) -> Place {
     let mut place = Place::on_disk(&libdir(), "org.example.write", json!({}));
     let mut module = on_disk(&hostile_libdir(), Kind::Input, "org.example.hostile");
-    module.kind = Kind::Input;
-    let tree = ReferenceRequest {
-        id: "id".into(),
-        options: json!({}),
-        from: ReferenceFrom::Tree(TreeStack { lower: Vec::new(), upper: None }),
-    };
+    module.kind = kind;
     let (name, options) = ("files".to_owned(), json!({"how": how}));
-    let origin = InputOrigin::Pipeline;
-    place.request.inputs = vec![InputRequest { name, module, origin, references: vec![tree], options }];
+    match kind {
+        Kind::Device => place.request.devices = vec![DeviceRequest { name, module, parent: None, options }],
+        Kind::Mount => {
+            let (source, partition, target) = (None, None, Some("/".to_owned()));
+            place.request.mounts = vec![MountRequest { name, module, source, partition, target, options }];
+        }
+        _ => {
+            let tree = ReferenceRequest {
+                id: "id".into(),
+                options: json!({}),
+                from: ReferenceFrom::Tree(TreeStack { lower: Vec::new(), upper: None }),
+            };
+            let origin = InputOrigin::Pipeline;
+            place.request.inputs = vec![InputRequest { name, module, origin, references: vec![tree], options }];
+        }
+    }
     place
 }
 
@@ -49,47 +61,34 @@ fn failure(place: &Place) -> String {
     }
 }
 
-fn root_a_hostile_input_fails_its_stage_or_nothing() {
-    for (how, reason) in [
-        ("closes", "it closed its socket without an answer"),
-        ("garbage", "it sent something that is no JSON"),
-        ("nonsense", "which is no message of the protocol"),
-        ("elsewhere", "the module returned /etc, which is elsewhere"),
-        ("large", "more than 67108864 are not read"),
-        ("pipe", "a document by a descriptor that is no file"),
-        ("group", "it ended with signal: 9 (SIGKILL)"),
-        ("raises", "KeyError: 'x'"),
-    ] {
-        let told = failure(&with_input(how));
-        assert!(told.starts_with("input `files`: ") && told.contains(reason), "{how}: {told}");
+fn root_a_hostile_service_fails_its_stage_or_nothing() {
+    for kind in KINDS {
+        for (how, reason) in [
+            ("closes", "it closed its socket without an answer"),
+            ("garbage", "it sent something that is no JSON"),
+            ("nonsense", "which is no message of the protocol"),
+            ("elsewhere", "the module returned /etc, which is elsewhere"),
+            ("large", "more than 67108864 are not read"),
+            ("pipe", "a document by a descriptor that is no file"),
+            ("group", "it ended with signal: 9 (SIGKILL)"),
+            ("raises", "KeyError: 'x'"),
+        ] {
+            let told = failure(&with_service(kind, how));
+            assert!(told.starts_with(&format!("{kind} `files`: ")) && told.contains(reason), "{kind} {how}: {told}");
+        }
+        for how in ["descriptors", "daemon"] {
+            with_service(kind, how).succeed();
+        }
     }
-    for how in ["descriptors", "daemon"] {
-        with_input(how).succeed();
-    }
-}
-
-fn root_a_hostile_device_or_mount_fails_its_stage() {
-    let mut module = on_disk(&hostile_libdir(), Kind::Input, "org.example.hostile");
-    let options = json!({"how": "garbage"});
-    let mut place = Place::on_disk(&libdir(), "org.example.write", json!({}));
-    module.kind = Kind::Device;
-    place.request.devices =
-        vec![DeviceRequest { name: "d".into(), module: module.clone(), parent: None, options: options.clone() }];
-    assert!(failure(&place).contains("device `d`: it sent something that is no JSON"));
-    let mut place = Place::on_disk(&libdir(), "org.example.write", json!({}));
-    module.kind = Kind::Mount;
-    let (source, partition, target) = (None, None, Some("/".to_owned()));
-    place.request.mounts = vec![MountRequest { name: "m".into(), module, source, partition, target, options }];
-    assert!(failure(&place).contains("mount `m`: it sent something that is no JSON"));
 }
 
 fn root_a_service_that_never_answers_ends_with_the_time_out() {
-    for how in ["silent", "floods"] {
-        let mut place = with_input(how);
-        let timeout = Duration::from_secs(2);
+    for (kind, how) in KINDS.into_iter().flat_map(|kind| [(kind, "silent"), (kind, "floods")]) {
+        let mut place = with_service(kind, how);
+        let timeout = Duration::from_secs(1);
         place.request.timeout = Some(timeout);
         let start = Instant::now();
-        assert_eq!(place.fail(), StageFailure::TimedOut(timeout), "{how}");
+        assert_eq!(place.fail(), StageFailure::TimedOut(timeout), "{kind} {how}");
         assert!(start.elapsed() < SOON);
     }
 }
@@ -130,7 +129,7 @@ fn root_a_stage_that_never_ends_ends_with_the_time_out() {
 }
 
 fn root_a_stage_reaches_neither_its_parents_nor_the_services() {
-    let mut place = with_input("descriptors");
+    let mut place = with_service(Kind::Input, "descriptors");
     place.request.module = stage("group").request.module;
     place.request.options = json!({"how": "group"});
     assert_eq!(failure(&place), "its process was ended by SIGKILL");
