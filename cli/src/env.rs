@@ -105,6 +105,12 @@ pub(crate) fn host() -> BTreeMap<String, String> {
     std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect()
 }
 
+/// Where Python looks for packages before it does in the system's folders.
+pub(crate) fn python_path() -> Vec<PathBuf> {
+    let folders = variable("PYTHONPATH").unwrap_or_default();
+    std::env::split_paths(&folders).filter(|folder| folder.is_absolute()).collect()
+}
+
 /// Where the user's caches lie: `$XDG_CACHE_HOME`, else `$HOME/.cache`.
 pub(crate) fn cache_home() -> Option<PathBuf> {
     variable("XDG_CACHE_HOME")

@@ -59,9 +59,14 @@ pub(crate) fn catalog(libdir: Option<&Path>, order: &[Modules]) -> Result<Catalo
             return Err(Failure::arguments(format!("the module folder {} is not there", folder.display())));
         }
         let folder = std::path::absolute(folder).map_err(Failure::environment)?;
-        libraries.push(Box::new(Foreign::new(folder)));
+        libraries.push(Box::new(on_disk(folder)));
     }
     Ok(Catalog::new(libraries))
+}
+
+/// The modules of a folder.
+fn on_disk(folder: PathBuf) -> Foreign {
+    Foreign::new(folder).with_python_path(env::python_path())
 }
 
 /// The modules that a plan's manifest names, each once.
@@ -90,7 +95,7 @@ pub(crate) fn catalog_for_osbuild(libdir: &Path, native_first: bool) -> Result<C
     let mut libraries: Vec<Box<dyn Library>> = vec![Box::new(BuiltIn)];
     if libdir.is_dir() {
         let libdir = std::path::absolute(libdir).map_err(Failure::environment)?;
-        libraries.insert(usize::from(native_first), Box::new(Foreign::new(libdir)));
+        libraries.insert(usize::from(native_first), Box::new(on_disk(libdir)));
     }
     Ok(Catalog::new(libraries))
 }

@@ -38,6 +38,8 @@ struct Metadata {
 #[derive(Debug)]
 pub struct Foreign {
     root: PathBuf,
+    /// Where else Python looks for packages, before the system's folders.
+    python_path: Vec<PathBuf>,
     /// The library that its modules import.
     package: OnceLock<Result<Package, LibraryError>>,
 }
@@ -53,7 +55,13 @@ struct Package {
 impl Foreign {
     /// The modules below `root`, which need not be there yet.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), package: OnceLock::new() }
+        Self { root: root.into(), python_path: Vec::new(), package: OnceLock::new() }
+    }
+
+    /// The same, with folders that Python looks for packages in before it does in the system's: `PYTHONPATH`.
+    #[must_use]
+    pub fn with_python_path(self, folders: Vec<PathBuf>) -> Self {
+        Self { python_path: folders, ..self }
     }
 
     /// The directory.
@@ -66,7 +74,9 @@ impl Foreign {
         let find = || {
             let own = self.root.join(PACKAGE);
             let is_own = fs::read_dir(&own).is_ok_and(|mut entries| entries.next().is_some());
-            let folder = if is_own { Some(own) } else { installed(&PYTHON.map(Path::new)) };
+            let on_path =
+                || self.python_path.iter().map(|folder| folder.join(PACKAGE)).find(|package| is_package(package));
+            let folder = if is_own { Some(own) } else { on_path().or_else(|| installed(&PYTHON.map(Path::new))) };
             let digest = folder.as_deref().map_or_else(|| Ok(blake3::hash(b"")), package_digest)?;
             Ok(Package { folder, digest })
         };
@@ -147,6 +157,10 @@ impl Library for Foreign {
     }
 }
 
+fn is_package(folder: &Path) -> bool {
+    folder.join("__init__.py").is_file()
+}
+
 /// The package of a system, by the folders that its Python has its libraries in; of several the newest Python's.
 fn installed(roots: &[&Path]) -> Option<PathBuf> {
     for root in roots {
@@ -159,7 +173,7 @@ fn installed(roots: &[&Path]) -> Option<PathBuf> {
         pythons.sort_by_key(|path| (path.as_os_str().len(), path.clone()));
         for python in pythons.iter().rev() {
             let packages = ["site-packages", "dist-packages"].map(|folder| python.join(folder).join(PACKAGE));
-            if let Some(found) = packages.into_iter().find(|package| package.join("__init__.py").is_file()) {
+            if let Some(found) = packages.into_iter().find(|package| is_package(package)) {
                 return Some(found);
             }
         }
@@ -292,6 +306,11 @@ mod tests {
         let Provider::OnDisk(on_disk) = module.provider else { panic!("{:?}", module.provider) };
         assert_eq!(on_disk.package, Some(root.path().join("osbuild")));
         assert_eq!((on_disk.libdir, on_disk.file), (root.path().to_owned(), root.path().join("stages/a")));
+
+        let (root, library) = libdir(&[("stages/a", "SCHEMA = ''"), ("path/osbuild/__init__.py", "")]);
+        let library = library.with_python_path(vec![root.path().join("none"), root.path().join("path")]);
+        let package = library.package().expect("readable").folder;
+        assert_eq!(package, Some(root.path().join("path/osbuild")));
 
         let (root, _) = libdir(&[
             ("lib/python3/dist-packages/osbuild/__init__.py", ""),
