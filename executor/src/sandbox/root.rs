@@ -61,17 +61,17 @@ pub(crate) fn mount_stack(stack: &TreeStack, target: &Path) -> Result<(), RootEr
 }
 
 /// Makes the root at `place`/root; other things beside it are out of the stage's sight. `place` is a folder in memory,
-/// the umask is 0. `build_root` is the tree that the stage runs in, none for the host's.
+/// the umask is 0. `build_root` is the tree that the stage runs in, none for the host's; `more` is what belongs there besides.
 ///
 /// # Errors
 /// Some part of it could not be made.
-pub(crate) fn build(place: &Path, build_root: Option<&TreeStack>) -> Result<PathBuf, RootError> {
+pub(crate) fn build(place: &Path, build_root: Option<&TreeStack>, more: &[Item]) -> Result<PathBuf, RootError> {
     let build_root = BuildRoot::open(place, build_root)?;
     let root = place.join("root");
     make_folder(&root, 0o755)?;
     // What becomes the root of a mount namespace must be a mount.
     bind(open(&root)?, &root, sys::PLAIN)?;
-    for item in ROOT {
+    for item in ROOT.iter().chain(more) {
         make(&root, &build_root, *item)?;
     }
     make_file(&place.join(CMDLINE_FILE), CMDLINE, 0o444)?;

@@ -66,6 +66,8 @@ pub(crate) enum When {
 }
 
 /// The sandbox's root, in the order in which it is made. The stage's tree, inputs, mounts and `/var` come on top.
+///
+/// `/dev` has no more than osbuild's: modules make links such as `/dev/fd` there themselves, and fail where one is.
 pub(crate) const ROOT: &[Item] = &[
     Item::BuildRoot { at: "boot", when: When::FolderOfPipeline },
     Item::BuildRoot { at: "usr", when: When::Folder },
@@ -82,12 +84,6 @@ pub(crate) const ROOT: &[Item] = &[
     Item::Node { at: "dev/urandom", major: 1, minor: 9, optional: false },
     Item::Node { at: "dev/tty", major: 5, minor: 0, optional: false },
     Item::Node { at: "dev/fuse", major: 10, minor: 229, optional: true },
-    Item::Link { at: "dev/fd", to: "/proc/self/fd" },
-    Item::Link { at: "dev/stdin", to: "/proc/self/fd/0" },
-    Item::Link { at: "dev/stdout", to: "/proc/self/fd/1" },
-    Item::Link { at: "dev/stderr", to: "/proc/self/fd/2" },
-    Item::Terminals { at: "dev/pts" },
-    Item::Link { at: "dev/ptmx", to: "pts/ptmx" },
     Item::Memory { at: "dev/shm", mode: 0o1777, devices: false },
     Item::Folder { at: "etc", mode: 0o755 },
     Item::Memory { at: "run", mode: 0o755, devices: false },
@@ -104,6 +100,10 @@ pub(crate) const ROOT: &[Item] = &[
     Item::Folder { at: "run/osbuild/mounts", mode: 0o755 },
     Item::File { at: META },
 ];
+
+/// What a stage with a shell in its place finds besides.
+pub(crate) const FOR_SHELLS: &[Item] =
+    &[Item::Terminals { at: "dev/pts" }, Item::Link { at: "dev/ptmx", to: "pts/ptmx" }];
 
 /// Folders of `/proc` that change the whole machine when written to.
 pub(crate) const READ_ONLY_PROC: [&str; 4] = ["sys", "sysrq-trigger", "irq", "bus"];

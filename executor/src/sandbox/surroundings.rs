@@ -154,7 +154,8 @@ impl Surroundings {
         let place = request.scratch.join("sandbox");
         make_folder(&place, 0o755)?;
         root::new_mount(&place, "tmpfs", &[("mode", "755"), ("size", MEMORY)], MountAttrFlags::MOUNT_ATTR_NOSUID)?;
-        self.root = root::build(&place, request.build_root.as_ref())?;
+        let more = if request.shell.is_some() { spec::FOR_SHELLS } else { &[] };
+        self.root = root::build(&place, request.build_root.as_ref(), more)?;
 
         let var = request.scratch.join("var");
         make_folder(&var, 0o755)?;
