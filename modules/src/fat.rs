@@ -45,7 +45,7 @@ pub(crate) fn populate(cx: &StageContext, image: &Path, start: u64, entries: &[E
 
 /// Where a location is for tools.
 fn source(cx: &StageContext, location: &str) -> Result<PathBuf, Error> {
-    let Location { tree, path } = cx.location(location)?;
+    let Location { tree, path, .. } = cx.location(location)?;
     tree.path_for_tools(path)
 }
 

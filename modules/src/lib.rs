@@ -16,6 +16,7 @@ mod clock;
 mod compression;
 mod container_image;
 mod container_storage;
+mod cpio;
 mod debian;
 mod device_mapper;
 mod disk_image;

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::archive::{self, Settings, header, names::Names};
 use crate::calendar::DateTime;
 use crate::compression::Format;
-use crate::single_file;
+use crate::{python_json, single_file};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -53,24 +53,26 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// As the image has it: without what is empty, and with names as keys where Go wants a set.
+    /// As the image has it: without what is empty, and with names as keys where Go wants a set. In the order in which
+    /// osbuild writes it, which the digest depends on.
     fn of_image(&self) -> Value {
         let path = || vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
         let mut config = json!({
             "Env": self.env.clone().unwrap_or_else(path),
             "Cmd": self.cmd.clone().unwrap_or_else(|| vec!["sh".to_owned()]),
         });
-        if !self.entrypoint.is_empty() {
-            config["Entrypoint"] = json!(self.entrypoint);
-        }
-        let texts = [("User", &self.user), ("StopSignal", &self.stop_signal), ("WorkingDir", &self.working_dir)];
-        for (key, text) in texts {
-            if let Some(text) = text.as_deref().filter(|text| !text.is_empty()) {
-                config[key] = json!(text);
+        let text = |text: &Option<String>| text.as_ref().filter(|text| !text.is_empty()).map(|text| json!(text));
+        let settings = [
+            ("Entrypoint", (!self.entrypoint.is_empty()).then(|| json!(self.entrypoint))),
+            ("User", text(&self.user)),
+            ("Labels", (!self.labels.is_empty()).then(|| Value::Object(self.labels.clone()))),
+            ("StopSignal", text(&self.stop_signal)),
+            ("WorkingDir", text(&self.working_dir)),
+        ];
+        for (key, setting) in settings {
+            if let Some(setting) = setting {
+                config[key] = setting;
             }
-        }
-        if !self.labels.is_empty() {
-            config["Labels"] = Value::Object(self.labels.clone());
         }
         for (key, names) in [("ExposedPorts", &self.exposed_ports), ("Volumes", &self.volumes)] {
             if !names.is_empty() {
@@ -191,7 +193,7 @@ impl<'a> Image<'a> {
     }
 
     fn document(&self, document: &Value, media_type: &str) -> Result<Value, Error> {
-        let text = document.to_string();
+        let text = python_json::plain(document);
         let mut blob = Digesting::new(io::sink());
         blob.write_all(text.as_bytes()).map_err(Error::io("write", "the image"))?;
         let (digest, size, _) = blob.finish();
@@ -202,7 +204,7 @@ impl<'a> Image<'a> {
 
     fn file(&self, name: &str, document: &Value) -> Result<(), Error> {
         let path = self.root.join(name);
-        fs::write(&path, document.to_string()).map_err(Error::io("write", &path))
+        fs::write(&path, python_json::plain(document)).map_err(Error::io("write", &path))
     }
 
     /// Makes a file the blob of that digest.
@@ -276,9 +278,9 @@ mod tests {
             "ExposedPorts": ["80/tcp"], "Volumes": ["/var"], "WorkingDir": "", "StopSiganl": "INT",
         });
         let expected = json!({
-            "Env": ["A=b"], "Cmd": [], "Entrypoint": ["/init"], "User": "web", "StopSignal": "INT",
-            "Labels": {"n": 1, "s": "x"}, "ExposedPorts": {"80/tcp": {}}, "Volumes": {"/var": {}},
+            "Env": ["A=b"], "Cmd": [], "Entrypoint": ["/init"], "User": "web", "Labels": {"n": 1, "s": "x"},
+            "StopSignal": "INT", "ExposedPorts": {"80/tcp": {}}, "Volumes": {"/var": {}},
         });
-        assert_eq!(config(full), expected);
+        assert_eq!(config(full).to_string(), expected.to_string());
     }
 }

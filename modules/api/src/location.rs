@@ -2,6 +2,7 @@
 //!
 //! All after the place is the path, `#` and `?` too, which osbuild takes for the marks of a URL and cuts off.
 
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use crate::context::StageContext;
@@ -19,6 +20,9 @@ pub struct Location {
     /// The path in there, without `.`, `..` and doubled `/`; where the location ends in `/` it ends in `/.`, by which
     /// [`Copy`](crate::tree::Copy) takes what is in a folder instead of the folder.
     pub path: PathBuf,
+    /// The name that a copy gets in a folder where `path` has none: what the tree, mount or input is called, where the
+    /// location is the whole of it and not what is in it, such as `input://root/.`.
+    pub name: Option<OsString>,
 }
 
 impl StageContext {
@@ -32,14 +36,18 @@ impl StageContext {
         if path.is_empty() {
             return Err(Error::failed(format!("the location `{location}` has no path; a path begins with `/`")));
         }
-        let tree = match scheme {
-            "tree" => self.tree.try_clone()?,
-            "mount" if name.is_empty() => Tree::open(MOUNTS)?,
-            "mount" => Tree::open(&self.mount(name)?.path)?,
-            "input" => Tree::open(&self.input(name)?.path)?,
+        let place = match scheme {
+            "tree" => None,
+            "mount" if name.is_empty() => Some(Path::new(MOUNTS)),
+            "mount" => Some(self.mount(name)?.path.as_path()),
+            "input" => Some(self.input(name)?.path.as_path()),
             _ => return Err(Error::failed(format!("the location `{location}` is in no tree, mount or input"))),
         };
-        Ok(Location { tree, path: normalize(path) })
+        let tree = place.map_or_else(|| self.tree.try_clone(), Tree::open)?;
+        let path = normalize(path);
+        let whole = path.as_os_str() == "/";
+        let name = whole.then(|| place.and_then(Path::file_name).unwrap_or(OsStr::new("tree")).to_owned());
+        Ok(Location { tree, path, name })
     }
 }
 
@@ -69,6 +77,8 @@ mod tests {
             ("/../../etc", "/etc"),
             ("/etc/", "/etc/."),
             ("/", "/."),
+            ("/.", "/"),
+            ("/etc/..", "/"),
             ("/a#b?c", "/a#b?c"),
         ] {
             assert_eq!(normalize(path).as_os_str(), normal);

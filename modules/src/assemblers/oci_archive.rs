@@ -21,7 +21,7 @@ use crate::oci_image::{self, Config, Description};
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Assembler,
     name: "org.osbuild.oci-archive",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::same(options_schema::<Options>()),
     rejects: &[

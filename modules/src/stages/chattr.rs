@@ -57,7 +57,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { items } = cx.options()?;
     let Entries(items) = required(items, "items")?;
     for (Place(place), Item { immutable }) in items {
-        let Location { tree, path } = cx.location(&place)?;
+        let Location { tree, path, .. } = cx.location(&place)?;
         let kind = tree.symlink_metadata(&path)?.file_type();
         if !kind.is_file() && !kind.is_dir() {
             return Err(Error::failed(format!("{place} is neither a file nor a folder, so it cannot be immutable")));

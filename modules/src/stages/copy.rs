@@ -1,8 +1,8 @@
 //! Copies files and folders between inputs, mounts and the tree.
 //!
 //! Owners, modes, times, extended attributes, hard links and holes are kept. A location that ends in `/` is the content
-//! of a folder. If `to` is a folder, `from` is put into it. An existing file is overwritten, where links lead; with
-//! `remove_destination` it is removed first, so a link is replaced.
+//! of a folder. If `to` is a folder, `from` is put into it; so `input://NAME/.` becomes a folder called `NAME`. An
+//! existing file is overwritten, where links lead; with `remove_destination` it is removed first, so a link is replaced.
 //!
 //! Links in an input, mount or the tree lead to what they mean in there; osbuild resolves them from the root of the build.
 //!
@@ -29,7 +29,7 @@ use osbc_module_api::*;
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.copy",
-    revision: 1,
+    revision: 2,
     capabilities: &["CAP_MAC_ADMIN"],
     schema: || Schema::stage::<Options>().any_devices().mounts().any_inputs().version_2_alone(),
     rejects: &[
@@ -79,7 +79,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     for Item { from, to, remove_destination } in &paths {
         let (from, to) = (cx.location(from)?, cx.location(to)?);
         let copy = Copy { remove_destination: *remove_destination, ..Copy::default() };
-        copy.run(&from.tree, &from.path, &to.tree, &to.path)?;
+        copy.run_as(&from.tree, &from.path, from.name.as_deref(), &to.tree, &to.path)?;
     }
     Ok(())
 }
@@ -111,6 +111,20 @@ mod tests {
         assert_eq!(done.text("etc/grub/conf"), "grub");
         let done = copy(case(), "mount://root/", "tree:///").ok();
         assert_eq!((done.text("boot/grub/conf").as_str(), done.link("link").as_str()), ("grub", "/boot/grub/conf"));
+    }
+
+    #[test]
+    fn a_whole_input_or_mount_becomes_a_folder_of_its_name() {
+        let done = copy(case(), "input://in/.", "tree:///etc").ok();
+        assert_eq!(done.text("etc/in/boot/grub/conf"), "grub");
+        let done = copy(case(), "input://in/boot/..", "tree:///new").ok();
+        assert_eq!(done.text("new/boot/grub/conf"), "grub", "what is copied to a name gets it");
+        let done = copy(case().dir("etc/root/boot"), "mount://root/.", "tree:///etc/").ok();
+        assert_eq!(done.text("etc/root/boot/grub/conf"), "grub", "and is merged with what is there");
+        let done = copy(case(), "tree:///.", "mount://root/").ok();
+        assert!(done.mount("root").is_dir("tree/etc").unwrap());
+        let done = copy(case().link("etc/in", "/"), "input://in/.", "tree:///etc");
+        assert!(done.err().contains("etc/in"), "a folder replaces no link");
     }
 
     #[test]

@@ -4,6 +4,9 @@
 //! its files, the folder itself, then its folders. Unless told otherwise the archive is reproducible: no device numbers,
 //! inodes counted anew. With `append` the archive is there already and gets more members.
 //!
+//! A folder has as many links as it would have in a plain tree, two and one for each folder in it, since the layers that
+//! an input may consist of do not count them.
+//!
 //! Links to folders are archived too; osbuild leaves them out.
 //!
 //! ```json
@@ -16,16 +19,20 @@
 //! }
 //! ```
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use osbc_module_api::*;
+use rustix::fs::OFlags;
+
+use crate::cpio;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.cpio.out",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().inputs(&["tree"]).version_2_alone(),
     rejects: &[
@@ -92,8 +99,8 @@ struct Owner {
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { filename, append, format, root_node, reproducible, owner } = cx.options()?;
     let source = &cx.input("tree")?.path;
-    let mut names = Vec::new();
-    collect(&Tree::open(source)?, Path::new(""), root_node == RootNode::Include, &mut names)?;
+    let mut members = Members::default();
+    members.collect(&Tree::open(source)?, Path::new(""), root_node == RootNode::Include)?;
     let mut tool = cx.tool("cpio")?.args(["-v", "-o", "--null"]).arg(format!("--format={format}"));
     if reproducible {
         tool = tool.arg("--reproducible");
@@ -105,27 +112,46 @@ fn run(cx: &StageContext) -> Result<(), Error> {
         let group = if group.is_empty() { String::new() } else { format!(":{group}") };
         tool = tool.arg(format!("--owner={user}{group}"));
     }
-    let target = cx.tree.path_for_tools(filename.trim_start_matches('/'))?;
-    tool.arg("-O").arg(target).arg("-D").arg(source).stdin(names.join(&b'\0')).run()
+    let archive = filename.trim_start_matches('/');
+    let target = cx.tree.path_for_tools(archive)?;
+    tool.arg("-O").arg(target).arg("-D").arg(source).stdin(members.names.join(&b'\0')).run()?;
+    if ["tar", "ustar"].contains(&format.as_str()) {
+        return Ok(());
+    }
+    let file = cx.tree.open_file(archive, OFlags::RDWR, 0)?;
+    cpio::set_links(&file, members.names.len(), &members.links).map_err(Error::io("write", archive))
 }
 
-/// Lists a folder's files, the folder, and what its folders hold.
-fn collect(tree: &Tree, folder: &Path, itself: bool, names: &mut Vec<Vec<u8>>) -> Result<(), Error> {
-    let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
-    let mut folders = Vec::new();
-    let place = if folder == Path::new("") { Path::new("/") } else { folder };
-    for name in tree.read_dir(place)? {
-        let path = folder.join(name);
-        if tree.symlink_metadata(&path)?.is_dir() {
-            folders.push(path);
-        } else {
-            names.push(bytes(&path));
+/// What is archived.
+#[derive(Default)]
+struct Members {
+    /// In order.
+    names: Vec<Vec<u8>>,
+    /// How many links each folder has.
+    links: BTreeMap<Vec<u8>, u64>,
+}
+
+impl Members {
+    /// Lists a folder's files, the folder, and what its folders hold.
+    fn collect(&mut self, tree: &Tree, folder: &Path, itself: bool) -> Result<(), Error> {
+        let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
+        let mut folders = Vec::new();
+        let place = if folder == Path::new("") { Path::new("/") } else { folder };
+        for name in tree.read_dir(place)? {
+            let path = folder.join(name);
+            if tree.symlink_metadata(&path)?.is_dir() {
+                folders.push(path);
+            } else {
+                self.names.push(bytes(&path));
+            }
         }
+        if itself {
+            let name = if folder.as_os_str() == OsStr::new("") { b".".to_vec() } else { bytes(folder) };
+            self.links.insert(name.clone(), 2 + folders.len() as u64);
+            self.names.push(name);
+        }
+        folders.iter().try_for_each(|folder| self.collect(tree, folder, true))
     }
-    if itself {
-        names.push(if folder.as_os_str() == OsStr::new("") { b".".to_vec() } else { bytes(folder) });
-    }
-    folders.iter().try_for_each(|folder| collect(tree, folder, true, names))
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ struct Options {
 
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { src, dst, src_offset, count } = cx.options()?;
-    let Location { tree, path } = cx.location(&src)?;
+    let Location { tree, path, .. } = cx.location(&src)?;
     let mut source = tree.open_file(&path, OFlags::RDONLY, 0)?;
     let mut target = cx.tree.open_file(&dst, OFlags::WRONLY | OFlags::CREATE, 0o666)?;
     source.seek(SeekFrom::Start(src_offset)).map_err(Error::io("read", &path))?;

@@ -234,7 +234,7 @@ fn ext4(
     }
     let mut inodes = FIRST_INODE;
     if let Some(from) = from {
-        let Location { tree, path } = cx.location(from)?;
+        let Location { tree, path, .. } = cx.location(from)?;
         tool = tool.arg("-d").arg(tree.path_for_tools(&path)?);
         inodes += files(&tree, &path)?;
     }

@@ -60,7 +60,7 @@ struct Config {
 
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { path, config: Config { terminal_input, terminal_output, serial } } = cx.options()?;
-    let Location { tree, path } = cx.location(&path)?;
+    let Location { tree, path, .. } = cx.location(&path)?;
     let terminals = |command: &str, terminals: &[String]| {
         if terminals.is_empty() { String::new() } else { format!("{command} {}\n", terminals.join(" ")) }
     };

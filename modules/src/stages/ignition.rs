@@ -41,7 +41,7 @@ fn boot() -> String {
 
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { network, target } = cx.options()?;
-    let Location { tree, path } = cx.location(&target)?;
+    let Location { tree, path, .. } = cx.location(&target)?;
     let network = if network.is_empty() {
         String::new()
     } else {

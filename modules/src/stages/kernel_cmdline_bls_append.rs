@@ -50,7 +50,7 @@ fn boot() -> String {
 
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { kernel_opts, bootpath } = cx.options()?;
-    let Location { tree, path } = cx.location(&bootpath)?;
+    let Location { tree, path, .. } = cx.location(&bootpath)?;
     bls::append_options(&tree, &path.to_string_lossy(), &kernel_opts)
 }
 

@@ -70,7 +70,7 @@ struct Link {
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { paths } = cx.options()?;
     for Link { target, link_name, symbolic } in &paths {
-        let Location { tree, path } = cx.location(link_name)?;
+        let Location { tree, path, .. } = cx.location(link_name)?;
         match target.strip_prefix(TREE) {
             _ if *symbolic => tree.symlink(target, path)?,
             Some(inside) if !link_name.starts_with("mount:") => tree.hard_link(inside, path)?,

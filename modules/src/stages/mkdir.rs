@@ -79,7 +79,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
 fn create(cx: &StageContext, folder: &Folder) -> Result<(), Error> {
     let Folder { path, mode, parents, exist_ok } = folder;
     let in_tree = !path.contains("://") && !path.starts_with('/');
-    let Location { tree, path } = cx.location(&if in_tree { format!("/{path}") } else { path.clone() })?;
+    let Location { tree, path, .. } = cx.location(&if in_tree { format!("/{path}") } else { path.clone() })?;
     if *parents {
         if path.as_os_str().as_encoded_bytes().ends_with(b"/.") && !tree.exists(&path)? {
             return tree.create_dir_all(&path, 0o777);

@@ -35,7 +35,7 @@ use crate::oci_image::{self, Config, Description};
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.oci-archive",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().with("inputs", inputs_schema()).done(),
     rejects: &[

@@ -47,7 +47,7 @@ struct Options {
 
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { filename, source } = cx.options()?;
-    let Location { tree, path } = cx.location(source.as_deref().unwrap_or("input://tree/"))?;
+    let Location { tree, path, .. } = cx.location(source.as_deref().unwrap_or("input://tree/"))?;
     let boot_path = ostree::boot_path(&tree.subtree(path)?)?;
     let template = text::read(&cx.tree, &filename)?;
     cx.tree.replace(&filename, template.replace("@OSTREE@", &boot_path), 0o644)

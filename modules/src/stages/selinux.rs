@@ -88,12 +88,12 @@ fn contexts_file(cx: &StageContext, place: &str) -> Result<PathBuf, Error> {
     if !place.contains("://") {
         return cx.tree.path_for_tools(place);
     }
-    let Location { tree, path } = cx.location(place)?;
+    let Location { tree, path, .. } = cx.location(place)?;
     tree.path_for_tools(path)
 }
 
 /// Labels what is at a location, where links lead. A file system that has no labels is fine if it shows this one.
-fn set_label(Location { tree, path }: &Location, label: &str) -> Result<(), Error> {
+fn set_label(Location { tree, path, .. }: &Location, label: &str) -> Result<(), Error> {
     let (root, place) = (tree.path_for_tools("/")?, tree.path_for_tools(path)?);
     let path = place.strip_prefix(root).unwrap_or(path);
     match tree.set_xattr(path, LABEL, label.as_bytes()) {

@@ -47,7 +47,7 @@ struct Options {
 
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { from } = cx.options()?;
-    let Location { tree, path } = cx.location(&from)?;
+    let Location { tree, path, .. } = cx.location(&from)?;
     let node = &cx.device("device")?.path;
     let mut source = tree.open_file(&path, OFlags::RDONLY, 0)?;
     let mut device = File::options().write(true).open(node).map_err(Error::io("open the device", node))?;

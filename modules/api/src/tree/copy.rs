@@ -58,6 +58,22 @@ impl Copy {
         to: &Tree,
         destination: impl AsRef<Path>,
     ) -> Result<(), Error> {
+        self.run_as(from, source, None, to, destination)
+    }
+
+    /// Copies as [`run`](Self::run) does, but what is put into a folder gets another `name` there than its own. So a
+    /// whole tree, which has no name, becomes a folder instead of being merged.
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run).
+    pub fn run_as(
+        self,
+        from: &Tree,
+        source: impl AsRef<Path>,
+        new_name: Option<&OsStr>,
+        to: &Tree,
+        destination: impl AsRef<Path>,
+    ) -> Result<(), Error> {
         let (source, destination) = (source.as_ref(), destination.as_ref());
         let (fd, name) = from.locate(source).map_err(cannot("copy", source))?;
         let contents = name == ".";
@@ -65,7 +81,7 @@ impl Copy {
         let from_folder = Folder { fd, path: parent.to_owned() };
         let (to_folder, to_name) = if to.is_dir(destination)? {
             let fd = to.open_folder(destination).map_err(cannot("copy to", destination))?;
-            (Folder { fd, path: destination.to_owned() }, name.clone())
+            (Folder { fd, path: destination.to_owned() }, new_name.unwrap_or(&name).to_owned())
         } else {
             let (fd, name) = to.locate(destination).map_err(cannot("copy to", destination))?;
             (Folder { fd, path: destination.parent().unwrap_or(Path::new("")).to_owned() }, name)
