@@ -8,6 +8,10 @@ use osbc_ir::{Graph, Manifest, Runner};
 use osbc_module_api::Catalog;
 use osbc_modules::builtin::BuiltIn;
 
+/// The command's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A catalog of the built-in modules.
 pub fn catalog() -> Catalog {
     Catalog::new(vec![Box::new(BuiltIn)])

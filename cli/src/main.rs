@@ -27,6 +27,11 @@ use clap::Parser;
 use crate::args::{Args, Command, ResolveCommand};
 use crate::exit::Failure;
 
+/// Compiling makes millions of small values and drops them again, which glibc's allocator takes half as long again for
+/// (`benches/README.md`).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     if env::is_stage_process() {
         return osbc_executor::helper::stage_main(&wiring::builtin_catalog());

@@ -48,3 +48,12 @@ impl From<Problem> for Problems {
         Self { kept: vec![problem], incomplete: false }
     }
 }
+
+impl IntoIterator for Problems {
+    type Item = Problem;
+    type IntoIter = std::vec::IntoIter<Problem>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.kept.into_iter()
+    }
+}

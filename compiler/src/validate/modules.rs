@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use osbc_ir::{FormatVersion, Kind, ModuleRef, Value};
 use osbc_module_api::{Catalog, LibraryError, Module, Provider};
+use rayon::prelude::*;
 
 use super::message;
+use super::said::Said;
 use super::schema::{Schema, SchemaError};
 use super::suggest::did_you_mean;
 use crate::place::Place;
@@ -57,42 +59,64 @@ impl<'a> Modules<'a> {
         of_kind.entry(name.to_owned()).or_insert(Known::Missing(None))
     }
 
-    /// Checks what a manifest says to a module. `path` is where osbuild says that it stands, `place` where it does.
-    pub(crate) fn check(
-        &mut self,
-        kind: Kind,
-        name: &str,
-        value: &Value,
-        path: &Place,
-        place: &Place,
-        problems: &mut Problems,
-    ) {
-        if problems.is_full() {
-            return;
+    /// Checks all that a manifest says to modules; on all cores, since nearly always nothing is wrong with it.
+    pub(super) fn check(&mut self, said: &[Said<'_>]) -> Problems {
+        for said in said {
+            self.look_up(said.kind, said.name);
         }
         let version = self.version;
-        let known = self.look_up(kind, name);
-        if let Some(problem) = known.problem(kind, name, path, place, version) {
-            problems.push(problem);
-        }
-        let Known::Found { module, schema } = known else { return };
-        match schema.get_or_insert_with(|| Schema::of_module(module, version)) {
-            Ok(schema) => {
-                let errors = schema.errors(value);
-                problems.extend(errors.iter().map(|error| message::problem(error, schema, value, path, place)));
-                if errors.is_empty() {
-                    problems.extend(missing_options(module, schema, value, path, place));
-                }
+        self.known.par_iter_mut().flat_map(|(_, of_kind)| of_kind.par_iter_mut()).for_each(|(_, known)| {
+            if let Known::Found { module, schema } = known {
+                schema.get_or_insert_with(|| Schema::of_module(module, version));
             }
-            Err(error) => {
+        });
+        let mut problems = Problems::new();
+        let refused: Vec<&Said<'_>> = said.par_iter().filter(|said| !self.accepts(said)).collect();
+        for said in refused {
+            if problems.is_full() {
+                break;
+            }
+            problems.extend(self.problems(said));
+        }
+        problems
+    }
+
+    fn known(&self, kind: Kind, name: &str) -> Option<&Known> {
+        self.known.get(&kind)?.get(name)
+    }
+
+    /// Whether there is nothing wrong with what a module is told.
+    fn accepts(&self, said: &Said<'_>) -> bool {
+        match self.known(said.kind, said.name) {
+            Some(Known::Found { module, schema: Some(Ok(schema)) }) => {
+                schema.accepts(said.value) && missing_options(module, schema, said).is_none()
+            }
+            _ => false,
+        }
+    }
+
+    /// What is wrong with what a module is told.
+    fn problems(&self, said: &Said<'_>) -> Vec<Problem> {
+        let Said { kind, name, value, .. } = *said;
+        let (path, place) = (said.path(), &said.place);
+        match self.known(kind, name) {
+            Some(Known::Found { module, schema: Some(Ok(schema)) }) => {
+                let errors = schema.errors(value);
+                if errors.is_empty() {
+                    return missing_options(module, schema, said).into_iter().collect();
+                }
+                errors.iter().map(|error| message::problem(error, schema, value, path, place)).collect()
+            }
+            Some(Known::Found { schema: Some(Err(error)), .. }) => {
                 let phase = match error {
                     SchemaError::Missing { .. } => Phase::Load,
                     SchemaError::Invalid { .. } => Phase::Validate,
                 };
                 let message = format!("the {kind} module `{name}` {error}");
                 let problem = Problem::new(Code::BrokenModule, phase, path.clone(), message);
-                problems.push(problem.at(Anchor::Value(place.clone())));
+                vec![problem.at(Anchor::Value(place.clone()))]
             }
+            known => known.and_then(|known| known.problem(kind, name, path, place, self.version)).into_iter().collect(),
         }
     }
 
@@ -107,7 +131,7 @@ impl<'a> Modules<'a> {
 
     /// A module that was looked up, and found.
     pub(crate) fn get(&self, kind: Kind, name: &str) -> Option<&Arc<Module>> {
-        match self.known.get(&kind)?.get(name)? {
+        match self.known(kind, name)? {
             Known::Found { module, .. } => Some(module),
             Known::Missing(_) | Known::Broken(_) => None,
         }
@@ -145,8 +169,8 @@ impl Known {
 }
 
 /// osbuild hands a stage without options `{}` and lets it fail when it runs. Of built-in modules we know better.
-fn missing_options(module: &Module, schema: &Schema, value: &Value, path: &Place, place: &Place) -> Option<Problem> {
-    if !matches!(module.provider, Provider::BuiltIn(_)) || value.get("options").is_some() {
+fn missing_options(module: &Module, schema: &Schema, said: &Said<'_>) -> Option<Problem> {
+    if !matches!(module.provider, Provider::BuiltIn(_)) || said.value.get("options").is_some() {
         return None;
     }
     let required = schema.source().pointer("/properties/options/required")?.as_array()?;
@@ -156,16 +180,11 @@ fn missing_options(module: &Module, schema: &Schema, value: &Value, path: &Place
     }
     let needs = names.join(", ");
     let message = format!("'options' is a required property of `{}`", module.name);
-    let problem = Problem::new(Code::MissingOptions, Phase::Load, path.clone(), message);
+    let problem = Problem::new(Code::MissingOptions, Phase::Load, said.path().clone(), message);
     Some(
         problem
-            .at(Anchor::Value(place.clone()))
+            .at(Anchor::Value(said.place.clone()))
             .label("options are missing")
             .help(format!("give `options` with {needs}")),
     )
-}
-
-/// The name of a module, where a manifest says it.
-pub(crate) fn module_name<'v>(value: &'v Value, key: &str) -> Option<&'v str> {
-    value.get(key).and_then(Value::as_str)
 }
