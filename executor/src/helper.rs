@@ -29,7 +29,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{DumpableBehavior, PidfdFlags, Signal, pidfd_open};
 
-use crate::request::{StageFailure, StageReply, StageRequest};
+use crate::request::{Said, StageFailure, StageReply, StageRequest};
 use crate::sandbox::message::{self, StageEnds};
 use crate::sandbox::{self, Isolation, Network};
 
@@ -122,7 +122,8 @@ fn wait_until_taken(taken: &OwnedFd, control: &OwnedFd) -> io::Result<bool> {
 fn refuse(ends: &StageEnds, reason: &str) {
     // Without a reader there is nobody to be told.
     message::send_descriptor(&ends.socket, None).ok();
-    message::send(&ends.socket, &StageReply::failed(StageFailure::Environment(reason.to_owned()))).ok();
+    let reply = StageReply::failed(StageFailure::Environment(reason.to_owned()));
+    message::send(&ends.socket, &Said::Reply(Box::new(reply))).ok();
 }
 
 fn with_hint(error: io::Error) -> String {
@@ -205,7 +206,7 @@ fn work(server: &OwnedFd, control: OwnedFd, take: OwnedFd, network: Network, cat
     let reply = reply.unwrap_or_else(|_| {
         StageReply::failed(StageFailure::Environment("a bug in the preparation of the stage; see its output".into()))
     });
-    let sent = message::send(&ends.socket, &reply);
+    let sent = message::send(&ends.socket, &Said::Reply(Box::new(reply)));
     // Nor may this be dropped, if the stage ran in this process.
     std::mem::forget((isolation, ends.output));
     sent.map(|()| request.capabilities.is_empty())

@@ -97,7 +97,7 @@ fn make(
     };
     let output = RefCell::new(String::new());
     let take = |text: &str| output.borrow_mut().push_str(text);
-    let reply = context.runner.run(&request, &StageIo { output: &take, interrupt: context.interrupt });
+    let reply = context.runner.run(&request, &StageIo { output: &take, aside: &take, interrupt: context.interrupt });
     match reply.failure {
         None => Ok(reply.metadata.to_string()),
         Some(StageFailure::Module(reason)) => {

@@ -176,6 +176,15 @@ pub struct MountRequest {
     pub options: Value,
 }
 
+/// What the process that runs a stage says to whoever asked for it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Said {
+    /// A line that a service wrote.
+    Aside(String),
+    /// That all is over.
+    Reply(Box<StageReply>),
+}
+
 /// What the process that ran a stage gives back. Its output went to the pipes that it was started with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageReply {

@@ -33,6 +33,8 @@ pub struct StageIo<'a> {
     /// Takes what the stage writes to its standard output and error, as it comes: text cut anywhere but within a
     /// character, invalid UTF-8 replaced. Called on the thread that called [`StageRunner::run`].
     pub output: &'a dyn Fn(&str),
+    /// Takes what the services of its inputs, devices and mounts write, line by line. Called on the same thread.
+    pub aside: &'a dyn Fn(&str),
     /// Ends the stage when raised.
     pub interrupt: &'a Interrupt,
 }

@@ -48,7 +48,7 @@ use surroundings::Surroundings;
 ///
 /// Must be called by the only thread of the first process of a pid namespace; it kills everything else in there. The
 /// stage joins the namespaces of `isolation`. Afterwards this process may itself be in the sandbox, with no descriptor open
-/// but `client`, where the reply is to be sent: it must end then without using or dropping another.
+/// but `client`, where the reply is to be sent (and what services write was): it must end then without using or dropping another.
 pub(crate) fn run_stage(
     request: &StageRequest,
     catalog: &Catalog,
@@ -59,7 +59,7 @@ pub(crate) fn run_stage(
         Ok(job) => job,
         Err(reason) => return StageReply::failed(StageFailure::Environment(reason)),
     };
-    let mut surroundings = Surroundings::new();
+    let mut surroundings = Surroundings::new(client);
     let mut reply = match surroundings.prepare(request, catalog) {
         Ok(()) => inside::run(request, &job, &mut surroundings, isolation, client),
         Err(reason) => {

@@ -68,12 +68,16 @@ pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex, work: &Work<'_>) -> Stag
     };
     let log = RefCell::new(context.logs.stage(&pipeline.name, &stage.module.name));
     let transcript = RefCell::new(Transcript::default());
-    let output = |text: &str| {
+    let aside = |text: &str| {
         log.borrow_mut().write(text);
-        transcript.borrow_mut().push(text);
         worker.tell(Message::StageOutput { node, text: text.to_owned() });
     };
-    let mut reply = context.runner.run(&request, &StageIo { output: &output, interrupt: context.interrupt });
+    let output = |text: &str| {
+        transcript.borrow_mut().push(text);
+        aside(text);
+    };
+    let io = StageIo { output: &output, aside: &aside, interrupt: context.interrupt };
+    let mut reply = context.runner.run(&request, &io);
     let exit_status = match reply.failure {
         Some(StageFailure::Exited(status)) => Some(status),
         _ => None,

@@ -2,6 +2,7 @@
 
 mod callers;
 mod monitors;
+mod options;
 mod refusals;
 mod shells;
 mod store;

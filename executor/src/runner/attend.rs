@@ -14,7 +14,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use super::StageIo;
 use super::text::Utf8Stream;
 use crate::interrupt::Interrupt;
-use crate::request::{StageFailure, StageReply};
+use crate::request::{Said, StageFailure, StageReply};
 use crate::sandbox::message;
 
 /// How much of a stage's output is read at once.
@@ -28,6 +28,7 @@ pub(super) struct Attended {
     unsent: Vec<u8>,
     sent: usize,
     received: Vec<u8>,
+    reply: Option<StageReply>,
     output: Option<File>,
     text: Utf8Stream,
 }
@@ -52,6 +53,7 @@ impl Attended {
             unsent: request,
             sent: 0,
             received: Vec::new(),
+            reply: None,
             output: Some(File::from(output)),
             text: Utf8Stream::default(),
         }
@@ -73,7 +75,7 @@ impl Attended {
                 self.read_output(&mut chunk, io)?;
             }
             if ready.socket {
-                self.talk(&mut chunk)?;
+                self.talk(&mut chunk, io)?;
             }
             taken |= matches!(self.worker, Worker::Known(_));
             if ready.worker {
@@ -89,15 +91,14 @@ impl Attended {
             }
         }
         // Nobody is left to write: what is in the socket and in the pipe is the rest.
-        self.talk(&mut chunk)?;
+        while self.talk(&mut chunk, io)? {}
         while self.read_output(&mut chunk, io)? {}
         self.text.finish(io.output);
-        let reply = message::decode(&self.received)?;
         let failure = ending.or_else(|| {
             let reason = "the stage's process ended before it was done; was it killed?";
             taken.then(|| StageFailure::Died(reason.into()))
         });
-        Ok(reply.or(failure.map(StageReply::failed)))
+        Ok(self.reply.take().or(failure.map(StageReply::failed)))
     }
 
     /// Ends the stage, or sees to it that it does not begin.
@@ -162,8 +163,8 @@ impl Attended {
         Ok(self.output.is_some())
     }
 
-    /// Sends and receives what can be without waiting.
-    fn talk(&mut self, chunk: &mut [u8]) -> io::Result<()> {
+    /// Sends what can be without waiting, and receives some; returns whether there may be more.
+    fn talk(&mut self, chunk: &mut [u8], io: &StageIo<'_>) -> io::Result<bool> {
         while let Some(socket) = &mut self.socket
             && self.sent < self.unsent.len()
         {
@@ -185,7 +186,10 @@ impl Attended {
             };
             match received {
                 Ok(Some(0)) => self.socket = None,
-                Ok(Some(length)) => self.received.extend_from_slice(&chunk[..length]),
+                Ok(Some(length)) => {
+                    self.hear(&chunk[..length], io)?;
+                    return Ok(true);
+                }
                 Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -196,6 +200,19 @@ impl Attended {
         }
         if self.socket.is_none() && matches!(self.worker, Worker::Unknown) {
             self.worker = Worker::Gone;
+        }
+        Ok(false)
+    }
+
+    /// Takes what the worker says, as far as it has said it to the end.
+    fn hear(&mut self, piece: &[u8], io: &StageIo<'_>) -> io::Result<()> {
+        self.received.extend_from_slice(piece);
+        while let Some((said, length)) = message::decode(&self.received)? {
+            self.received.drain(..length);
+            match said {
+                Said::Aside(text) => (io.aside)(&text),
+                Said::Reply(reply) => self.reply = Some(*reply),
+            }
         }
         Ok(())
     }

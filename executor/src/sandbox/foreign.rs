@@ -36,7 +36,7 @@ const MOST_METADATA: u64 = 64 << 20;
 ///
 /// # Errors
 /// A file of the module is missing, or the kernel refuses.
-pub(super) fn prepare(request: &StageRequest, module: &OnDisk, around: &mut Surroundings) -> io::Result<()> {
+pub(super) fn prepare(request: &StageRequest, module: &OnDisk, around: &mut Surroundings<'_>) -> io::Result<()> {
     let place = |path: &str| around.root.join(path.trim_start_matches('/'));
     show(&module.file, &place(spec::BIN).join(&request.module.name))?;
     if let Some(runner) = &request.runner_file {
@@ -75,7 +75,7 @@ fn show(from: &Path, at: &Path) -> io::Result<()> {
 }
 
 /// What the module is told.
-fn arguments(request: &StageRequest, around: &Surroundings) -> Value {
+fn arguments(request: &StageRequest, around: &Surroundings<'_>) -> Value {
     let inputs: Map<String, Value> = around
         .inputs
         .iter()
@@ -168,7 +168,7 @@ fn not_started(command: &Command, module: &OnDisk, error: &io::Error) -> String 
 
 /// Puts to the reply what an on-disk stage left besides its exit status: the metadata that it wrote, the exception that
 /// it reported.
-pub(super) fn complete(reply: &mut StageReply, around: &Surroundings) {
+pub(super) fn complete(reply: &mut StageReply, around: &Surroundings<'_>) {
     match metadata(&around.root.join(spec::META)) {
         Ok(metadata) => reply.metadata = metadata,
         Err(reason) if reply.failure.is_none() => reply.failure = Some(StageFailure::Module(reason)),

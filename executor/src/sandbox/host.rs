@@ -3,8 +3,9 @@
 //! the reverse of the order in which they were started.
 
 use std::cell::RefCell;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -14,8 +15,8 @@ use serde_json::json;
 
 use super::api::{self, Report, StoreApi};
 use super::root::make_folder;
-use super::spec;
-use crate::request::{InputRequest, MountRequest, StageRequest};
+use super::{message, spec};
+use crate::request::{InputRequest, MountRequest, Said, StageRequest};
 use crate::service::desk::{self, Desk};
 use crate::service::{CallError, Service};
 
@@ -23,8 +24,8 @@ use crate::service::{CallError, Service};
 const STORE: &str = "store";
 
 /// What runs and listens on the host's side.
-pub(super) struct HostSide {
-    desk: Desk<'static>,
+pub(super) struct HostSide<'a> {
+    desk: Desk<'a>,
     report: Rc<RefCell<Report>>,
     /// The folder with the socket `store`, once there is one.
     store: Option<OwnedFd>,
@@ -40,12 +41,12 @@ pub(super) enum Role {
     Mount,
 }
 
-impl HostSide {
-    /// Nothing runs yet. What services write goes to this process's output.
-    pub(super) fn new() -> Self {
-        let say = |text: &str| {
+impl<'a> HostSide<'a> {
+    /// Nothing runs yet. What services write is told to `client`.
+    pub(super) fn new(client: &'a UnixStream) -> Self {
+        let say = move |text: &str| {
             // Whoever reads it is the one who would notice.
-            io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()).ok();
+            message::send(client, &Said::Aside(text.to_owned())).ok();
         };
         Self { desk: Desk::new(say), report: Rc::default(), store: None, services: Vec::new() }
     }

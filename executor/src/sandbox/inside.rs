@@ -35,7 +35,7 @@ use crate::request::{ShellMoment, StageFailure, StageReply, StageRequest};
 pub(super) fn run(
     request: &StageRequest,
     job: &Job<'_>,
-    around: &mut Surroundings,
+    around: &mut Surroundings<'_>,
     isolation: &Isolation,
     client: &UnixStream,
 ) -> StageReply {
@@ -51,7 +51,7 @@ pub(super) fn run(
 fn run_here(
     request: &StageRequest,
     job: &Job<'_>,
-    around: &mut Surroundings,
+    around: &mut Surroundings<'_>,
     isolation: &Isolation,
     client: &UnixStream,
 ) -> io::Result<StageReply> {
@@ -66,7 +66,7 @@ fn run_here(
 fn start_and_wait(
     request: &StageRequest,
     job: &Job<'_>,
-    around: &mut Surroundings,
+    around: &mut Surroundings<'_>,
     isolation: &Isolation,
 ) -> io::Result<StageReply> {
     if let Job::Execute(module) = job {
@@ -129,7 +129,7 @@ fn require_single_thread() -> io::Result<()> {
 }
 
 /// Waits for the stage, with which all that it started ends, and serves it and the services meanwhile.
-fn wait_and_serve(stage: Pid, around: &mut Surroundings) -> io::Result<WaitStatus> {
+fn wait_and_serve(stage: Pid, around: &mut Surroundings<'_>) -> io::Result<WaitStatus> {
     let process = rustix::process::Pid::from_raw(stage.as_raw()).ok_or(io::ErrorKind::InvalidInput)?;
     around.host.wait(pidfd_open(process, PidfdFlags::empty())?)?;
     Ok(waitpid(stage, None)?)
@@ -167,7 +167,7 @@ fn describe_end(status: WaitStatus) -> String {
 fn inside(
     request: &StageRequest,
     job: &Job<'_>,
-    around: &mut Surroundings,
+    around: &mut Surroundings<'_>,
     isolation: &Isolation,
     answer: BorrowedFd<'_>,
     shell: Option<&UnixStream>,
@@ -250,7 +250,7 @@ fn enter(root: &Path, capabilities: &[String]) -> io::Result<()> {
 }
 
 /// The devices as the stage sees them. The handles that keep them open stay with the process that closes them.
-fn devices(request: &StageRequest, around: &mut Surroundings) -> BTreeMap<String, OpenDevice> {
+fn devices(request: &StageRequest, around: &mut Surroundings<'_>) -> BTreeMap<String, OpenDevice> {
     let devices = request.devices.iter().zip(around.devices.drain(..)).map(|(device, opened)| {
         let path = Path::new(spec::DEVICES).join(opened.path);
         (device.name.clone(), OpenDevice { path, data: opened.data, keep: Vec::new() })
@@ -261,7 +261,7 @@ fn devices(request: &StageRequest, around: &mut Surroundings) -> BTreeMap<String
 /// What the module is handed.
 fn context(
     request: &StageRequest,
-    around: &mut Surroundings,
+    around: &mut Surroundings<'_>,
     devices: BTreeMap<String, OpenDevice>,
 ) -> io::Result<StageContext> {
     Ok(StageContext {

@@ -1,8 +1,8 @@
 //! How the two sides of the process boundary talk: osbc and its helper.
 //!
 //! On the helper's standard input osbc asks for stages: a packet of one byte with a stage's ends, which are a socket and the
-//! pipe that the stage's output goes to. On that socket the worker first sends a handle on itself; then it gets the request
-//! and gives the reply. The end of a socket tells each side of the other's.
+//! pipe that the stage's output goes to. On that socket the worker first sends a handle on itself; then it gets the request,
+//! tells what services write, and gives the reply. The end of a socket tells each side of the other's.
 //!
 //! A message is its length (eight bytes, little-endian), then JSON.
 
@@ -51,14 +51,14 @@ pub(crate) fn receive<T: DeserializeOwned>(mut from: impl Read) -> io::Result<T>
     Ok(serde_json::from_slice(&bytes)?)
 }
 
-/// The message that `bytes` hold, if they hold all of it.
+/// The message that `bytes` begin with, if they hold all of it, and how long it is there.
 ///
 /// # Errors
 /// It is not what was expected.
-pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<Option<T>> {
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<Option<(T, usize)>> {
     let Some((length, rest)) = bytes.split_first_chunk() else { return Ok(None) };
     match usize::try_from(u64::from_le_bytes(*length)) {
-        Ok(length) if length <= rest.len() => Ok(Some(serde_json::from_slice(&rest[..length])?)),
+        Ok(length) if length <= rest.len() => Ok(Some((serde_json::from_slice(&rest[..length])?, 8 + length))),
         _ => Ok(None),
     }
 }
@@ -175,7 +175,7 @@ mod tests {
             let reply = StageReply { metadata, failure, exception: None, written, memory };
             let bytes = encode(&reply).expect("has a JSON form");
             assert_eq!(receive::<StageReply>(&bytes[..]).expect("is whole"), reply);
-            assert_eq!(decode(&bytes).expect("is whole"), Some(reply));
+            assert_eq!(decode(&bytes).expect("is whole"), Some((reply, bytes.len())));
             assert_eq!(decode::<StageReply>(&bytes[..bytes.len() - 1]).expect("is a beginning"), None);
             assert_eq!(decode::<StageReply>(&bytes[..3]).expect("is a beginning"), None);
         }

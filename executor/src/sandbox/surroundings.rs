@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::{Component, Path, PathBuf};
 
 use nix::sched::{CloneFlags, unshare};
@@ -27,7 +28,7 @@ const MEMORY: &str = "25%";
 const USERS: [(&str, &str); 2] = [("/etc/passwd", "root:x:0:0:root:/root:/bin/bash\n"), ("/etc/group", "root:x:0:\n")];
 
 /// What was made for a stage so far.
-pub(super) struct Surroundings {
+pub(super) struct Surroundings<'a> {
     /// The sandbox's root, seen from outside.
     pub(super) root: PathBuf,
     /// The inputs by name, with paths of the sandbox.
@@ -39,7 +40,7 @@ pub(super) struct Surroundings {
     /// What was mounted before the first mount module.
     before: Option<MountTable>,
     /// What runs on the host's side.
-    pub(super) host: HostSide,
+    pub(super) host: HostSide<'a>,
 }
 
 /// Moves the calling process to a mount namespace of its own. What is mounted elsewhere still appears in it.
@@ -51,16 +52,16 @@ pub(crate) fn leave_mounts() -> io::Result<()> {
     Ok(mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?)
 }
 
-impl Surroundings {
-    /// Nothing is made yet.
-    pub(super) fn new() -> Self {
+impl<'a> Surroundings<'a> {
+    /// Nothing is made yet. What services will write is told to `client`.
+    pub(super) fn new(client: &'a UnixStream) -> Self {
         Self {
             root: PathBuf::new(),
             inputs: BTreeMap::new(),
             devices: Vec::new(),
             mounts: BTreeMap::new(),
             before: None,
-            host: HostSide::new(),
+            host: HostSide::new(client),
         }
     }
 

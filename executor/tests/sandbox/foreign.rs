@@ -1,16 +1,19 @@
 //! On-disk modules at work: those of `fixtures/libdir`, one of each kind.
 
+use std::cell::RefCell;
 use std::fs;
 use std::process::Command;
 
+use osbc_executor::interrupt::Interrupt;
 use osbc_executor::request::{
     DeviceRequest, InputRequest, MountRequest, ReferenceFrom, ReferenceRequest, StageFailure, TreeStack,
 };
+use osbc_executor::runner::{StageIo, StageRunner};
 use osbc_fixtures::libdir;
 use osbc_module_api::{InputOrigin, Kind, Value, json};
 
 use crate::harness::tests;
-use crate::place::{Place, module, on_disk};
+use crate::place::{Place, module, on_disk, runner};
 
 tests![
     root_on_disk_stages_change_the_tree_and_leave_metadata,
@@ -18,6 +21,8 @@ tests![
     root_on_disk_inputs_show_items_and_files_of_trees,
     root_on_disk_devices_and_mounts_live_as_long_as_the_stage,
     root_on_disk_devices_serve_built_in_stages_too,
+    root_what_services_write_is_no_output_of_the_stage,
+    root_a_stage_gets_loop_devices_while_it_runs,
     root_an_exception_is_the_reason_of_a_failure,
     root_what_cannot_be_started_is_explained,
 ];
@@ -47,6 +52,75 @@ fn root_a_runner_that_is_no_built_in_one_starts_the_stage() {
     place.request.runner_file = Some(libdir().join("runners/org.osbuild.example"));
     let (reply, output) = place.run();
     assert_eq!((reply.failure, output.as_str()), (None, "prepared by the example runner\n"));
+}
+
+/// A stage that asks for two loop devices: it writes through one, which begins within the file, and reads through the other.
+const LOOPS: &str = r#"#!/usr/bin/python3
+import json, os, socket
+sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+sock.connect("/run/osbuild/api/remoteloop")
+nodes = os.open("/dev", os.O_PATH | os.O_DIRECTORY)
+def device(**options):
+    image = os.open("/run/osbuild/tree/image", os.O_RDWR)
+    request = {"fd": 0, "dir_fd": 1, "lock": False, "partscan": False, "read_only": False, "sector_size": 512, **options}
+    socket.send_fds(sock, [json.dumps(request).encode()], [image, nodes])
+    os.close(image)
+    return "/dev/" + json.loads(sock.recv(4096))["devname"]
+inner = device(offset=4096, sizelimit=8192)
+with open(inner, "r+b") as file:
+    assert file.seek(0, 2) == 8192
+    file.seek(512)
+    file.write(b"through the device")
+    file.flush()
+    os.fsync(file.fileno())
+try:
+    with open(device(read_only=True), "r+b", buffering=0) as file:
+        file.write(b"x" * 512)
+    print("it could be written to")
+except PermissionError:
+    print("read-only")
+"#;
+
+fn root_a_stage_gets_loop_devices_while_it_runs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let stage = folder.path().join("stages/loops");
+    fs::create_dir(folder.path().join("stages")).expect("a folder");
+    fs::write(&stage, LOOPS).expect("a stage");
+    assert!(Command::new("chmod").arg("+x").arg(&stage).status().expect("chmod is there").success());
+    let place = Place::on_disk(folder.path(), "loops", json!({}));
+    let image = place.tree().join("image");
+    fs::File::create(&image).expect("a file").set_len(1 << 20).expect("a size");
+    let (reply, output) = place.run();
+    assert_eq!((reply.failure, output.as_str()), (None, "read-only\n"));
+    let content = fs::read(&image).expect("is there");
+    assert_eq!(&content[4096 + 512..][..18], b"through the device");
+    assert_eq!(content.iter().filter(|byte| **byte != 0).count(), 18);
+    let attached = Command::new("losetup").arg("--all").output().expect("losetup is there").stdout;
+    let attached = String::from_utf8_lossy(&attached).into_owned();
+    assert!(!attached.contains(image.to_str().expect("text")), "{attached}");
+}
+
+fn root_what_services_write_is_no_output_of_the_stage() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::create_dir(folder.path().join("devices")).expect("a folder");
+    let module = folder.path().join("devices/talks");
+    let device = fs::read_to_string(libdir().join("devices/org.example.loop")).expect("reads");
+    let talks = device.replace("    return {\"path\"", "    print(\"opened\", flush=True)\n    return {\"path\"");
+    assert_ne!(talks, device);
+    fs::write(&module, talks).expect("writes");
+    assert!(Command::new("chmod").arg("+x").arg(&module).status().expect("chmod is there").success());
+    let mut place = with_image("org.example.greet", json!({"name": "you"}));
+    place.request.mounts.clear();
+    place.request.devices[0].module = on_disk(folder.path(), Kind::Device, "talks");
+    let (output, aside) = (RefCell::new(String::new()), RefCell::new(String::new()));
+    let io = StageIo {
+        output: &|text| output.borrow_mut().push_str(text),
+        aside: &|text| aside.borrow_mut().push_str(text),
+        interrupt: &Interrupt::new().expect("an eventfd"),
+    };
+    assert_eq!(runner().run(&place.request, &io).failure, None);
+    assert_eq!(output.into_inner(), "greeted you\n");
+    assert_eq!(aside.into_inner(), "device/disk (talks): opened\n");
 }
 
 fn input(name: &str, origin: InputOrigin, references: Vec<ReferenceRequest>) -> InputRequest {

@@ -95,7 +95,7 @@ impl Place {
     pub(crate) fn run_until(&self, interrupt: &Interrupt) -> (StageReply, String) {
         let output = RefCell::new(String::new());
         let take = |text: &str| output.borrow_mut().push_str(text);
-        let reply = runner().run(&self.request, &StageIo { output: &take, interrupt });
+        let reply = runner().run(&self.request, &StageIo { output: &take, aside: &take, interrupt });
         let output = output.into_inner();
         assert_eq!(left_of(self.folder.path()), Vec::<String>::new(), "left of {reply:?}");
         (reply, output)
@@ -176,7 +176,7 @@ pub(crate) fn measure(count: usize) -> ExitCode {
         let place = Place::new("write", json!({"path": "file", "text": "x"}));
         let interrupt = Interrupt::new().expect("an eventfd");
         let runner = runner();
-        let io = StageIo { output: &|_| (), interrupt: &interrupt };
+        let io = StageIo { output: &|_| (), aside: &|_| (), interrupt: &interrupt };
         let stage = || assert_eq!(runner.run(&place.request, &io).failure, None);
         let times = (0..count).map(|_| {
             let taken = time(&stage);

@@ -17,8 +17,7 @@ pub(super) fn document(finished: Finished<'_>) -> Value {
     let mut document = find(MAIN).map_or_else(|| json!({"success": true}), |main| pipeline(finished, main));
     let sources = finished.sources();
     if let Some((source, reason)) = sources.iter().find_map(|source| Some((source, source.error()?))) {
-        document["success"] = json!(false);
-        // osbuild says no more than that it failed.
+        // osbuild's document says nothing of it, and success is that of pipelines; its exit code is 1.
         document["error"] = json!({"type": "org.osbuild.error.source", "details": {"source": {
             "type": source.module, "output": reason
         }}});
@@ -34,17 +33,16 @@ pub(super) fn document(finished: Finished<'_>) -> Value {
     document
 }
 
-/// A pipeline and, within it, the one that it is built in. It failed when either did.
+/// A pipeline and, within it, the one that it is built in. As osbuild has it, the success of that one stands for both: that
+/// the build failed is told by the stages, and by the exit code.
 fn pipeline(finished: Finished<'_>, index: PipelineIndex) -> Value {
     let stages = stages(finished, index);
-    let mut success = stages.iter().all(|stage| stage["success"] == true);
-    let mut document = json!({ "success": success });
+    let mut document = json!({ "success": stages.iter().all(|stage| stage["success"] == true) });
     if let Some(build) = finished.script.written.manifest.pipeline(index).build {
         let build = pipeline(finished, build);
-        success &= build["success"] == true;
+        document["success"] = build["success"].clone();
         document["build"] = build;
     }
-    document["success"] = json!(success);
     if !stages.is_empty() {
         document["stages"] = Value::Array(stages);
     }
