@@ -23,7 +23,19 @@ impl Bound {
         self.show(from, source, to, target, Access::AsIs)
     }
 
-    /// The same, with more or less that may be done there.
+    /// Shows the sandbox's own devices, processes and system in a tree, at folders that are made where there are none.
+    ///
+    /// # Errors
+    /// A folder cannot be made, or the kernel refuses.
+    pub(crate) fn show_kernel(&mut self, tree: &Tree) -> Result<(), Error> {
+        let root = Tree::open("/")?;
+        ["dev", "sys", "proc"].into_iter().try_for_each(|folder| {
+            tree.create_dir_all(folder, 0o777)?;
+            self.bind(&root, folder, tree, folder)
+        })
+    }
+
+    /// The same as [`bind`](Self::bind), with more or less that may be done there.
     ///
     /// # Errors
     /// One is not there, or the kernel refuses.

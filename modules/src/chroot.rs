@@ -38,6 +38,7 @@ pub(crate) struct Program<'a> {
     name: String,
     arguments: Vec<OsString>,
     covers: Vec<(PathBuf, PathBuf)>,
+    shared: &'static [&'static str],
     /// All that its environment has; that of the sandbox unless given.
     environment: Option<Vec<(String, String)>>,
     /// How long it may take, where it is attended.
@@ -59,7 +60,7 @@ impl<'a> Program<'a> {
                 let path = Path::new("/").join(place);
                 let name = program.to_owned();
                 let (arguments, covers) = (Vec::new(), Vec::new());
-                return Ok(Self { tree, path, name, arguments, covers, environment: None, limit: None });
+                return Ok(Self { tree, path, name, arguments, covers, shared: &[], environment: None, limit: None });
             }
         }
         Err(Error::missing_in_tree(program.rsplit('/').next().unwrap_or(program)))
@@ -83,6 +84,14 @@ impl<'a> Program<'a> {
     #[must_use]
     pub(crate) fn cover(mut self, path: impl AsRef<Path>, by: impl AsRef<Path>) -> Self {
         self.covers.push((Path::new("/").join(path), Path::new("/").join(by)));
+        self
+    }
+
+    /// Shows it these folders of the build, with all that is mounted in them, in place of the tree's, which must have
+    /// them; it then gets no `/proc`, `/sys`, `/dev` and `/tmp` of its own.
+    #[must_use]
+    pub(crate) fn shares(mut self, folders: &'static [&'static str]) -> Self {
+        self.shared = folders;
         self
     }
 
@@ -118,13 +127,13 @@ impl<'a> Program<'a> {
     /// # Errors
     /// The tree cannot be prepared, or the program cannot be started.
     pub(crate) fn status(self) -> Result<ExitStatus, Error> {
-        for folder in ["proc", "sys", "dev"] {
-            self.tree.create_dir_all(folder, 0o777)?;
+        if self.shared.is_empty() {
+            ["proc", "sys", "dev"].into_iter().try_for_each(|folder| self.tree.create_dir_all(folder, 0o777))?;
         }
         let has_tmp = self.tree.is_dir("tmp")?;
         let root = self.tree.path_for_tools("/")?;
         let inside = || -> Result<ExitStatus, Error> {
-            enter(&root, has_tmp)?;
+            enter(&root, has_tmp, self.shared)?;
             for (path, by) in &self.covers {
                 mount_bind(by, path).map_err(Error::io("mount a file on", path))?;
             }
@@ -144,10 +153,23 @@ impl<'a> Program<'a> {
 }
 
 /// Moves the calling thread, and it alone, to a mount namespace of its own with `root` for its root.
-fn enter(root: &Path, has_tmp: bool) -> Result<(), Error> {
+fn enter(root: &Path, has_tmp: bool, shared: &[&str]) -> Result<(), Error> {
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS).map_err(Error::io("make a mount namespace for", root))?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(Error::io("make mounts private for", root))?;
+    if shared.is_empty() {
+        surround(root, has_tmp)?;
+    }
+    for folder in shared {
+        let place = Tree::open(root)?.path_for_tools(folder)?;
+        mount_bind_recursive(Path::new("/").join(folder), &place).map_err(Error::io("bind a folder to", &place))?;
+    }
+    rustix::process::chroot(root).map_err(Error::io("change the root to", root))?;
+    rustix::process::chdir("/").map_err(Error::io("enter", root))
+}
+
+/// Mounts what programs need at a root that is to be.
+fn surround(root: &Path, has_tmp: bool) -> Result<(), Error> {
     // A path of its own for what must be reached once the root is another one.
     let nodes = tempfile::tempdir().map_err(Error::io("make a folder of nodes for", root))?;
     fill_dev(nodes.path()).map_err(Error::io("fill /dev of", root))?;
@@ -169,9 +191,7 @@ fn enter(root: &Path, has_tmp: bool) -> Result<(), Error> {
     // The mount of the nodes goes with the namespace; its folder is the host's and goes now.
     rustix::mount::unmount(nodes.path(), rustix::mount::UnmountFlags::DETACH)
         .map_err(Error::io("unmount the nodes of", root))?;
-    nodes.close().map_err(Error::io("remove the folder of nodes of", root))?;
-    rustix::process::chroot(root).map_err(Error::io("change the root to", root))?;
-    rustix::process::chdir("/").map_err(Error::io("enter", root))
+    nodes.close().map_err(Error::io("remove the folder of nodes of", root))
 }
 
 /// Mounts a small `/dev` at a folder.

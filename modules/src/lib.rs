@@ -42,6 +42,7 @@ mod ostree;
 mod ostree_layout;
 mod ostree_repository;
 mod ostree_tool;
+mod pacman_database;
 mod partition_table;
 mod pattern;
 mod pe;

@@ -34,16 +34,7 @@ const KNOWN: &[(&str, &str, &str, &str, &str)] = &[(
 const OUTDATED: &[&str] = &["rhel/el7-qcow2.json"];
 
 /// Modules that are not built in, for which osbuild's own descriptions stand in.
-const NOT_BUILT_IN: &[&str] = &[
-    "org.osbuild.bootc.install-to-filesystem",
-    "org.osbuild.bootupd",
-    "org.osbuild.coreos.live-artifacts.mono",
-    "org.osbuild.implantisomd5",
-    "org.osbuild.kickstart",
-    "org.osbuild.mkinitcpio",
-    "org.osbuild.pacman",
-    "org.osbuild.pacman-keyring",
-];
+const NOT_BUILT_IN: &[&str] = &["org.osbuild.coreos.live-artifacts.mono"];
 
 /// Prints, for each manifest of the list in the file named on its command line, whether osbuild's validation accepts it;
 /// null where it raises.

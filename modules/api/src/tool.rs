@@ -247,6 +247,12 @@ pub fn packages_of(tool: &str) -> &'static str {
             "the package `crypto-policies-scripts` (Fedora) or `crypto-policies` (Debian, Ubuntu)"
         }
         "update-ca-trust" => "the package `ca-certificates`",
+        "mkinitcpio" => "the package `mkinitcpio`",
+        "pacman" => "the package `pacman-package-manager` (Debian, Ubuntu) or `pacman` (elsewhere)",
+        "pacman-key" => "the package `pacman`",
+        "bootupctl" => "the package `bootupd`",
+        "bootc" => "the package `bootc`",
+        "implantisomd5" => "the package `isomd5sum`",
         "cpio" => "the package `cpio`",
         "tar" => "the package `tar`",
         "cp" => "the package `coreutils`",

@@ -367,7 +367,8 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     rpm.check_signatures(packages, files)?;
 
     let tree = &cx.tree;
-    let _bound = show_kernel(tree)?;
+    let mut bound = Bound::default();
+    bound.show_kernel(tree)?;
     if !tree.exists(MACHINE_ID)? {
         tree.create_dir_all("etc", 0o755)?;
         // Always the same one, for what scripts make of it.
@@ -398,16 +399,6 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     }
     cx.set_metadata(rpm.installed()?);
     Ok(())
-}
-
-/// Shows the sandbox's own devices, processes and system in the tree.
-fn show_kernel(tree: &Tree) -> Result<Bound, Error> {
-    let (root, mut bound) = (Tree::open("/")?, Bound::default());
-    for folder in ["dev", "sys", "proc"] {
-        tree.create_dir_all(folder, 0o777)?;
-        bound.bind(&root, folder, tree, folder)?;
-    }
-    Ok(bound)
 }
 
 /// Removes the folders of kernel-install where they are empty and no package's.
