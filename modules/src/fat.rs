@@ -50,7 +50,7 @@ fn source(cx: &StageContext, location: &str) -> Result<PathBuf, Error> {
 }
 
 /// The environment in which mtools makes the same of the same.
-fn prepared(cx: &StageContext, tool: Tool) -> Tool {
+pub(crate) fn prepared(cx: &StageContext, tool: Tool) -> Tool {
     let tool = tool.env("MTOOLS_SKIP_CHECK", "1").env("MTOOLSRC", "/dev/null").env("TZ", "UTC");
     match cx.meta.source_epoch {
         Some(epoch) => tool.env("SOURCE_DATE_EPOCH", epoch.to_string()),

@@ -3,6 +3,8 @@
 
 pub(crate) mod preparation;
 
+use std::collections::BTreeMap;
+
 use osbc_ir::Runner;
 use osbc_module_api::runner::choose;
 
@@ -42,15 +44,16 @@ pub fn for_host<'a>(os_release: &str, known: impl IntoIterator<Item = &'a str>) 
 
 /// The name of the runner that a host would like best: `org.osbuild.`, `ID`, and `VERSION_ID` without dots.
 fn wanted(os_release: &str) -> String {
-    let (mut id, mut version) = ("linux".to_owned(), String::new());
-    for line in os_release.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
-        match line.split_once('=') {
-            Some(("ID", value)) => id = unquoted(value),
-            Some(("VERSION_ID", value)) => version = unquoted(value),
-            _ => {}
-        }
-    }
-    format!("org.osbuild.{id}{}", version.replace('.', ""))
+    let facts = self::os_release(os_release);
+    let fact = |name: &str| facts.get(name).map(String::as_str);
+    let version = fact("VERSION_ID").unwrap_or_default();
+    format!("org.osbuild.{}{}", fact("ID").unwrap_or("linux"), version.replace('.', ""))
+}
+
+/// What an `os-release` says, by name.
+pub(crate) fn os_release(text: &str) -> BTreeMap<String, String> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| line.split_once('=')).map(|(name, value)| (name.to_owned(), unquoted(value))).collect()
 }
 
 /// A value of `os-release` as a shell would read it.

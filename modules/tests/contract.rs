@@ -25,6 +25,7 @@ const NEED_MORE: &[&str] = &[
     "org.osbc.initramfs",
     "org.osbuild.container-deploy",
     "org.osbuild.copy",
+    "org.osbuild.coreos.live-artifacts.mono",
     "org.osbuild.coreos.platform",
     "org.osbuild.cpio.out",
     "org.osbuild.dd",

@@ -14,6 +14,7 @@ mod hostile;
 mod jobserver;
 mod kills;
 mod layering;
+mod live;
 mod log;
 mod offline;
 mod ostree;

@@ -31,10 +31,10 @@ use std::path::Path;
 
 use osbc_module_api::location::MOUNTS;
 use osbc_module_api::*;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tempfile::NamedTempFile;
 
 use crate::container_image::Image;
+use crate::kernel_devices::KernelDevices;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -113,7 +113,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     let source = image.open()?;
     let keys = keys(&options.root_ssh_authorized_keys)?;
     let arguments = arguments(&options, &source.reference, keys.as_ref().map(NamedTempFile::path));
-    let _devices = Devices::mount()?;
+    let _devices = KernelDevices::mount()?;
     // Else it refuses to work where the kernel has no SELinux and the image wants it.
     tool.env("BOOTC_SKIP_SELINUX_HOST_CHECK", "true").args(arguments).arg(MOUNTS).run()
 }
@@ -163,30 +163,6 @@ fn arguments(options: &Options, source: &str, keys: Option<&Path>) -> Vec<String
         add(&["--composefs-backend"]);
     }
     arguments
-}
-
-/// The kernel's own `/dev`, over that of the sandbox, until this is dropped.
-struct Devices;
-
-const DEV: &str = "/dev";
-const SHARED_MEMORY: &str = "/dev/shm";
-
-impl Devices {
-    fn mount() -> Result<Self, Error> {
-        mount("devtmpfs", DEV, "devtmpfs", MountFlags::empty(), None).map_err(Error::io("mount", DEV))?;
-        let devices = Self;
-        std::fs::create_dir_all(SHARED_MEMORY).map_err(Error::io("create the folder", SHARED_MEMORY))?;
-        mount("tmpfs", SHARED_MEMORY, "tmpfs", MountFlags::empty(), None).map_err(Error::io("mount", SHARED_MEMORY))?;
-        Ok(devices)
-    }
-}
-
-impl Drop for Devices {
-    fn drop(&mut self) {
-        // What cannot be taken away here ends with the stage's mount namespace.
-        unmount(SHARED_MEMORY, UnmountFlags::DETACH).ok();
-        unmount(DEV, UnmountFlags::DETACH).ok();
-    }
 }
 
 #[cfg(test)]
