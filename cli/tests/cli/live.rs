@@ -182,7 +182,10 @@ fn root_a_live_system_is_made_of_a_tree_and_its_disk() {
 
     assert_eq!(fs::read(live.join("kernel")).expect("it is there"), b"the kernel");
     let initrd = fs::read(live.join("initrd")).expect("it is there");
-    assert!(initrd.starts_with(b"the initrd\x1f\x8b") && initrd.len() % 4 == 0, "a compressed archive is appended");
+    assert!(
+        initrd.starts_with(b"the initrd\x1f\x8b") && initrd.len().is_multiple_of(4),
+        "a compressed archive is appended"
+    );
     let root = fs::read(live.join("rootfs")).expect("it is there");
     assert!(root.starts_with(b"070701") && root[124..].starts_with(b"hsqs"));
     let iso = live.join("live.iso");
