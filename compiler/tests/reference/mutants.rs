@@ -30,7 +30,7 @@ const KNOWN: &[(&str, &str, &str, &str, &str)] = &[(
 )];
 
 /// Samples that osbuild refuses too: they are older than the modules that they use.
-const OUTDATED: &[&str] = &["rhel/el7-qcow2.json"];
+const OUTDATED: &[&str] = &["rhel/el7-qcow2.json", "arch/arch-build.json", "arch/arch-vagrant-virtualbox.json"];
 
 /// Prints, for each manifest of the list in the file named on its command line, whether osbuild's validation accepts it;
 /// null where it raises.
