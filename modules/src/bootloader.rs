@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     fn partition(start: u64, size: u64, kind: &str) -> Written {
-        Written { start, size, kind: Some(kind.to_owned()) }
+        Written { node: String::new(), start, size, kind: Some(kind.to_owned()) }
     }
 
     fn written(disk: Disk<'_>, platform: &str, core: &[u8], boot: Option<&[u8]>) -> Result<Vec<u8>, Error> {

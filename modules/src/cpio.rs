@@ -22,7 +22,7 @@ struct Layout {
 }
 
 const LAYOUTS: [Layout; 4] = [
-    Layout { magic: b"070701", ..NEW },
+    NEW,
     Layout { magic: b"070702", ..NEW },
     Layout {
         magic: b"070707",

@@ -40,7 +40,6 @@ mod lorax;
 mod lvm2;
 mod mirrors;
 mod mounted_image;
-mod mounted_root;
 mod network_manager;
 mod oci_image;
 mod options;

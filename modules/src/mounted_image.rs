@@ -75,6 +75,18 @@ impl MountedImage {
         Ok(())
     }
 
+    /// Mounts what is on a device at the folder `target`, whatever file system it is: `mount` of the build root finds out.
+    ///
+    /// # Errors
+    /// There is no such folder, or the tool is missing or fails.
+    pub(crate) fn mount_any(&mut self, cx: &StageContext, device: LoopDevice, target: &str) -> Result<(), Error> {
+        // Opened each time: what was mounted last may lie on the root.
+        let place = Tree::open(self.root())?.path_for_tools(target)?;
+        cx.tool("mount")?.args(["-o", "rw"]).arg(device.node()).arg(&place).run()?;
+        self.mounts.push((place, device));
+        Ok(())
+    }
+
     /// Unmounts everything and waits until all that was written is in the file.
     ///
     /// # Errors

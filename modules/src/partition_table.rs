@@ -44,6 +44,8 @@ pub(crate) struct Partition {
 /// What sfdisk reports of a partition.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct Written {
+    /// Its node, the device's with the number of the partition at the end.
+    pub(crate) node: String,
     /// Its first sector.
     pub(crate) start: u64,
     /// Its size in sectors.
@@ -51,6 +53,50 @@ pub(crate) struct Written {
     /// Its type.
     #[serde(rename = "type")]
     pub(crate) kind: Option<String>,
+}
+
+/// A table as sfdisk reports it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Report {
+    /// How many bytes a sector has.
+    #[serde(rename = "sectorsize", default = "sector")]
+    pub(crate) sector_size: u64,
+    /// Its partitions, in order.
+    #[serde(default)]
+    pub(crate) partitions: Vec<Written>,
+}
+
+fn sector() -> u64 {
+    SECTOR
+}
+
+impl Report {
+    /// Reads the table on `device`; `sfdisk` is the tool with what it shall be told besides.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn of(sfdisk: Tool, device: &Path) -> Result<Self, Error> {
+        Self::parse(&sfdisk.arg("--json").arg(device).output()?)
+    }
+
+    fn parse(text: &[u8]) -> Result<Self, Error> {
+        #[derive(Deserialize)]
+        struct Document {
+            partitiontable: Report,
+        }
+        let document: Document = serde_json::from_slice(text)
+            .map_err(|error| Error::failed(format!("cannot understand what sfdisk says about the table: {error}")))?;
+        Ok(document.partitiontable)
+    }
+
+    /// The partition of that number, which its node ends in.
+    pub(crate) fn numbered(&self, number: u64) -> Option<&Written> {
+        let number = number.to_string();
+        self.partitions.iter().find(|partition| {
+            let name = partition.node.trim_end_matches(|letter: char| letter.is_ascii_digit());
+            partition.node[name.len()..] == number
+        })
+    }
 }
 
 impl PartitionTable {
@@ -69,22 +115,11 @@ impl PartitionTable {
     /// # Errors
     /// The table on `device` cannot be read, or has another number of partitions than this one.
     pub(crate) fn read_back(&self, sfdisk: Tool, device: &Path) -> Result<Vec<Written>, Error> {
-        self.reported(&sfdisk.arg("--json").arg(device).output()?)
+        self.complete(Report::of(sfdisk, device)?)
     }
 
-    fn reported(&self, report: &[u8]) -> Result<Vec<Written>, Error> {
-        #[derive(Deserialize)]
-        struct Report {
-            partitiontable: Table,
-        }
-        #[derive(Deserialize)]
-        struct Table {
-            #[serde(default)]
-            partitions: Vec<Written>,
-        }
-        let report: Report = serde_json::from_slice(report)
-            .map_err(|error| Error::failed(format!("cannot understand what sfdisk says about the table: {error}")))?;
-        let written = report.partitiontable.partitions;
+    fn complete(&self, report: Report) -> Result<Vec<Written>, Error> {
+        let written = report.partitions;
         if written.len() != self.partitions.len() {
             return Err(Error::failed(format!(
                 "the table has {} partitions instead of {}",
@@ -217,8 +252,21 @@ mod tests {
         let report = br#"{"partitiontable": {"label": "dos", "sectorsize": 512, "partitions": [
             {"node": "x1", "start": 2048, "size": 18432, "type": "83", "bootable": true}]}}"#;
         let table = gpt(vec![Partition::default()]);
-        let written = table.reported(report).expect("one partition");
-        assert_eq!(written, [Written { start: 2048, size: 18432, kind: Some("83".to_owned()) }]);
-        assert!(gpt(Vec::new()).reported(report).is_err());
+        let parsed = || Report::parse(report).expect("a report");
+        let written = table.complete(parsed()).expect("one partition");
+        let kind = Some("83".to_owned());
+        assert_eq!(written, [Written { node: "x1".to_owned(), start: 2048, size: 18432, kind }]);
+        assert!(gpt(Vec::new()).complete(parsed()).is_err());
+    }
+
+    #[test]
+    fn partitions_are_found_by_their_numbers() {
+        let table = br#"{"partitiontable": {"sectorsize": 512, "partitions": [
+            {"node": "metal1", "start": 34, "size": 2}, {"node": "metal14", "start": 40, "size": 4}]}}"#;
+        let table = Report::parse(table).expect("a report");
+        let found = table.numbered(14).expect("it is there");
+        assert_eq!((table.sector_size, found.start, found.size), (512, 40, 4));
+        assert_eq!(table.numbered(4), None);
+        assert!(Report::parse(b"").is_err());
     }
 }

@@ -13,11 +13,14 @@
 //! }
 //! ```
 
+use std::path::Path;
+
 use osbc_module_api::location::MOUNTS;
 use osbc_module_api::*;
 
 use crate::chroot::Program;
 use crate::ostree::Deployment;
+use crate::partition_table::Report;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -86,11 +89,9 @@ fn install(cx: &StageContext, mounts: &Tree) -> Result<(), Error> {
 
 /// The node of a partition, counted from 1.
 fn partition_of(cx: &StageContext, disk: &str, number: usize) -> Result<String, Error> {
-    let table = cx.tool("sfdisk")?.args(["--json", disk]).output()?;
-    let table: Value = serde_json::from_slice(&table)
-        .map_err(|error| Error::failed(format!("what sfdisk says of {disk} is no JSON: {error}")))?;
-    let node = table.pointer(&format!("/partitiontable/partitions/{}/node", number - 1)).and_then(Value::as_str);
-    node.map(str::to_owned).ok_or_else(|| Error::failed(format!("{disk} has no partition {number}")))
+    let table = Report::of(cx.tool("sfdisk")?, Path::new(disk))?;
+    let partition = table.partitions.into_iter().nth(number - 1);
+    partition.map(|partition| partition.node).ok_or_else(|| Error::failed(format!("{disk} has no partition {number}")))
 }
 
 #[cfg(test)]

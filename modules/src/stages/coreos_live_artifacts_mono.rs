@@ -46,7 +46,8 @@ use crate::chroot::Program;
 use crate::kernel_devices::KernelDevices;
 use crate::live_config::{self, Areas};
 use crate::live_medium::{Architecture, Medium};
-use crate::mounted_root::MountedRoot;
+use crate::mounted_image::{MountedImage, Part, attach};
+use crate::partition_table::Report;
 use crate::python_json::indented;
 use crate::runners::os_release;
 use crate::{checksum, live_initrd, single_file};
@@ -225,11 +226,11 @@ impl Live<'_> {
         if architecture.has_uefi() {
             parts.push((2, "/boot/efi"));
         }
-        let mounted = MountedRoot::mount(self.cx, &copy, &parts)?;
-        let tree = Tree::open(mounted.path())?;
+        let mounted = mount(self.cx, &copy, &parts)?;
+        let tree = Tree::open(mounted.root())?;
         adapt(&tree)?;
         let target = self.folder.join("rootfs").join(format!("root.{kind}"));
-        let source = mounted.path();
+        let source = mounted.root();
         if kind == "erofs" {
             // Its temporary files may be large.
             let tool = self.cx.tool("mkfs.erofs")?.env("TMPDIR", "/var/tmp");
@@ -271,6 +272,20 @@ impl Live<'_> {
         let mut target = single_file::create(&self.cx.tree, to)?;
         io::copy(&mut source, &mut target).map(drop).map_err(Error::io("write", to))
     }
+}
+
+/// Mounts partitions of an image, by their numbers, one below the other at these places.
+fn mount(cx: &StageContext, image: &Path, parts: &[(u64, &str)]) -> Result<MountedImage, Error> {
+    let table = Report::of(cx.tool("sfdisk")?, image)?;
+    let mut mounted = MountedImage::new()?;
+    let file = File::options().read(true).write(true).open(image).map_err(Error::io("open", image))?;
+    for (number, target) in parts {
+        let found = table.numbered(*number);
+        let found = found.ok_or_else(|| Error::failed(format!("{} has no partition {number}", image.display())))?;
+        let part = Part { offset: found.start * table.sector_size, size: found.size * table.sector_size };
+        mounted.mount_any(cx, attach(&file, part)?, target)?;
+    }
+    Ok(mounted)
 }
 
 /// The one file `name` in the folders of a folder.
