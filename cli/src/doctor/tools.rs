@@ -8,7 +8,8 @@ use osbc_module_api::{TOOL_FOLDERS, packages_of};
 use super::Finding;
 
 /// Every tool that a built-in module calls by name.
-const TOOLS: [&str; 40] = [
+const TOOLS: [&str; 47] = [
+    "bootc",
     "btrfs",
     "cp",
     "cpio",
@@ -18,7 +19,11 @@ const TOOLS: [&str; 40] = [
     "groupadd",
     "grub-mkimage",
     "grub2-mkimage",
+    "implantisomd5",
+    "isohybrid",
     "lvcreate",
+    "mcopy",
+    "mk-s390image",
     "mke2fs",
     "mkfs.btrfs",
     "mkfs.erofs",
@@ -27,9 +32,11 @@ const TOOLS: [&str; 40] = [
     "mkfs.xfs",
     "mksquashfs",
     "mkswap",
+    "mount",
     "objcopy",
     "openssl",
     "ostree",
+    "pacman",
     "parted",
     "pvcreate",
     "python3",
