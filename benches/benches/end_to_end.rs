@@ -14,6 +14,9 @@ const CHAIN: usize = 200;
 /// How many stages the chain of osbuild's own, Python modules, has.
 const PYTHON_CHAIN: usize = 20;
 
+/// The interpreter that osbuild and its modules name.
+const PYTHON: &str = "/usr/bin/python3";
+
 /// The release binary, built by `cargo build --release`.
 fn osbc() -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/osbc");
@@ -42,7 +45,7 @@ fn checkout() -> Option<PathBuf> {
 /// `python3 -m osbuild` in the checkout.
 fn osbuild() -> Option<Command> {
     let checkout = checkout()?;
-    let mut command = Command::new("python3");
+    let mut command = Command::new(PYTHON);
     command.args(["-m", "osbuild", "--libdir", "."]).current_dir(checkout);
     Some(command)
 }
@@ -144,7 +147,7 @@ fn python_stages(c: &mut Criterion) {
     group.bench_function("the interpreter alone", |b| {
         b.iter(|| {
             for _ in 0..PYTHON_CHAIN {
-                let mut command = Command::new("python3");
+                let mut command = Command::new(PYTHON);
                 command.args(["-c", "import runpy, sys; runpy.run_path(sys.argv[1], run_name='imported')"]);
                 run(command.arg(&stage).env("PYTHONPATH", &checkout));
             }

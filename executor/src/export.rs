@@ -4,17 +4,19 @@
 //! The copy is made under a name of its own and renamed when it is complete, so that nobody meets a half of it.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use osbc_ir::StageId;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::copy::{Copied, CopyError, Ownership, copy_attributes, copy_tree};
 use crate::delete::remove_tree;
 use crate::overlay;
-use crate::store::{Lease, StoreError};
+use crate::store::{Lease, StoreError, bytes, free_space};
+use crate::walk::entries;
 
 /// How the name of an unfinished copy begins.
 const UNFINISHED: &str = ".osbc-export-";
@@ -31,6 +33,19 @@ pub enum ExportError {
     /// There is something at the destination that is no folder.
     #[error("cannot export to {}: it is there already and not a folder", .0.display())]
     NoFolder(PathBuf),
+    /// The destination has no room for it.
+    #[error(
+        "cannot export to {}: no space left: it takes {}, and there are {} free; make room there or name another folder",
+        path.display(), bytes(*need), bytes(*have)
+    )]
+    NoSpace {
+        /// The destination.
+        path: PathBuf,
+        /// How many bytes the tree takes.
+        need: u64,
+        /// How many bytes were free before.
+        have: u64,
+    },
     /// An entry cannot be copied.
     #[error("cannot export to {}: {source}", path.display())]
     Copy {
@@ -126,8 +141,28 @@ fn fill(tree: Option<&OwnedFd>, path: &Path, to: &Path, ownership: Ownership) ->
         return Ok(Copied { entries: 1, ..Copied::default() });
     };
     let folder = open_folder(path).map_err(ExportError::io("open", path))?;
-    copy_tree(tree.as_fd(), folder.as_fd(), ownership)
-        .map_err(|source| ExportError::Copy { path: to.to_owned(), source })
+    let have = free_space(path);
+    copy_tree(tree.as_fd(), folder.as_fd(), ownership).map_err(|failure| match failure.source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => match takes(tree) {
+            Ok(need) => ExportError::NoSpace { path: to.to_owned(), need, have },
+            Err(error) => ExportError::io("read the tree for", to)(error),
+        },
+        _ => ExportError::Copy { path: to.to_owned(), source: failure },
+    })
+}
+
+/// How many bytes the blocks of all entries of a tree take.
+fn takes(tree: &OwnedFd) -> io::Result<u64> {
+    let total = AtomicU64::new(0);
+    let root = PathBuf::from(format!("/proc/self/fd/{}/.", tree.as_raw_fd()));
+    entries(&root, |entry| {
+        // The names of one file share its blocks.
+        let names =
+            if FileType::from_raw_mode(entry.stat.st_mode) == FileType::Directory { 1 } else { entry.stat.st_nlink };
+        total.fetch_add(entry.stat.st_blocks.cast_unsigned() * 512 / names.max(1), Ordering::Relaxed);
+        Ok(())
+    })?;
+    Ok(total.into_inner())
 }
 
 /// A copy in progress; whatever is left of it when it is dropped goes.

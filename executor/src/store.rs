@@ -83,6 +83,7 @@ use osbc_ir::{Graph, Have, NodeId};
 
 pub use census::{Census, Item, Kept};
 pub use error::StoreError;
+pub(crate) use error::{bytes, free_space};
 pub use evict::Evicted;
 pub use items::{Download, Slot};
 pub use lease::Lease;
@@ -320,15 +321,15 @@ impl Store {
     /// What to say behind the failure of a stage, which has written so many bytes, when the store's file system has nearly
     /// no room left; none while it has. `known` is what the stage's result took before.
     pub(crate) fn full(&self, written: impl FnOnce() -> u64, known: Option<u64>) -> Option<String> {
-        let free = error::free_space(self.path());
+        let free = free_space(self.path());
         if free >= NEARLY_FULL {
             return None;
         }
         // What the stage has written goes when it has failed.
         let have = free + written();
         let needs = match known.filter(|need| *need > have) {
-            Some(need) => format!("it needs about {}, as before, and has {}", error::bytes(need), error::bytes(have)),
-            None => format!("it needs more than the {} that it has", error::bytes(have)),
+            Some(need) => format!("it needs about {}, as before, and has {}", bytes(need), bytes(have)),
+            None => format!("it needs more than the {} that it has", bytes(have)),
         };
         Some(format!("; no space left for the stage in the store {}: {needs}", self.path().display()))
     }

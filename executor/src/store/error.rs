@@ -205,14 +205,14 @@ impl StoreError {
 }
 
 /// The bytes that may still be written at a path, or at the nearest folder above it that is there.
-pub(super) fn free_space(path: &Path) -> u64 {
+pub(crate) fn free_space(path: &Path) -> u64 {
     path.ancestors()
         .find_map(|folder| rustix::fs::statvfs(folder).ok())
         .map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// A size for people: `12 kB`, `3.4 GB`.
-pub(super) fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
     if count < 1000 {
         return format!("{count} B");
