@@ -1,8 +1,8 @@
 //! Sealing: a manifest becomes a graph, every id computed once, in one pass over what was written.
 //!
 //! References only reach back, so an id never waits for one that comes later, and the order of nodes is an order of
-//! dependencies. Sealing knows nothing of sharing: two stages with the same id are two nodes here, as written. The two kinds of
-//! ids know nothing of each other and are computed side by side.
+//! dependencies. Sealing knows nothing of sharing: two stages with the same id are two nodes here, as written. osbuild's ids
+//! are in nobody's way and computed beside everything else.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::identity::{self, Facts};
 use crate::manifest::{Manifest, Pipeline, PipelineIndex};
 use crate::stage::{Stage, Target};
 
-/// From how many stages on a second thread pays.
+/// From how many stages and items on a second thread pays.
 const WORTH_A_THREAD: usize = 200;
 
 impl Manifest {
@@ -29,14 +29,22 @@ impl Manifest {
     pub fn seal(self) -> Graph {
         let stages: usize = self.pipelines.iter().map(|pipeline| pipeline.stages.len()).sum();
         let items: usize = self.sources.iter().map(|source| source.items.len()).sum();
-        let (ids, compat_ids) = ids(&self, stages);
         let mut sealing = Sealing {
             dag: DiGraph::with_capacity(stages + items, 2 * stages + items),
             items: HashMap::with_capacity(items),
             by_id: HashMap::with_capacity(stages + items),
             pipelines: Vec::with_capacity(self.pipelines.len()),
         };
-        sealing.add_items(&self);
+        let (ids, compat_ids) = thread::scope(|scope| {
+            let compat = || stage_ids(&self, stages, compat::stage_id);
+            let worth = stages + items >= WORTH_A_THREAD;
+            // Where no thread can be had, there is still this one.
+            let helper = worth.then(|| thread::Builder::new().spawn_scoped(scope, compat).ok()).flatten();
+            sealing.add_items(&self);
+            let ids = stage_ids(&self, stages, identity::stage_id);
+            let compat_ids = helper.map_or_else(compat, |helper| helper.join().expect("computing ids does not panic"));
+            (ids, compat_ids)
+        });
         let mut ids = ids.into_iter().zip(compat_ids);
         for (index, pipeline) in self.pipelines.iter().enumerate() {
             sealing.add_pipeline(PipelineIndex(index), pipeline, &mut ids);
@@ -44,19 +52,6 @@ impl Manifest {
         let Sealing { dag, by_id, pipelines, .. } = sealing;
         Graph { dag, by_id, pipelines, manifest: Arc::new(self) }
     }
-}
-
-/// The ids of all stages, of both kinds.
-fn ids(manifest: &Manifest, stages: usize) -> (Vec<StageId>, Vec<CompatId>) {
-    thread::scope(|scope| {
-        let compat = || stage_ids(manifest, stages, compat::stage_id);
-        let worth = stages >= WORTH_A_THREAD;
-        // Where no thread can be had, there is still this one.
-        let helper = worth.then(|| thread::Builder::new().spawn_scoped(scope, compat).ok()).flatten();
-        let ids = stage_ids(manifest, stages, identity::stage_id);
-        let compat_ids = helper.map_or_else(compat, |helper| helper.join().expect("computing ids does not panic"));
-        (ids, compat_ids)
-    })
 }
 
 /// The ids of all stages in the manifest's order, by a function that gives one.
