@@ -73,6 +73,13 @@ pub(crate) enum Command {
     },
 }
 
+impl Command {
+    /// Whether it makes, reads or removes trees, whose files belong to all kinds of users.
+    pub(crate) fn works_on_trees(&self) -> bool {
+        matches!(self, Self::Build(_) | Self::Shell(_) | Self::Store(_) | Self::Doctor(_) | Self::Osbuild(_))
+    }
+}
+
 /// Where a manifest and its modules come from.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ManifestArgs {

@@ -15,6 +15,7 @@ mod past;
 mod provenance;
 mod render;
 mod report;
+mod rootless;
 mod sbom;
 mod summary;
 mod terminal;
@@ -50,6 +51,9 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<ExitCode, Failure> {
+    if command.works_on_trees() {
+        rootless::become_root();
+    }
     match command {
         Command::Plan(args) => commands::plan::run(&args),
         Command::Explain(args) => commands::explain::run(&args),

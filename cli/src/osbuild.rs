@@ -38,7 +38,7 @@ use crate::commands::build::{listen, local_runner, processors};
 use crate::commands::manual::print;
 use crate::monitor::{Screen, warn_of_lost, with_files};
 use crate::terminal::Terminal;
-use crate::{env, exit, wiring};
+use crate::{env, exit, rootless, wiring};
 use arguments::Arguments;
 use course::{Course, Names};
 use monitor::{Display, Narrator, Out, Script};
@@ -56,6 +56,7 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return exit::usage(&error),
     };
+    rootless::become_root();
     run(&arguments)
 }
 
@@ -145,8 +146,8 @@ fn build(arguments: &Arguments, asked: Asked) -> Result<ExitCode, Refusal> {
         drop(lease);
         return build(arguments, asked);
     }
-    if !plan.segments.is_empty() && !wiring::is_root() {
-        return Err(Refusal::Request("building needs root".to_owned()));
+    if !plan.segments.is_empty() {
+        rootless::require_root().and_then(|()| rootless::check(&plan)).map_err(Refusal::environment)?;
     }
     let names = Names { written: &asked.written, plan: &plan };
     let course = Course::new(&names, lease.present());

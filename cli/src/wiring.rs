@@ -18,7 +18,7 @@ use osbc_modules::runners;
 
 use crate::args::{ManifestArgs, Modules, TargetArgs};
 use crate::exit::Failure;
-use crate::{env, render};
+use crate::{env, render, rootless};
 
 /// Where a system says what it is, in order of preference (os-release(5)).
 const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
@@ -250,15 +250,10 @@ pub(crate) fn store_path(named: Option<&Path>) -> Result<PathBuf, Failure> {
     if let Some(path) = named {
         return Ok(path.to_owned());
     }
-    if is_root() {
+    if rootless::is_root() {
         return Ok(PathBuf::from("/var/cache/osbc"));
     }
     let home = env::cache_home();
     home.map(|home| home.join("osbc"))
         .ok_or_else(|| Failure::environment("there is no home folder for the store; name one with --store"))
-}
-
-/// Whether this process may do what building takes.
-pub(crate) fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
 }

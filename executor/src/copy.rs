@@ -20,8 +20,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 
-use crate::deep;
 use crate::walk::{SHARE, walk};
+use crate::{deep, overlay};
 
 /// A file from this size on is worth a thread of its own.
 const LARGE: i64 = 256 << 10;
@@ -136,7 +136,7 @@ pub(crate) fn copy_tree_sharing(
 pub(crate) fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> io::Result<()> {
     let mut refused = Ok(());
     attributes::remove_inherited(to);
-    let keep = |name: &CStr| !name.to_bytes().starts_with(b"trusted.overlay.");
+    let keep = |name: &CStr| !name.to_bytes().starts_with(overlay::notes().as_bytes());
     attributes::copy_those(from, to, stat, Ownership::Keep, keep, &mut |_, reason| refused = Err(reason.into()))?;
     refused
 }

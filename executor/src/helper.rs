@@ -30,8 +30,15 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{DumpableBehavior, PidfdFlags, Signal, pidfd_open};
 
 use crate::request::{Said, StageFailure, StageReply, StageRequest};
+use crate::rootless;
 use crate::sandbox::message::{self, StageEnds};
 use crate::sandbox::{self, Isolation, Network};
+
+/// The namespaces that the server leaves for each worker, and comes back to.
+const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWPID
+    .union(CloneFlags::CLONE_NEWNET)
+    .union(CloneFlags::CLONE_NEWIPC)
+    .union(CloneFlags::CLONE_NEWUTS);
 
 /// What the helper does; to be called first thing in a process started by [`LocalRunner`](crate::runner::LocalRunner),
 /// before any thread is started or any file is opened, with the catalog of the process that started it. The process is
@@ -48,6 +55,7 @@ fn serve(catalog: &Catalog) -> io::Result<()> {
     // Whoever started us may have left some open for their own use.
     sandbox::close_descriptors(&[])?;
     let control = take_socket()?;
+    let control = if rootless::in_namespace() { leave_namespaces(control)? } else { control };
     rustix::process::umask(Mode::empty());
     let processes = File::open("/proc/self/ns/pid")?;
     let server = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
@@ -74,6 +82,26 @@ fn serve(catalog: &Catalog) -> io::Result<()> {
             }
         }
         reap(&mut networks)?;
+    }
+}
+
+/// Goes on in a child, in namespaces that belong to this user namespace: who is root only here could leave the machine's for
+/// new ones, and not come back as the server does for each worker.
+fn leave_namespaces(control: OwnedFd) -> io::Result<OwnedFd> {
+    unshare(NAMESPACES)?;
+    #[expect(unsafe_code, reason = "the first process of the new namespace must be a child")]
+    // SAFETY: this process has a single thread, so the child's memory is consistent.
+    match unsafe { fork() }? {
+        ForkResult::Child => {
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+            Ok(control)
+        }
+        ForkResult::Parent { child } => {
+            // The other side learns of the server's end by its socket.
+            drop(control);
+            let end = waitpid(child, None)?;
+            std::process::exit(if end == WaitStatus::Exited(child, 0) { 0 } else { 1 });
+        }
     }
 }
 

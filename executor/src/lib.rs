@@ -29,6 +29,7 @@ pub mod probe;
 pub mod record;
 pub mod request;
 mod run;
+pub mod rootless;
 pub mod runner;
 mod sandbox;
 mod scheduler;

@@ -14,17 +14,25 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use crate::request::TreeStack;
+use crate::rootless;
 
 /// What overlayfs keeps in [`Upper::work`](crate::request::Upper::work) while a volatile mount lives; a new mount on
 /// the same upper folder is refused until it is gone ([`settle`]).
 const VOLATILE: &str = "work/incompat";
+
+/// How the names of the attributes begin that overlayfs keeps its notes in. Only the machine's root may set `trusted.` ones.
+pub(crate) fn notes() -> &'static str {
+    if rootless::in_namespace() { "user.overlay." } else { "trusted.overlay." }
+}
 
 /// Opens the root of a stack: of a plain folder for a single one, of a detached overlay mount otherwise. Writing to
 /// it changes the stack's upper folder; without one it is read-only.
 ///
 /// Options of the mount: `volatile` (else the kernel syncs the whole file system when a stage's mount goes; the store
 /// syncs by itself), `index=on` (a hard-linked file stays one file when it is written to), `redirect_dir=on` (a folder
-/// of a lower layer can be renamed), `metacopy=off` (a layer holds its files' data).
+/// of a lower layer can be renamed), `metacopy=off` (a layer holds its files' data). Without root, `userxattr` in place of
+/// the last two: the kernel then redirects no folders, and who renames one of a lower layer gets `EXDEV`, as between file
+/// systems.
 ///
 /// # Errors
 /// A folder is not there, the stack is empty, or the kernel refuses (it needs Linux 6.7 and `CAP_SYS_ADMIN`).
@@ -74,8 +82,12 @@ fn mount(stack: &TreeStack) -> io::Result<OwnedFd> {
         set("index", "on")?;
         rustix::mount::fsconfig_set_flag(&context, "volatile")?;
     }
-    set("redirect_dir", "on")?;
-    set("metacopy", "off")?;
+    if rootless::in_namespace() {
+        rustix::mount::fsconfig_set_flag(&context, "userxattr")?;
+    } else {
+        set("redirect_dir", "on")?;
+        set("metacopy", "off")?;
+    }
     rustix::mount::fsconfig_create(&context).map_err(|error| explained(context.try_clone(), error))?;
     let attributes = if stack.upper.is_some() { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
     Ok(rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)

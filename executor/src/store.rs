@@ -2,7 +2,7 @@
 //! schedule, no sandbox.
 //!
 //! ```text
-//! <store>/format                               the number of this layout
+//! <store>/format                               the number of this layout; below it the ids of who made it, without root
 //! <store>/CACHEDIR.TAG                         tells backups to leave it out
 //! <store>/lock                                 between those who lease and those who evict
 //! <store>/sources/<content type>/<checksum>    fetched items, in osbuild's layout (and place, if it is osbuild's store)
@@ -95,6 +95,7 @@ pub use work::Work;
 
 use crate::history::History;
 use crate::lock;
+use crate::rootless::Ids;
 use disk::{Disk, RealDisk};
 use layout::Layout;
 
@@ -175,7 +176,7 @@ impl Store {
     /// left there.
     ///
     /// # Errors
-    /// The folder holds something else or a newer format, or cannot be written to.
+    /// The folder holds something else or a newer format, was made under other ids, or cannot be written to.
     pub fn open(path: &Path, settings: impl Into<StoreSettings>) -> Result<Self, StoreError> {
         Self::open_on(path, settings.into(), Arc::new(RealDisk))
     }
@@ -211,7 +212,9 @@ impl Store {
         let is_new = !store.check_format()?;
         if is_new {
             // First of all: with it the folder is ours, and what a crash keeps from being made is made next time.
-            store.change("write", &format, || std::fs::write(&format, format!("{FORMAT}\n")))?;
+            store.change("write", &format, || std::fs::write(&format, format!("{FORMAT}\n{}", own_ids())))?;
+        } else {
+            store.check_ids()?;
         }
         let tag = layout.root.join("CACHEDIR.TAG");
         if !tag.exists() {
@@ -372,6 +375,22 @@ impl Store {
         object::Reader::new(&self.shared.layout, self.shared.boot.as_deref())
     }
 
+    /// Whether who made the store had the ids of this process: else what is one user's to them is another's to it. A store
+    /// that has no trees takes those of whoever comes.
+    fn check_ids(&self) -> Result<(), StoreError> {
+        let format = self.layout().format();
+        let text = std::fs::read_to_string(&format).map_err(StoreError::io("read", &format))?;
+        let (found, own) = (text.lines().nth(1).unwrap_or_default(), own_ids());
+        let own = own.trim_end();
+        if found == own {
+            return Ok(());
+        }
+        if std::fs::read_dir(self.layout().objects()).is_ok_and(|mut objects| objects.next().is_none()) {
+            return self.change("write", &format, || std::fs::write(&format, format!("{FORMAT}\n{}", own_ids())));
+        }
+        Err(StoreError::OtherIds { path: self.path().to_owned(), found: found.to_owned(), own: own.to_owned() })
+    }
+
     /// Whether the folder is a store of the known format; false if it is empty.
     fn check_format(&self) -> Result<bool, StoreError> {
         let (layout, path) = (self.layout(), self.path());
@@ -379,7 +398,8 @@ impl Store {
         match std::fs::read_to_string(layout.format()) {
             Ok(text) if text.is_empty() => return Ok(false),
             Ok(text) => {
-                let found: u32 = text.trim().parse().map_err(|_| not_a_store())?;
+                let first = text.lines().next().unwrap_or_default();
+                let found: u32 = first.trim().parse().map_err(|_| not_a_store())?;
                 if found > FORMAT {
                     return Err(StoreError::NewerFormat { path: path.to_owned(), found, known: FORMAT });
                 }
@@ -405,6 +425,12 @@ impl Store {
         }
         Ok(false)
     }
+}
+
+/// The line that says which ids trees are made under by this process; empty for the machine's own.
+fn own_ids() -> String {
+    let ids = Ids::current();
+    if ids.are_the_machines() { String::new() } else { format!("{ids}\n") }
 }
 
 /// Whether somebody works in a folder of a store's `work/`.

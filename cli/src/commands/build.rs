@@ -25,7 +25,7 @@ use crate::commands::manual::print;
 use crate::exit::{self, Failure};
 use crate::summary::{Exported, Summary};
 use crate::terminal::Terminal;
-use crate::{env, monitor, provenance, sbom, wiring};
+use crate::{env, monitor, provenance, rootless, sbom, wiring};
 
 /// Builds.
 pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
@@ -33,12 +33,13 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
     if let Some(output) = &args.output {
         check_names(&prepared.exports, output)?;
     }
+    rootless::require_root()?;
     if args.check {
         return check::run(args, &prepared);
     }
     let manifest = manifest_text(args)?;
     let (plan, lease) = wiring::plan_build(&prepared, &args.target, args.keep.settings(), args.output.is_some())?;
-    check_machine(&plan)?;
+    rootless::check(&plan)?;
     let plan = std::sync::Arc::new(plan);
     let interrupt = Interrupt::new().map_err(Failure::environment)?;
     listen(&interrupt)?;
@@ -123,17 +124,6 @@ fn attest(
         if let Some(manifest) = manifest {
             write(name, "intoto", &provenance::slsa(&plan.graph, export, path, manifest)?)?;
         }
-    }
-    Ok(())
-}
-
-/// Finds out before anything starts whether this user can do what a plan says.
-pub(crate) fn check_machine(plan: &Plan) -> Result<(), Failure> {
-    if !plan.segments.is_empty() && !wiring::is_root() {
-        return Err(Failure::environment(
-            "building needs root: stages mount file systems and own files by any user; run osbc as root (`sudo`, or \
-             a privileged container). `osbc plan` needs nothing",
-        ));
     }
     Ok(())
 }

@@ -31,12 +31,12 @@ use serde_json::{Value, json};
 
 use crate::args::BuildArgs;
 use crate::causes::Stage;
-use crate::commands::build::{check_machine, listen, local_runner, processors};
+use crate::commands::build::{listen, local_runner, processors};
 use crate::commands::manual::print;
 use crate::exit::{self, Failure};
 use crate::summary::Summary;
 use crate::wiring::Prepared;
-use crate::{env, monitor, render, wiring};
+use crate::{env, monitor, render, rootless, wiring};
 
 /// Between the beginnings of the two builds lies at least this: archives like zip count in steps of two seconds.
 const APART: Duration = Duration::from_millis(2100);
@@ -122,7 +122,7 @@ impl Build {
         let began = SystemTime::now();
         let store = Store::open(store, layers)?;
         let (plan, lease) = wiring::plan_in(prepared, &store, false)?;
-        check_machine(&plan)?;
+        rootless::check(&plan)?;
         let plan = Arc::new(plan);
         let settings = Settings {
             jobs,

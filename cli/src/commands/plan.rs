@@ -15,7 +15,7 @@ use crate::args::PlanArgs;
 use crate::causes::{Causes, LastBuild};
 use crate::commands::manual::print;
 use crate::exit::Failure;
-use crate::{render, wiring};
+use crate::{render, rootless, wiring};
 
 /// Prints the plan.
 pub(crate) fn run(args: &PlanArgs) -> Result<ExitCode, Failure> {
@@ -25,6 +25,9 @@ pub(crate) fn run(args: &PlanArgs) -> Result<ExitCode, Failure> {
     let store = if plan.segments.is_empty() { None } else { wiring::look(&args.target)? };
     let last = store.and_then(|store| LastBuild::of(&store, &args.manifest.manifest, &plan.graph));
     let causes = last.as_ref().map(|last| Causes::new(&plan, Some(last)));
+    if let Some(reason) = rootless::out_of_reach(&plan) {
+        anstream::eprintln!("osbc: warning: this user cannot build this: {reason}");
+    }
     let document = Document::of(&plan, choices(&plan, &prepared.catalog)?, causes.as_ref());
     let text = if args.json { format!("{:#}\n", document.json()) } else { document.text() };
     print(text.as_bytes())

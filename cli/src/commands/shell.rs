@@ -15,11 +15,11 @@ use osbc_ir::Export;
 use osbc_ir::graph::NodeIndex;
 
 use crate::args::{ShellArgs, TargetArgs};
-use crate::commands::build::{check_machine, listen, local_runner, processors};
+use crate::commands::build::{listen, local_runner, processors};
 use crate::exit::{self, Failure};
 use crate::summary::Summary;
 use crate::terminal::Terminal;
-use crate::{builds, env, monitor, wiring};
+use crate::{builds, env, monitor, rootless, wiring};
 
 /// Opens it; gives its exit code.
 pub(crate) fn run(args: &ShellArgs) -> Result<ExitCode, Failure> {
@@ -29,9 +29,10 @@ pub(crate) fn run(args: &ShellArgs) -> Result<ExitCode, Failure> {
     let target = TargetArgs { exports: Vec::new(), store: args.store.clone() };
     let prepared = wiring::prepare(&args.manifest, &target)?;
     let (pipeline, node) = builds::stage_of(&prepared.graph, &args.stage)?;
+    rootless::require_root()?;
     let export = Export { name: args.stage.clone(), pipeline, node: Some(node) };
     let (plan, lease) = wiring::plan_stage(&prepared, export, args.store.as_deref())?;
-    check_machine(&plan)?;
+    rootless::check(&plan)?;
     let plan = Arc::new(plan);
     let interrupt = Interrupt::new().map_err(Failure::environment)?;
     listen(&interrupt)?;

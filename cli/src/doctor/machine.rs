@@ -5,23 +5,25 @@ use std::path::Path;
 use osbc_executor::probe;
 
 use super::Finding;
-use crate::{render, wiring};
+use crate::render;
+use crate::rootless::{self, User};
 
 /// The kernel that overlays of many layers need.
 const KERNEL: (u32, u32) = (6, 7);
 /// The file systems that built-in modules mount, and layers.
 const FILE_SYSTEMS: [&str; 7] = ["overlay", "ext4", "xfs", "btrfs", "erofs", "squashfs", "vfat"];
+/// The id of `nobody`, and that of the last system users: what a system's packages use is not above.
+const LAST_USUAL_ID: u64 = 65_534;
 /// With less than this, in bytes, hardly any image can be built.
 const DISK: u64 = 1 << 30;
 
 /// Looks at all of it. `store` is where results are to be kept; it need not be there.
 pub(crate) fn look(store: &Path) -> Vec<Finding> {
     let mut findings = vec![kernel(), user()];
-    findings.extend(rootless());
-    findings.push(trial("namespaces", probe::namespaces(), "run as root, in a container with --privileged").needed());
+    findings.push(trial("namespaces", probe::namespaces(), "in a container, start it with --privileged").needed());
     findings.extend(FILE_SYSTEMS.map(file_system));
     findings.push(layers(store));
-    findings.push(trial("loop devices", probe::loop_device(), "`modprobe loop`; in a container also --privileged"));
+    findings.push(loop_devices());
     findings.push(device_mapper());
     findings.push(kvm());
     let fuse = "`modprobe fuse`; in a container --device /dev/fuse";
@@ -53,53 +55,20 @@ fn kernel() -> Finding {
     }
 }
 
+/// Who builds here: root, or what a user has got for a namespace of their own.
 fn user() -> Finding {
-    if wiring::is_root() {
-        Finding::ok("root", "yes").needed()
-    } else {
-        Finding::missing("root", "no", "builds need it; `osbc plan`, `graph` and `inspect` do not").needed()
-    }
-}
-
-/// What a user without root has got for namespaces of their own.
-fn rootless() -> Vec<Finding> {
-    if wiring::is_root() {
-        return Vec::new();
-    }
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let switches = [
-        ("/proc/sys/user/max_user_namespaces", "0", "sysctl user.max_user_namespaces=15000"),
-        ("/proc/sys/kernel/unprivileged_userns_clone", "0", "sysctl kernel.unprivileged_userns_clone=1"),
-        (
-            "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
-            "1",
-            "sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+    match rootless::become_root() {
+        User::Root => Finding::ok("root", "yes").needed(),
+        User::Mapped(ids) if ids.users() <= LAST_USUAL_ID => Finding::missing(
+            "builds without root",
+            format!("{ids}: packages may use more ids than these"),
+            "put 65536 aside, with `usermod --add-subuids` and `--add-subgids`",
         ),
-    ];
-    let off = switches.into_iter().find(|(path, off, _)| read(path).trim() == *off);
-    let namespaces = match off {
-        Some((path, value, hint)) => Finding::missing("user namespaces", format!("{path} is {value}"), hint),
-        None => Finding::ok("user namespaces", "not switched off"),
-    };
-    let user = rustix::process::getuid().as_raw().to_string();
-    let name = read("/etc/passwd").lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == user).then(|| name.to_owned())
-    });
-    let has_range = |path: &str| {
-        read(path).lines().filter_map(|line| line.split(':').next()).any(|of| of == user || Some(of) == name.as_deref())
-    };
-    let ids = match ["/etc/subuid", "/etc/subgid"].into_iter().find(|path| !has_range(path)) {
-        None => Finding::ok("subordinate ids", "/etc/subuid and /etc/subgid"),
-        Some(path) => Finding::missing(
-            "subordinate ids",
-            format!("none in {path}"),
-            "`usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER`; the package `uidmap` (Debian) or \
-             `shadow-utils` (Fedora)",
-        ),
-    };
-    vec![namespaces, ids]
+        User::Mapped(ids) => Finding::ok("builds without root", format!("in a user namespace, {ids}")).needed(),
+        User::Unmapped(obstacle) => {
+            Finding::missing("builds without root", obstacle.to_string(), obstacle.remedy()).needed()
+        }
+    }
 }
 
 fn file_system(name: &str) -> Finding {
@@ -131,6 +100,15 @@ fn layers(store: &Path) -> Finding {
     let folder = existing(store);
     let name = format!("layers in {}", folder.display());
     trial(&name, probe::layers(folder), "results are kept as whole trees; a store on ext4, xfs or btrfs has layers")
+}
+
+fn loop_devices() -> Finding {
+    let hint = if rootless::is_root() {
+        "`modprobe loop`; in a container also --privileged"
+    } else {
+        "they are root's alone; org.osbc.disk needs none"
+    };
+    trial("loop devices", probe::loop_device(), hint)
 }
 
 fn device_mapper() -> Finding {

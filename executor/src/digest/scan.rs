@@ -12,12 +12,10 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 
 use super::{Encoder, Hash, bytes};
 use crate::copy::attributes_of;
+use crate::overlay;
 use crate::walk::walk;
 
 const CONTEXT: &str = "osbc tree entry 1";
-
-/// How overlayfs's own attributes begin.
-const OVERLAY: &[u8] = b"trusted.overlay.";
 
 /// So many bytes of a file are as much work as one entry.
 const BYTES_PER_ENTRY: u64 = 16 << 10;
@@ -184,12 +182,13 @@ impl Job {
         mut note: impl FnMut(&[u8], &[u8]),
     ) -> io::Result<Own> {
         let mut attributes = Vec::new();
+        let notes = overlay::notes().as_bytes();
         for (attribute, value) in attributes_of(folder, name)? {
             let attribute = attribute.into_bytes();
-            match attribute.strip_prefix(OVERLAY) {
+            match attribute.strip_prefix(notes) {
                 // An attribute of an overlay that was made within the tree.
                 Some(rest) if self.is_layer && rest.starts_with(b"overlay.") => {
-                    attributes.push(([OVERLAY, &rest[b"overlay.".len()..]].concat(), value));
+                    attributes.push(([notes, &rest[b"overlay.".len()..]].concat(), value));
                 }
                 Some(rest) if self.is_layer => note(rest, &value),
                 _ => attributes.push((attribute, value)),

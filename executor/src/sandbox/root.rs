@@ -13,8 +13,8 @@ use rustix::mount::MountAttrFlags;
 
 use super::spec::{CMDLINE, Item, PROCESSES, READ_ONLY_PROC, ROOT, When};
 use super::sys;
-use crate::overlay;
 use crate::request::TreeStack;
+use crate::{overlay, rootless};
 
 /// The file beside the root that becomes `/proc/cmdline`.
 const CMDLINE_FILE: &str = "cmdline";
@@ -104,6 +104,10 @@ fn make(root: &Path, build_root: &BuildRoot, item: Item) -> Result<(), RootError
                 return Ok(());
             }
             let path = root.join(at);
+            if rootless::in_namespace() {
+                make_file(&path, "", 0o666)?;
+                return bind(open(&Path::new("/").join(at))?, &path, MountAttrFlags::MOUNT_ATTR_NOSUID);
+            }
             let mode = Mode::from_raw_mode(0o666);
             mknodat(CWD, &path, FileType::CharacterDevice, mode, makedev(major, minor))
                 .map_err(cannot("make the device node", &path))

@@ -44,7 +44,7 @@ pub(crate) enum Item {
     Memory { at: &'static str, mode: u32, devices: bool },
     /// Pseudo terminals of the sandbox's own.
     Terminals { at: &'static str },
-    /// A character device for everybody; only where the host's `/dev` has it when `optional`.
+    /// A character device for everybody; only where the host's `/dev` has it when `optional`. Without root it is the host's.
     Node { at: &'static str, major: u32, minor: u32, optional: bool },
     /// The processes of the sandbox, with `/proc/cmdline` replaced and what is dangerous to write read-only.
     Processes { at: &'static str },

@@ -29,6 +29,22 @@ pub enum StoreError {
         /// The format that is known here.
         known: u32,
     },
+    /// The store's trees belong to other users than this process could tell apart.
+    #[error(
+        "the store {} was made {}, this osbc runs {}: its files would belong to others; name another store, or run osbc as \
+         before",
+        path.display(),
+        made_with(found),
+        made_with(own)
+    )]
+    OtherIds {
+        /// The store.
+        path: PathBuf,
+        /// The ids that it was made under.
+        found: String,
+        /// The ids that this process has.
+        own: String,
+    },
     /// The store lies on a file system that cannot be written to.
     #[error("cannot {act} {}: the file system is read-only; name another store", path.display())]
     ReadOnly {
@@ -202,6 +218,11 @@ impl StoreError {
     pub fn is_environment(&self) -> bool {
         !matches!(self, StoreError::ItemName { .. } | StoreError::Interrupted)
     }
+}
+
+/// What ids say of who has them; an empty text are the machine's own.
+fn made_with(ids: &str) -> String {
+    if ids.is_empty() { "as root".to_owned() } else { format!("without root ({ids})") }
 }
 
 /// The bytes that may still be written at a path, or at the nearest folder above it that is there.

@@ -6,8 +6,8 @@ use std::path::Path;
 use super::error::StoreError;
 use super::lease::Lease;
 use super::{Layers, Store};
-use crate::overlay;
 use crate::request::{TreeStack, Upper};
+use crate::{overlay, rootless};
 
 /// How a tree is kept that goes on from another one. One from nothing is a plain folder in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,8 +106,8 @@ impl Store {
     }
 }
 
-/// Tries what layers need: a mount on two lower ones, and the renaming of a folder out of them. Gives why it cannot be
-/// done.
+/// Tries what layers need: a mount on two lower ones, and the renaming of a folder out of them, which without root is only
+/// refused in the way that tools know from other file systems. Gives why it cannot be done.
 fn try_overlay(folder: &Path) -> Result<Option<io::Error>, StoreError> {
     let act = "try layers in";
     let place = tempfile::Builder::new().prefix("probe-").tempdir_in(folder).map_err(StoreError::io(act, folder))?;
@@ -120,6 +120,7 @@ fn try_overlay(folder: &Path) -> Result<Option<io::Error>, StoreError> {
     let renamed = overlay::open(&stack).and_then(|root| Ok(rustix::fs::renameat(&root, "folder", &root, "renamed")?));
     match renamed {
         Err(error) if error.kind() == io::ErrorKind::StorageFull => Err(StoreError::io(act, folder)(error)),
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices && rootless::in_namespace() => Ok(None),
         other => Ok(other.err()),
     }
 }
