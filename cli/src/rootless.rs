@@ -3,13 +3,17 @@
 use std::sync::OnceLock;
 
 use osbc_executor::rootless::{Ids, Obstacle, enter, in_namespace};
-use osbc_ir::{Plan, Stage};
+use osbc_ir::{Kind, Plan, Stage};
 
 use crate::exit::Failure;
 use crate::render;
 
-/// Stages that make loop devices of their own, without any in the manifest.
-const WITH_LOOP_DEVICES: [&str; 3] = ["org.osbuild.coreos.live-artifacts.mono", "org.osbuild.qemu", "org.osbuild.rawfs"];
+/// Modules that make loop devices of their own, without any in the manifest.
+const WITH_LOOP_DEVICES: [(Kind, &str); 3] = [
+    (Kind::Assembler, "org.osbuild.qemu"),
+    (Kind::Assembler, "org.osbuild.rawfs"),
+    (Kind::Stage, "org.osbuild.coreos.live-artifacts.mono"),
+];
 
 /// So many stages are named that cannot run.
 const NAMED: usize = 3;
@@ -97,5 +101,5 @@ pub(crate) fn out_of_reach(plan: &Plan) -> Option<String> {
 }
 
 fn needs_devices(stage: &Stage) -> bool {
-    !stage.devices.is_empty() || WITH_LOOP_DEVICES.contains(&stage.module.name.as_str())
+    !stage.devices.is_empty() || WITH_LOOP_DEVICES.contains(&(stage.module.kind, stage.module.name.as_str()))
 }

@@ -30,9 +30,9 @@ pub(crate) fn notes() -> &'static str {
 ///
 /// Options of the mount: `volatile` (else the kernel syncs the whole file system when a stage's mount goes; the store
 /// syncs by itself), `index=on` (a hard-linked file stays one file when it is written to), `redirect_dir=on` (a folder
-/// of a lower layer can be renamed), `metacopy=off` (a layer holds its files' data). Without root, `userxattr` in place of
-/// the last two: the kernel then redirects no folders, and who renames one of a lower layer gets `EXDEV`, as between file
-/// systems.
+/// of a lower layer can be renamed), `metacopy=off` (a layer holds its files' data). Without root `userxattr` takes the
+/// place of all but the first: the kernel then keeps no index, and who renames a folder of a lower layer gets `EXDEV`, as
+/// between file systems.
 ///
 /// # Errors
 /// A folder is not there, the stack is empty, or the kernel refuses (it needs Linux 6.7 and `CAP_SYS_ADMIN`).
@@ -79,12 +79,14 @@ fn mount(stack: &TreeStack) -> io::Result<OwnedFd> {
     if let Some(upper) = &stack.upper {
         folder("upperdir", &upper.dir)?;
         folder("workdir", &upper.work)?;
-        set("index", "on")?;
         rustix::mount::fsconfig_set_flag(&context, "volatile")?;
     }
     if rootless::in_namespace() {
         rustix::mount::fsconfig_set_flag(&context, "userxattr")?;
     } else {
+        if stack.upper.is_some() {
+            set("index", "on")?;
+        }
         set("redirect_dir", "on")?;
         set("metacopy", "off")?;
     }

@@ -87,7 +87,8 @@ impl Obstacle {
             Obstacle::SwitchedOff { undo, .. } => format!("`{undo}`, as root"),
             Obstacle::Refused(_) => "in a container, start it with --privileged".to_owned(),
             Obstacle::Unmapped(_) => {
-                "`newuidmap` and `newgidmap` must be allowed to: setuid, and the ids in the files nobody else's".to_owned()
+                "`newuidmap` and `newgidmap` must be allowed to: setuid, and the ids in the files nobody else's"
+                    .to_owned()
             }
         }
     }

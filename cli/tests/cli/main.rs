@@ -23,5 +23,6 @@ mod quickstart;
 mod recovery;
 mod report;
 mod resolve;
+mod rootless;
 mod shell;
 mod store;

@@ -85,7 +85,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// Layers were asked for where they cannot be had.
-    #[error("the store {} cannot hold layers: {source}; they need root, Linux 6.7 and a file system like ext4, xfs or btrfs", path.display())]
+    #[error("the store {} cannot hold layers: {source}; they need Linux 6.7 and a file system like ext4, xfs or btrfs", path.display())]
     NoLayers {
         /// The store.
         path: PathBuf,

@@ -4,6 +4,9 @@
 //! own layer. While its mount lives the others follow it by overlayfs's index; a later mount would show them with the
 //! old content. So before a layer is sealed the other names are brought up too, which only needs doing where the index
 //! holds anything at all.
+//!
+//! Without root there is no index, so that a write would break the link unseen: what goes on from a tree with such files is
+//! then a copy of it, and no layer.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -15,7 +18,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 
 use super::work::Work;
-use crate::{deep, overlay};
+use crate::request::TreeStack;
+use crate::{deep, overlay, rootless};
 
 /// Brings every name of a hard-linked file that has one in the layer into it.
 pub(super) fn complete(work: &Work<'_>) -> io::Result<()> {
@@ -39,6 +43,15 @@ pub(super) fn complete(work: &Work<'_>) -> io::Result<()> {
     }
     drop(merged);
     overlay::settle(&upper.work)
+}
+
+/// Whether a tree has files that a layer on it could not keep whole.
+pub(super) fn would_break(tree: &TreeStack) -> io::Result<bool> {
+    if !rootless::in_namespace() {
+        return Ok(false);
+    }
+    let tree = overlay::open(tree)?;
+    Ok(!linked_names(tree.as_fd())?.is_empty())
 }
 
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);

@@ -13,6 +13,7 @@ use super::census::bytes_of;
 use super::error::StoreError;
 use super::layout;
 use super::lease::Lease;
+use super::links;
 use super::object::{Lower, ObjectMeta};
 use super::ways::Way;
 use crate::copy::{Ownership, Sharing, copy_attributes, copy_tree_sharing};
@@ -69,6 +70,7 @@ impl Lease {
         match self.store().way(self.folder())? {
             // What is kept must not lie on what is not.
             _ if self.store().keeps() && self.is_elsewhere(id) => self.copy(&below, Sharing::IfPossible),
+            Way::Overlay if self.links_would_break(&below)? => self.copy(&below, Sharing::IfPossible),
             Way::Overlay => {
                 let below = match below.lowers.len() + 2 {
                     _ if self.store().scatters() => self.scattered(&below)?,
@@ -82,6 +84,11 @@ impl Lease {
             Way::Reflink => self.copy(&below, Sharing::Always),
             Way::Copy => self.copy(&below, Sharing::Never),
         }
+    }
+
+    fn links_would_break(&self, below: &ObjectMeta) -> Result<bool, StoreError> {
+        let tree = self.stack(below);
+        links::would_break(&tree).map_err(StoreError::io("look for hard links in", self.store().path()))
     }
 
     /// A work without a tree.

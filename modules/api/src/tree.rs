@@ -274,15 +274,23 @@ impl Tree {
             .map_err(cannot("create the hard link", to))
     }
 
-    /// Renames `from` to `to`, in place of what may be there.
+    /// Renames `from` to `to`, in place of what may be there. A folder that can only be copied is copied: one on another
+    /// file system, and without root one of a layer below.
     ///
     /// # Errors
     /// `from` is not there, or `to` is a folder that is not empty.
     pub fn rename(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), Error> {
         let (from, to) = (from.as_ref(), to.as_ref());
         let (source, source_name) = self.locate(from).map_err(cannot("rename", from))?;
-        self.at(to, |folder, name| rustix::fs::renameat(&source, &source_name, folder, name))
-            .map_err(cannot("rename to", to))
+        match self.at(to, |folder, name| rustix::fs::renameat(&source, &source_name, folder, name)) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices && self.symlink_metadata(from)?.is_dir() => {
+                self.at(to, |folder, name| unless_missing(rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR)))
+                    .map_err(cannot("rename to", to))?;
+                Copy::default().run(self, from, self, to)?;
+                self.remove_dir_all(from)
+            }
+            renamed => renamed.map_err(cannot("rename to", to)),
+        }
     }
 
     /// Removes the file or link `path`.

@@ -309,3 +309,21 @@ pub(super) fn root() -> bool {
     assert!(root || std::env::var_os("CI").is_none(), "this test needs root");
     root
 }
+
+#[test]
+fn a_folder_moves_to_another_file_system_whole() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in(osbc_fixtures::scratch()).unwrap());
+    let tree = Tree::open("/").unwrap();
+    let (from, to) = (here.path().join("a"), there.path().join("b"));
+    fs::create_dir_all(from.join("in")).unwrap();
+    fs::create_dir(&to).unwrap();
+    fs::write(from.join("in/file"), "x").unwrap();
+    fs::set_permissions(from.join("in"), fs::Permissions::from_mode(0o2710)).unwrap();
+    tree.rename(&from, &to).unwrap();
+    assert!(!from.exists());
+    assert_eq!(fs::read_to_string(to.join("in/file")).unwrap(), "x");
+    assert_eq!(fs::metadata(to.join("in")).unwrap().permissions().mode() & 0o7777, 0o2710);
+    fs::create_dir(&from).unwrap();
+    assert!(tree.rename(&from, &to).is_err(), "something is in there");
+    assert!(from.exists() && to.join("in/file").exists());
+}
