@@ -5,8 +5,8 @@
 //! old content. So before a layer is sealed the other names are brought up too, which only needs doing where the index
 //! holds anything at all.
 //!
-//! Without root there is no index, so that a write would break the link unseen: what goes on from a tree with such files is
-//! then a copy of it, and no layer.
+//! Without root there is no index, and the link would break unseen within the stage. So there all names of such files are
+//! brought into a layer before a stage gets it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -45,13 +45,29 @@ pub(super) fn complete(work: &Work<'_>) -> io::Result<()> {
     overlay::settle(&upper.work)
 }
 
-/// Whether a tree has files that a layer on it could not keep whole.
-pub(super) fn would_break(tree: &TreeStack) -> io::Result<bool> {
-    if !rootless::in_namespace() {
-        return Ok(false);
+/// Without root, brings the hard-linked files of the layers below into a new one, each with all of its names.
+pub(super) fn bring_along(stack: &TreeStack) -> io::Result<()> {
+    let Some(upper) = stack.upper.as_ref().filter(|_| rootless::in_namespace()) else { return Ok(()) };
+    let merged = overlay::open(stack)?;
+    for names in linked_names(merged.as_fd())?.values() {
+        let [(first, stat), others @ ..] = names.as_slice() else { continue };
+        bring_up(merged.as_fd(), first, stat)?;
+        for (name, _) in others {
+            link_again(merged.as_fd(), first, name)?;
+        }
     }
-    let tree = overlay::open(tree)?;
-    Ok(!linked_names(tree.as_fd())?.is_empty())
+    drop(merged);
+    overlay::settle(&upper.work)
+}
+
+/// Makes `name` another name of the file `first`; the folder that it is in keeps its time.
+fn link_again(merged: BorrowedFd<'_>, first: &Path, name: &Path) -> io::Result<()> {
+    let around = name.parent().unwrap_or(Path::new("."));
+    let (from, to, folder) = (deep::place(merged, first)?, deep::place(merged, name)?, deep::place(merged, around)?);
+    let before = rustix::fs::statat(folder.folder(), &*folder.path, AtFlags::SYMLINK_NOFOLLOW)?;
+    rustix::fs::unlinkat(to.folder(), &*to.path, AtFlags::empty())?;
+    rustix::fs::linkat(from.folder(), &*from.path, to.folder(), &*to.path, AtFlags::empty())?;
+    bring_up(merged, around, &before)
 }
 
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);

@@ -70,7 +70,6 @@ impl Lease {
         match self.store().way(self.folder())? {
             // What is kept must not lie on what is not.
             _ if self.store().keeps() && self.is_elsewhere(id) => self.copy(&below, Sharing::IfPossible),
-            Way::Overlay if self.links_would_break(&below)? => self.copy(&below, Sharing::IfPossible),
             Way::Overlay => {
                 let below = match below.lowers.len() + 2 {
                     _ if self.store().scatters() => self.scattered(&below)?,
@@ -84,11 +83,6 @@ impl Lease {
             Way::Reflink => self.copy(&below, Sharing::Always),
             Way::Copy => self.copy(&below, Sharing::Never),
         }
-    }
-
-    fn links_would_break(&self, below: &ObjectMeta) -> Result<bool, StoreError> {
-        let tree = self.stack(below);
-        links::would_break(&tree).map_err(StoreError::io("look for hard links in", self.store().path()))
     }
 
     /// A work without a tree.
@@ -188,7 +182,7 @@ impl Work<'_> {
         })?;
         self.lowers = below.lowers.iter().cloned().chain([below.as_lower()]).collect();
         self.stack.lower = stack.lower;
-        Ok(())
+        store.change("bring hard links to", &self.upper().dir, || links::bring_along(&self.stack))
     }
 
     /// Fills the empty tree with the content of an object.
