@@ -4,6 +4,7 @@
 
 #![expect(clippy::print_stdout, reason = "it prints its lines")]
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
@@ -131,6 +132,7 @@ fn build(manifest: &str, jobs: usize, runner: &dyn StageRunner) -> Duration {
         keep_going: false,
         jobserver: None,
         stage_timeout: None,
+        in_vm: BTreeSet::new(),
         host_runner: host(),
         always_run: None,
         environment: Default::default(),

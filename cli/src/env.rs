@@ -5,6 +5,8 @@ use std::ffi::{OsStr, OsString};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use osbc_executor::vm::{GUEST_PROCESS, MODPROBE};
+
 /// The name under which osbc starts itself to run one stage.
 pub(crate) const STAGE_PROCESS: &str = "osbc-stage";
 
@@ -33,6 +35,18 @@ const SOURCE_VARIABLES: [&str; 18] = [
 /// Whether this process was started to run one stage: by its first argument, which no user types.
 pub(crate) fn is_stage_process() -> bool {
     std::env::args_os().nth(1).is_some_and(|argument| argument == OsStr::new(STAGE_PROCESS))
+}
+
+/// Whether this process is the first one of a virtual machine, whose kernel started it.
+pub(crate) fn is_guest_process() -> bool {
+    std::env::args_os().nth(1).is_some_and(|argument| argument == OsStr::new(GUEST_PROCESS))
+}
+
+/// The arguments of a kernel that wants a module loaded, by the name that this process was started by.
+pub(crate) fn modprobe_arguments() -> Option<Vec<OsString>> {
+    let mut arguments = std::env::args_os();
+    let program = arguments.next()?;
+    (Path::new(&program).file_name() == Some(OsStr::new(MODPROBE))).then(|| arguments.collect())
 }
 
 /// The command line, program first; what is no UTF-8 replaced.

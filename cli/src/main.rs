@@ -37,6 +37,12 @@ fn main() -> ExitCode {
     if env::is_stage_process() {
         return osbc_executor::helper::stage_main(&wiring::builtin_catalog());
     }
+    if env::is_guest_process() {
+        return osbc_executor::vm::guest_main(vec![env::STAGE_PROCESS.into()]);
+    }
+    if let Some(arguments) = env::modprobe_arguments() {
+        return osbc_executor::vm::modprobe_main(&arguments);
+    }
     if let Some(arguments) = env::osbuild_arguments() {
         return osbuild::main(&arguments);
     }

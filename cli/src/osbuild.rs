@@ -29,6 +29,7 @@ use osbc_executor::runner::StageRunner;
 use osbc_executor::shell::{ShellRunner, When};
 use osbc_executor::store::osbuild::Cache;
 use osbc_executor::store::{Lease, Store};
+use osbc_executor::vm::Programs;
 use osbc_executor::{Parts, Settings, run as run_plan};
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{CompatId, Export, Graph, PipelineIndex, Runner};
@@ -92,9 +93,6 @@ fn attempt(arguments: &Arguments) -> Result<ExitCode, Refusal> {
     if !asked.exports.is_empty() && arguments.output_directory.is_none() {
         return Err(Refusal::Request("Need --output-directory for --export".to_owned()));
     }
-    if !arguments.in_vm.is_empty() {
-        return Err(Refusal::Request("--in-vm cannot be done yet".to_owned()));
-    }
     build(arguments, asked)
 }
 
@@ -151,14 +149,23 @@ fn build(arguments: &Arguments, asked: Asked) -> Result<ExitCode, Refusal> {
     }
     let names = Names { written: &asked.written, plan: &plan };
     let course = Course::new(&names, lease.present());
+    let in_vm = in_vm(arguments, &asked.written)?;
     let script = Arc::new(Script {
         manifest: arguments.manifest().display().to_string(),
         have: lease.present().clone(),
         written: Arc::clone(&asked.written),
         plan: Arc::clone(&plan),
         host: asked.host.clone(),
+        in_vm: in_vm.clone(),
         course,
     });
+    if !in_vm.is_empty() && !plan.segments.is_empty() {
+        let cannot = |reason| Refusal::Request(format!("--in-vm cannot be done: {reason}"));
+        if !rootless::is_root() {
+            return Err(cannot("the trees of virtual machines are mounted by root alone; run osbc as root".to_owned()));
+        }
+        Programs::find().map_err(cannot)?;
+    }
     let narrator = Narrator::new(Arc::clone(&script), display(name, arguments.monitor_fd)?);
     let interrupt = Interrupt::new().map_err(Refusal::environment)?;
     listen(&interrupt)?;
@@ -170,6 +177,7 @@ fn build(arguments: &Arguments, asked: Asked) -> Result<ExitCode, Refusal> {
         keep_going: false,
         jobserver: env::jobserver(),
         stage_timeout: arguments.stage_timeout(),
+        in_vm: in_vm.iter().flat_map(|pipeline| &plan.graph.pipelines[pipeline.0].stages).copied().collect(),
         always_run: None,
         host_runner: asked.host.clone(),
         environment: env::sources(),
@@ -205,6 +213,31 @@ fn build(arguments: &Arguments, asked: Asked) -> Result<ExitCode, Refusal> {
         print(closing(&script, &lease, &asked.checkpoints, outcome.success()).as_bytes())?;
     }
     Ok(if outcome.success() { ExitCode::SUCCESS } else { ExitCode::from(exit::BUILD_FAILED) })
+}
+
+/// The pipelines whose stages run in a virtual machine. As in osbuild they are named by their names, and a name that none has
+/// is no reason not to build.
+fn in_vm(arguments: &Arguments, written: &Graph) -> Result<BTreeSet<PipelineIndex>, Refusal> {
+    if !arguments.in_vm.is_empty() && arguments.break_at.is_some() {
+        return Err(Refusal::Request(
+            "--break opens no shell in a virtual machine; leave out --in-vm or it".to_owned(),
+        ));
+    }
+    let pipelines = &written.manifest.pipelines;
+    let mut found = BTreeSet::new();
+    for wanted in &arguments.in_vm {
+        match pipelines.iter().position(|pipeline| pipeline.name == *wanted) {
+            Some(index) => drop(found.insert(PipelineIndex(index))),
+            None => {
+                let known: Vec<&str> = pipelines.iter().map(|pipeline| pipeline.name.as_str()).collect();
+                anstream::eprintln!(
+                    "osbuild: warning: --in-vm names `{wanted}`, which is no pipeline; there are {}",
+                    known.join(", ")
+                );
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// How many stages run at the same time: one where shells are asked for, so that nothing else is written meanwhile.

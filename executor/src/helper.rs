@@ -33,6 +33,7 @@ use crate::request::{Said, StageFailure, StageReply, StageRequest};
 use crate::rootless;
 use crate::sandbox::message::{self, StageEnds};
 use crate::sandbox::{self, Isolation, Network};
+use crate::vm;
 
 /// The namespaces that the server leaves for each worker, and comes back to.
 const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWPID
@@ -230,7 +231,10 @@ fn work(server: &OwnedFd, control: OwnedFd, take: OwnedFd, network: Network, cat
             std::env::set_var(name, epoch);
         }
     }
-    let reply = catch_unwind(AssertUnwindSafe(|| sandbox::run_stage(&request, catalog, &isolation, &ends.socket)));
+    let reply = catch_unwind(AssertUnwindSafe(|| match request.in_vm {
+        true => vm::run(&request, &ends.socket),
+        false => sandbox::run_stage(&request, catalog, &isolation, &ends.socket),
+    }));
     let reply = reply.unwrap_or_else(|_| {
         StageReply::failed(StageFailure::Environment("a bug in the preparation of the stage; see its output".into()))
     });

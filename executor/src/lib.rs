@@ -42,6 +42,7 @@ pub mod store;
 mod testing;
 mod tokens;
 mod traceback;
+pub mod vm;
 mod walk;
 
 pub use cutoff::foreseen;

@@ -93,6 +93,7 @@ fn make(
         scratch: work.scratch().map_err(|error| error.to_string())?,
         capabilities: Vec::new(),
         timeout: context.settings.stage_timeout,
+        in_vm: false,
         shell: None,
     };
     let output = RefCell::new(String::new());

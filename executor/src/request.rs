@@ -46,6 +46,8 @@ pub struct StageRequest {
     pub capabilities: Vec<String>,
     /// How long it may take.
     pub timeout: Option<Duration>,
+    /// Whether it runs in a virtual machine ([`crate::vm`]).
+    pub in_vm: bool,
     /// A shell in its place.
     pub shell: Option<ShellRequest>,
 }

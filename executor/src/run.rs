@@ -1,7 +1,7 @@
 //! Runs a plan from its first event to its last: fetches and segments as tasks, workers for both, one thread for the
 //! monitor. Knows which task is what; neither how it is done nor what comes first.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -23,7 +23,7 @@ use crate::runner::StageRunner;
 use crate::scheduler::{Pool, Scheduler, Task, Ticket};
 use crate::store::{Lease, StoreError};
 use crate::tokens::Tokens;
-use crate::{fetch, segment, step};
+use crate::{fetch, segment, step, vm};
 
 /// How many items are fetched at the same time.
 const FETCHES: usize = 4;
@@ -63,6 +63,8 @@ pub struct Settings {
     pub jobserver: Option<jobserver::Client>,
     /// How long a stage may take.
     pub stage_timeout: Option<Duration>,
+    /// The stages that run in a virtual machine.
+    pub in_vm: BTreeSet<NodeIndex>,
     /// The runner for stages that run in the host's tree.
     pub host_runner: Runner,
     /// A stage that runs even where an earlier run's result would do.
@@ -149,7 +151,8 @@ pub fn run(plan: &Plan, lease: &Lease, parts: Parts<'_>) -> Result<Outcome, Stor
     let fetches = fetch::groups(plan, catalog);
     // Without a history nothing is known, which is as good.
     let history = lease.store().history().unwrap_or_default();
-    let scheduler = Scheduler::new(tasks(plan, &fetches, &history), settings.keep_going, machine, interrupt);
+    let scheduler =
+        Scheduler::new(tasks(plan, &fetches, &history, &settings.in_vm), settings.keep_going, machine, interrupt);
     let (messages, receiver) = crossbeam_channel::bounded(EVENTS);
     let kills = AtomicU64::new(machine.out_of_memory_kills());
     // Without a thread for it, all would have to wait for make.
@@ -257,7 +260,7 @@ impl Worker<'_> {
 }
 
 /// The plan as tasks: its fetches, then its segments.
-fn tasks(plan: &Plan, groups: &[Vec<NodeIndex>], history: &History) -> Vec<Task> {
+fn tasks(plan: &Plan, groups: &[Vec<NodeIndex>], history: &History, in_vm: &BTreeSet<NodeIndex>) -> Vec<Task> {
     let fetches = groups.len();
     let nodes = groups.iter().zip(0..).flat_map(|(nodes, task)| nodes.iter().map(move |node| (*node, task)));
     let task_of: HashMap<NodeIndex, usize> = nodes.collect();
@@ -269,13 +272,17 @@ fn tasks(plan: &Plan, groups: &[Vec<NodeIndex>], history: &History) -> Vec<Task>
     };
     let takes = |segment: &Segment| {
         // One after the other, so the most that any of them takes.
-        let steps = segment.steps.iter().filter_map(|node| plan.graph.stage_node(*node));
-        steps.fold(Need::default(), |most, node| {
+        segment.steps.iter().fold(Need::default(), |most, step| {
+            let Some(node) = plan.graph.stage_node(*step) else { return most };
             let stage = plan.graph.stage(node).1;
-            Need {
-                memory: most.memory.max(history.memory(node.id, &stage.module.name)),
-                loop_devices: most.loop_devices.max(step::loop_devices(stage)),
-            }
+            let need = match in_vm.contains(step) {
+                true => Need { memory: vm::MEMORY, loop_devices: 0 },
+                false => Need {
+                    memory: history.memory(node.id, &stage.module.name),
+                    loop_devices: step::loop_devices(stage),
+                },
+            };
+            Need { memory: most.memory.max(need.memory), loop_devices: most.loop_devices.max(need.loop_devices) }
         })
     };
     let segment = |segment: &Segment| Task {

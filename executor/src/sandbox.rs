@@ -23,11 +23,11 @@ mod host;
 mod inside;
 mod isolation;
 mod network;
-mod root;
+pub(crate) mod root;
 mod shell;
 mod spec;
 mod surroundings;
-mod sys;
+pub(crate) mod sys;
 mod teardown;
 
 pub(crate) use isolation::Isolation;

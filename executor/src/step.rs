@@ -109,7 +109,10 @@ fn name_want(failure: StageFailure, node: NodeIndex, work: &Work<'_>, context: &
         want(Resource::Disk, &hint)
     } else if context.memory_ran_out() {
         want(Resource::Memory, "; the kernel ran out of memory meanwhile: run fewer stages at a time (--jobs)")
-    } else if loop_devices(stage) > 0 && context.machine.loop_devices() == Some(0) {
+    } else if !context.settings.in_vm.contains(&node)
+        && loop_devices(stage) > 0
+        && context.machine.loop_devices() == Some(0)
+    {
         want(
             Resource::LoopDevices,
             "; every loop device is in use: release some (`losetup --all`), or raise loop.max_loop",
@@ -193,6 +196,7 @@ fn request(context: &Context<'_>, node: NodeIndex, work: &Work<'_>) -> Result<St
         host: host(context, stage)?,
         scratch: work.scratch()?,
         timeout: context.settings.stage_timeout,
+        in_vm: context.settings.in_vm.contains(&node),
         shell: None,
     })
 }

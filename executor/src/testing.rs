@@ -232,6 +232,7 @@ pub(crate) fn settings(jobs: usize) -> Settings {
         keep_going: false,
         jobserver: None,
         stage_timeout: None,
+        in_vm: BTreeSet::new(),
         always_run: None,
         host_runner: runner(),
         environment: BTreeMap::new(),

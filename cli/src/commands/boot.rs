@@ -10,13 +10,15 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use osbc_executor::vm::has_kvm;
+use osbc_module_api::packages_of;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tempfile::TempDir;
 
 use crate::args::{BootArgs, FirmwareArg};
 use crate::exit::{self, Failure};
 
-/// The program, and the packages that have it.
+/// The program.
 const QEMU: &str = "qemu-system-x86_64";
 /// Where distributions keep the firmware for UEFI: code and what it stores, in pairs.
 const FIRMWARE: [(&str, &str); 4] = [
@@ -38,9 +40,7 @@ pub(crate) fn run(args: &BootArgs) -> Result<ExitCode, Failure> {
     }
     let (mut command, _folder) = machine(args)?;
     let mut guest = Guest(command.spawn().map_err(|error| {
-        Failure::environment(format!(
-            "cannot start {QEMU}: {error}; the package `qemu-system-x86` (Debian, Ubuntu) or `qemu-system-x86-core` (Fedora) has it"
-        ))
+        Failure::environment(format!("cannot start {QEMU}: {error}; {} has it", packages_of(QEMU)))
     })?);
     let console = read(&mut guest.0)?;
     let deadline = Instant::now() + Duration::from_secs(args.timeout);
@@ -144,13 +144,6 @@ fn format_of(image: &PathBuf) -> Result<&'static str, Failure> {
         head if head == QCOW2 => Ok("qcow2"),
         _ => Ok("raw"),
     }
-}
-
-/// Whether the processor itself runs guests: that `/dev/kvm` opens says nothing where it is made up in software.
-fn has_kvm() -> bool {
-    let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let able = flags.split_whitespace().any(|flag| matches!(flag, "vmx" | "svm"));
-    able && File::options().read(true).write(true).open("/dev/kvm").is_ok()
 }
 
 /// What a machine writes to its console, as it comes.

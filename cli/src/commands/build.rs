@@ -1,5 +1,6 @@
 //! `osbc build`: plans, runs, exports, and says what it did.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
@@ -48,6 +49,7 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
         keep_going: args.keep_going,
         jobserver: env::jobserver(),
         stage_timeout: args.stage_timeout.map(Duration::from_secs),
+        in_vm: BTreeSet::new(),
         always_run: None,
         host_runner: prepared.host.clone(),
         environment: env::sources(),

@@ -10,6 +10,7 @@
 //!
 //! The source items are fetched once. What a tree's own build wrote may have any time, as everywhere in osbc.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
@@ -129,6 +130,7 @@ impl Build {
             keep_going: args.keep_going,
             jobserver: env::jobserver(),
             stage_timeout: args.stage_timeout.map(Duration::from_secs),
+            in_vm: BTreeSet::new(),
             always_run: None,
             host_runner: prepared.host.clone(),
             environment: env::sources(),

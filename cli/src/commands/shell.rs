@@ -1,5 +1,6 @@
 //! `osbc shell`: a shell where a stage would run, with all that comes before it done.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -41,6 +42,7 @@ pub(crate) fn run(args: &ShellArgs) -> Result<ExitCode, Failure> {
         keep_going: false,
         jobserver: env::jobserver(),
         stage_timeout: None,
+        in_vm: BTreeSet::new(),
         always_run: Some(node),
         host_runner: prepared.host.clone(),
         environment: env::sources(),

@@ -52,7 +52,8 @@ pub(crate) struct Arguments {
     #[arg(long = "export", value_name = "ID")]
     pub(crate) exports: Vec<String>,
 
-    /// Run the stages of this pipeline in a virtual machine; may be repeated. Refused: it cannot be done yet
+    /// Run the stages of this pipeline, by name, each in a virtual machine with the kernel of its build tree, or of the host
+    /// where it has none; may be repeated
     #[arg(long, value_name = "ID")]
     pub(crate) in_vm: Vec<String>,
 

@@ -7,11 +7,12 @@ mod json_seq;
 mod log;
 mod narrator;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 
-use osbc_ir::{CompatId, Graph, Have, Plan, Runner, StageResult, Value, compat};
+use osbc_ir::{CompatId, Graph, Have, PipelineIndex, Plan, Runner, StageResult, Value, compat};
 
 use super::course::{Course, Names, StageRun};
 use super::sources::SourceReport;
@@ -28,6 +29,8 @@ pub(crate) struct Script {
     pub(crate) course: Course,
     /// The runner of pipelines that run in the host's tree.
     pub(crate) host: Runner,
+    /// The pipelines whose stages run in a virtual machine.
+    pub(crate) in_vm: BTreeSet<PipelineIndex>,
 }
 
 impl Script {

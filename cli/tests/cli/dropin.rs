@@ -1,6 +1,7 @@
 //! osbc in osbuild's place: its command line, its monitors and documents, its store, and a session of each of its callers.
 
 mod callers;
+mod machines;
 mod monitors;
 mod options;
 mod refusals;

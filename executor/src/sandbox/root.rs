@@ -48,16 +48,24 @@ pub(crate) fn make_folder(path: &Path, mode: u32) -> Result<(), RootError> {
 /// # Errors
 /// A folder of the stack is missing, or the kernel refuses.
 pub(crate) fn mount_stack(stack: &TreeStack, target: &Path) -> Result<(), RootError> {
+    let mount = stack_mount(stack).map_err(cannot("open a tree for", target))?;
+    sys::attach(mount, target).map_err(cannot("mount", target))
+}
+
+/// The same mount, which does not appear anywhere yet.
+///
+/// # Errors
+/// A folder of the stack is missing, or the kernel refuses.
+pub(crate) fn stack_mount(stack: &TreeStack) -> io::Result<OwnedFd> {
     let folders = stack.lower.len() + usize::from(stack.upper.is_some());
     let attributes = if stack.upper.is_some() { sys::PLAIN } else { sys::READ_ONLY };
     let mount = match folders {
-        0 => sys::new_mount("tmpfs", &[("mode", "755"), ("nr_inodes", "1")], MountAttrFlags::empty()),
-        1 => overlay::open(stack).and_then(sys::copy_mount),
-        _ => overlay::open(stack),
+        0 => sys::new_mount("tmpfs", &[("mode", "755"), ("nr_inodes", "1")], MountAttrFlags::empty())?,
+        1 => overlay::open(stack).and_then(sys::copy_mount)?,
+        _ => overlay::open(stack)?,
     };
-    let mount = mount.map_err(cannot("open a tree for", target))?;
-    sys::set_attributes(&mount, attributes).map_err(cannot("set up the mount", target))?;
-    sys::attach(mount, target).map_err(cannot("mount", target))
+    sys::set_attributes(&mount, attributes)?;
+    Ok(mount)
 }
 
 /// Makes the root at `place`/root; other things beside it are out of the stage's sight. `place` is a folder in memory,

@@ -46,6 +46,7 @@ impl Place {
             scratch: made("scratch"),
             capabilities: Vec::new(),
             timeout: None,
+            in_vm: false,
             shell: None,
         };
         Self { folder, request }

@@ -218,6 +218,10 @@ pub fn packages_of(tool: &str) -> &'static str {
         "sfdisk" => "the package `fdisk` (Debian, Ubuntu) or `util-linux` (elsewhere)",
         "mkswap" | "losetup" | "mount" => "the package `util-linux`",
         "qemu-img" => "the package `qemu-utils` (Debian, Ubuntu) or `qemu-img` (Fedora, Arch)",
+        "qemu-system-x86_64" => {
+            "the package `qemu-system-x86` (Debian, Ubuntu), `qemu-system-x86-core` (Fedora) or `qemu-kvm` (RHEL)"
+        }
+        "virtiofsd" => "the package `virtiofsd` (`qemu-system-common` up to Debian 12 and Ubuntu 22.04)",
         "mksquashfs" => "the package `squashfs-tools`",
         "parted" => "the package `parted`",
         "sgdisk" => "the package `gdisk` (Debian, Ubuntu, Fedora) or `gptfdisk` (Arch)",

@@ -122,6 +122,9 @@ impl Log {
             let build = build.map_or_else(|| "<host>".to_owned(), |id| id.to_string());
             let runner = script.written.manifest.runner_of(pipeline, &script.host);
             head += &format!("Build\n  root: {build}\n  runner: {} ({})", runner.name, runner.exec);
+            if script.in_vm.contains(&script.course.runs[run].pipeline) {
+                head += " in vm";
+            }
             if let Some(epoch) = pipeline.source_epoch {
                 head += &format!("\n  source-epoch: {} [{epoch}]", date(epoch));
             }
