@@ -12,10 +12,10 @@ use nix::unistd::Pid;
 use osbc_fixtures::{has_root, has_tool, kernel};
 use serde_json::{Value, json};
 
-use super::{link, osbuild, run};
+use super::{copy_tree, link, osbuild, run};
 use crate::harness::{Place, leftovers};
 
-/// All that a file system keeps of a tree, and two images with file systems, of which FAT is a module of the kernel.
+/// All that a file system keeps of a tree, and two images with file systems.
 const MAKE: &str = "\
 cd /run/osbuild/tree
 mkdir -p a/b; echo one > a/one; ln a/one a/b/same; ln -s ../a a/link; mkfifo a/pipe; mknod a/null c 1 3
@@ -23,8 +23,7 @@ chown 7:8 a/one; chmod 4750 a/one; touch -d @1000000000 a/b
 setfattr -n security.capability -v 0sAQAAAgAgAAAAAAAAAAAAAAAAAAA= a/b/same
 setfattr -n security.selinux -v system_u:object_r:etc_t:s0 a
 setfattr -n user.x -v y a
-truncate -s 4M disk1 disk2; mkfs.fat -i 01234567 disk2
-mkfs.ext4 -q -U 01234567-0123-0123-0123-012345678901 -E hash_seed=01234567-0123-0123-0123-012345678901 disk1
+truncate -s 4M disk1; mkfs.ext4 -q disk1; cp disk1 disk2
 echo \"made by $(uname --kernel-release)\"
 echo x > /usr/x || echo \"/usr is read-only\"
 ";
@@ -68,12 +67,16 @@ fn manifest(place: &Place, pipelines: &[(&str, Value)]) {
     place.file("m.json", json!({"version": "2", "pipelines": pipelines}).to_string().as_bytes());
 }
 
-/// All that GNU tar keeps of a tree but times, as text.
+/// What a command prints.
+fn printed(command: &mut Command) -> String {
+    String::from_utf8(command.output().expect("starts").stdout).expect("text")
+}
+
+/// What a file system keeps of a tree, as text.
 fn listing(tree: &Path) -> String {
     let script = "find . -printf '%p %M %U:%G %s %n %l\\n' | sort; getfattr -R -h -d -m - . ; \
                   find . -type f -not -name 'disk*' -exec md5sum {} + | sort; stat -c %Y a/b";
-    let output = Command::new("sh").args(["-c", script]).current_dir(tree).output().expect("starts");
-    String::from_utf8(output.stdout).expect("text")
+    printed(Command::new("sh").args(["-c", script]).current_dir(tree))
 }
 
 #[test]
@@ -90,7 +93,7 @@ fn root_a_machine_makes_what_the_host_makes_and_has_devices() {
         },
         "mounts": [
             {"name": "one", "type": "org.example.ext4", "source": "one", "target": "/one"},
-            {"name": "two", "type": "org.osbuild.fat", "source": "two", "target": "/two"},
+            {"name": "two", "type": "org.osbuild.ext4", "source": "two", "target": "/two"},
         ],
     });
     manifest(&place, &[("tree", json!([{"type": "org.example.make"}, write]))]);
@@ -110,31 +113,28 @@ fn root_a_machine_makes_what_the_host_makes_and_has_devices() {
     assert!(out.contains(" in vm\n") && out.contains("/usr is read-only\n"), "{out}");
     assert!(on_host.contains("security.capability") && on_host.contains("./a/null crw"), "{on_host}");
     assert_eq!(in_machine, on_host);
-    let read = |program: &str, arguments: &[&str]| {
-        let mut command = Command::new(program);
-        let output = command.args(arguments).current_dir(place.path("machine/tree")).output().expect("starts");
-        String::from_utf8(output.stdout).expect("text")
-    };
-    assert_eq!(read("/usr/sbin/debugfs", &["-R", "cat /from-the-stage", "disk1"]), "one");
-    assert_eq!(read("mcopy", &["-i", "disk2", "::/from-the-stage", "-"]), "two");
+    for (disk, name) in [("disk1", "one"), ("disk2", "two")] {
+        let file = place.path("machine/tree").join(disk);
+        assert_eq!(printed(Command::new("/usr/sbin/debugfs").args(["-R", "cat /from-the-stage"]).arg(file)), name);
+    }
     assert_eq!(leftovers(&place.path("")), Vec::<String>::new());
 }
 
 #[test]
-fn root_the_kernel_is_that_of_the_build_tree() {
+fn root_the_kernel_is_that_of_the_build_tree_and_gets_its_modules() {
     let Some(kernel) = machines() else { return };
     let place = Place::new();
-    modules(
-        &place,
-        &[(
-            "org.example.kernel",
-            "mkdir -p /run/osbuild/tree/usr/lib; cp -a /usr/lib/modules /run/osbuild/tree/usr/lib",
-        )],
-    );
-    let mkdir = json!([{"type": "org.osbuild.mkdir", "options": {"paths": [{"path": "/made"}]}}]);
+    let script = "cd /run/osbuild/tree; mkdir -p usr/lib; cp -a /usr/lib/modules usr/lib; \
+                  truncate -s 2M disk; mkfs.fat disk; echo text > file";
+    modules(&place, &[("org.example.kernel", script)]);
+    // FAT is no part of the kernel itself.
+    let mut on_disk = copy_tree("build", "/file", "/");
+    on_disk["options"]["paths"][0]["to"] = json!("mount://disk/file");
+    on_disk["devices"] = json!({"disk": {"type": "org.osbuild.loopback", "options": {"filename": "disk"}}});
+    on_disk["mounts"] = json!([{"name": "disk", "type": "org.osbuild.fat", "source": "disk", "target": "/"}]);
     let pipelines = json!([
         {"name": "build", "stages": [{"type": "org.example.kernel"}]},
-        {"name": "tree", "build": "name:build", "stages": mkdir},
+        {"name": "tree", "build": "name:build", "stages": [copy_tree("build", "/disk", "/disk"), on_disk]},
     ]);
     place.file("m.json", json!({"version": "2", "pipelines": pipelines}).to_string().as_bytes());
     run(osbuild_with(&place, &kernel), ["--checkpoint", "build", "--export", "build", "--output-directory", "o"])
@@ -142,7 +142,9 @@ fn root_the_kernel_is_that_of_the_build_tree() {
     // Where the host has no kernel, or another one.
     let arguments = ["m.json", "--libdir", "lib", "--in-vm", "tree", "--export", "tree", "--output-directory", "o"];
     let out = run(osbuild(&place), arguments).with(0);
-    assert!(out.contains(" in vm\n") && place.path("o/tree/made").is_dir(), "{out}");
+    assert!(out.contains(" in vm\n"), "{out}");
+    let disk = place.path("o/tree/disk");
+    assert_eq!(printed(Command::new("mcopy").arg("-i").arg(disk).args(["::/file", "-"])), "text\n");
 }
 
 #[test]
