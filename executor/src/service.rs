@@ -4,6 +4,7 @@
 pub(crate) mod desk;
 mod lines;
 pub(crate) mod protocol;
+mod remains;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,6 +13,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sched::{CloneFlags, unshare};
 use osbc_module_api::{OnDisk, Value};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -20,6 +22,7 @@ use serde_json::json;
 
 use desk::Desk;
 use protocol::{Message, ReceiveError};
+use remains::Namespace;
 
 /// How long a service may take to end after its socket was closed: it unmounts and writes back meanwhile.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -46,8 +49,19 @@ pub(crate) struct Service {
     uid: String,
     child: Child,
     handle: OwnedFd,
+    /// Its own mount namespace, if it has one, for what it leaves running.
+    namespace: Option<Namespace>,
     /// None after it was closed.
     socket: Option<OwnedFd>,
+}
+
+/// Where a service runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Home {
+    /// In the mount namespace of its stage, and ends with that.
+    Stage,
+    /// In one of its own, with the mounts of the host, where that is allowed.
+    Host,
 }
 
 impl Service {
@@ -61,6 +75,7 @@ impl Service {
         module: &OnDisk,
         environment: &BTreeMap<String, String>,
         passed: Option<&OwnedFd>,
+        home: Home,
         desk: &mut Desk<'_>,
     ) -> io::Result<Self> {
         let (socket, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
@@ -73,7 +88,7 @@ impl Service {
         }
         command.process_group(0).current_dir("/").stdin(Stdio::null());
         command.stdout(write_end.try_clone()?).stderr(write_end);
-        inherit(&mut command, &theirs, passed);
+        settle(&mut command, &theirs, passed, home);
         let mut child = command.spawn().map_err(|error| start_error(module, &error))?;
         let handle = match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
             Ok(handle) => handle,
@@ -84,7 +99,10 @@ impl Service {
             }
         };
         // From here on it is stopped when this is dropped.
-        let service = Self { uid: uid.to_owned(), child, handle, socket: Some(socket) };
+        let mut service = Self { uid: uid.to_owned(), child, handle, namespace: None, socket: Some(socket) };
+        if home == Home::Host {
+            service.namespace = Namespace::of(Pid::from_child(&service.child))?;
+        }
         let name = module.file.file_name().unwrap_or_default().to_string_lossy();
         desk.pass_on(output, &format!("{uid} ({name}): "))?;
         Ok(service)
@@ -142,6 +160,7 @@ impl Service {
         }
         self.kill_group();
         let status = self.child.wait();
+        self.end_remains();
         desk.drain().ok();
         if let Ok(status) = status
             && !status.success()
@@ -161,6 +180,14 @@ impl Service {
         self.kill_group();
         self.child.kill().ok();
         self.child.wait().ok();
+        self.end_remains();
+    }
+
+    /// What left its group.
+    fn end_remains(&self) {
+        if let Some(namespace) = &self.namespace {
+            namespace.end_all();
+        }
     }
 }
 
@@ -203,15 +230,19 @@ pub(crate) fn shortened(text: &str) -> String {
     }
 }
 
-/// Lets a program inherit its socket, and what else it is passed.
+/// Lets a program inherit its socket, and what else it is passed, and run where it belongs.
 #[expect(unsafe_code, reason = "descriptors are inherited by what is done between fork and exec")]
-fn inherit(command: &mut Command, socket: &OwnedFd, passed: Option<&OwnedFd>) {
+fn settle(command: &mut Command, socket: &OwnedFd, passed: Option<&OwnedFd>, home: Home) {
     let descriptors = [Some(socket.as_raw_fd()), passed.map(AsRawFd::as_raw_fd)];
     // SAFETY: the closure makes system calls and nothing else, which is allowed after a fork of any process; the
     // descriptors are open there, since their owners outlive the start.
     unsafe {
         command.pre_exec(move || {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+            if home == Home::Host {
+                // Refused without root: what it leaves running is then left.
+                unshare(CloneFlags::CLONE_NEWNS).ok();
+            }
             for descriptor in descriptors.into_iter().flatten() {
                 let descriptor = std::os::fd::BorrowedFd::borrow_raw(descriptor);
                 rustix::io::fcntl_setfd(descriptor.as_fd(), rustix::io::FdFlags::empty())?;

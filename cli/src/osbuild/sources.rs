@@ -64,6 +64,11 @@ impl SourceReport {
         })
     }
 
+    /// Whether it is told of an item that failed that it was not there: not by the modules that download files.
+    fn tells_absence(&self) -> bool {
+        !matches!(self.module.as_str(), "org.osbuild.curl" | "org.osbuild.librepo")
+    }
+
     /// As the result of a module, in a monitor.
     pub(crate) fn result(&self) -> Value {
         let name = format!("source {}", self.module);
@@ -76,7 +81,11 @@ impl SourceReport {
             .iter()
             .map(|item| match &item.result {
                 ItemResult::Failed(error) => {
-                    json!({"success": false, "metadata": {"checksum": item.checksum}, "error": error})
+                    let mut metadata = json!({"checksum": item.checksum});
+                    if self.tells_absence() {
+                        metadata["cached"] = json!(false);
+                    }
+                    json!({"success": false, "metadata": metadata, "error": error})
                 }
                 result => {
                     let cached = *result == ItemResult::Cached;
@@ -96,7 +105,15 @@ impl SourceReport {
     /// As an entry of the result document.
     pub(crate) fn document(&self) -> Value {
         let item = |item: &ItemReport| match &item.result {
-            ItemResult::Failed(error) => json!({"checksum": item.checksum, "error": error}),
+            ItemResult::Failed(error) => {
+                let mut entry = json!({});
+                if self.tells_absence() {
+                    entry["cached"] = json!(false);
+                }
+                entry["checksum"] = json!(item.checksum);
+                entry["error"] = json!(error);
+                entry
+            }
             result => json!({"cached": *result == ItemResult::Cached, "checksum": item.checksum}),
         };
         self.items.iter().map(item).collect()

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::FetchError;
 use crate::run::{Message, Worker};
 use crate::service::desk::Desk;
-use crate::service::{CallError, Service};
+use crate::service::{CallError, Home, Service};
 use crate::store::{Slot, StoreError};
 
 /// What a source replies.
@@ -126,8 +126,8 @@ fn call(
     let uid = format!("source/{}", source.module.name);
     let failed = |reason: String| FetchError::Service { module: source.module.name.clone(), reason };
     let environment = &context.settings.host_environment;
-    let mut service =
-        Service::start(&uid, module, environment, None, &mut desk).map_err(|error| failed(error.to_string()))?;
+    let mut service = Service::start(&uid, module, environment, None, Home::Host, &mut desk)
+        .map_err(|error| failed(error.to_string()))?;
     let arguments = json!({
         "items": items,
         "options": source.options,

@@ -19,6 +19,9 @@ use crate::sandbox::message;
 
 /// How much of a stage's output is read at once.
 const CHUNK: usize = 64 << 10;
+/// How long a text is waited for to become whole once it has begun: what a program writes in one go, such as a traceback
+/// that Python writes mark by mark, is passed on in one piece.
+const GO: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 
 /// A stage that runs.
 pub(super) struct Attended {
@@ -72,6 +75,7 @@ impl Attended {
             let going_on = ending.is_none();
             let ready = self.wait(going_on.then_some(io.interrupt), deadline.filter(|_| going_on))?;
             if ready.output {
+                self.gather()?;
                 self.read_output(&mut chunk, io)?;
             }
             if ready.socket {
@@ -148,6 +152,17 @@ impl Attended {
             }
         }
         Ok(ready)
+    }
+
+    /// Lets the stage write on for a moment, unless it has ended.
+    fn gather(&self) -> io::Result<()> {
+        if let Worker::Known(worker) = &self.worker {
+            match poll(&mut [PollFd::new(worker, PollFlags::IN)], Some(&GO)) {
+                Err(Errno::INTR) => {}
+                result => drop(result?),
+            }
+        }
+        Ok(())
     }
 
     /// Passes on some output; returns whether there may be more.

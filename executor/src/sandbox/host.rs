@@ -18,7 +18,7 @@ use super::root::make_folder;
 use super::{message, spec};
 use crate::request::{InputRequest, MountRequest, Said, StageRequest};
 use crate::service::desk::{self, Desk};
-use crate::service::{CallError, Service};
+use crate::service::{CallError, Home, Service};
 
 /// The name of the endpoint that inputs ask.
 const STORE: &str = "store";
@@ -170,7 +170,7 @@ impl<'a> HostSide<'a> {
         arguments: &Value,
     ) -> Result<Value, String> {
         let host = request.host.as_ref().ok_or("the request says nothing of the host")?;
-        let started = Service::start(uid, module, &host.environment, self.store.as_ref(), &mut self.desk);
+        let started = Service::start(uid, module, &host.environment, self.store.as_ref(), Home::Stage, &mut self.desk);
         let mut service = started.map_err(|error| error.to_string())?;
         match service.call(method, arguments, &mut self.desk) {
             Ok(reply) => {

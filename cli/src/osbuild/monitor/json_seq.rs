@@ -27,11 +27,18 @@ pub(super) struct JsonSeq {
     contexts: Contexts,
     /// How many sources and pipelines are through.
     done: usize,
-    /// For every pipeline that has begun, how many of its stages are through.
-    stages_done: HashMap<usize, usize>,
+    /// The pipelines that have begun and are not through.
+    open: HashMap<usize, Open>,
     started: HashMap<(usize, usize), Instant>,
     /// What the last message was about.
     last: Context,
+}
+
+/// A pipeline that has begun.
+struct Open {
+    /// What a message about it is about: the stage that began last, or what was told last before it began.
+    context: Context,
+    stages_done: usize,
 }
 
 /// What a message says besides its text.
@@ -49,7 +56,7 @@ impl JsonSeq {
             out,
             contexts: Contexts::default(),
             done: 0,
-            stages_done: HashMap::new(),
+            open: HashMap::new(),
             started: HashMap::new(),
             last: Context::default(),
         }
@@ -94,11 +101,13 @@ impl JsonSeq {
     fn progress(&self, script: &Script, run: Option<usize>) -> Value {
         let mut progress = json!({"name": "pipelines/sources", "total": script.steps(), "done": self.done});
         if let Some(run) = run
-            && let Some(done) = self.stages_done.get(&run)
+            && let Some(open) = self.open.get(&run)
+            // Consumers divide by the count of stages.
+            && let pipeline = script.pipeline(run)
+            && !pipeline.stages.is_empty()
         {
-            let pipeline = script.pipeline(run);
             let name = format!("pipeline: {}", pipeline.name);
-            progress["progress"] = json!({"name": name, "total": pipeline.stages.len(), "done": done});
+            progress["progress"] = json!({"name": name, "total": pipeline.stages.len(), "done": open.stages_done});
         }
         progress
     }
@@ -151,18 +160,22 @@ impl Display for JsonSeq {
     }
 
     fn begin(&mut self, script: &Script, run: usize) {
-        // Consumers divide by the count of stages.
-        if !script.pipeline(run).stages.is_empty() {
-            self.stages_done.insert(run, 0);
-        }
+        // osbuild's context keeps the last stage of the pipeline before. Beside others there is none before it.
+        let stage = self.last.stage.clone().filter(|_| self.open.is_empty());
+        let context = Context { stage, ..Self::of_pipeline(script, run) };
+        self.open.insert(run, Open { context: context.clone(), stages_done: 0 });
         let message = format!("Starting pipeline {}", script.pipeline(run).name);
-        self.write(script, Some(run), Self::of_pipeline(script, run), MONITOR, &message, More::default());
+        self.write(script, Some(run), context, MONITOR, &message, More::default());
     }
 
     fn stage(&mut self, script: &Script, run: usize, stage: &StageRun) {
         self.started.insert((run, stage.position), Instant::now());
+        let context = Self::of_stage(script, run, stage);
+        if let Some(open) = self.open.get_mut(&run) {
+            open.context = context.clone();
+        }
         let message = format!("Starting module {}", script.module(run, stage));
-        self.write(script, Some(run), Self::of_stage(script, run, stage), MONITOR, &message, More::default());
+        self.write(script, Some(run), context, MONITOR, &message, More::default());
     }
 
     fn output(&mut self, script: &Script, run: usize, stage: &StageRun, text: &str) {
@@ -177,8 +190,8 @@ impl Display for JsonSeq {
         let context = Self::of_stage(script, run, stage);
         // The end of the output.
         self.write(script, Some(run), context.clone(), &format!("stages/{module}"), "", More::default());
-        if let Some(done) = self.stages_done.get_mut(&run) {
-            *done += 1;
+        if let Some(open) = self.open.get_mut(&run) {
+            open.stages_done += 1;
         }
         let started = self.started.remove(&(run, stage.position));
         let more = More {
@@ -198,12 +211,8 @@ impl Display for JsonSeq {
 
     fn finish(&mut self, script: &Script, run: usize) {
         self.done += 1;
-        self.stages_done.remove(&run);
-        // Of the stages that ran the last one, as osbuild has it.
-        let context = match &self.last {
-            last if last.pipeline == Self::of_pipeline(script, run).pipeline => last.clone(),
-            _ => Self::of_pipeline(script, run),
-        };
+        let open = self.open.remove(&run);
+        let context = open.map_or_else(|| Self::of_pipeline(script, run), |open| open.context);
         let message = format!("Finished pipeline {}", script.pipeline(run).name);
         self.write(script, None, context, MONITOR, &message, More::default());
     }

@@ -100,6 +100,13 @@ impl Narrator {
         }
     }
 
+    fn source_output(&mut self, node: NodeIndex, text: &str) {
+        if let Some(source) = self.script.plan.graph.item_node(node).map(|item| item.source) {
+            self.begin_source(source);
+            self.display.source_output(&self.script, source, text);
+        }
+    }
+
     fn fetched(&mut self, node: NodeIndex, outcome: &NodeOutcome) {
         let script = Arc::clone(&self.script);
         let Some(node_item) = script.plan.graph.item_node(node) else { return };
@@ -207,7 +214,7 @@ impl Monitor for Narrator {
         match event {
             Event::Started { .. } => self.open(),
             Event::FetchStarted { node, .. } => self.fetch_started(*node),
-            Event::FetchOutput { text, .. } => self.display.say(&self.script, text),
+            Event::FetchOutput { node, text } => self.source_output(*node, text),
             Event::StageStarted { node, .. } => self.stage_started(*node),
             Event::StageOutput { node, text } => self.stage_output(*node, text),
             Event::Finished { node, outcome: NodeOutcome::Ran(result) } => self.stage_finished(*node, result),

@@ -58,7 +58,10 @@ fn log(finished: Finished<'_>) -> Value {
                 let mut entry = json!({"id": stage.id, "type": module, "output": output(&result)});
                 if !result.success {
                     entry["success"] = json!(false);
-                    entry["error"] = error(&result);
+                    let error = error(&result);
+                    if !error.is_null() {
+                        entry["error"] = error;
+                    }
                 }
                 entry
             })
