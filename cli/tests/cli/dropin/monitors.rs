@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use osbc_fixtures::has_root;
 use serde_json::{Value, json};
 
-use super::{copy_tree, image_of_tree, item, mkdir, osbuild, run, sources};
-use crate::harness::Place;
+use super::{copy_tree, files, greet, image_of_tree, installed, item, link, mkdir, osbuild, run, sources};
+use crate::harness::{Place, checksum};
 
 /// As osbuild wrote it, without the moments and what its runner and its copy stage say.
 const LOG: &str = r#"starting manifest.jsonPipeline source org.osbuild.inline: b8a04e4042cdd6b31d19a5b3e80821088521893f35b6a9903a643d454adaad86
@@ -153,6 +153,11 @@ fn the_sequence_says_what_osbuilds_says() {
         r#""manifest manifest.json finished successfully\n" 3/3"#,
     ];
     assert_eq!(lines, expected);
+    let image = all.iter().find(|entry| entry["message"] == "Starting pipeline image").expect("is told");
+    assert_eq!(
+        image["context"]["pipeline"]["stage"]["name"], "org.osbuild.copy",
+        "the stage before it, as osbuild has it"
+    );
     let finished = &all[7];
     assert_eq!(finished["result"]["success"], true);
     assert_eq!(finished["options"], json!({"paths": [{"path": "/x"}]}));
@@ -242,4 +247,61 @@ fn a_failed_stage_says_why_and_closes_what_was_open() {
     assert!(stage["output"].as_str().is_some_and(|output| output.contains("/x")), "{document}");
     let log = document["log"]["tree"].as_array().expect("a log");
     assert_eq!((log.len(), &log[0]["success"], &log[1]["success"]), (2, &Value::Null, &json!(false)));
+}
+
+#[test]
+fn a_failing_source_is_told_of_under_its_name() {
+    if !has_root() {
+        return;
+    }
+    let place = Place::new();
+    let (good, bad) = (item(), checksum(b"other"));
+    place.manifest(&json!({
+        "version": "2",
+        "sources": {"org.example.text": {"items": {&good: {"text": "hello"}, &bad: {"text": "hello"}}}},
+        "pipelines": [{"name": "tree", "stages": [{
+            "type": "org.example.write",
+            "inputs": files("org.osbuild.source", &json!({&good: {"name": "a"}, &bad: {"name": "b"}})),
+        }]}],
+    }));
+    let common = ["--out", "o", "--export", "tree", "manifest.json"];
+    let said = format!("source/org.example.text (org.example.text): wrote {}\n", &good[..20]);
+    let log = run(installed(&place, &link(&place)), common).with(1);
+    assert!(log.starts_with("starting manifest.jsonPipeline source org.example.text: "), "{log}");
+    let end = format!("\nBuild\n  root: <host>\n{said}manifest manifest.json failed\nFailed\n");
+    assert!(log.ends_with(&end), "{log}");
+
+    std::fs::remove_dir_all(place.path(".osbuild")).expect("is there");
+    let arguments = common.into_iter().chain(["-q", "--monitor=JSONSeqMonitor"]);
+    let all = sequence(&run(installed(&place, &link(&place)), arguments).with(1));
+    let output = all.iter().find(|entry| entry["message"] == json!(said)).expect("is told");
+    assert_eq!(output["context"]["origin"], "org.osbuild");
+    assert_eq!(output["context"]["pipeline"]["name"], "source org.example.text");
+    let finished = all.iter().find(|entry| entry["result"]["success"] == false).expect("is told");
+    let results = finished["result"]["results"].as_array().expect("a list");
+    let of_bad = results.iter().find(|result| result["success"] == false).expect("is told");
+    assert_eq!(of_bad["metadata"], json!({"checksum": bad, "cached": false}));
+
+    std::fs::remove_dir_all(place.path(".osbuild")).expect("is there");
+    let document = run(installed(&place, &link(&place)), common.into_iter().chain(["--json"])).document(1);
+    let items = document["sources"]["org.example.text"].as_array().expect("a list");
+    let error = format!("the text has another checksum than {bad}");
+    assert!(items.contains(&json!({"cached": false, "checksum": good})), "{document}");
+    assert!(items.contains(&json!({"cached": false, "checksum": bad, "error": error})), "{document}");
+}
+
+#[test]
+fn a_module_that_says_no_more_than_its_exit_status_has_no_error() {
+    if !has_root() {
+        return;
+    }
+    let place = Place::new();
+    // A script that finds a folder where it writes its file.
+    let folder = json!({"type": "org.example.write", "options": {"texts": {"/greeting/x": "text"}}});
+    place.manifest(&json!({"version": "2", "pipelines": [{"name": "tree", "stages": [folder, greet()]}]}));
+    let arguments = ["--out", "o", "--export", "tree", "--json", "manifest.json"];
+    let document = run(installed(&place, &link(&place)), arguments).document(1);
+    let entry = &document["log"]["tree"][1];
+    assert_eq!((&entry["success"], entry.get("error")), (&json!(false), None), "{document}");
+    assert_eq!(document["error"]["details"]["stage"].get("error"), Some(&Value::Null), "{document}");
 }
