@@ -1,19 +1,24 @@
 //! Debian packages in the sandbox: made by the tests with dpkg-deb, fetched over loopback, installed by the tree's own dpkg.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use osbc_fixtures::deb::{Deb, base, can_install};
-use predicates::prelude::*;
+use osbc_fixtures::deb::{Deb, base, can_install, renamed};
 use serde_json::{Map, Value, json};
 
-use crate::harness::{Place, checksum, leftovers, respond, serve};
+use crate::harness::{Place, checksum, leftovers, osbc, respond, serve};
 
-/// A manifest that installs the content of these packages.
-fn installing(place: &Place, packages: &[Vec<u8>]) -> std::path::PathBuf {
-    let served: Vec<Vec<u8>> = packages.to_vec();
+/// A manifest that installs the content of these packages in the pipeline `tree`, and writes a file in `other`.
+fn installing(place: &Place, packages: &[Vec<u8>]) -> PathBuf {
+    serving(place, packages, packages)
+}
+
+/// The same where the server has other content for the same names.
+fn serving(place: &Place, packages: &[Vec<u8>], served: &[Vec<u8>]) -> PathBuf {
+    let served: Vec<Vec<u8>> = served.to_vec();
     let url = serve(Arc::new(move |path, stream| {
         let index: usize = path.trim_start_matches('/').parse().expect("the manifest's own address");
         respond(stream, "200 OK", &served[index]);
@@ -23,11 +28,49 @@ fn installing(place: &Place, packages: &[Vec<u8>]) -> std::path::PathBuf {
     let references: Vec<&String> = items.keys().collect();
     let packages = json!({"type": "org.osbuild.files", "origin": "org.osbuild.source", "references": references});
     let stage = json!({"type": "org.osbc.deb", "inputs": {"packages": packages}});
+    let other = json!({"type": "org.osbuild.hostname", "options": {"hostname": "unharmed"}});
     place.manifest(&json!({
         "version": "2",
         "sources": {"org.osbuild.curl": {"items": items}},
-        "pipelines": [{"name": "tree", "source-epoch": 1_700_000_000, "stages": [stage]}]
+        "pipelines": [
+            {"name": "tree", "source-epoch": 1_700_000_000, "stages": [stage]},
+            {"name": "other", "stages": [other]}
+        ]
     }))
+}
+
+/// Builds both pipelines of which the first one must fail, saying these words; the other one comes out, and nothing else
+/// remains: no process, no mount, nothing half done in the store.
+fn fails(place: &Place, manifest: &Path, more: &[&str], said: &[&str]) {
+    let mut build = place.build(manifest);
+    build.args(["-e", "tree", "-e", "other", "--keep-going"]).args(more);
+    let output = build.assert().code(1).get_output().clone();
+    let told = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+    for words in said {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    assert!(!place.output().join("tree").exists());
+    let other = fs::read_to_string(place.output().join("other/etc/hostname"));
+    assert_eq!(other.expect("it was built"), "unharmed\n");
+    fs::remove_dir_all(place.output()).expect("its own folder");
+    assert_eq!(leftovers(&place.path("")), Vec::<String>::new());
+    assert_eq!(running(&["sleep", LONG]), Vec::<String>::new());
+    for folder in ["work", "damaged"] {
+        let left = fs::read_dir(place.store().join(folder)).map_or(0, Iterator::count);
+        assert_eq!(left, 0, "{folder}: {told}");
+    }
+    osbc().args(["store", "verify", "--store"]).arg(place.store()).assert().success();
+}
+
+/// How long what lingers in these tests would, so that it is known by its command line.
+const LONG: &str = "86399";
+
+/// The processes with these words at the end of their command lines.
+fn running(words: &[&str]) -> Vec<String> {
+    let wanted: String = words.iter().map(|word| format!("{word}\0")).collect();
+    let processes = fs::read_dir("/proc").expect("/proc is mounted").flatten();
+    let lines = processes.map(|process| fs::read_to_string(process.path().join("cmdline")).unwrap_or_default());
+    lines.filter(|line| line.ends_with(&wanted)).collect()
 }
 
 fn content(deb: &Deb, folder: &Path) -> Vec<u8> {
@@ -164,20 +207,50 @@ fn root_debian_packages_that_misbehave_fail_their_stage_and_leave_nothing() {
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
     let base = content(&base(), folder.path());
-    let script = |commands: &str| content(&Deb::new("one").script("postinst", commands), folder.path());
+    let with = |name: &str, commands: &str| content(&Deb::new("one").script(name, commands), folder.path());
+    let script = |commands: &str| with("postinst", commands);
     let whole = script("true");
+    let leaving = Deb::new("one").compression("none").file("usr/xx/xx/xx/outside", "");
+    let leaving = renamed(&content(&leaving, folder.path()), "./usr/xx/xx/xx/outside", "./usr/../../../outside");
+    let daemon = format!("echo it begins; busybox setsid sleep {LONG} >/dev/null 2>&1 </dev/null &");
+    let left = format!("left processes running, which it may not: `sleep {LONG}`");
     for (package, said) in [
-        (script("echo this is why; exit 7"), "this is why"),
+        (script("echo this is why; exit 7"), ["this is why", "a script failed of one"]),
+        (with("preinst", "echo this is why >&2; exit 7"), ["this is why", "preinst of the package one failed"]),
+        (script(&daemon), ["it begins", &left]),
+        (with("preinst", &daemon), ["it begins", &left]),
         (
-            script("busybox setsid sleep 1000 >/dev/null 2>&1 </dev/null &"),
-            "left processes running, which it may not: `sleep 1000`",
+            whole[..whole.len() - 20].to_vec(),
+            ["cannot read the package sha256:", "it is cut off: data.tar.gz should have"],
         ),
-        (whole[..whole.len() - 20].to_vec(), "it is cut off: data.tar.gz should have"),
+        (leaving, ["cannot unpack the package one", "it has a path that leaves the tree: ./usr/../../../outside"]),
+        (b"no package".to_vec(), ["cannot read the package sha256:", "it is no Debian package"]),
     ] {
         let place = Place::new();
-        let manifest = installing(&place, &[base.clone(), package]);
-        place.build(&manifest).assert().code(1).stderr(predicate::str::contains(said));
-        assert!(!place.output().join("tree").exists());
-        assert_eq!(leftovers(&place.path("")), Vec::<String>::new());
+        fails(&place, &installing(&place, &[base.clone(), package]), &[], &said);
     }
+    let place = Place::new();
+    let hangs = format!("echo it begins; sleep {LONG}");
+    for hanging in [script(&hangs), script(&format!("trap '' TERM INT HUP; {hangs}")), with("preinst", &hangs)] {
+        let manifest = installing(&place, &[base.clone(), hanging]);
+        let begin = Instant::now();
+        fails(&place, &manifest, &["--stage-timeout", "5"], &["it begins", "it took longer than the 5s"]);
+        assert!(begin.elapsed() < Duration::from_secs(60), "it was ended in time");
+    }
+    // What is whole is built in the same store.
+    place.build(&installing(&place, &[base, whole])).assert().success();
+}
+
+#[test]
+fn root_a_debian_package_that_is_another_than_asked_for_is_not_installed() {
+    if !can_install() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (base, place) = (content(&base(), folder.path()), Place::new());
+    let one = |text: &str| content(&Deb::new("one").file("usr/share/one", text), folder.path());
+    let (wanted, served) = (one("wanted"), one("served"));
+    let manifest = serving(&place, &[base.clone(), wanted.clone()], &[base, served.clone()]);
+    let reason = format!("the file has the checksum {} instead of {}", checksum(&served), checksum(&wanted));
+    fails(&place, &manifest, &[], &[&reason, "/1"]);
 }
