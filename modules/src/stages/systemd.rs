@@ -1,6 +1,7 @@
 //! Enables, disables and masks units of systemd, and sets the default target.
 //!
-//! `systemctl` of the build root does it. Generators are masked by links to `/dev/null`.
+//! `systemctl` of the build root does it. Generators are masked by links to `/dev/null`. Beyond osbuild's there is `tools`:
+//! `tree` takes the tree's own `systemctl`, so that the build root needs none and what comes out does not hang on it.
 //!
 //! ```json
 //! {
@@ -16,6 +17,8 @@
 
 use osbc_module_api::*;
 
+use crate::rooted::Tools;
+
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.systemd",
@@ -27,6 +30,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
         r#"{"options": {"disabled_services": [1]}}"#,
         r#"{"options": {"default_target": ["a"]}}"#,
         r#"{"options": {"other": []}}"#,
+        r#"{"options": {"tools": "host"}}"#,
     ],
     parse: parse::<Options>,
     entry: Entry::Stage(run),
@@ -50,20 +54,20 @@ struct Options {
     /// What the system starts to
     #[serde(default)]
     default_target: String,
+    /// Whose `systemctl` does it
+    #[serde(default)]
+    tools: Tools,
 }
 
 const GENERATORS: &str = "etc/systemd/system-generators";
 
 fn run(cx: &StageContext) -> Result<(), Error> {
     let options: Options = cx.options()?;
-    let systemctl = |verb: &str, arguments: &[&str]| -> Result<(), Error> {
-        let root = cx.tree.path_for_tools("/")?;
-        cx.tool("systemctl")?.arg("--root").arg(root).arg(verb).args(arguments).run()
-    };
+    let systemctl = |arguments: &[&str]| options.tools.run(cx, "systemctl", arguments);
     let Options { enabled_services, disabled_services, masked_services, .. } = &options;
     for (verb, units) in [("enable", enabled_services), ("disable", disabled_services), ("mask", masked_services)] {
         for unit in units {
-            systemctl(verb, &["--", unit])?;
+            systemctl(&[verb, "--", unit])?;
         }
     }
     if !options.masked_generators.is_empty() {
@@ -72,7 +76,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
             cx.tree.symlink("/dev/null", format!("{GENERATORS}/{generator}"))?;
         }
     }
-    if options.default_target.is_empty() { Ok(()) } else { systemctl("set-default", &[&options.default_target]) }
+    if options.default_target.is_empty() { Ok(()) } else { systemctl(&["set-default", &options.default_target]) }
 }
 
 #[cfg(test)]
@@ -81,6 +85,7 @@ mod tests {
     use osbc_module_api::testing::Case;
 
     use super::*;
+    use crate::chroot::testing::with_script;
 
     fn case() -> Case {
         let unit = "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n";
@@ -107,6 +112,17 @@ mod tests {
         assert_eq!(done.tree.read_dir("etc/systemd/system/multi-user.target.wants").unwrap(), ["a.service"]);
         assert_eq!(done.link("etc/systemd/system/b.service"), "/dev/null");
         assert!(done.link("etc/systemd/system/default.target").ends_with("/usr/lib/systemd/system/multi-user.target"));
+    }
+
+    #[test]
+    fn the_trees_own_tool_is_taken_where_that_is_wanted() {
+        let script = "echo \"$0 $*\" >>/etc/said";
+        let Some(case) = with_script(&MODULE, "usr/bin/systemctl", script) else { return };
+        let done = case.run(json!({"enabled_services": ["a"], "default_target": "b.target", "tools": "tree"})).ok();
+        let tool = "/usr/bin/systemctl --root /";
+        assert_eq!(done.text("etc/said"), format!("{tool} enable -- a\n{tool} set-default b.target\n"));
+        let done = Case::new(&MODULE).dir("usr/bin").run(json!({"enabled_services": ["a"], "tools": "tree"}));
+        assert!(done.err().contains("systemctl"), "{}", done.err());
     }
 
     #[test]

@@ -5,6 +5,9 @@
 //! The public keys are added to `~/.ssh/authorized_keys`. With `force_password_reset` the user must choose a new password at
 //! the first login.
 //!
+//! Beyond osbuild's there is `tools`: `tree` takes the tree's own programs, so that the build root needs none and what comes
+//! out does not hang on it.
+//!
 //! An existing user's `gid` can be changed; osbuild fails there. Links in a home folder lead nowhere outside the tree.
 //!
 //! ```json
@@ -30,6 +33,7 @@ use osbc_module_api::*;
 
 use crate::chroot::Program;
 use crate::options::{Entries, required};
+use crate::rooted::Tools;
 use crate::text;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
@@ -47,6 +51,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
         r#"{"options": {"users": {"a": {"expiredate": 1.5}}}}"#,
         r#"{"options": {"users": {"a": {"force_password_reset": "yes"}}}}"#,
         r#"{"options": {"other": {}}}"#,
+        r#"{"options": {"users": {}, "tools": "host"}}"#,
     ],
     parse: parse::<Options>,
     entry: Entry::Stage(run),
@@ -57,6 +62,9 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
 struct Options {
     /// The users, by name
     users: Option<Entries<Name, User>>,
+    /// Whose `useradd`, `usermod` and `passwd` do it
+    #[serde(default)]
+    tools: Tools,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
@@ -97,15 +105,15 @@ struct User {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
-    let Options { users } = cx.options()?;
+    let Options { users, tools } = cx.options()?;
     let Entries(users) = required(users, "users")?;
     for (Name(name), user) in users {
         match Account::find(&cx.tree, &name)? {
-            Some(account) => change(cx, &name, &user, &account)?,
-            None => create(cx, &name, &user)?,
+            Some(account) => change(cx, tools, &name, &user, &account)?,
+            None => tools.run(cx, "useradd", &new(&name, &user))?,
         }
         if user.force_password_reset {
-            in_tree(cx, "passwd")?.args(["--expire", &name]).run()?;
+            tools.run(cx, "passwd", &["--expire", &name])?;
         }
         let keys: Vec<String> = user.keys.into_iter().chain(Some(user.key).filter(|key| !key.is_empty())).collect();
         if !keys.is_empty() {
@@ -115,25 +123,18 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     Ok(())
 }
 
-/// A tool of the build root that works on the tree.
-fn in_tree(cx: &StageContext, tool: &str) -> Result<Tool, Error> {
-    Ok(cx.tool(tool)?.arg("--root").arg(cx.tree.path_for_tools("/")?))
-}
-
-fn create(cx: &StageContext, name: &str, user: &User) -> Result<(), Error> {
-    let mut tool = in_tree(cx, "useradd")?;
-    if let Some(uid) = &user.uid {
-        tool = tool.args(["--uid", &uid.to_string(), "-o"]);
-    }
-    tool = match user.home.as_deref() {
-        None => tool,
-        Some("") => tool.arg("--no-create-home"),
-        Some(home) => tool.args(["--home-dir", home, "--create-home"]),
+/// The arguments that `useradd` gets.
+fn new(name: &str, user: &User) -> Vec<String> {
+    let uid = user.uid.iter().flat_map(|uid| ["--uid".to_owned(), uid.to_string(), "-o".to_owned()]);
+    let home = match user.home.as_deref() {
+        None => Vec::new(),
+        Some("") => vec!["--no-create-home".to_owned()],
+        Some(home) => vec!["--home-dir".to_owned(), home.to_owned(), "--create-home".to_owned()],
     };
-    tool.args(common(user)).arg(name).run()
+    uid.chain(home).chain(common(user)).chain([name.to_owned()]).collect()
 }
 
-fn change(cx: &StageContext, name: &str, user: &User, account: &Account) -> Result<(), Error> {
+fn change(cx: &StageContext, tools: Tools, name: &str, user: &User, account: &Account) -> Result<(), Error> {
     if let Some(uid) = &user.uid
         && uid.to_string() != account.uid
     {
@@ -147,7 +148,8 @@ fn change(cx: &StageContext, name: &str, user: &User, account: &Account) -> Resu
         arguments.extend(["--home".to_owned(), home.to_owned()]);
     }
     if !arguments.is_empty() {
-        in_tree(cx, "usermod")?.args(arguments).arg(name).run()?;
+        arguments.push(name.to_owned());
+        tools.run(cx, "usermod", &arguments)?;
     }
     let home = Account::find(&cx.tree, name)?.map(|account| account.home).unwrap_or_default();
     if home.is_empty() || cx.tree.exists(&home)? {
@@ -215,6 +217,7 @@ mod tests {
     use osbc_module_api::testing::{Case, Done};
 
     use super::*;
+    use crate::chroot::testing::with_script;
 
     /// A tree that the tools can work on.
     fn case() -> Option<Case> {
@@ -281,6 +284,15 @@ mod tests {
     fn a_password_can_be_made_to_expire() {
         let Some(done) = run_with(json!({"old": {"force_password_reset": true}})) else { return };
         assert!(line(&done.ok(), "etc/shadow", "old").starts_with("old:!:0:"));
+    }
+
+    #[test]
+    fn the_trees_own_tools_are_taken_where_that_is_wanted() {
+        let script = "echo \"$*\" >/etc/said";
+        let Some(case) = with_script(&MODULE, "usr/sbin/useradd", script) else { return };
+        let case = case.file("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n");
+        let done = case.run(json!({"users": {"web": {"uid": 7, "home": "/srv"}}, "tools": "tree"})).ok();
+        assert_eq!(done.text("etc/said"), "--root / --uid 7 -o --home-dir /srv --create-home web\n");
     }
 
     #[test]

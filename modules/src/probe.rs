@@ -1,0 +1,37 @@
+//! Whether a server gives a file now, for who is about to name it as a source: asked as downloads are, with less patience.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+use osbc_module_api::{Error, SourceContext, Value};
+
+use crate::checksum::Checksum;
+use crate::download::{Access, Downloader, Patience};
+use crate::proxy;
+use crate::url::Url;
+
+/// Downloads a small file and drops it; `environment` may name proxies.
+///
+/// # Errors
+/// The server cannot be reached or will not give the file, or it gives another one.
+pub fn ask(url: &str, checksum: &str, environment: &BTreeMap<String, String>) -> Result<(), Error> {
+    let (url, expected) = (Url::parse(url)?, Checksum::parse(checksum)?);
+    if url.scheme == "file" {
+        return File::open(&url.path).map(drop).map_err(Error::io("open", Path::new(&url.path)));
+    }
+    let place = Path::new("a temporary folder");
+    let folder = tempfile::tempdir().map_err(Error::io("make", place))?;
+    let context = SourceContext {
+        options: &Value::Null,
+        target: &folder.path().join("file"),
+        shared: folder.path(),
+        progress: &|_, _| {},
+        interrupted: &|| false,
+        environment,
+    };
+    let access = Access { proxy: proxy::choose(&url.scheme, environment)?, ..Access::default() };
+    let patience = Patience { tries: 2, stall: Duration::from_secs(15), ..Patience::default() };
+    Downloader::new(patience).fetch(&context, &url, &access, &expected)
+}
