@@ -13,7 +13,8 @@
 //! `path-include`; `*` stands for slashes too.
 //!
 //! What would differ between two runs goes: logs, backups, caches, locks, what is in `/run`; the machine id is emptied, and
-//! D-Bus has the same. The metadata names the distribution and lists the packages that the tree has, with version and
+//! D-Bus has the same. Host keys for SSH that a script made go too, since they would be those of every machine: a unit that
+//! calls `ssh-keygen -A` at boot makes each its own. The metadata names the distribution and lists the packages that the tree has, with version and
 //! architecture.
 //!
 //! ```json
@@ -54,7 +55,7 @@ use crate::debian::unpack::{Target, Unpacked};
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbc.deb",
-    revision: 2,
+    revision: 3,
     capabilities: &[],
     schema: || Schema::stage::<Options>().inputs(&["packages"]).version_2_alone(),
     rejects: &[
@@ -105,6 +106,7 @@ const POLICY: &str = "usr/sbin/policy-rc.d";
 const ANSWERS: &str = "var/lib/dpkg/osbc-debconf";
 const MACHINE_ID: &str = "etc/machine-id";
 const DBUS_MACHINE_ID: &str = "var/lib/dbus/machine-id";
+const SSH: &str = "etc/ssh";
 
 /// What goes in the end, where it is there: files, and what in a folder ends that way.
 const TRACES: [&str; 14] = [
@@ -156,6 +158,17 @@ fn distribution(tree: &Tree) -> Result<Option<String>, Error> {
     Ok(id.map(|id| id.trim_matches(['"', '\'']).to_owned()))
 }
 
+/// The host keys for SSH that a tree has, by the names of their files.
+fn host_keys(tree: &Tree) -> Result<BTreeSet<String>, Error> {
+    if !tree.is_dir(SSH)? {
+        return Ok(BTreeSet::new());
+    }
+    let names = tree.read_dir(SSH)?.into_iter().filter_map(|name| name.into_string().ok());
+    let is_key =
+        |name: &String| name.starts_with("ssh_host_") && name.strip_suffix(".pub").unwrap_or(name).ends_with("_key");
+    Ok(names.filter(is_key).collect())
+}
+
 /// The packages of an input, in the order of their names.
 fn packages(input: &MappedInput) -> Result<Vec<Package>, Error> {
     let none = Map::new();
@@ -184,6 +197,7 @@ impl Install<'_> {
     fn run(&self, packages: &[Package]) -> Result<(), Error> {
         let tree = self.tree;
         self.refuse_upgrades(packages)?;
+        let own_keys = host_keys(tree)?;
         self.merge_usr()?;
         database::prepare(tree)?;
         let own_policy = !tree.exists(POLICY)?;
@@ -219,6 +233,9 @@ impl Install<'_> {
             tree.remove_file(POLICY)?;
         }
         self.unmerge_unused()?;
+        for key in host_keys(tree)?.difference(&own_keys) {
+            tree.remove_file(Path::new(SSH).join(key))?;
+        }
         self.remove_traces()
     }
 
@@ -683,6 +700,25 @@ mod tests {
             (done.link("bin"), done.link("var/lib/dbus/machine-id")),
             ("usr/bin".into(), "/etc/machine-id".into())
         );
+    }
+
+    #[test]
+    fn root_host_keys_that_scripts_make_do_not_stay_but_those_of_the_tree_do() {
+        if !can_install() {
+            return;
+        }
+        let makes = "mkdir -p /etc/ssh; for kind in rsa ed25519; do test -e /etc/ssh/ssh_host_${kind}_key || {
+            echo made >/etc/ssh/ssh_host_${kind}_key; echo made >/etc/ssh/ssh_host_${kind}_key.pub; }; done
+            echo x >/etc/ssh/sshd_config";
+        let deb = Deb::new("openssh-server").script("postinst", makes);
+        let done = fresh(&[&base(), &deb]).ok();
+        assert_eq!(done.tree.read_dir("etc/ssh").unwrap(), ["sshd_config"]);
+        let case = Case::new(&MODULE).file("etc/ssh/ssh_host_rsa_key", "own");
+        let done = installed(case, &[&base(), &deb], json!({})).ok();
+        let mut names = done.tree.read_dir("etc/ssh").unwrap();
+        names.sort();
+        assert_eq!(names, ["ssh_host_rsa_key", "sshd_config"]);
+        assert_eq!(done.text("etc/ssh/ssh_host_rsa_key"), "own");
     }
 
     #[test]
