@@ -3,7 +3,8 @@
 //! Neither a loop device nor a mount is needed, nor privileges: `sfdisk` of the build root writes the partition table (GPT),
 //! `mke2fs` an ext4 file system with the files of a folder in it, `mkfs.fat` and mtools a FAT one. Partitions come one
 //! after the other, each at a whole MiB; one without a `size` takes what is left. A partition without a `filesystem` stays
-//! empty, as for a boot loader.
+//! empty. One with `grub` holds GRUB's core image, as `org.osbuild.grub2.inst` makes it without a `location`; the first
+//! sector then starts it, by `boot.img` of the build root, on machines with a BIOS.
 //!
 //! With a source epoch the same contents give the same image: identifiers take the place of what would be drawn by lot,
 //! and files have been read and changed at the epoch. The order of names in ext4 folders is that of the store's file
@@ -13,6 +14,7 @@
 //! {
 //!   "type": "org.osbc.disk",
 //!   "inputs": {
+//!     "grub": { "type": "org.osbuild.tree", "origin": "org.osbuild.pipeline", "references": ["name:grub"] },
 //!     "os": { "type": "org.osbuild.tree", "origin": "org.osbuild.pipeline", "references": ["name:os"] },
 //!     "uki": { "type": "org.osbuild.tree", "origin": "org.osbuild.pipeline", "references": ["name:uki"] }
 //!   },
@@ -21,7 +23,7 @@
 //!     "size": 1610612736,
 //!     "uuid": "D209C89E-EA5E-4FBD-B161-B461CCE297E0",
 //!     "partitions": [
-//!       { "type": "21686148-6449-6E6F-744E-656564454649", "size": 1048576 },
+//!       { "type": "21686148-6449-6E6F-744E-656564454649", "size": 1048576, "grub": "input://grub/core.img" },
 //!       { "type": "C12A7328-F81F-11D2-BA4B-00A0C93EC93B", "size": 134217728,
 //!         "filesystem": { "type": "fat", "volid": "7b7795e7", "label": "ESP",
 //!           "paths": [{ "from": "input://uki/image.efi", "to": "/EFI/BOOT/BOOTX64.EFI" }] } },
@@ -34,12 +36,14 @@
 //! ```
 
 use std::collections::HashSet;
+use std::fs::{self, File};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use osbc_module_api::*;
 use uuid::Uuid;
 
+use crate::bootloader::{BIOS, Place, embed};
 use crate::fat;
 use crate::partition_table::{self, PartitionTable, SECTOR};
 use crate::single_file;
@@ -56,6 +60,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
         r#"{"options": {"filename": "x", "size": 4194304, "uuid": "u", "partitions": [{"type": "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"}]}}"#,
         r#"{"options": {"filename": "x", "size": 4194304, "uuid": "D209C89E-EA5E-4FBD-B161-B461CCE297E0", "partitions": []}}"#,
         r#"{"options": {"filename": "x", "size": 4194304, "uuid": "D209C89E-EA5E-4FBD-B161-B461CCE297E0", "partitions": [{"type": "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709", "filesystem": {"type": "xfs"}}]}}"#,
+        r#"{"options": {"filename": "x", "size": 4194304, "uuid": "D209C89E-EA5E-4FBD-B161-B461CCE297E0", "partitions": [{"type": "21686148-6449-6E6F-744E-656564454649", "grub": true}]}}"#,
     ],
     parse: parse::<Options>,
     entry: Entry::Stage(run),
@@ -96,6 +101,8 @@ struct Partition {
     size: Option<u64>,
     /// What is in it
     filesystem: Option<FileSystem>,
+    /// GRUB's core image in place of a file system: `input://NAME/PATH` or a path of the tree
+    grub: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -163,8 +170,24 @@ fn run(cx: &StageContext) -> Result<(), Error> {
             }
             None => {}
         }
+        if let Some(core) = &partition.grub {
+            grub(cx, &file, (start, size), core)?;
+        }
     }
     Ok(())
+}
+
+/// Puts GRUB's core image into a partition, and what leads there into the first sector.
+fn grub(cx: &StageContext, image: &File, (start, size): (u64, u64), core: &str) -> Result<(), Error> {
+    let Location { tree, path, .. } = cx.location(core)?;
+    let core = tree.read(path)?;
+    if core.len() as u64 > size {
+        let length = core.len();
+        return Err(Error::failed(format!("GRUB's core image has {length} bytes, but its partition has {size}")));
+    }
+    let boot = Path::new("/usr/lib/grub").join(BIOS).join("boot.img");
+    let boot = fs::read(&boot).map_err(Error::io("read", &boot))?;
+    embed(image, &core, Some(&boot), Place { sector: start / SECTOR, sector_size: SECTOR, says_rest: true })
 }
 
 /// How wide the entries of a FAT file system of so many bytes are: mkfs.fat goes by the size of the whole image.
@@ -192,6 +215,10 @@ fn places(options: &Options) -> Result<Vec<(u64, u64)>, Error> {
     let mut start = MIB;
     let mut places = Vec::new();
     for (index, partition) in options.partitions.iter().enumerate() {
+        if partition.grub.is_some() && partition.filesystem.is_some() {
+            let number = index + 1;
+            return Err(Error::failed(format!("partition {number} has both `grub` and a `filesystem`; give it one")));
+        }
         let last = index + 1 == options.partitions.len();
         let size = match partition.size {
             Some(size) if size % MIB == 0 => size,
@@ -274,7 +301,7 @@ fn files(tree: &Tree, folder: &Path) -> Result<u64, Error> {
 mod tests {
     use std::process::Command;
 
-    use osbc_fixtures::has_tool;
+    use osbc_fixtures::{has_file, has_tool};
     use osbc_module_api::testing::{Case, Done};
     use osbc_module_api::tree;
 
@@ -341,6 +368,27 @@ mod tests {
         assert!(said("/usr/sbin/e2fsck", &["-fn", &root]).contains("root: "));
         let again = made();
         assert!(done.tree.read("disk.img").unwrap() == again.tree.read("disk.img").unwrap(), "the same again");
+    }
+
+    #[test]
+    fn a_bios_is_led_to_grub_in_its_partition() {
+        let boot = "/usr/lib/grub/i386-pc/boot.img";
+        if !has_tool("sfdisk") || !has_file(boot) {
+            return;
+        }
+        let image = |size: usize| {
+            let case = Case::new(&MODULE).file("core.img", vec![0xee; size]);
+            let kind = "21686148-6449-6E6F-744E-656564454649";
+            disk(case, 4 << 20, json!([{"type": kind, "size": 1 << 20, "grub": "/core.img"}]))
+        };
+        let image_of = image(4096).ok().tree.read("disk.img").unwrap();
+        assert_eq!(image_of[..0x5c], fs::read(boot).unwrap()[..0x5c]);
+        assert_eq!(image_of[0x5c..0x64], 2048u64.to_le_bytes(), "where the core image is");
+        assert_eq!(image_of[1 << 20..(1 << 20) + 500], [0xee; 500]);
+        assert_eq!(image_of[(1 << 20) + 500..(1 << 20) + 508], 2049u64.to_le_bytes(), "where it goes on");
+        assert_eq!(image_of[510..520], *b"\x55\xaaEFI PART", "the table is whole");
+        let large = image((1 << 20) + 1);
+        assert_eq!(large.err(), "GRUB's core image has 1048577 bytes, but its partition has 1048576");
     }
 
     #[test]
