@@ -59,6 +59,8 @@ pub enum Resource {
     Disk,
     /// Loop devices.
     LoopDevices,
+    /// What runs programs of another architecture.
+    Emulator,
 }
 
 /// What became of one node.

@@ -5,6 +5,7 @@
 //! mounted, and no mount is ever seen by anybody else. What stays, as with osbuild, are the folders of the mounts that the
 //! tree did not have.
 
+mod architecture;
 mod attend;
 
 use std::ffi::{OsStr, OsString};
@@ -144,7 +145,7 @@ impl<'a> Program<'a> {
             }
             match self.limit {
                 Some(limit) => attend::status(&mut command, &self.path, limit),
-                None => command.status().map_err(Error::io("start", &self.path)),
+                None => command.status().map_err(architecture::cannot_start(&self.path)),
             }
         };
         let joined = thread::scope(|scope| scope.spawn(inside).join());

@@ -21,6 +21,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
+use osbc_ir::Resource;
 use osbc_module_api::{Error, OpenDevice, StageContext, StageMeta, Tree, Value};
 use rustix::fs::{MemfdFlags, Mode, memfd_create};
 use rustix::mount::UnmountFlags;
@@ -185,7 +186,7 @@ fn inside(
         Err(error) => return StageReply::failed(cannot_enter(&error)),
     };
     let run = || match job {
-        Job::Call(function) => call(*function, &context).map(StageFailure::Module),
+        Job::Call(function) => call(*function, &context),
         Job::Execute(module) => foreign::execute(request, module),
     };
     let moment = request.shell.as_ref().map(|shell| shell.moment);
@@ -220,7 +221,7 @@ fn cannot_enter(error: &io::Error) -> StageFailure {
 }
 
 /// Calls the module and returns why it failed, if it did.
-fn call(function: fn(&StageContext) -> Result<(), Error>, context: &StageContext) -> Option<String> {
+fn call(function: fn(&StageContext) -> Result<(), Error>, context: &StageContext) -> Option<StageFailure> {
     let called = catch_unwind(AssertUnwindSafe(|| {
         // Its own files in /proc are a built-in module's to use.
         rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable).map_err(Error::io("set up", "/proc"))?;
@@ -228,11 +229,12 @@ fn call(function: fn(&StageContext) -> Result<(), Error>, context: &StageContext
     }));
     match called {
         Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(error.to_string()),
+        Ok(Err(error @ Error::Foreign { .. })) => Some(StageFailure::Wanting(Resource::Emulator, error.to_string())),
+        Ok(Err(error)) => Some(StageFailure::Module(error.to_string())),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref().copied()).unwrap_or("no reason given");
-            Some(format!("the module has a bug and panicked: {text}"))
+            Some(StageFailure::Module(format!("the module has a bug and panicked: {text}")))
         }
     }
 }

@@ -48,6 +48,18 @@ pub enum Error {
         /// The end of what it said.
         said: String,
     },
+    /// A program is made for machines of another kind, and nothing here runs such. The machine lacks something, not the
+    /// manifest.
+    #[error(
+        "{} is made for {architecture}, which this machine does not run; install qemu-user-static and binfmt-support on it",
+        program.display()
+    )]
+    Foreign {
+        /// The program, as a path of its tree.
+        program: PathBuf,
+        /// Debian's name of the machines that it is for.
+        architecture: String,
+    },
     /// The module refuses or gives up, and says why.
     #[error("{reason}")]
     Failed {

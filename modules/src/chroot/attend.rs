@@ -9,6 +9,8 @@ use std::{fs, thread};
 use osbc_module_api::Error;
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::architecture::cannot_start;
+
 /// The pause between two looks at a program.
 const BLINK: Duration = Duration::from_millis(5);
 /// How long what a program started may take to end after it.
@@ -21,7 +23,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// It cannot be started, is not done in time, or leaves a process running. Whatever it started is gone then.
 pub(super) fn status(command: &mut Command, program: &Path, limit: Duration) -> Result<ExitStatus, Error> {
     let name = program.display();
-    let mut child = command.spawn().map_err(Error::io("start", program))?;
+    let mut child = command.spawn().map_err(cannot_start(program))?;
     let begin = Instant::now();
     let status = loop {
         if let Some(status) = child.try_wait().map_err(Error::io("wait for", program))? {
