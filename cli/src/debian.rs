@@ -4,4 +4,5 @@
 pub(crate) mod apt;
 pub(crate) mod graph;
 pub(crate) mod lock;
+pub(crate) mod reach;
 pub(crate) mod spec;

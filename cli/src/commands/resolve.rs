@@ -9,6 +9,7 @@ use crate::commands::manual::print;
 use crate::debian::apt::Apt;
 use crate::debian::graph;
 use crate::debian::lock::{Lock, Set};
+use crate::debian::reach;
 use crate::debian::spec::Spec;
 use crate::exit::Failure;
 
@@ -28,14 +29,16 @@ pub(crate) fn debian(args: &ResolveDebianArgs) -> Result<ExitCode, Failure> {
         }
         Some(lock) => {
             if !lock.packages.iter().all(|package| urls.contains_key(&package.repository)) {
-                add(&mut urls, &Apt::new(&spec.release)?);
+                add(&mut urls, &Apt::new(&spec.release, spec.architecture.as_deref())?);
             }
             lock.clone()
         }
         None => {
-            let apt = Apt::new(&spec.release)?;
+            let apt = Apt::new(&spec.release, spec.architecture.as_deref())?;
             add(&mut urls, &apt);
-            apt.resolve(&spec)?
+            let lock = apt.resolve(&spec)?;
+            reach::ask(&lock, &urls)?;
+            lock
         }
     };
     let manifest = graph::manifest(&spec, &lock, &urls)?;

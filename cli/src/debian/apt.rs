@@ -15,6 +15,9 @@ use crate::exit::Failure;
 pub(crate) struct Apt {
     /// Holds the status, preferences and caches.
     folder: TempDir,
+    /// The architecture, and whether it is another one than the machine's.
+    architecture: String,
+    foreign: bool,
     /// The repositories that have the release.
     repositories: Vec<Repository>,
 }
@@ -34,17 +37,24 @@ struct Repository {
 const INDEXES: &str = "$(CREATED_BY)\t$(REPO_URI)\t$(LABEL)\t$(CODENAME)";
 
 impl Apt {
-    /// Asks apt which repositories have a release.
+    /// Asks apt which repositories have a release. What they have for another architecture than the machine's is fetched
+    /// first, since apt itself has no use for it.
     ///
     /// # Errors
     /// There is no apt, or it knows no packages of the release.
-    pub(crate) fn new(release: &str) -> Result<Self, Failure> {
+    pub(crate) fn new(release: &str, architecture: Option<&str>) -> Result<Self, Failure> {
+        let own = said(Command::new("dpkg").arg("--print-architecture"))?.trim().to_owned();
+        let architecture = architecture.unwrap_or(&own).to_owned();
+        let foreign = architecture != own;
         let folder = tempfile::tempdir().map_err(Failure::environment)?;
-        for name in ["cache/archives/partial", "preferences"] {
+        for name in ["cache/archives/partial", "lists/partial", "preferences"] {
             std::fs::create_dir_all(folder.path().join(name)).map_err(Failure::environment)?;
         }
         std::fs::write(folder.path().join("status"), "").map_err(Failure::environment)?;
-        let mut apt = Self { folder, repositories: Vec::new() };
+        let mut apt = Self { folder, architecture, foreign, repositories: Vec::new() };
+        if foreign {
+            said(apt.tool("apt-get").args(["--error-on=any", "update"]))?;
+        }
         let all = indexes(&said(apt.tool("apt-get").args(["indextargets", "--format", INDEXES]))?);
         let (of_release, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| is_part(&one.codename, release));
         if of_release.is_empty() {
@@ -52,8 +62,9 @@ impl Apt {
             known.sort_unstable();
             known.dedup();
             let known = if known.is_empty() { "no release at all".to_owned() } else { known.join(", ") };
+            let architecture = &apt.architecture;
             return Err(Failure::environment(format!(
-                "apt knows no packages of the release {release}, but {known}; add it to apt's sources and run `apt-get update`"
+                "apt knows no packages of the release {release} for {architecture}, but {known}; add it to apt's sources and run `apt-get update`"
             )));
         }
         let pins: String = others
@@ -80,6 +91,17 @@ impl Apt {
         ] {
             command.arg("-o").arg(format!("{key}={value}"));
         }
+        if self.foreign {
+            for (key, value) in [
+                ("APT::Architecture", self.architecture.clone()),
+                ("APT::Architectures", self.architecture.clone()),
+                // Who writes there.
+                ("APT::Sandbox::User", "root".to_owned()),
+                ("Dir::State::lists", place("lists")),
+            ] {
+                command.arg("-o").arg(format!("{key}={value}"));
+            }
+        }
         command.env("LC_ALL", "C.UTF-8");
         command
     }
@@ -94,8 +116,8 @@ impl Apt {
     /// # Errors
     /// A package is not known, or what is asked for cannot be had together.
     pub(crate) fn resolve(&self, spec: &Spec) -> Result<Lock, Failure> {
-        let output = said(Command::new("dpkg").arg("--print-architecture"))?;
-        let architecture = output.trim().to_owned();
+        let architecture = self.architecture.clone();
+        spec.check_boot(&architecture)?;
         let (wanted, tools) = (spec.wanted(&architecture), spec.tools());
         let essential = self.install(&["?essential".to_owned(), "usr-is-merged".to_owned()])?;
         let mut packages: BTreeMap<String, Locked> = BTreeMap::new();

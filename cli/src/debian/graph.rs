@@ -17,14 +17,8 @@ use crate::exit::Failure;
 /// Types of partitions.
 const BIOS_BOOT: &str = "21686148-6449-6E6F-744E-656564454649";
 const ESP: &str = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B";
-/// Of file systems for the root, by Debian's name of the architecture.
-const ROOTS: [(&str, &str); 3] = [
-    ("amd64", "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"),
-    ("arm64", "B921B045-1DF0-41C3-AF44-4C6F280D3FAE"),
-    ("i386", "44479540-F297-41B2-9AF7-D131D5F0458A"),
-];
-/// The sector at which the first partition begins.
-const FIRST_SECTOR: u64 = 2048;
+const ROOT_AMD64: &str = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709";
+const ROOT_I386: &str = "44479540-F297-41B2-9AF7-D131D5F0458A";
 const MIB: u64 = 1 << 20;
 
 const NETWORK: &str = "[Match]\nType=ether\n\n[Network]\nDHCP=yes\n";
@@ -33,6 +27,10 @@ const REPORT: &str = "[Unit]\nDescription=Says on the console that the system ha
     [Service]\nType=simple\nExecStart=/bin/sh -c 'state=$(systemctl is-system-running --wait); \
     failed=$(systemctl --failed --plain --no-legend | while read unit rest; do printf \" %%s\" \"$unit\"; done); \
     echo \"osbc-boot: $state; failed units:${failed:- none}\" >/dev/console'\n";
+
+/// No package makes them but when it is installed.
+const SSH_KEYS: &str = "[Unit]\nDescription=Makes the SSH host keys of this machine\nBefore=ssh.service\n\
+    ConditionPathExistsGlob=!/etc/ssh/ssh_host_*_key\n\n[Service]\nType=oneshot\nExecStart=/usr/bin/ssh-keygen -A\n";
 
 /// Makes the manifest; `urls` says where the repository of each label is.
 ///
@@ -51,16 +49,9 @@ struct Maker<'a> {
 
 impl Maker<'_> {
     fn manifest(mut self, urls: &BTreeMap<String, String>) -> Result<Value, Failure> {
-        let root_type = ROOTS.iter().find(|(name, _)| *name == self.lock.architecture).map(|(_, kind)| *kind);
-        let root_type = root_type.ok_or_else(|| self.impossible("disks are made"))?;
-        if self.spec.boots_by(Firmware::Bios) && !matches!(self.lock.architecture.as_str(), "amd64" | "i386") {
-            return Err(self.impossible("machines have a BIOS; leave it out of `firmware`"));
-        }
-        if self.spec.boots_by(Firmware::Uefi) && self.lock.architecture != "amd64" {
-            return Err(self.impossible("UEFI is booted; leave it out of `firmware`"));
-        }
+        self.spec.check_boot(&self.lock.architecture)?;
         let makes = |format: Format| self.spec.formats.contains(&format);
-        let with_disk = makes(Format::Raw) || makes(Format::Qcow2);
+        let with_disk = self.spec.has_disk();
         let with_uki = with_disk && self.spec.boots_by(Firmware::Uefi);
         let mut pipelines = Vec::new();
         if with_disk && self.spec.build == Build::Packages {
@@ -68,6 +59,9 @@ impl Maker<'_> {
             let mut build = self.pipeline("build", stages, false);
             build["runner"] = json!("org.osbuild.linux");
             pipelines.push(build);
+        }
+        if with_disk && self.spec.boots_by(Firmware::Bios) {
+            pipelines.push(self.pipeline("grub", vec![self.grub(with_uki)], true));
         }
         let variants = match self.spec.variants.as_slice() {
             [] => vec![None],
@@ -89,8 +83,8 @@ impl Maker<'_> {
             let stages = self.os(variant, with_disk);
             pipelines.push(self.pipeline(&os, stages, false));
             if with_disk {
-                let stages = self.image(root_type, &os, with_uki.then(|| of_packages("uki")).as_deref());
-                pipelines.push(self.pipeline(&image, stages, true));
+                let disk = self.image(&os, with_uki.then(|| of_packages("uki")).as_deref());
+                pipelines.push(self.pipeline(&image, vec![disk], true));
             }
             if makes(Format::Raw) {
                 exports.push(image.clone());
@@ -138,10 +132,6 @@ impl Maker<'_> {
         json!({"type": kind, "inputs": {input_name: input}, "options": options})
     }
 
-    fn impossible(&self, what: &str) -> Failure {
-        Failure::arguments(format!("the architecture {} is none for which {what}", self.lock.architecture))
-    }
-
     fn pipeline(&self, name: &str, stages: Vec<Value>, with_tools: bool) -> Value {
         let mut pipeline = json!({"name": name, "source-epoch": self.lock.epoch, "stages": stages});
         if with_tools && self.spec.build == Build::Packages {
@@ -177,13 +167,22 @@ impl Maker<'_> {
         let mut stages = self.all_packages(variant);
         let mut add = |kind: &str, options: Value| stages.push(json!({"type": kind, "options": options}));
         add("org.osbuild.timezone", json!({"zone": spec.timezone}));
-        add("org.osbuild.locale", json!({"language": spec.locale}));
         let mut folders = vec!["/etc/systemd/network", "/etc/systemd/system/multi-user.target.wants"];
         let mut links = vec![("systemd-networkd.service", "/lib/systemd/system/systemd-networkd.service")];
-        let mut files = vec![("/etc/hosts", HOSTS), ("/etc/systemd/network/80-dhcp.network", NETWORK)];
+        let locale = format!("LANG={}\n", spec.locale);
+        let mut files = vec![
+            // Where Debian has it, whatever machine builds it.
+            ("/etc/default/locale", locale.as_str()),
+            ("/etc/hosts", HOSTS),
+            ("/etc/systemd/network/80-dhcp.network", NETWORK),
+        ];
         if spec.boot_report {
             files.push(("/etc/systemd/system/osbc-boot.service", REPORT));
             links.push(("osbc-boot.service", "/etc/systemd/system/osbc-boot.service"));
+        }
+        if self.has("openssh-server", variant) {
+            files.push(("/etc/systemd/system/osbc-ssh-keys.service", SSH_KEYS));
+            links.push(("osbc-ssh-keys.service", "/etc/systemd/system/osbc-ssh-keys.service"));
         }
         if with_disk && spec.boots_by(Firmware::Uefi) {
             folders.push("/boot/efi");
@@ -207,7 +206,7 @@ impl Maker<'_> {
         }
         let enable: Vec<&String> = spec.enable.iter().chain(variant.iter().flat_map(|one| &one.enable)).collect();
         if !enable.is_empty() {
-            add("org.osbuild.systemd", json!({"enabled_services": enable}));
+            add("org.osbuild.systemd", json!({"enabled_services": enable, "tools": "tree"}));
         }
         let users: Vec<_> = spec.users.iter().chain(variant.iter().flat_map(|one| &one.users)).collect();
         if !users.is_empty() {
@@ -220,7 +219,8 @@ impl Maker<'_> {
                 }
                 (name.clone(), entry)
             };
-            add("org.osbuild.users", json!({"users": users.into_iter().map(user).collect::<Map<_, _>>()}));
+            let users: Map<_, _> = users.into_iter().map(user).collect();
+            add("org.osbuild.users", json!({"users": users, "tools": "tree"}));
         }
         if with_disk && spec.boots_by(Firmware::Bios) {
             let serial = spec.kernel_opts.iter().any(|word| word.starts_with("console=ttyS0"));
@@ -239,6 +239,13 @@ impl Maker<'_> {
         };
         stages.push(json!({"type": "org.osbuild.hostname", "options": {"hostname": hostname}}));
         stages
+    }
+
+    /// Whether a package is among those of a system.
+    fn has(&self, name: &str, variant: Option<&Variant>) -> bool {
+        let variant = variant.map(|variant| Set::Variant(variant.name.clone()));
+        let sets: Vec<Set> = [Set::Essential, Set::System].into_iter().chain(variant).collect();
+        self.lock.packages.iter().any(|one| one.name == name && one.sets.iter().any(|set| sets.contains(set)))
     }
 
     /// Writes files whose content the manifest holds.
@@ -270,12 +277,27 @@ impl Maker<'_> {
         })
     }
 
-    fn image(&self, root_type: &str, os: &str, uki: Option<&str>) -> Vec<Value> {
+    /// The type of the root's partition, by which systemd finds it.
+    fn root_type(&self) -> &'static str {
+        if self.lock.architecture == "i386" { ROOT_I386 } else { ROOT_AMD64 }
+    }
+
+    /// Makes the core image of GRUB, which finds the rest in the last partition.
+    fn grub(&self, with_esp: bool) -> Value {
+        let number = if with_esp { 2 } else { 1 };
+        let core = json!({"type": "mkimage", "partlabel": "gpt", "filesystem": "ext4", "binary": "grub-mkimage"});
+        let prefix = json!({"type": "partition", "partlabel": "gpt", "number": number, "path": "/boot/grub"});
+        let options = json!({"filename": "core.img", "platform": "i386-pc", "core": core, "prefix": prefix});
+        json!({"type": "org.osbuild.grub2.inst", "options": options})
+    }
+
+    fn image(&self, os: &str, uki: Option<&str>) -> Value {
         let mut inputs = json!({"os": tree(os)});
         let mut partitions = Vec::new();
-        let with_bios = self.spec.boots_by(Firmware::Bios);
-        if with_bios {
-            partitions.push(json!({"type": BIOS_BOOT, "uuid": self.id("bios-boot"), "size": MIB}));
+        if self.spec.boots_by(Firmware::Bios) {
+            inputs["grub"] = tree("grub");
+            let core = "input://grub/core.img";
+            partitions.push(json!({"type": BIOS_BOOT, "uuid": self.id("bios-boot"), "size": MIB, "grub": core}));
         }
         if let Some(uki) = uki {
             inputs["uki"] = tree(uki);
@@ -285,22 +307,13 @@ impl Maker<'_> {
             partitions.push(json!({"type": ESP, "uuid": self.id("esp-partition"), "size": size, "filesystem": system}));
         }
         let system = json!({"type": "ext4", "uuid": self.id("root"), "label": "root", "from": "input://os/"});
-        let root = json!({"type": root_type, "uuid": self.id("root-partition"), "name": "root", "filesystem": system});
+        let root =
+            json!({"type": self.root_type(), "uuid": self.id("root-partition"), "name": "root", "filesystem": system});
         partitions.push(root);
-        let number = partitions.len();
         let options = json!({
             "filename": "disk.raw", "size": self.spec.disk.size * MIB, "uuid": self.id("disk"), "partitions": partitions
         });
-        let mut stages = vec![json!({"type": "org.osbc.disk", "inputs": inputs, "options": options})];
-        if with_bios {
-            let core = json!({"type": "mkimage", "partlabel": "gpt", "filesystem": "ext4", "binary": "grub-mkimage"});
-            let prefix = json!({"type": "partition", "partlabel": "gpt", "number": number - 1, "path": "/boot/grub"});
-            let options = json!({
-                "filename": "disk.raw", "platform": "i386-pc", "location": FIRST_SECTOR, "core": core, "prefix": prefix
-            });
-            stages.push(json!({"type": "org.osbuild.grub2.inst", "options": options}));
-        }
-        stages
+        json!({"type": "org.osbc.disk", "inputs": inputs, "options": options})
     }
 
     /// An identifier that follows from what the system is called.
@@ -316,16 +329,7 @@ impl Maker<'_> {
 
     /// Where each package is.
     fn addresses(&self, urls: &BTreeMap<String, String>) -> Result<Map<String, Value>, Failure> {
-        let address = |package: &Locked| {
-            let base = urls.get(&package.repository).ok_or_else(|| {
-                let label = &package.repository;
-                Failure::environment(format!(
-                    "apt has no repository with the label {label} for {}; `--mirror {label}=URL` names one",
-                    package.name
-                ))
-            })?;
-            Ok((item(package), json!(format!("{}/{}", base.trim_end_matches('/'), package.path))))
-        };
+        let address = |package: &Locked| Ok((item(package), json!(package.url(urls)?)));
         let used =
             |package: &&Locked| self.spec.build == Build::Packages || package.sets.iter().any(|set| *set != Set::Tools);
         self.lock.packages.iter().filter(used).map(address).collect()

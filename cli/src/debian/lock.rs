@@ -64,6 +64,23 @@ pub(crate) enum Set {
 /// The version of the format.
 pub(crate) const VERSION: u32 = 1;
 
+impl Locked {
+    /// Where it is, by where the repository of each label is.
+    ///
+    /// # Errors
+    /// There is no place for its repository.
+    pub(crate) fn url(&self, urls: &BTreeMap<String, String>) -> Result<String, Failure> {
+        let label = &self.repository;
+        let base = urls.get(label).ok_or_else(|| {
+            let name = &self.name;
+            Failure::environment(format!(
+                "apt has no repository with the label {label} for {name}; `--mirror {label}=URL` names one"
+            ))
+        })?;
+        Ok(format!("{}/{}", base.trim_end_matches('/'), self.path))
+    }
+}
+
 impl Lock {
     /// Reads a lock file; none if it is not there.
     ///
@@ -96,6 +113,7 @@ impl Lock {
     /// Whether it is of this description.
     pub(crate) fn is_of(&self, spec: &Spec) -> bool {
         self.release == spec.release
+            && spec.architecture.as_ref().is_none_or(|architecture| *architecture == self.architecture)
             && self.wanted == spec.wanted(&self.architecture)
             && self.tools == spec.tools()
             && self.variants == spec.more_wanted()

@@ -15,6 +15,8 @@ pub(crate) struct Spec {
     pub(crate) name: String,
     /// The code name of the release, e.g. `bookworm`.
     pub(crate) release: String,
+    /// Debian's name of the architecture; this machine's unless given.
+    pub(crate) architecture: Option<String>,
     #[serde(default)]
     pub(crate) profile: Profile,
     /// Packages besides those of the profile.
@@ -198,6 +200,9 @@ impl Spec {
         if !is_name(&self.release, "-") {
             return Err(format!("`release` is a code name such as `bookworm`, but is {:?}", self.release));
         }
+        if let Some(architecture) = self.architecture.as_deref().filter(|name| !is_name(name, "")) {
+            return Err(format!("`architecture` is a name of Debian's such as `arm64`, but is {architecture:?}"));
+        }
         for (index, variant) in self.variants.iter().enumerate() {
             if !is_name(&variant.name, "-.") {
                 return Err(format!(
@@ -234,6 +239,31 @@ impl Spec {
     /// Whether it boots with that firmware.
     pub(crate) fn boots_by(&self, firmware: Firmware) -> bool {
         self.firmware.contains(&firmware)
+    }
+
+    /// Whether it comes as a disk.
+    pub(crate) fn has_disk(&self) -> bool {
+        self.formats.iter().any(|format| matches!(format, Format::Raw | Format::Qcow2))
+    }
+
+    /// Refuses a disk that machines of an architecture could not boot from.
+    ///
+    /// # Errors
+    /// It is such a one.
+    pub(crate) fn check_boot(&self, architecture: &str) -> Result<(), Failure> {
+        let impossible = |what: &str| {
+            Err(Failure::arguments(format!(
+                "for {architecture} no disk is made that boots by {what}; leave that out of `firmware`, or make `formats` \
+                 of `tar` and `oci` alone"
+            )))
+        };
+        if self.has_disk() && self.boots_by(Firmware::Bios) && !matches!(architecture, "amd64" | "i386") {
+            return impossible("a BIOS");
+        }
+        if self.has_disk() && self.boots_by(Firmware::Uefi) && architecture != "amd64" {
+            return impossible("UEFI");
+        }
+        Ok(())
     }
 
     /// The host name.
@@ -290,8 +320,7 @@ impl Spec {
 
     /// The packages of the build root besides the essential ones, sorted; none where the host is the build root.
     pub(crate) fn tools(&self) -> Vec<String> {
-        if self.build == Build::Host || !self.formats.iter().any(|format| matches!(format, Format::Raw | Format::Qcow2))
-        {
+        if self.build == Build::Host || !self.has_disk() {
             return Vec::new();
         }
         let mut tools = vec!["dosfstools", "e2fsprogs", "fdisk", "mtools", "usr-is-merged"];
@@ -331,9 +360,24 @@ mod tests {
     }
 
     #[test]
+    fn disks_that_nothing_boots_from_are_refused() {
+        let of = |architecture: &str, more: &str| {
+            let spec = spec(&format!("name = \"demo\"\nrelease = \"bookworm\"\n{more}\n")).expect("it is whole");
+            spec.check_boot(architecture).map_err(|failure| failure.to_string())
+        };
+        let (uefi, bios) = ("firmware = [\"uefi\"]", "firmware = [\"bios\"]");
+        assert_eq!((of("amd64", ""), of("i386", bios), of("arm64", "formats = [\"tar\"]")), (Ok(()), Ok(()), Ok(())));
+        for (architecture, more, what) in [("arm64", "", "a BIOS"), ("arm64", uefi, "UEFI"), ("i386", "", "UEFI")] {
+            let error = of(architecture, more).unwrap_err();
+            assert!(error.starts_with(&format!("for {architecture} no disk is made that boots by {what}")), "{error}");
+        }
+    }
+
+    #[test]
     fn what_has_no_meaning_is_refused_with_its_place() {
         for (more, reason) in [
             ("colour = \"red\"", "unknown field `colour`"),
+            ("architecture = \"ARM 64\"", "`architecture` is a name of Debian's such as `arm64`, but is \"ARM 64\""),
             ("firmware = [\"coreboot\"]", "unknown variant `coreboot`"),
             ("packages = [\"Vim\"]", "\"Vim\" is no name of a package"),
             ("packages = [\"-o\", \"x y\"]", "\"x y\" is no name of a package"),

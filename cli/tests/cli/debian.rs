@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use osbc_fixtures::deb::{Deb, base, can_install, renamed};
+use predicates::prelude::*;
 use serde_json::{Map, Value, json};
 
 use crate::harness::{Place, checksum, leftovers, osbc, respond, serve};
@@ -239,6 +240,24 @@ fn root_debian_packages_that_misbehave_fail_their_stage_and_leave_nothing() {
     }
     // What is whole is built in the same store.
     place.build(&installing(&place, &[base, whole])).assert().success();
+}
+
+#[test]
+fn root_debian_packages_of_another_architecture_say_what_runs_them() {
+    if !can_install() {
+        return;
+    }
+    let place = Place::new();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut dpkg = fs::read("/usr/bin/dpkg").expect("dpkg is there");
+    // The machine in the header of an ELF file: one that nobody emulates.
+    dpkg[18..20].copy_from_slice(&9999u16.to_le_bytes());
+    let base = content(&base().program("usr/bin/dpkg", dpkg), folder.path());
+    let manifest = installing(&place, &[base]);
+    let said = predicate::str::contains("/usr/bin/dpkg is made for an architecture with the number 9999")
+        .and(predicate::str::contains("install qemu-user-static and binfmt-support"));
+    place.build(&manifest).assert().code(3).stderr(said);
+    assert_eq!(leftovers(&place.path("")), Vec::<String>::new());
 }
 
 #[test]

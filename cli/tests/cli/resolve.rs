@@ -1,9 +1,11 @@
 //! `osbc resolve debian` with an apt that knows one small repository on loopback, made by the test.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use osbc_fixtures::deb::{Deb, can_install};
 use predicates::prelude::*;
@@ -203,6 +205,65 @@ fn root_variants_share_all_but_what_they_have_of_their_own() {
     let (of_b, all) = shared("os-b");
     assert_eq!(of_b, all - 1, "all but the host name");
     assert_eq!(shared("os-c").0, 3, "the packages, its own from its own system");
+}
+
+#[test]
+fn root_a_mirror_that_is_dead_or_has_something_else_is_told_at_once() {
+    if !can_install() || !osbc_fixtures::has_tool("apt-get") {
+        return;
+    }
+    let place = Place::new();
+    let repository = Repository::new(&place);
+    repository.publish(&debs());
+    let spec = place.file("spec.toml", SPEC.as_bytes());
+    // A port that nobody listens at any more.
+    let dead = TcpListener::bind("127.0.0.1:0").and_then(|bound| bound.local_addr()).expect("a port on loopback");
+    let begin = Instant::now();
+    let refused = |mirror: &str, reason: &str| {
+        let said = predicate::str::contains("the repository demo-archive does not give the package ")
+            .and(predicate::str::contains(reason))
+            .and(predicate::str::contains("`--mirror demo-archive=URL` names another place"));
+        repository.resolve(&spec, &["--mirror", mirror]).assert().code(3).stderr(said);
+        assert!(!place.path("image.json").exists());
+    };
+    refused(&format!("demo-archive=http://{dead}/debian"), &format!("cannot download http://{dead}/debian/pool/"));
+    refused("demo-archive=http://nowhere.invalid/debian", "cannot download http://nowhere.invalid/debian/pool/");
+    refused(&format!("demo-archive={}/elsewhere", repository.url), "404");
+    refused("demo-archive=file:///nowhere", "cannot open /nowhere/pool/");
+    assert!(begin.elapsed() < Duration::from_secs(60), "it does not take long");
+    // Where apt knows of packages that are not there any more.
+    for deb in fs::read_dir(place.path("repository/debian/pool")).expect("it was published").flatten() {
+        fs::write(deb.path(), "another").expect("writable");
+    }
+    refused(&format!("demo-archive={}/debian", repository.url), "the file has the checksum sha256:");
+    let served = format!("demo-archive=file://{}", place.path("repository/debian").display());
+    repository.resolve(&spec, &["--mirror", &served]).assert().success();
+}
+
+#[test]
+fn root_a_server_for_ssh_makes_its_keys_and_what_is_set_up_needs_nothing_of_the_host() {
+    if !can_install() || !osbc_fixtures::has_tool("apt-get") {
+        return;
+    }
+    let place = Place::new();
+    let repository = Repository::new(&place);
+    let mut all = debs();
+    all.push(Deb::new("openssh-server").field("Depends", "base"));
+    repository.publish(&all);
+    let of = |more: &str| {
+        let spec = place.file("spec.toml", format!("{more}\n{SPEC}").as_bytes());
+        repository.resolve(&spec, &[]).assert().success();
+        read(&place.path("image.json"))["pipelines"][0]["stages"].to_string()
+    };
+    let (plain, server) =
+        (of(""), of("packages = [\"openssh-server\"]\nenable = [\"ssh\"]\nusers.web.keys = [\"key\"]"));
+    assert!(!plain.contains("ssh-keys") && plain.contains("/etc/default/locale"), "{plain}");
+    assert!(server.contains("multi-user.target.wants/osbc-ssh-keys.service"), "{server}");
+    let stages: Value = serde_json::from_str(&server).expect("it is JSON");
+    for name in ["org.osbuild.users", "org.osbuild.systemd"] {
+        let stage = stages.as_array().expect("some").iter().find(|stage| stage["type"] == name).expect("it is set up");
+        assert_eq!(stage["options"]["tools"], "tree", "{name}");
+    }
 }
 
 #[test]
