@@ -19,7 +19,7 @@ use crate::url::Url;
 pub fn ask(url: &str, checksum: &str, environment: &BTreeMap<String, String>) -> Result<(), Error> {
     let (url, expected) = (Url::parse(url)?, Checksum::parse(checksum)?);
     if url.scheme == "file" {
-        return File::open(&url.path).map(drop).map_err(Error::io("open", Path::new(&url.path)));
+        return File::open(url.path).map(drop).map_err(Error::io("open", Path::new(url.path)));
     }
     let place = Path::new("a temporary folder");
     let folder = tempfile::tempdir().map_err(Error::io("make", place))?;

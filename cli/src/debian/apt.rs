@@ -346,7 +346,8 @@ mod tests {
     fn what_apt_says_of_a_package_is_taken_apart() {
         let repository =
             Repository { label: "debian".into(), url: "http://a.example/debian/".into(), codename: "x".into() };
-        let apt = Apt { folder: tempfile::tempdir().expect("a folder"), repositories: vec![repository] };
+        let (folder, architecture) = (tempfile::tempdir().expect("a folder"), "amd64".to_owned());
+        let apt = Apt { folder, architecture, foreign: false, repositories: vec![repository] };
         let line = "'http://a.example/debian/pool/main/g/gcc/libstdc%2b%2b6_12_amd64.deb' libstdc++6_1%3a12_amd64.deb 12 SHA256:ab";
         let package = apt.package(line).expect("it is whole");
         assert_eq!((package.name.as_str(), package.version.as_str()), ("libstdc++6", "1:12"));

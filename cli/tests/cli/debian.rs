@@ -252,12 +252,16 @@ fn root_debian_packages_of_another_architecture_say_what_runs_them() {
     let mut dpkg = fs::read("/usr/bin/dpkg").expect("dpkg is there");
     // The machine in the header of an ELF file: one that nobody emulates.
     dpkg[18..20].copy_from_slice(&9999u16.to_le_bytes());
-    let base = content(&base().program("usr/bin/dpkg", dpkg), folder.path());
-    let manifest = installing(&place, &[base]);
-    let said = predicate::str::contains("/usr/bin/dpkg is made for an architecture with the number 9999")
-        .and(predicate::str::contains("install qemu-user-static and binfmt-support"));
-    place.build(&manifest).assert().code(3).stderr(said);
-    assert_eq!(leftovers(&place.path("")), Vec::<String>::new());
+    let dpkg = content(&base().program("usr/bin/dpkg", dpkg), folder.path());
+    let mut shell = fs::read("/bin/busybox").expect("busybox is there");
+    shell[18..20].copy_from_slice(&9999u16.to_le_bytes());
+    let scripted = base().program("usr/bin/busybox", shell).script("preinst", "true");
+    for (package, program) in [(dpkg, "/usr/bin/dpkg"), (content(&scripted, folder.path()), "base.preinst")] {
+        let said = predicate::str::contains(format!("{program} is made for an architecture with the number 9999"))
+            .and(predicate::str::contains("install qemu-user-static and binfmt-support"));
+        place.build(&installing(&place, &[package])).assert().code(3).stderr(said);
+        assert_eq!(leftovers(&place.path("")), Vec::<String>::new());
+    }
 }
 
 #[test]

@@ -339,7 +339,11 @@ impl Install<'_> {
         let environment = [&self.environment()[..], &own[..]].concat();
         let program = Program::find(self.tree, &script.to_string_lossy())?.arg("install").environment(&environment);
         let status = program.attended(self.limit()).status();
-        let status = status.map_err(|error| Error::failed(format!("preinst of the package {name}: {error}")))?;
+        let status = status.map_err(|error| match error {
+            // What the machine lacks is no fault of the package.
+            Error::Foreign { .. } => error,
+            error => Error::failed(format!("preinst of the package {name}: {error}")),
+        })?;
         if status.success() {
             Ok(())
         } else {
