@@ -87,6 +87,7 @@ impl<'a> Summary<'a> {
     pub(crate) fn table(&self, exporting: bool) -> String {
         let header = ["PIPELINE", "RAN", "CACHED", "SHARED", "TIME", "RESULT"].map(str::to_owned).to_vec();
         let mut rows = vec![header];
+        let paths = self.paths();
         for pipeline in &self.pipelines {
             let counts = self.counts(pipeline);
             if pipeline.stages.iter().all(|stage| stage.action == OccurrenceAction::Unneeded)
@@ -98,7 +99,8 @@ impl<'a> Summary<'a> {
             let numbers = [counts.ran, counts.cached, counts.shared].map(|number| number.to_string());
             let mut row = vec![pipeline.name.clone()];
             row.extend(numbers);
-            row.extend([time, self.result(pipeline, &counts)]);
+            let paths = paths.get(pipeline.name.as_str()).map_or(&[][..], Vec::as_slice);
+            row.extend([time, self.result(pipeline, &counts, paths)]);
             rows.push(row);
         }
         let mut text = if rows.len() > 1 { format!("\n{}", render::table(&rows)) } else { String::new() };
@@ -226,7 +228,17 @@ impl<'a> Summary<'a> {
         counts
     }
 
-    fn result(&self, pipeline: &PipelineOccurrences, counts: &Counts) -> String {
+    /// Where the artifacts of pipelines lie, by the names of the pipelines.
+    fn paths(&self) -> HashMap<&str, Vec<&PathBuf>> {
+        let mut paths: HashMap<&str, Vec<&PathBuf>> = HashMap::new();
+        for export in &self.plan.exports {
+            let name = &self.plan.graph.manifest.pipeline(export.pipeline).name;
+            paths.entry(name).or_default().extend(self.exported.get(export.name.as_str()));
+        }
+        paths
+    }
+
+    fn result(&self, pipeline: &PipelineOccurrences, counts: &Counts, paths: &[&PathBuf]) -> String {
         if counts.failed > 0 {
             return "FAILED".to_owned();
         }
@@ -234,13 +246,7 @@ impl<'a> Summary<'a> {
             return "not built".to_owned();
         }
         let id = pipeline.stages.last().map(|stage| stage.id);
-        let names = self
-            .plan
-            .exports
-            .iter()
-            .filter(|export| self.plan.graph.manifest.pipeline(export.pipeline).name == pipeline.name);
-        let paths: Vec<String> =
-            names.filter_map(|export| Some(self.exported.get(export.name.as_str())?.display().to_string())).collect();
+        let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
         match (paths.is_empty(), id) {
             (false, _) => paths.join(", "),
             (true, Some(id)) => format!("in the store: {}", id.short()),

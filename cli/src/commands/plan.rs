@@ -1,5 +1,6 @@
 //! `osbc plan`: what a build would do and why, without touching anything.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
@@ -121,9 +122,9 @@ impl<'a> Document<'a> {
 
     fn text(&self) -> String {
         let mut text = String::new();
+        let exported: HashSet<&str> = self.exports.iter().map(|export| export.name.as_str()).collect();
         for pipeline in &self.pipelines {
-            let exported = self.exports.iter().any(|export| export.name == pipeline.name);
-            let mark = if exported { "  (exported)" } else { "" };
+            let mark = if exported.contains(pipeline.name.as_str()) { "  (exported)" } else { "" };
             writeln!(text, "{}{mark}", pipeline.name).expect("a string grows");
             let same = |one: &Occurrence, other: &Occurrence| folds(one) && fold_key(one) == fold_key(other);
             let rows: Vec<_> = pipeline.stages.chunk_by(same).map(|stages| stage_row(stages, self.causes)).collect();
