@@ -381,14 +381,14 @@ impl Store {
         let format = self.layout().format();
         let text = std::fs::read_to_string(&format).map_err(StoreError::io("read", &format))?;
         let (found, own) = (text.lines().nth(1).unwrap_or_default(), own_ids());
-        let own = own.trim_end();
-        if found == own {
+        if found == own.trim_end() {
             return Ok(());
         }
         if std::fs::read_dir(self.layout().objects()).is_ok_and(|mut objects| objects.next().is_none()) {
-            return self.change("write", &format, || std::fs::write(&format, format!("{FORMAT}\n{}", own_ids())));
+            return self.change("write", &format, || std::fs::write(&format, format!("{FORMAT}\n{own}")));
         }
-        Err(StoreError::OtherIds { path: self.path().to_owned(), found: found.to_owned(), own: own.to_owned() })
+        let (path, found, own) = (self.path().to_owned(), found.to_owned(), own.trim_end().to_owned());
+        Err(StoreError::OtherIds { path, found, own })
     }
 
     /// Whether the folder is a store of the known format; false if it is empty.

@@ -83,10 +83,9 @@ impl Programs {
             let architecture = std::env::consts::ARCH;
             return Err(format!("stages run in a virtual machine on x86_64 only, and this machine is {architecture}"));
         }
-        let folders = TOOL_FOLDERS;
         let find = |more: &[&str], names: &[&str]| {
-            let mut places =
-                folders.iter().chain(more).flat_map(|folder| names.iter().map(|n| Path::new(folder).join(n)));
+            let folders = TOOL_FOLDERS.iter().chain(more);
+            let mut places = folders.flat_map(|folder| names.iter().map(|name| Path::new(folder).join(name)));
             let missing = || format!("there is no {} on the host; {} has it", names[0], packages_of(names[0]));
             places.find(|place| place.is_file()).ok_or_else(missing)
         };

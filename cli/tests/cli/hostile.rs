@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use osbc_fixtures::hostile::FAILING_SERVICES;
 use osbc_fixtures::{has_root, hostile_libdir, libdir};
 use serde_json::{Value, json};
 
@@ -211,16 +212,7 @@ fn root_hostile_stages_and_services_fail_alone_and_leave_nothing() {
         expected.push((format!("stage-{how}"), reason));
     }
     for kind in SERVICES {
-        for (how, reason) in [
-            ("closes", "it closed its socket without an answer"),
-            ("garbage", "it sent something that is no JSON"),
-            ("nonsense", "which is no message of the protocol"),
-            ("elsewhere", "the module returned /etc, which is elsewhere"),
-            ("large", "more than 67108864 are not read"),
-            ("pipe", "a document by a descriptor that is no file"),
-            ("group", "it ended with signal: 9 (SIGKILL)"),
-            ("raises", "KeyError: 'x'"),
-        ] {
+        for (how, reason) in FAILING_SERVICES {
             pipelines.push(with_service(kind, how));
             expected.push((format!("{kind}-{how}"), reason));
         }

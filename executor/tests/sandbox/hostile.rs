@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use osbc_executor::request::{
     DeviceRequest, InputRequest, MountRequest, ReferenceFrom, ReferenceRequest, StageFailure, TreeStack,
 };
+use osbc_fixtures::hostile::FAILING_SERVICES;
 use osbc_fixtures::{hostile_libdir, libdir};
 use osbc_module_api::{InputOrigin, Kind, json};
 
@@ -63,16 +64,7 @@ fn failure(place: &Place) -> String {
 
 fn root_a_hostile_service_fails_its_stage_or_nothing() {
     for kind in KINDS {
-        for (how, reason) in [
-            ("closes", "it closed its socket without an answer"),
-            ("garbage", "it sent something that is no JSON"),
-            ("nonsense", "which is no message of the protocol"),
-            ("elsewhere", "the module returned /etc, which is elsewhere"),
-            ("large", "more than 67108864 are not read"),
-            ("pipe", "a document by a descriptor that is no file"),
-            ("group", "it ended with signal: 9 (SIGKILL)"),
-            ("raises", "KeyError: 'x'"),
-        ] {
+        for (how, reason) in FAILING_SERVICES {
             let told = failure(&with_service(kind, how));
             assert!(told.starts_with(&format!("{kind} `files`: ")) && told.contains(reason), "{kind} {how}: {told}");
         }
