@@ -330,9 +330,6 @@ impl Spec {
         if self.boots_by(Firmware::Uefi) {
             tools.extend(["binutils", "systemd-boot-efi"]);
         }
-        if self.formats.contains(&Format::Qcow2) {
-            tools.push("qemu-utils");
-        }
         tools.sort_unstable();
         tools.into_iter().map(str::to_owned).collect()
     }
@@ -356,7 +353,7 @@ mod tests {
         assert!(spec.boots_by(Firmware::Bios) && spec.boots_by(Firmware::Uefi));
         let wanted = spec.wanted("amd64");
         assert!(wanted.contains(&"linux-image-amd64".to_owned()) && !wanted.contains(&"sudo".to_owned()));
-        assert!(spec.tools().contains(&"grub-pc-bin".to_owned()) && !spec.tools().contains(&"qemu-utils".to_owned()));
+        assert!(spec.tools().contains(&"grub-pc-bin".to_owned()));
     }
 
     #[test]

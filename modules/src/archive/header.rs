@@ -7,9 +7,8 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-use rustix::fs::{SeekFrom, seek};
-
 use super::names::Names;
+use crate::data_extents::data_extents;
 
 /// How members are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -387,19 +386,7 @@ impl DataMap {
     /// # Errors
     /// It does not answer.
     pub(crate) fn of(file: &File, length: u64) -> io::Result<Self> {
-        let mut extents = Vec::new();
-        let mut position = 0;
-        while position < length {
-            let start = match seek(file, SeekFrom::Data(position)) {
-                Ok(start) => start,
-                Err(rustix::io::Errno::NXIO) => break,
-                Err(error) => return Err(error.into()),
-            };
-            let end = seek(file, SeekFrom::Hole(start))?.min(length);
-            extents.push((start, end - start));
-            position = end;
-        }
-        Ok(Self { extents })
+        Ok(Self { extents: data_extents(file, length)? })
     }
 
     /// The pieces, and an empty one at the end that marks the file's size.

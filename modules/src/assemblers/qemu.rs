@@ -4,8 +4,8 @@
 //! all with `root_fs_uuid`. The tree is copied into the file systems, each at its mount point, and the disk becomes the
 //! image `filename` in the format asked for. Disks with a DOS partition table get GRUB 2 unless told another boot
 //! loader, those with GPT only when told. The tools are those of the build root: `sfdisk`, `mkfs.*`, `cp`,
-//! `grub2-mkimage` and the files below `/usr/lib/grub`, `zipl`, and `qemu-img` for other formats than `raw` and
-//! `raw.xz`.
+//! `grub2-mkimage` and the files below `/usr/lib/grub`, `zipl`, and `qemu-img` for other formats than `raw`, `raw.xz` and
+//! `qcow2`.
 //!
 //! ```json
 //! {
@@ -42,14 +42,16 @@ use tempfile::{NamedTempFile, TempPath};
 use crate::bootloader::{self, Disk};
 use crate::compression;
 use crate::filesystem::{FileSystem, FileSystemType};
+use crate::image_conversion::Conversion;
 use crate::mounted_image::{self, MountedImage, Part};
 use crate::partition_table::{Partition, PartitionTable, SECTOR, Written};
+use crate::qcow2::Compression;
 use crate::single_file;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Assembler,
     name: "org.osbuild.qemu",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::same(options_schema::<Options>()),
     rejects: &[
@@ -251,32 +253,26 @@ impl Options {
         told.or((self.pttype != Label::Gpt).then_some(BootloaderType::Grub2))
     }
 
-    /// What `qemu-img convert` is told besides the files; none for the formats that it is not needed for.
-    fn conversion(&self) -> Option<Vec<String>> {
-        let layout = self.vmdk_subformat.map(|layout| match layout {
-            VmdkLayout::MonolithicSparse => "monolithicSparse",
-            VmdkLayout::MonolithicFlat => "monolithicFlat",
-            VmdkLayout::TwoGbMaxExtentSparse => "twoGbMaxExtentSparse",
-            VmdkLayout::TwoGbMaxExtentFlat => "twoGbMaxExtentFlat",
-            VmdkLayout::StreamOptimized => "streamOptimized",
-        });
-        let compat = self.qcow2_compat.as_deref().filter(|compat| !compat.is_empty());
-        let (name, compressed, option) = match self.format {
-            Format::Raw | Format::RawXz => return None,
-            Format::Qcow2 => ("qcow2", true, compat.map(|compat| format!("compat={compat}"))),
-            Format::Vdi => ("vdi", false, None),
-            Format::Vmdk => ("vmdk", true, layout.map(|layout| format!("subformat={layout}"))),
-            Format::Vpc => ("vpc", false, Some("subformat=fixed,force_size".to_owned())),
-            Format::Vhdx => ("vhdx", false, None),
-        };
-        let mut arguments = vec!["convert".to_owned(), "-O".to_owned(), name.to_owned()];
-        if compressed {
-            arguments.push("-c".to_owned());
-        }
-        if let Some(option) = option {
-            arguments.extend(["-o".to_owned(), option]);
-        }
-        Some(arguments)
+    /// How the image is made of the disk; in no way that QEMU knows for raw ones.
+    fn conversion(&self) -> Result<Option<Conversion>, Error> {
+        Ok(Some(match self.format {
+            Format::Raw | Format::RawXz => return Ok(None),
+            Format::Qcow2 => Conversion::to_qcow2(self.qcow2_compat.as_deref(), Some(Compression::Zlib))?,
+            Format::Vdi => Conversion::by_tool("vdi", false, &[]),
+            Format::Vmdk => {
+                let layout = self.vmdk_subformat.map(|layout| match layout {
+                    VmdkLayout::MonolithicSparse => "monolithicSparse",
+                    VmdkLayout::MonolithicFlat => "monolithicFlat",
+                    VmdkLayout::TwoGbMaxExtentSparse => "twoGbMaxExtentSparse",
+                    VmdkLayout::TwoGbMaxExtentFlat => "twoGbMaxExtentFlat",
+                    VmdkLayout::StreamOptimized => "streamOptimized",
+                });
+                let options: Vec<String> = layout.map(|layout| format!("subformat={layout}")).into_iter().collect();
+                Conversion::by_tool("vmdk", true, &options)
+            }
+            Format::Vpc => Conversion::by_tool("vpc", false, &["subformat=fixed,force_size".to_owned()]),
+            Format::Vhdx => Conversion::by_tool("vhdx", false, &[]),
+        }))
     }
 }
 
@@ -367,9 +363,8 @@ fn fill(
 /// Makes the image of the disk.
 fn deliver(cx: &StageContext, options: &Options, mut disk: File, path: &Path) -> Result<(), Error> {
     let target = &options.filename;
-    if let Some(arguments) = options.conversion() {
-        let target = cx.tree.path_for_tools(target)?;
-        return cx.tool("qemu-img")?.args(arguments).arg(path).arg(target).run();
+    if let Some(conversion) = options.conversion()? {
+        return conversion.run(cx, path, target);
     }
     if options.format == Format::RawXz {
         let output = single_file::create(&cx.tree, target)?;
@@ -392,6 +387,7 @@ mod tests {
     use osbc_module_api::testing::{Case, Done};
 
     use super::*;
+    use crate::qcow2::Version;
 
     const UUID: &str = "9c6ae55b-cf88-45b8-84e8-64990759f39d";
 
@@ -434,21 +430,22 @@ mod tests {
 
     #[test]
     fn each_format_is_converted_to_in_its_way() {
+        let tool = |arguments: &str| Some(Conversion::Tool(arguments.split(' ').map(str::to_owned).collect()));
+        let qcow2 = |version| Some(Conversion::Qcow2 { version, compression: Some(Compression::Zlib) });
         for (more, expected) in [
             (json!({"format": "raw.xz"}), None),
-            (json!({"format": "qcow2"}), Some("convert -O qcow2 -c")),
-            (json!({"format": "qcow2", "qcow2_compat": "0.10"}), Some("convert -O qcow2 -c -o compat=0.10")),
-            (json!({"format": "vmdk", "qcow2_compat": "0.10"}), Some("convert -O vmdk -c")),
+            (json!({"format": "qcow2"}), qcow2(Version::V3)),
+            (json!({"format": "qcow2", "qcow2_compat": "0.10"}), qcow2(Version::V2)),
+            (json!({"format": "vmdk", "qcow2_compat": "0.10"}), tool("convert -O vmdk -c")),
             (
                 json!({"format": "vmdk", "vmdk_subformat": "streamOptimized"}),
-                Some("convert -O vmdk -c -o subformat=streamOptimized"),
+                tool("convert -O vmdk -c -o subformat=streamOptimized"),
             ),
-            (json!({"format": "vpc"}), Some("convert -O vpc -o subformat=fixed,force_size")),
-            (json!({"format": "vdi"}), Some("convert -O vdi")),
-            (json!({"format": "vhdx"}), Some("convert -O vhdx")),
+            (json!({"format": "vpc"}), tool("convert -O vpc -o subformat=fixed,force_size")),
+            (json!({"format": "vdi"}), tool("convert -O vdi")),
+            (json!({"format": "vhdx"}), tool("convert -O vhdx")),
         ] {
-            let found = options(more).conversion().map(|arguments| arguments.join(" "));
-            assert_eq!(found.as_deref(), expected);
+            assert_eq!(options(more).conversion().unwrap(), expected);
         }
     }
 

@@ -1,8 +1,9 @@
 //! Converts a disk image to another format.
 //!
-//! Calls `qemu-img` of the build root on the one file of the input `image`. The formats are `qcow2`, `vdi`, `vmdk`,
-//! `vpc` and `vhdx`, each with options of its own. Beyond osbuild's there is `compression_type` for qcow2: `zstd` takes a
-//! fraction of the time of `zlib`, and QEMU 5.1 or newer to read.
+//! Takes the one file of the input `image`. The formats are `qcow2`, `vdi`, `vmdk`, `vpc` and `vhdx`, each with options of
+//! its own. osbc writes qcow2 itself, on all cores; for the others, and for images that are not raw, it calls `qemu-img`
+//! of the build root. Beyond osbuild's there is `compression_type` for qcow2: `zstd` takes a fraction of the time of
+//! `zlib`, and QEMU 5.1 or newer to read.
 //!
 //! ```json
 //! {
@@ -20,12 +21,14 @@
 
 use osbc_module_api::*;
 
+use crate::image_conversion::Conversion;
+use crate::qcow2::Compression;
 use crate::single_file;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.qemu",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().inputs(&["image"]).done(),
     rejects: &[
@@ -61,7 +64,7 @@ enum Format {
         /// Version of the format
         compat: Option<String>,
         /// How it is compressed: zlib unless given
-        compression_type: Option<CompressionType>,
+        compression_type: Option<Compression>,
     },
     /// VirtualBox
     Vdi {},
@@ -89,22 +92,6 @@ enum Format {
     },
     /// Hyper-V
     Vhdx {},
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum CompressionType {
-    Zlib,
-    Zstd,
-}
-
-impl CompressionType {
-    fn word(self) -> &'static str {
-        match self {
-            CompressionType::Zlib => "zlib",
-            CompressionType::Zstd => "zstd",
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
@@ -142,32 +129,20 @@ fn yes() -> bool {
 }
 
 impl Format {
-    /// qemu-img's name of the format.
-    fn name(&self) -> &'static str {
-        match self {
-            Format::Qcow2 { .. } => "qcow2",
-            Format::Vdi {} => "vdi",
-            Format::Vmdk { .. } => "vmdk",
-            Format::Vpc { .. } => "vpc",
-            Format::Vhdx {} => "vhdx",
-        }
-    }
-
-    /// Whether the data is compressed, and the format's options as qemu-img takes them.
-    fn details(&self) -> (bool, Vec<String>) {
-        match self {
-            Format::Vdi {} | Format::Vhdx {} => (false, Vec::new()),
+    fn conversion(&self) -> Result<Conversion, Error> {
+        Ok(match self {
             Format::Qcow2 { compression, compat, compression_type } => {
-                let compat = compat.as_deref().filter(|compat| !compat.is_empty());
-                let compat = compat.map(|compat| format!("compat={compat}"));
-                let kind = compression_type.map(|kind| format!("compression_type={}", kind.word()));
-                (*compression, compat.into_iter().chain(kind).collect())
+                let kind = compression_type.unwrap_or(Compression::Zlib);
+                Conversion::to_qcow2(compat.as_deref(), compression.then_some(kind))?
             }
+            Format::Vdi {} => Conversion::by_tool("vdi", false, &[]),
+            Format::Vhdx {} => Conversion::by_tool("vhdx", false, &[]),
             Format::Vmdk { adapter_type, compat6, compression, subformat } => {
                 let adapter = adapter_type.map(|adapter| format!("adapter_type={}", adapter.word()));
                 let version = compat6.then(|| "compat6".to_owned());
                 let layout = subformat.map(|layout| format!("subformat={}", layout.word()));
-                (*compression, adapter.into_iter().chain(version).chain(layout).collect())
+                let options: Vec<String> = adapter.into_iter().chain(version).chain(layout).collect();
+                Conversion::by_tool("vmdk", *compression, &options)
             }
             Format::Vpc { force_size, subformat } => {
                 let layout = match subformat {
@@ -175,22 +150,10 @@ impl Format {
                     VpcLayout::Dynamic => "subformat=dynamic",
                 };
                 let size = force_size.then_some("force_size");
-                (false, std::iter::once(layout).chain(size).map(str::to_owned).collect())
+                let options: Vec<String> = std::iter::once(layout).chain(size).map(str::to_owned).collect();
+                Conversion::by_tool("vpc", false, &options)
             }
-        }
-    }
-
-    /// What qemu-img is told besides the files.
-    fn arguments(&self) -> Vec<String> {
-        let (compressed, options) = self.details();
-        let mut arguments = vec!["convert".to_owned(), "-O".to_owned(), self.name().to_owned()];
-        if compressed {
-            arguments.push("-c".to_owned());
-        }
-        if !options.is_empty() {
-            arguments.extend(["-o".to_owned(), options.join(",")]);
-        }
-        arguments
+        })
     }
 }
 
@@ -219,9 +182,7 @@ impl VmdkLayout {
 
 fn run(cx: &StageContext) -> Result<(), Error> {
     let options: Options = cx.options()?;
-    let source = single_file::path(cx, "image")?;
-    let target = cx.tree.path_for_tools(&options.filename)?;
-    cx.tool("qemu-img")?.args(options.format.arguments()).arg(source).arg(target).run()
+    options.format.conversion()?.run(cx, &single_file::path(cx, "image")?, &options.filename)
 }
 
 #[cfg(test)]
@@ -232,19 +193,32 @@ mod tests {
     use osbc_module_api::testing::Case;
 
     use super::*;
+    use crate::qcow2::Version;
+
+    fn conversion_of(format: Value) -> Conversion {
+        Format::deserialize(format).expect("a valid format").conversion().expect("one that there is")
+    }
 
     fn arguments_of(format: Value) -> String {
-        Format::deserialize(format).expect("a valid format").arguments().join(" ")
+        match conversion_of(format) {
+            Conversion::Tool(arguments) => arguments.join(" "),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
     fn qcow2_is_compressed_unless_told_otherwise() {
-        assert_eq!(arguments_of(json!({"type": "qcow2"})), "convert -O qcow2 -c");
-        assert_eq!(arguments_of(json!({"type": "qcow2", "compression": false})), "convert -O qcow2");
-        let options = json!({"type": "qcow2", "compat": "0.10"});
-        assert_eq!(arguments_of(options), "convert -O qcow2 -c -o compat=0.10");
-        let options = json!({"type": "qcow2", "compat": "1.1", "compression_type": "zstd"});
-        assert_eq!(arguments_of(options), "convert -O qcow2 -c -o compat=1.1,compression_type=zstd");
+        let qcow2 = |version, compression| Conversion::Qcow2 { version, compression };
+        for (format, expected) in [
+            (json!({"type": "qcow2"}), qcow2(Version::V3, Some(Compression::Zlib))),
+            (json!({"type": "qcow2", "compression": false}), qcow2(Version::V3, None)),
+            (json!({"type": "qcow2", "compat": "0.10"}), qcow2(Version::V2, Some(Compression::Zlib))),
+            (json!({"type": "qcow2", "compression_type": "zstd"}), qcow2(Version::V3, Some(Compression::Zstd))),
+        ] {
+            assert_eq!(conversion_of(format.clone()), expected, "{format}");
+        }
+        let unknown = Format::deserialize(json!({"type": "qcow2", "compat": "2"})).unwrap().conversion();
+        assert_eq!(unknown.unwrap_err().to_string(), "qcow2 has no version 2; there are 0.10 and 1.1");
     }
 
     #[test]

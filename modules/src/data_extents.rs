@@ -1,0 +1,27 @@
+//! Where sparse files have data.
+
+use std::fs::File;
+use std::io;
+
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
+
+/// Start and length of each piece of data among the first `length` bytes of a file, in bytes, ascending.
+///
+/// # Errors
+/// The file system does not say it.
+pub(crate) fn data_extents(file: &File, length: u64) -> io::Result<Vec<(u64, u64)>> {
+    let mut extents = Vec::new();
+    let mut position = 0;
+    while position < length {
+        let start = match seek(file, SeekFrom::Data(position)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => break,
+            Err(error) => return Err(error.into()),
+        };
+        let end = seek(file, SeekFrom::Hole(start))?.min(length);
+        extents.push((start, end - start));
+        position = end;
+    }
+    Ok(extents)
+}
