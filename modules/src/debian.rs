@@ -4,6 +4,7 @@ pub(crate) mod claims;
 pub(crate) mod control;
 pub(crate) mod database;
 pub(crate) mod filter;
+pub(crate) mod initramfs;
 pub(crate) mod order;
 pub(crate) mod owners;
 pub(crate) mod package;

@@ -7,7 +7,8 @@
 //! package that the tree has already is refused.
 //!
 //! Scripts find a `policy-rc.d` that starts no service, a debconf that asks nothing and takes its answers from `debconf`,
-//! and nothing running. One that fails, is not done within `timeout` or leaves a process behind fails the stage.
+//! and nothing running. One that fails, is not done within `timeout` or leaves a process behind fails the stage. An
+//! initramfs that several packages have made by `update-initramfs` is made once, when all are configured.
 //!
 //! Paths that fit a pattern in `exclude` and none in `include` are left out, as by dpkg's `path-exclude` and
 //! `path-include`; `*` stands for slashes too.
@@ -47,6 +48,7 @@ use crate::debian::claims;
 use crate::debian::control::Control;
 use crate::debian::database;
 use crate::debian::filter::Filter;
+use crate::debian::initramfs::{self, Deferred};
 use crate::debian::order::Needs;
 use crate::debian::package::Package;
 use crate::debian::triggers;
@@ -55,7 +57,7 @@ use crate::debian::unpack::{Target, Unpacked};
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbc.deb",
-    revision: 3,
+    revision: 4,
     capabilities: &[],
     schema: || Schema::stage::<Options>().inputs(&["packages"]).version_2_alone(),
     rejects: &[
@@ -200,6 +202,7 @@ impl Install<'_> {
         let own_keys = host_keys(tree)?;
         self.merge_usr()?;
         database::prepare(tree)?;
+        let initramfs = Deferred::prepare(tree)?;
         let own_policy = !tree.exists(POLICY)?;
         if own_policy {
             tree.create_dir_all("usr/sbin", 0o755)?;
@@ -217,18 +220,22 @@ impl Install<'_> {
 
         let first = pick(&|index| essential.contains(&index));
         if !first.is_empty() {
-            self.install_essential(&first.iter().map(|index| &packages[*index]).collect::<Vec<_>>())?;
+            self.install_essential(&initramfs, &first.iter().map(|index| &packages[*index]).collect::<Vec<_>>())?;
         }
         self.answer_questions(packages)?;
         let rest = pick(&|index| !essential.contains(&index));
         let waves = Waves::of(&needs, &rest, |index| packages[index].file("preinst").is_some());
         for (members, before) in waves.all {
             let names: Vec<String> = before.iter().map(|index| controls[*index].full_name()).collect();
-            self.configure(&names)?;
+            self.configure(&initramfs, &names)?;
             self.unpack_with_scripts(&members.iter().map(|index| &packages[*index]).collect::<Vec<_>>())?;
         }
-        self.dpkg(&["--configure".to_owned(), "--pending".to_owned()])?;
+        self.dpkg(&initramfs, &["--configure".to_owned(), "--pending".to_owned()])?;
         self.all_installed()?;
+        for arguments in initramfs.calls()? {
+            let program = Program::find(tree, initramfs::PROGRAM)?.args(arguments).environment(&self.environment());
+            program.attended(self.limit()).run()?;
+        }
         if own_policy {
             tree.remove_file(POLICY)?;
         }
@@ -279,7 +286,7 @@ impl Install<'_> {
     }
 
     /// Unpacks what scripts take for granted before any runs.
-    fn install_essential(&self, packages: &[&Package]) -> Result<(), Error> {
+    fn install_essential(&self, initramfs: &Deferred, packages: &[&Package]) -> Result<(), Error> {
         self.unpack(packages)?;
         for package in packages {
             self.run_preinst(package)?;
@@ -288,12 +295,12 @@ impl Install<'_> {
         for first in FIRST {
             if let Some(package) = packages.iter().find(|package| package.name() == first) {
                 // What they need themselves is unpacked, which does for their scripts.
-                self.dpkg(&["--force-depends", "--no-triggers", "--configure", &name(package)].map(str::to_owned))?;
+                let arguments = ["--force-depends", "--no-triggers", "--configure", &name(package)];
+                self.dpkg(initramfs, &arguments.map(str::to_owned))?;
             }
         }
-        self.configure(
-            &packages.iter().filter(|package| !FIRST.contains(&package.name())).map(name).collect::<Vec<_>>(),
-        )
+        let others = packages.iter().filter(|package| !FIRST.contains(&package.name()));
+        self.configure(initramfs, &others.map(name).collect::<Vec<_>>())
     }
 
     fn unpack_with_scripts(&self, packages: &[&Package]) -> Result<(), Error> {
@@ -372,15 +379,16 @@ impl Install<'_> {
     }
 
     /// Configures packages; triggers wait.
-    fn configure(&self, names: &[String]) -> Result<(), Error> {
+    fn configure(&self, initramfs: &Deferred, names: &[String]) -> Result<(), Error> {
         if names.is_empty() {
             return Ok(());
         }
-        self.dpkg(&[&["--no-triggers".to_owned(), "--configure".to_owned()], names].concat())
+        self.dpkg(initramfs, &[&["--no-triggers".to_owned(), "--configure".to_owned()], names].concat())
     }
 
-    fn dpkg(&self, arguments: &[String]) -> Result<(), Error> {
+    fn dpkg(&self, initramfs: &Deferred, arguments: &[String]) -> Result<(), Error> {
         let program = Program::find(self.tree, "dpkg")?.args(arguments).environment(&self.environment());
+        let program = initramfs.cover(program)?;
         let status = program.attended(self.limit()).status()?;
         if status.success() {
             return Ok(());
@@ -723,6 +731,39 @@ mod tests {
         names.sort();
         assert_eq!(names, ["ssh_host_rsa_key", "sshd_config"]);
         assert_eq!(done.text("etc/ssh/ssh_host_rsa_key"), "own");
+    }
+
+    #[test]
+    fn root_an_initramfs_is_made_once_and_when_all_are_configured() {
+        if !can_install() {
+            return;
+        }
+        let program =
+            |body: &str| Deb::new("tools").program("usr/sbin/update-initramfs", format!("#!/bin/sh\n{body}\n"));
+        let tools = program("echo \"$*: $(busybox ls /etc/done)\" >>/etc/calls; echo image >/boot/initrd.img-1.0");
+        let marks = "busybox mkdir -p /etc/done; : >/etc/done/$DPKG_MAINTSCRIPT_PACKAGE";
+        let kernel = Deb::new("kernel")
+            .field("Depends", "tools")
+            .folder("boot")
+            .script("postinst", &format!("update-initramfs -c -k 1.0 -b /boot; test -e /boot/initrd.img-1.0; {marks}"));
+        let part = |name: &str| {
+            Deb::new(name).field("Depends", "kernel").script("postinst", &format!("update-initramfs -u; {marks}"))
+        };
+        let first = fresh(&[&base(), &tools, &kernel, &part("one")]).ok();
+        assert_eq!(first.text("etc/calls"), "-c -k 1.0 -b /boot: kernel\none\n");
+        assert_eq!(first.text("boot/initrd.img-1.0"), "image\n");
+        let left = |name: &str| first.tree.exists(format!("var/lib/dpkg/{name}")).unwrap();
+        assert!(!left("osbc-initramfs") && !left("osbc-update-initramfs"));
+
+        let from = first.tree.path_for_tools("/").unwrap();
+        let case = Case::new(&MODULE);
+        assert!(Command::new("cp").arg("-a").arg(from.join(".")).arg(case.path()).status().unwrap().success());
+        let done = installed(case, &[&part("two"), &part("three")], json!({})).ok();
+        let calls = done.text("etc/calls");
+        assert_eq!(calls.strip_prefix("-c -k 1.0 -b /boot: kernel\none\n"), Some("-u: kernel\none\nthree\ntwo\n"));
+
+        let done = fresh(&[&base(), &program("exit 3"), &kernel]);
+        assert!(done.err().contains("update-initramfs -c -k 1.0 -b /boot` failed: exit status: 3"), "{}", done.err());
     }
 
     #[test]
