@@ -21,8 +21,9 @@ use crate::request::{ReferenceFrom, Said, StageFailure, StageReply, StageRequest
 use crate::sandbox::root::{self, make_folder};
 use crate::sandbox::{message, sys};
 
-/// How long a machine may take until its stage begins: without KVM some seconds, on a busy machine many.
-const START: Duration = Duration::from_secs(300);
+/// How long a machine may take until its stage begins, and how long those may that are started in place of one that took
+/// longer: without KVM it takes some seconds, on a busy machine many, and one of hundreds never gets there (QEMU 7.2).
+const STARTS: [Duration; 3] = [Duration::from_secs(60), Duration::from_secs(120), Duration::from_secs(240)];
 /// The most processors that a machine gets.
 const PROCESSORS: usize = 8;
 /// The modules that a guest cannot do without before it has a root.
@@ -61,8 +62,22 @@ fn attempt(request: &StageRequest, client: &UnixStream) -> Result<StageReply, St
     let terminal = std::env::var("TERM").unwrap_or_default();
     let orders = Orders { stage, kernel, terminal };
     write(&orders, &place)?;
-    let machine = Machine::start(&programs, &place).map_err(|error| format!("cannot start it: {error}"))?;
-    machine.attend(request.timeout, client)
+    let mut last_words = String::new();
+    for patience in STARTS {
+        let machine = Machine::start(&programs, &place).map_err(|error| format!("cannot start it: {error}"))?;
+        match machine.attend(patience, request.timeout, client)? {
+            Attended::Done(reply) => return Ok(*reply),
+            Attended::NotBegun(words) => last_words = words,
+        }
+    }
+    Err(format!("its stage has not begun in {} machines{last_words}", STARTS.len()))
+}
+
+/// What came of a machine.
+enum Attended {
+    Done(Box<StageReply>),
+    /// It took too long until its stage began; with the end of what it said.
+    NotBegun(String),
 }
 
 /// Mounts the stage's trees at folders below `place`, and makes everything read-only that is neither the stage's tree nor its
@@ -196,9 +211,15 @@ impl Machine {
         Ok(Self { qemu, virtiofsd, port, console, shown: VecDeque::new(), place: place.to_owned() })
     }
 
-    /// Passes on what the guest says until it has the reply or cannot come to one.
-    fn attend(mut self, timeout: Option<Duration>, client: &UnixStream) -> Result<StageReply, String> {
-        let (mut deadline, mut begun) = (Instant::now().checked_add(START), false);
+    /// Passes on what the guest says until it has the reply or cannot come to one. Its stage must begin within `patience`
+    /// and be done within `timeout`.
+    fn attend(
+        mut self,
+        patience: Duration,
+        timeout: Option<Duration>,
+        client: &UnixStream,
+    ) -> Result<Attended, String> {
+        let (mut deadline, mut begun) = (Instant::now().checked_add(patience), false);
         let (mut received, mut chunk) = (Vec::new(), vec![0; 64 << 10]);
         loop {
             let alive = self.wait(deadline).map_err(|error| error.to_string())?;
@@ -222,7 +243,7 @@ impl Machine {
                     }
                     Word::Output(text) => io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()),
                     Word::Aside(text) => message::send(client, &Said::Aside(text)),
-                    Word::Reply(reply) => return Ok(*reply),
+                    Word::Reply(reply) => return Ok(Attended::Done(reply)),
                 };
                 passed.map_err(|error| format!("nobody hears what its stage says: {error}"))?;
             }
@@ -230,10 +251,10 @@ impl Machine {
                 return Err(self.obituary(begun));
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return match timeout.filter(|_| begun) {
-                    Some(timeout) => Ok(StageReply::failed(StageFailure::TimedOut(timeout))),
-                    None => Err(format!("its stage has not begun after {START:?}{}", self.last_words())),
-                };
+                return Ok(match timeout.filter(|_| begun) {
+                    Some(timeout) => Attended::Done(Box::new(StageReply::failed(StageFailure::TimedOut(timeout)))),
+                    None => Attended::NotBegun(self.last_words()),
+                });
             }
         }
     }
@@ -298,6 +319,11 @@ impl Drop for Machine {
 fn serve_files(program: &Path, place: &Path) -> io::Result<Child> {
     // A socket's path has at most 108 bytes.
     rustix::process::chdir(place)?;
+    // That of a machine before.
+    match std::fs::remove_file(SOCKET) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let socket = UnixListener::bind(SOCKET)?;
     rustix::process::chdir("/")?;
     rustix::io::fcntl_setfd(&socket, FdFlags::empty())?;
