@@ -196,7 +196,11 @@ fn a_stage_waits_for_its_own_fetches_only() {
         .stage("needs nothing", &[])
         .seal();
     // The item never comes; that the other stage runs at all is the point.
+    let parts = bench.folder.path().join("store/downloads");
     let runner = FakeRunner::new(move |_, _| {
+        while std::fs::read_dir(&parts).expect("reads").next().is_none() {
+            std::thread::yield_now();
+        }
         interrupt.raise();
         success()
     });
