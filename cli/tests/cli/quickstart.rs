@@ -7,7 +7,7 @@ use std::process::Command;
 use osbc_fixtures::{has_root, has_tool, manifest};
 use predicates::str::contains;
 
-use crate::harness::{Place, leftovers};
+use crate::harness::{Place, leftovers, osbc};
 
 /// Runs a tool and returns what it printed.
 fn tool(name: &str, arguments: &[&str]) -> String {
@@ -47,6 +47,19 @@ fn root_the_quickstart_builds_what_other_tools_accept() {
 
     mounted_disk_has_the_tree(&place);
     assert_eq!(leftovers(&place.path("")), Vec::<String>::new());
+}
+
+#[test]
+fn the_readme_shows_the_plan_that_is_made() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = std::fs::read_to_string(readme).expect("it is there");
+    let (_, shown) =
+        readme.split_once("osbc plan -e qcow2 fixtures/manifests/quickstart.json\n").expect("it shows one");
+    let (shown, _) = shown.split_once("sources\n").expect("it goes on with the items");
+    let place = Place::new();
+    let mut plan = osbc();
+    plan.args(["plan", "-e", "qcow2", "--store"]).arg(place.store()).arg(manifest("quickstart.json"));
+    plan.assert().success().stdout(contains(shown));
 }
 
 /// Mounts the root partition of the exported disk in a mount namespace of its own and looks inside.
