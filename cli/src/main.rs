@@ -9,6 +9,7 @@ mod debian;
 mod doctor;
 mod env;
 mod exit;
+mod exports;
 mod monitor;
 mod osbuild;
 mod past;

@@ -7,6 +7,7 @@
 
 mod attributes;
 mod data;
+mod departure;
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr};
@@ -46,6 +47,15 @@ pub(crate) enum Sharing {
     Never,
 }
 
+/// What becomes of a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Destination {
+    /// Builds read it.
+    Store,
+    /// It is for others.
+    Elsewhere,
+}
+
 /// What a copy came to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Copied {
@@ -83,10 +93,10 @@ pub struct CopyError {
 /// # Errors
 /// The first entry that cannot be read or written; what was copied before it stays.
 pub fn copy_tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>, ownership: Ownership) -> Result<Copied, CopyError> {
-    copy_tree_sharing(from, to, ownership, Sharing::IfPossible)
+    copy(from, to, ownership, Sharing::IfPossible, Destination::Elsewhere)
 }
 
-/// The same with a say in whether bytes are shared.
+/// The same within a store, with a say in whether bytes are shared.
 ///
 /// # Errors
 /// As [`copy_tree`].
@@ -96,11 +106,22 @@ pub(crate) fn copy_tree_sharing(
     ownership: Ownership,
     sharing: Sharing,
 ) -> Result<Copied, CopyError> {
+    copy(from, to, ownership, sharing, Destination::Store)
+}
+
+fn copy(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    ownership: Ownership,
+    sharing: Sharing,
+    destination: Destination,
+) -> Result<Copied, CopyError> {
     let at_root = |source: rustix::io::Errno| CopyError { path: PathBuf::from("."), source: source.into() };
     attributes::remove_inherited(to);
     let job = Job {
         ownership,
         sharing,
+        destination,
         clones: AtomicBool::new(true),
         failed: AtomicBool::new(false),
         first_failure: Mutex::default(),
@@ -180,6 +201,7 @@ struct Folder {
 struct Job {
     ownership: Ownership,
     sharing: Sharing,
+    destination: Destination,
     /// Whether it is worth asking for a reflink: until the first time that the file system has none.
     clones: AtomicBool,
     failed: AtomicBool,
@@ -292,7 +314,7 @@ impl Job {
         let from = rustix::fs::openat(&pair.from, name, read, Mode::empty())?;
         let to = rustix::fs::openat(&pair.to, name, write, Mode::RUSR | Mode::WUSR)?;
         let size = stat.st_size.unsigned_abs();
-        data::copy(from.as_fd(), to.as_fd(), size, self.sharing, &self.clones)?;
+        data::copy(from.as_fd(), to.as_fd(), size, self.sharing, self.destination, &self.clones)?;
         self.bytes.fetch_add(size, Ordering::Relaxed);
         attributes::copy(from.as_fd(), to.as_fd(), stat, self.ownership, &mut self.losing(at))
     }

@@ -2,13 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use osbc_executor::copy::{Copied, Ownership};
-use osbc_executor::event::Monitor;
-use osbc_executor::export::export;
+use osbc_executor::event::{Monitor, Tee};
 use osbc_executor::interrupt::Interrupt;
 use osbc_executor::machine::Host;
 use osbc_executor::record::{About, ManifestName};
@@ -16,7 +14,7 @@ use osbc_executor::runner::LocalRunner;
 use osbc_executor::shell::{ShellRunner, When};
 use osbc_executor::store::Lease;
 use osbc_executor::{Parts, Settings, run as run_plan};
-use osbc_ir::{NodeOutcome, Outcome, Plan, Value};
+use osbc_ir::{Outcome, Plan, Value};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -24,6 +22,7 @@ use crate::args::{BuildArgs, SbomFormat};
 use crate::commands::check;
 use crate::commands::manual::print;
 use crate::exit::{self, Failure};
+use crate::exports::Exports;
 use crate::summary::{Exported, Summary};
 use crate::terminal::Terminal;
 use crate::{env, monitor, provenance, rootless, sbom, wiring};
@@ -63,20 +62,26 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
     let runner = local_runner();
     let terminal = Terminal::new(screen);
     let with_shells = ShellRunner::new(&runner, When::OnFailure, &terminal);
-    let parts = Parts {
-        runner: if args.shell_on_failure { &with_shells } else { &runner },
-        catalog: &prepared.catalog,
-        monitor: &mut monitor,
-        machine: &Host { disk: lease.store().path().to_owned() },
-        interrupt: &interrupt,
-        settings: &settings,
-        about: &about,
+    let build = |monitor: &mut dyn Monitor| -> Result<Outcome, Failure> {
+        let parts = Parts {
+            runner: if args.shell_on_failure { &with_shells } else { &runner },
+            catalog: &prepared.catalog,
+            monitor,
+            machine: &Host { disk: lease.store().path().to_owned() },
+            interrupt: &interrupt,
+            settings: &settings,
+            about: &about,
+        };
+        let outcome = run_plan(&plan, &lease, parts)?;
+        monitor::warn_of_lost(&files);
+        Ok(outcome)
     };
-    let outcome = run_plan(&plan, &lease, parts)?;
-    monitor::warn_of_lost(&files);
-    let exported = match &args.output {
-        Some(output) => export_all(&plan, &outcome, &lease, output)?,
-        None => Vec::new(),
+    let (outcome, exported) = match &args.output {
+        Some(output) => {
+            let exports = Exports { plan: &plan, lease: &lease, output, interrupt: &interrupt };
+            exports.beside(|watcher| build(&mut Tee(vec![Box::new(&mut monitor), Box::new(watcher)])))?
+        }
+        None => (build(&mut monitor)?, Vec::new()),
     };
     if let Some(output) = &args.output {
         attest(args, output, &exported, &plan, &lease, manifest.as_deref())?;
@@ -168,46 +173,4 @@ fn check_names(exports: &[osbc_ir::Export], output: &Path) -> Result<(), Failure
         }
     }
     Ok(())
-}
-
-/// Copies every result that there is to the output directory.
-fn export_all(plan: &Plan, outcome: &Outcome, lease: &Lease, output: &Path) -> Result<Vec<Exported>, Failure> {
-    let mut exported = Vec::new();
-    for wanted in &plan.exports {
-        let done = wanted.node.is_none_or(|node| match outcome.nodes.get(&node) {
-            Some(NodeOutcome::Ran(result)) => result.success,
-            Some(NodeOutcome::Cached { .. } | NodeOutcome::Equal { .. }) => true,
-            _ => false,
-        });
-        if !done || outcome.interrupted {
-            continue;
-        }
-        let id = wanted.node.and_then(|node| plan.graph.stage_node(node)).map(|stage| stage.id);
-        let to = output.join(&wanted.name);
-        let copied = export(lease, id, &to, Ownership::Keep)?;
-        tell_lost(&copied, &to);
-        exported.push(Exported { name: wanted.name.clone(), path: artifact(&to) });
-    }
-    Ok(exported)
-}
-
-/// Warns of what an export could not keep.
-pub(crate) fn tell_lost(copied: &Copied, to: &Path) {
-    for lost in &copied.lost {
-        anstream::eprintln!(
-            "osbc: warning: the file system of {} does not take the attribute {} of {}",
-            to.display(),
-            lost.attribute,
-            lost.path.display()
-        );
-    }
-}
-
-/// What people look for in an exported folder: the only file in it, or the folder.
-fn artifact(folder: &Path) -> PathBuf {
-    let entries = std::fs::read_dir(folder).map(|entries| entries.flatten().collect::<Vec<_>>()).unwrap_or_default();
-    match entries.as_slice() {
-        [only] if only.file_type().is_ok_and(|kind| kind.is_file()) => only.path(),
-        _ => folder.join(""),
-    }
 }

@@ -10,10 +10,9 @@ use osbc_executor::store::{Evicted, Fate, Kept, Limit, Store, Verified, Way};
 use serde_json::{Value, json};
 
 use crate::args::{StoreArgs, StoreCommand};
-use crate::commands::build;
 use crate::commands::manual::print;
 use crate::exit::{self, Failure};
-use crate::{render, wiring};
+use crate::{exports, render, wiring};
 
 /// Does one of the store's commands.
 pub(crate) fn run(command: StoreCommand) -> Result<ExitCode, Failure> {
@@ -220,7 +219,7 @@ fn write_tree(store: &Store, id: &str, to: &Path) -> Result<ExitCode, Failure> {
     let id = store.find(id)?;
     lease.add(id)?;
     let copied = export(&lease, Some(id), to, Ownership::Keep)?;
-    build::tell_lost(&copied, to);
+    exports::warn_of_lost(&copied, to);
     print(format!("{}: {}\n", to.display(), render::bytes(copied.bytes)).as_bytes())
 }
 

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-use super::Sharing;
+use super::departure::{Departure, PORTION};
+use super::{Destination, Sharing};
 
 /// What is copied at a time where the kernel cannot copy by itself.
 const BLOCK: usize = 1 << 20;
@@ -19,6 +20,7 @@ pub(super) fn copy(
     to: BorrowedFd<'_>,
     size: u64,
     sharing: Sharing,
+    destination: Destination,
     clones: &AtomicBool,
 ) -> io::Result<()> {
     if size == 0 {
@@ -35,6 +37,7 @@ pub(super) fn copy(
             Err(_) => {}
         }
     }
+    let mut departure = (destination == Destination::Elsewhere).then(|| Departure::of(to, size)).flatten();
     let mut position = 0;
     while position < size {
         let (start, end) = match rustix::fs::seek(from, SeekFrom::Data(position)) {
@@ -50,17 +53,27 @@ pub(super) fn copy(
             // The kernel's own copying shares bytes where it can.
             copy_by_hand(from, to, start, end)?;
         } else {
-            copy_range(from, to, start, end)?;
+            copy_range(from, to, start, end, departure.as_mut())?;
         }
         position = end;
     }
     Ok(rustix::fs::ftruncate(to, size)?)
 }
 
-fn copy_range(from: BorrowedFd<'_>, to: BorrowedFd<'_>, start: u64, end: u64) -> io::Result<()> {
+fn copy_range(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    start: u64,
+    end: u64,
+    mut departure: Option<&mut Departure<'_>>,
+) -> io::Result<()> {
     let (mut read_at, mut write_at) = (start, start);
     while read_at < end {
-        let length = usize::try_from(end - read_at).unwrap_or(usize::MAX);
+        if let Some(departure) = &mut departure {
+            departure.reached(read_at);
+        }
+        let length = if departure.is_some() { PORTION.min(end - read_at) } else { end - read_at };
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
         match rustix::fs::copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), length) {
             // Nothing although the file has more: some file systems only read by reading.
             Ok(0) => return copy_by_hand(from, to, read_at, end),

@@ -9,6 +9,9 @@
 //! reaches around mount namespaces), swap, clocks, rebooting. What stages do need (mount, chroot, mknod, unshare,
 //! keyctl for LUKS) stays. The kernel's second table of system calls is filtered too, since 32-bit trees run their
 //! own programs.
+//!
+//! Where a stage can write to nothing but its tree, calls that wait for the disk do nothing: whether a result has reached it
+//! is the store's concern, which waits once for many.
 
 use std::collections::HashSet;
 use std::io;
@@ -18,15 +21,24 @@ use seccompiler::sock_filter;
 
 use super::spec;
 
+/// What calls that wait for the disk do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Syncs {
+    /// They wait.
+    Wait,
+    /// Nothing, successfully.
+    Pass,
+}
+
 /// Confines the calling process, for good: it has a single thread.
 ///
 /// # Errors
 /// A capability is unknown, or the kernel refuses.
-pub(crate) fn confine(more_capabilities: &[String]) -> io::Result<()> {
+pub(crate) fn confine(more_capabilities: &[String], syncs: Syncs) -> io::Result<()> {
     let wanted = spec::capabilities(more_capabilities)
         .map_err(|name| io::Error::new(io::ErrorKind::InvalidInput, format!("there is no capability {name}")))?;
     rustix::thread::set_no_new_privs(true)?;
-    seccompiler::apply_filter(&filter()).map_err(io::Error::other)?;
+    seccompiler::apply_filter(&filter(syncs)).map_err(io::Error::other)?;
     keep_capabilities(&wanted).map_err(io::Error::other)
 }
 
@@ -46,11 +58,13 @@ fn keep_capabilities(wanted: &HashSet<Capability>) -> Result<(), caps::errors::C
     caps::set(None, CapSet::Inheritable, &kept)
 }
 
-/// What one of the processor's interfaces calls the forbidden system calls.
+/// What one of the processor's interfaces calls the system calls that are looked at.
 struct Table {
     /// Of <linux/audit.h>.
     architecture: u32,
     forbidden: &'static [i64],
+    /// Those that wait for the disk.
+    syncs: &'static [i64],
 }
 
 /// By 64-bit programs.
@@ -71,40 +85,54 @@ const NATIVE: &[i64] = &[
     libc::SYS_swapon,
 ];
 
-/// In the order of [`NATIVE`], then `clock_settime64` and `stime`; i386 has no `kexec_file_load`.
+/// Calls of 64-bit programs that wait for the disk.
+const NATIVE_SYNCS: &[i64] = &[
+    libc::SYS_fdatasync,
+    libc::SYS_fsync,
+    libc::SYS_msync,
+    libc::SYS_sync,
+    libc::SYS_sync_file_range,
+    libc::SYS_syncfs,
+];
+
+/// In the order of [`NATIVE`] and [`NATIVE_SYNCS`], of the forbidden ones then `clock_settime64` and `stime`; i386 has no `kexec_file_load`.
 #[cfg(target_arch = "x86_64")]
 const TABLES: &[Table] = &[
-    Table { architecture: 0xC000_003E, forbidden: NATIVE },
+    Table { architecture: 0xC000_003E, forbidden: NATIVE, syncs: NATIVE_SYNCS },
     Table {
         architecture: 0x4000_0003,
         forbidden: &[51, 357, 264, 129, 350, 128, 283, 342, 336, 88, 79, 115, 87, 404, 25],
+        syncs: &[148, 118, 144, 36, 314, 344],
     },
 ];
 
-/// In the order of [`NATIVE`], then `clock_settime64`.
+/// In the order of [`NATIVE`] and [`NATIVE_SYNCS`], of the forbidden ones then `clock_settime64`.
 #[cfg(target_arch = "aarch64")]
 const TABLES: &[Table] = &[
-    Table { architecture: 0xC000_00B7, forbidden: NATIVE },
+    Table { architecture: 0xC000_00B7, forbidden: NATIVE, syncs: NATIVE_SYNCS },
     Table {
         architecture: 0x4000_0028,
         forbidden: &[51, 386, 262, 129, 379, 128, 401, 347, 371, 364, 88, 79, 115, 87, 404],
+        syncs: &[148, 118, 144, 36, 341, 373],
     },
 ];
 
 /// Elsewhere the capabilities have to do.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-const TABLES: &[Table] = &[Table { architecture: 0, forbidden: NATIVE }];
+const TABLES: &[Table] = &[Table { architecture: 0, forbidden: NATIVE, syncs: NATIVE_SYNCS }];
 
 // Of <linux/seccomp.h>: offsets in `struct seccomp_data`, and results.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const ALLOW: u32 = 0x7FFF_0000;
 const REFUSE: u32 = 0x0005_0000 | libc::EPERM as u32;
+/// The call is not made, and its result is 0.
+const PASS: u32 = 0x0005_0000;
 /// x86_64 has its calls a second time from here on (x32); nothing uses them.
 const SECOND_RANGE: u32 = 0x4000_0000;
 
-/// Refuses the forbidden calls with EPERM and allows all others.
-fn filter() -> Vec<sock_filter> {
+/// Refuses the forbidden calls with EPERM, lets those pass that wait for the disk where they shall, and allows all others.
+fn filter(syncs: Syncs) -> Vec<sock_filter> {
     let load = |offset| instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset, 0, 0);
     let give = |result| instruction(libc::BPF_RET | libc::BPF_K, result, 0, 0);
     let equal = |value, yes, no| instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, yes, no);
@@ -112,16 +140,19 @@ fn filter() -> Vec<sock_filter> {
 
     let mut program = vec![load(ARCHITECTURE)];
     for table in TABLES {
-        let count = u8::try_from(table.forbidden.len()).expect("the tables are short");
-        // Skipped when the call is of another table: the load, the comparisons, two results.
-        program.push(equal(table.architecture, 0, count + 4));
+        let passed = if syncs == Syncs::Pass { table.syncs } else { &[] };
+        let to_refuse = table.forbidden.iter().map(|number| (*number, 1));
+        let to_pass = passed.iter().map(|number| (*number, 2));
+        let compared: Vec<(i64, u8)> = to_refuse.chain(to_pass).collect();
+        let count = u8::try_from(compared.len()).expect("the tables are short");
+        // Skipped when the call is of another table: the load, the comparisons, three results.
+        program.push(equal(table.architecture, 0, count + 5));
         program.push(load(NUMBER));
         program.push(at_least(SECOND_RANGE, count + 1, 0));
-        for (left, number) in (0..count).rev().zip(table.forbidden) {
-            program.push(equal(u32::try_from(*number).expect("call numbers are small"), left + 1, 0));
+        for (left, (number, result)) in (0..count).rev().zip(compared) {
+            program.push(equal(u32::try_from(number).expect("call numbers are small"), left + result, 0));
         }
-        program.push(give(ALLOW));
-        program.push(give(REFUSE));
+        program.extend([give(ALLOW), give(REFUSE), give(PASS)]);
     }
     program.push(give(ALLOW));
     program
@@ -136,8 +167,8 @@ mod tests {
     use super::*;
 
     /// What the kernel would make of a call: the few instructions that the filter uses.
-    fn run(architecture: u32, number: u32) -> u32 {
-        let program = filter();
+    fn run(syncs: Syncs, architecture: u32, number: u32) -> u32 {
+        let program = filter(syncs);
         let (mut at, mut value) = (0, 0);
         loop {
             let now = &program[at];
@@ -158,11 +189,18 @@ mod tests {
     #[test]
     fn each_table_refuses_its_own_calls_and_allows_all_others() {
         for table in TABLES {
-            for number in 0..600 {
-                let expected = if table.forbidden.contains(&i64::from(number)) { REFUSE } else { ALLOW };
-                assert_eq!(run(table.architecture, number), expected, "{number} of {:x}", table.architecture);
+            for syncs in [Syncs::Wait, Syncs::Pass] {
+                for number in 0..600 {
+                    let expected = match i64::from(number) {
+                        number if table.forbidden.contains(&number) => REFUSE,
+                        number if table.syncs.contains(&number) && syncs == Syncs::Pass => PASS,
+                        _ => ALLOW,
+                    };
+                    let found = run(syncs, table.architecture, number);
+                    assert_eq!(found, expected, "{number} of {:x}, {syncs:?}", table.architecture);
+                }
+                assert_eq!(run(syncs, table.architecture, SECOND_RANGE + 1), REFUSE);
             }
-            assert_eq!(run(table.architecture, SECOND_RANGE + 1), REFUSE);
         }
     }
 

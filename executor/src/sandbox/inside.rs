@@ -27,6 +27,7 @@ use rustix::fs::{MemfdFlags, Mode, memfd_create};
 use rustix::mount::UnmountFlags;
 use rustix::process::{DumpableBehavior, PidfdFlags, pidfd_open};
 
+use super::confine::Syncs;
 use super::surroundings::Surroundings;
 use super::{Isolation, Job, confine, foreign, message, root, shell, spec, sys};
 use crate::request::{ShellMoment, StageFailure, StageReply, StageRequest};
@@ -179,7 +180,7 @@ fn inside(
         .map(|()| devices(request, around))
         // What else is open is the helper's; this process ends before the owners of that notice.
         .and_then(|devices| sys::close_descriptors(&kept).map(|()| devices))
-        .and_then(|devices| enter(&around.root, &request.capabilities).map(|()| devices))
+        .and_then(|devices| enter(&around.root, request).map(|()| devices))
         .and_then(|devices| context(request, around, devices));
     let context = match prepared {
         Ok(context) => context,
@@ -239,8 +240,8 @@ fn call(function: fn(&StageContext) -> Result<(), Error>, context: &StageContext
     }
 }
 
-/// Enters the sandbox whose root is at `root`.
-fn enter(root: &Path, capabilities: &[String]) -> io::Result<()> {
+/// Enters the sandbox of a stage, whose root is at `root`.
+fn enter(root: &Path, request: &StageRequest) -> io::Result<()> {
     root::mount_processes(root).map_err(io::Error::other)?;
     // The old root comes to lie on the new one and is taken away: no host is left in this mount namespace.
     rustix::process::chdir(root)?;
@@ -248,7 +249,9 @@ fn enter(root: &Path, capabilities: &[String]) -> io::Result<()> {
     rustix::mount::unmount(".", UnmountFlags::DETACH)?;
     rustix::process::chdir("/")?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    confine::confine(capabilities)
+    // What others see of a device or a file system on one may have to be on it.
+    let tree_alone = request.devices.is_empty() && request.mounts.is_empty();
+    confine::confine(&request.capabilities, if tree_alone { Syncs::Pass } else { Syncs::Wait })
 }
 
 /// The devices as the stage sees them. The handles that keep them open stay with the process that closes them.

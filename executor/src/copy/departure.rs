@@ -1,0 +1,85 @@
+//! Files that are copied to where osbc does not read them again: their bytes are on their way to the disk while the copy goes
+//! on, and then leave the page cache, where what builds read has its place. Memory that is used again is faster than new
+//! one, too.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Advice, fadvise};
+
+/// Bytes that are written and handed on at a time. A file of a few of them stays in memory.
+pub(super) const PORTION: u64 = 16 << 20;
+/// How long handing on a portion may take: a slower disk (500 MB/s) would hold the copy up, and is left to the kernel.
+const PATIENCE: Duration = Duration::from_millis(32);
+
+/// A file that is written from its beginning to its end.
+pub(super) struct Departure<'a> {
+    file: BorrowedFd<'a>,
+    /// Up to where the disk was asked to take it.
+    handed_on: u64,
+    /// Up to where memory was asked to forget it.
+    forgotten: u64,
+    /// Whether the disk is too slow.
+    held_up: bool,
+}
+
+impl<'a> Departure<'a> {
+    /// That of a file that will have so many bytes; none if it is small.
+    pub(super) fn of(file: BorrowedFd<'a>, size: u64) -> Option<Self> {
+        (size > 4 * PORTION).then_some(Self { file, handed_on: 0, forgotten: 0, held_up: false })
+    }
+
+    /// Takes notice that the file is written up to a position. That it leaves memory is a help, no duty: what the system
+    /// refuses is left.
+    pub(super) fn reached(&mut self, position: u64) {
+        if self.held_up || position < self.handed_on + PORTION {
+            return;
+        }
+        let begun = Instant::now();
+        write_out(self.file, self.handed_on, position - self.handed_on);
+        // What was handed on last is still on its way.
+        if let Some(length) = std::num::NonZeroU64::new(self.handed_on.saturating_sub(PORTION + self.forgotten)) {
+            fadvise(self.file, self.forgotten, Some(length), Advice::DontNeed).ok();
+            self.forgotten += length.get();
+        }
+        self.handed_on = position;
+        self.held_up = begun.elapsed() > PATIENCE;
+    }
+}
+
+/// Has the kernel begin to write these bytes to the disk, and does not wait for it.
+fn write_out(file: BorrowedFd<'_>, start: u64, length: u64) {
+    let (Ok(start), Ok(length)) = (i64::try_from(start), i64::try_from(length)) else { return };
+    #[expect(unsafe_code, reason = "no dependency wraps sync_file_range")]
+    // SAFETY: the call reads nothing but its arguments, and the descriptor is open.
+    unsafe {
+        libc::sync_file_range(file.as_raw_fd(), start, length, libc::SYNC_FILE_RANGE_WRITE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{Read, Write};
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_lost_and_small_files_stay() {
+        let mut file = tempfile::tempfile().unwrap();
+        assert!(Departure::of(file.as_fd(), 4 * PORTION).is_none());
+        let reader = file.try_clone().unwrap();
+        let mut departure = Departure::of(reader.as_fd(), 8 * PORTION).unwrap();
+        let portion: Vec<u8> = (0..PORTION).map(|index| (index % 251).to_le_bytes()[0]).collect();
+        for number in 0..8 {
+            file.write_all(&portion).unwrap();
+            departure.reached((number + 1) * PORTION);
+        }
+        assert!(departure.held_up || departure.forgotten == 6 * PORTION, "{}", departure.forgotten);
+        let mut again = Vec::new();
+        std::io::Seek::rewind(&mut file).unwrap();
+        File::read_to_end(&mut file, &mut again).unwrap();
+        assert!(again.chunks(portion.len()).all(|chunk| chunk == portion));
+    }
+}
