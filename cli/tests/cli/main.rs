@@ -9,6 +9,7 @@ mod documents;
 mod dropin;
 mod encryption;
 mod explain;
+mod exports;
 mod harness;
 mod hostile;
 mod jobserver;
