@@ -17,6 +17,7 @@ tests![
     root_devices_in_parallel_stages_keep_apart,
     root_what_a_stage_leaves_mounted_or_in_use_goes,
     root_failing_devices_and_mounts_leave_nothing,
+    root_the_disk_is_waited_for_where_there_is_more_than_a_tree,
 ];
 
 const TREE: &str = "/run/osbuild/tree";
@@ -120,4 +121,12 @@ fn root_failing_devices_and_mounts_leave_nothing() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+fn root_the_disk_is_waited_for_where_there_is_more_than_a_tree() {
+    // A pipe is no file that could be on a disk: the kernel refuses where the call gets to it.
+    const SYNC: &str = "true | sync /proc/self/fd/0 2>/dev/null";
+    Place::new("shell", json!({"script": SYNC})).succeed();
+    let Some(place) = with_image("shell", &format!("if {SYNC}; then exit 1; fi")) else { return };
+    place.succeed();
 }
