@@ -32,15 +32,15 @@ pub(crate) struct Exports<'a> {
 }
 
 impl Exports<'_> {
-    /// Has `build` run with a monitor that looks for results, exports them meanwhile, and in the end those that were there
-    /// from the beginning. Returns what came of the build and of the exports, in the plan's order.
+    /// Has `build` run with a monitor that looks for results, and exports them meanwhile. Returns what came of the build,
+    /// and of the exports, in the plan's order: those that are there, and why others are not.
     ///
     /// # Errors
-    /// That of `build`, or the first export that failed; what was exported before stays.
+    /// That of `build`; what was exported before stays.
     pub(crate) fn beside(
         &self,
         build: impl FnOnce(&mut dyn Monitor) -> Result<Outcome, Failure>,
-    ) -> Result<(Outcome, Vec<Exported>), Failure> {
+    ) -> Result<(Outcome, Vec<Exported>, Vec<ExportError>), Failure> {
         let (ready, next) = crossbeam_channel::unbounded::<usize>();
         let results = Mutex::new(BTreeMap::new());
         let outcome = std::thread::scope(|scope| {
@@ -66,13 +66,18 @@ impl Exports<'_> {
         let (mut outcome, wanted) = outcome?;
         let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
         outcome.interrupted |= results.len() < wanted;
-        let mut exported = Vec::new();
+        let (mut exported, mut errors) = (Vec::new(), Vec::new());
         for (index, result) in results {
             let path = self.place(index);
-            warn_of_lost(&result?, &path);
-            exported.push(Exported { name: self.plan.exports[index].name.clone(), path: artifact(&path) });
+            match result {
+                Ok(copied) => {
+                    warn_of_lost(&copied, &path);
+                    exported.push(Exported { name: self.plan.exports[index].name.clone(), path: artifact(&path) });
+                }
+                Err(error) => errors.push(error),
+            }
         }
-        Ok((outcome, exported))
+        Ok((outcome, exported, errors))
     }
 
     fn place(&self, index: usize) -> PathBuf {
@@ -103,12 +108,14 @@ impl Watcher<'_> {
 
 impl Monitor for Watcher<'_> {
     fn event(&mut self, _: Duration, event: &Event<'_>) {
-        let Event::Finished { node, outcome } = event else { return };
-        if succeeded(outcome) {
-            for (index, wanted) in self.plan.exports.iter().enumerate() {
-                if wanted.node == Some(*node) {
-                    self.tell(index);
-                }
+        let node = match event {
+            Event::Cached { node } => node,
+            Event::Finished { node, outcome } if succeeded(outcome) => node,
+            _ => return,
+        };
+        for (index, wanted) in self.plan.exports.iter().enumerate() {
+            if wanted.node == Some(*node) {
+                self.tell(index);
             }
         }
     }

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 /// Start and length of each piece of data among the first `length` bytes of a file, in bytes, ascending.
 ///
 /// # Errors
-/// The file system does not say it.
+/// The file cannot be read.
 pub(crate) fn data_extents(file: &File, length: u64) -> io::Result<Vec<(u64, u64)>> {
     let mut extents = Vec::new();
     let mut position = 0;
@@ -17,8 +17,16 @@ pub(crate) fn data_extents(file: &File, length: u64) -> io::Result<Vec<(u64, u64
         let start = match seek(file, SeekFrom::Data(position)) {
             Ok(start) => start,
             Err(Errno::NXIO) => break,
+            // A file system without an answer: it may all be data.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => {
+                extents.push((position, length - position));
+                break;
+            }
             Err(error) => return Err(error.into()),
         };
+        if start >= length {
+            break;
+        }
         let end = seek(file, SeekFrom::Hole(start))?.min(length);
         extents.push((start, end - start));
         position = end;

@@ -14,8 +14,8 @@ use crate::single_file;
 /// Where files are that are only there while an image is made.
 const ASIDE: &str = "/var/tmp";
 
-/// What QEMU knows images by that are not raw: bytes at the start, or further on where a number says so.
-const KNOWN: [(u64, &[u8]); 9] = [
+/// What QEMU knows images by that are not raw, and where; not an encrypted disk, which is taken as it is.
+const KNOWN: [(u64, &[u8]); 12] = [
     (0, b"QFI\xfb"),
     (0, b"QED\0"),
     (0, b"KDMV"),
@@ -24,6 +24,9 @@ const KNOWN: [(u64, &[u8]); 9] = [
     (0, b"conectix"),
     (0, b"vhdxfile"),
     (0, b"WithoutFreeSpace"),
+    (0, b"WithouFreSpacExt"),
+    (0, b"Bochs Virtual HD Image"),
+    (0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop"),
     (0x40, &[0x7f, 0x10, 0xda, 0xbe]),
 ];
 
@@ -78,6 +81,31 @@ impl Conversion {
                 qcow2::write(&disk, &image, *version, *compression).map_err(Error::io("make a qcow2 image of", source))
             }
         }
+    }
+}
+
+/// How the extents of a VMDK lie.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum VmdkLayout {
+    MonolithicSparse,
+    MonolithicFlat,
+    TwoGbMaxExtentSparse,
+    TwoGbMaxExtentFlat,
+    StreamOptimized,
+}
+
+impl VmdkLayout {
+    /// The option that tells qemu-img.
+    pub(crate) fn option(self) -> String {
+        let word = match self {
+            VmdkLayout::MonolithicSparse => "monolithicSparse",
+            VmdkLayout::MonolithicFlat => "monolithicFlat",
+            VmdkLayout::TwoGbMaxExtentSparse => "twoGbMaxExtentSparse",
+            VmdkLayout::TwoGbMaxExtentFlat => "twoGbMaxExtentFlat",
+            VmdkLayout::StreamOptimized => "streamOptimized",
+        };
+        format!("subformat={word}")
     }
 }
 

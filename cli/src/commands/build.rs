@@ -76,12 +76,12 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
         monitor::warn_of_lost(&files);
         Ok(outcome)
     };
-    let (outcome, exported) = match &args.output {
+    let (outcome, exported, mut not_exported) = match &args.output {
         Some(output) => {
             let exports = Exports { plan: &plan, lease: &lease, output, interrupt: &interrupt };
             exports.beside(|watcher| build(&mut Tee(vec![Box::new(&mut monitor), Box::new(watcher)])))?
         }
-        None => (build(&mut monitor)?, Vec::new()),
+        None => (build(&mut monitor)?, Vec::new(), Vec::new()),
     };
     if let Some(output) = &args.output {
         attest(args, output, &exported, &plan, &lease, manifest.as_deref())?;
@@ -93,7 +93,12 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
         anstream::eprint!("{}", summary.failures());
         print(summary.table(args.output.is_some()).as_bytes())?;
     }
-    Ok(ExitCode::from(exit::of_build(&outcome)))
+    let code = exit::of_build(&outcome);
+    let last = if code == 0 { not_exported.pop() } else { None };
+    for error in &not_exported {
+        anstream::eprintln!("osbc: {error}");
+    }
+    last.map_or(Ok(ExitCode::from(code)), |error| Err(error.into()))
 }
 
 /// The manifest's text, where a document about it is wanted.

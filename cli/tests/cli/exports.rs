@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use osbc_fixtures::has_root;
+use predicates::prelude::*;
+use predicates::str::contains;
 use serde_json::json;
 
 use crate::harness::{Place, checksum, fetching, respond, serve};
@@ -36,4 +38,28 @@ fn root_a_result_is_exported_while_others_are_made() {
     std::fs::remove_dir_all(place.output()).expect("they are the test's");
     place.build(&path).args(["-e", "tree", "-e", "early"]).assert().success();
     assert!(early.is_dir() && place.output().join("tree/item").is_file());
+}
+
+#[test]
+fn root_an_export_that_fails_hides_nothing_else() {
+    if !has_root() {
+        return;
+    }
+    let place = Place::new();
+    let pipeline = |name: &str, path: &str| {
+        let stages = json!([{"type": "org.osbuild.mkdir", "options": {"paths": [{"path": path}]}}]);
+        json!({"name": name, "stages": stages})
+    };
+    let pipelines = json!([pipeline("first", "/a"), pipeline("second", "/b"), pipeline("third", "/no/parent")]);
+    let path = place.manifest(&json!({"version": "2", "pipelines": pipelines}));
+    std::fs::create_dir(place.output()).and_then(|()| std::fs::write(place.output().join("first"), "")).expect("new");
+    let told = contains("first: it is there already and not a folder");
+    let exported = contains(place.output().join("second").display().to_string());
+    let mut build = place.build(&path);
+    build.args(["-e", "first", "-e", "second"]).assert().code(3).stderr(told.clone()).stdout(exported.clone());
+    assert!(place.output().join("second/b").is_dir());
+    // A build that fails says so by its code, and both are told.
+    let mut build = place.build(&path);
+    build.args(["--keep-going", "-e", "first", "-e", "second", "-e", "third"]);
+    build.assert().code(1).stderr(told.and(contains("org.osbuild.mkdir"))).stdout(exported);
 }

@@ -51,7 +51,7 @@ pub(super) fn copy(
         }
         if sharing == Sharing::Never {
             // The kernel's own copying shares bytes where it can.
-            copy_by_hand(from, to, start, end)?;
+            copy_by_hand(from, to, start, end, departure.as_mut())?;
         } else {
             copy_range(from, to, start, end, departure.as_mut())?;
         }
@@ -76,11 +76,11 @@ fn copy_range(
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         match rustix::fs::copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), length) {
             // Nothing although the file has more: some file systems only read by reading.
-            Ok(0) => return copy_by_hand(from, to, read_at, end),
+            Ok(0) => return copy_by_hand(from, to, read_at, end, departure),
             Ok(_) => {}
             Err(Errno::INTR) => {}
             Err(Errno::XDEV | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL | Errno::PERM) => {
-                return copy_by_hand(from, to, read_at, end);
+                return copy_by_hand(from, to, read_at, end, departure);
             }
             Err(error) => return Err(error.into()),
         }
@@ -88,10 +88,19 @@ fn copy_range(
     Ok(())
 }
 
-fn copy_by_hand(from: BorrowedFd<'_>, to: BorrowedFd<'_>, start: u64, end: u64) -> io::Result<()> {
+fn copy_by_hand(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    start: u64,
+    end: u64,
+    mut departure: Option<&mut Departure<'_>>,
+) -> io::Result<()> {
     let mut buffer = vec![0; BLOCK.min(usize::try_from(end - start).unwrap_or(BLOCK))];
     let mut position = start;
     while position < end {
+        if let Some(departure) = &mut departure {
+            departure.reached(position);
+        }
         let wanted = buffer.len().min(usize::try_from(end - position).unwrap_or(BLOCK));
         let got = rustix::io::retry_on_intr(|| rustix::io::pread(from, &mut buffer[..wanted], position))?;
         if got == 0 {

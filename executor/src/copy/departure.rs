@@ -1,4 +1,4 @@
-//! Files that are copied to where osbc does not read them again: their bytes are on their way to the disk while the copy goes
+//! Large files that are copied out of the store: their bytes are on their way to the disk while the copy goes
 //! on, and then leave the page cache, where what builds read has its place. Memory that is used again is faster than new
 //! one, too.
 

@@ -22,7 +22,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use osbc_ir::Resource;
-use osbc_module_api::{Error, OpenDevice, StageContext, StageMeta, Tree, Value};
+use osbc_module_api::{Error, Kind, OpenDevice, StageContext, StageMeta, Tree, Value};
 use rustix::fs::{MemfdFlags, Mode, memfd_create};
 use rustix::mount::UnmountFlags;
 use rustix::process::{DumpableBehavior, PidfdFlags, pidfd_open};
@@ -249,8 +249,9 @@ fn enter(root: &Path, request: &StageRequest) -> io::Result<()> {
     rustix::mount::unmount(".", UnmountFlags::DETACH)?;
     rustix::process::chdir("/")?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    // What others see of a device or a file system on one may have to be on it.
-    let tree_alone = request.devices.is_empty() && request.mounts.is_empty();
+    // What others see of a device or a file system on one may have to be on it; assemblers make devices themselves.
+    let is_stage = request.module.kind == Kind::Stage;
+    let tree_alone = is_stage && request.devices.is_empty() && request.mounts.is_empty();
     confine::confine(&request.capabilities, if tree_alone { Syncs::Pass } else { Syncs::Wait })
 }
 

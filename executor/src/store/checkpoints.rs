@@ -22,7 +22,7 @@ use super::object::{FORMAT, ObjectMeta, StepRecord};
 use super::osbuild::{Cache, Checkpoint};
 use super::work::Work;
 use super::{clamp, links};
-use crate::copy::{Ownership, copy_tree};
+use crate::copy::{Ownership, Sharing, copy_tree_sharing};
 use crate::overlay;
 use crate::request::TreeStack;
 
@@ -180,7 +180,8 @@ fn copy_to(tree: &TreeStack, path: &Path) -> Result<(), StoreError> {
     let from = overlay::open(tree).map_err(StoreError::io("open the tree for", path))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let to = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(StoreError::io("open", path))?;
-    let copied = copy_tree(from.as_fd(), to.as_fd(), Ownership::Keep).map_err(StoreError::copy(path))?;
+    let copied = copy_tree_sharing(from.as_fd(), to.as_fd(), Ownership::Keep, Sharing::IfPossible);
+    let copied = copied.map_err(StoreError::copy(path))?;
     match copied.lost.into_iter().next() {
         None => Ok(()),
         Some(lost) => {

@@ -23,7 +23,7 @@ use crate::sandbox::{message, sys};
 
 /// How long a machine may take until its stage begins, and how long those may that are started in place of one that took
 /// longer: without KVM it takes some seconds, on a busy machine many, and one of hundreds never gets there (QEMU 7.2).
-const STARTS: [Duration; 3] = [Duration::from_secs(60), Duration::from_secs(120), Duration::from_secs(240)];
+const STARTS: [Duration; 3] = [Duration::from_secs(60), Duration::from_secs(120), Duration::from_secs(300)];
 /// The most processors that a machine gets.
 const PROCESSORS: usize = 8;
 /// The modules that a guest cannot do without before it has a root.
@@ -253,7 +253,14 @@ impl Machine {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Ok(match timeout.filter(|_| begun) {
                     Some(timeout) => Attended::Done(Box::new(StageReply::failed(StageFailure::TimedOut(timeout)))),
-                    None => Attended::NotBegun(self.last_words()),
+                    None => {
+                        // Nothing that it still says may be lost: a stage that has begun is not begun again.
+                        self.qemu.kill().and_then(|()| self.qemu.wait()).map_err(|error| error.to_string())?;
+                        if matches!(self.port.read(&mut chunk), Ok(1..)) {
+                            return Err("its stage began when it was given up".to_owned());
+                        }
+                        Attended::NotBegun(self.last_words())
+                    }
                 });
             }
         }

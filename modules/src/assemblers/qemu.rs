@@ -42,7 +42,7 @@ use tempfile::{NamedTempFile, TempPath};
 use crate::bootloader::{self, Disk};
 use crate::compression;
 use crate::filesystem::{FileSystem, FileSystemType};
-use crate::image_conversion::Conversion;
+use crate::image_conversion::{Conversion, VmdkLayout};
 use crate::mounted_image::{self, MountedImage, Part};
 use crate::partition_table::{Partition, PartitionTable, SECTOR, Written};
 use crate::qcow2::Compression;
@@ -127,16 +127,6 @@ enum Format {
     Vmdk,
     Vpc,
     Vhdx,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-enum VmdkLayout {
-    MonolithicSparse,
-    MonolithicFlat,
-    TwoGbMaxExtentSparse,
-    TwoGbMaxExtentFlat,
-    StreamOptimized,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -260,14 +250,8 @@ impl Options {
             Format::Qcow2 => Conversion::to_qcow2(self.qcow2_compat.as_deref(), Some(Compression::Zlib))?,
             Format::Vdi => Conversion::by_tool("vdi", false, &[]),
             Format::Vmdk => {
-                let layout = self.vmdk_subformat.map(|layout| match layout {
-                    VmdkLayout::MonolithicSparse => "monolithicSparse",
-                    VmdkLayout::MonolithicFlat => "monolithicFlat",
-                    VmdkLayout::TwoGbMaxExtentSparse => "twoGbMaxExtentSparse",
-                    VmdkLayout::TwoGbMaxExtentFlat => "twoGbMaxExtentFlat",
-                    VmdkLayout::StreamOptimized => "streamOptimized",
-                });
-                let options: Vec<String> = layout.map(|layout| format!("subformat={layout}")).into_iter().collect();
+                let layout = self.vmdk_subformat.map(VmdkLayout::option);
+                let options: Vec<String> = layout.into_iter().collect();
                 Conversion::by_tool("vmdk", true, &options)
             }
             Format::Vpc => Conversion::by_tool("vpc", false, &["subformat=fixed,force_size".to_owned()]),

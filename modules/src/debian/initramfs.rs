@@ -111,7 +111,7 @@ mod tests {
         for (notes, images, expected) in [
             ("", vec![], vec![]),
             ("-c -k 6.1 -b /boot\n-u\n-u\n", vec!["initrd.img-6.1"], vec![create]),
-            // The older kernel's has to be updated.
+            // Whichever kernel's it updates.
             ("-u\n-c -k 6.1 -b /boot\n-u\n", vec!["initrd.img-6.0", "initrd.img-6.1"], vec![create, "-u"]),
             ("-u\n-u\n", vec!["initrd.img-6.1"], vec!["-u"]),
             ("-u\n", vec![], vec!["-u"]),

@@ -21,7 +21,7 @@
 
 use osbc_module_api::*;
 
-use crate::image_conversion::Conversion;
+use crate::image_conversion::{Conversion, VmdkLayout};
 use crate::qcow2::Compression;
 use crate::single_file;
 
@@ -106,16 +106,6 @@ enum Adapter {
     LegacyEsx,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-enum VmdkLayout {
-    MonolithicSparse,
-    MonolithicFlat,
-    TwoGbMaxExtentSparse,
-    TwoGbMaxExtentFlat,
-    StreamOptimized,
-}
-
 #[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum VpcLayout {
@@ -140,7 +130,7 @@ impl Format {
             Format::Vmdk { adapter_type, compat6, compression, subformat } => {
                 let adapter = adapter_type.map(|adapter| format!("adapter_type={}", adapter.word()));
                 let version = compat6.then(|| "compat6".to_owned());
-                let layout = subformat.map(|layout| format!("subformat={}", layout.word()));
+                let layout = subformat.map(VmdkLayout::option);
                 let options: Vec<String> = adapter.into_iter().chain(version).chain(layout).collect();
                 Conversion::by_tool("vmdk", *compression, &options)
             }
@@ -164,18 +154,6 @@ impl Adapter {
             Adapter::LsiLogic => "lsilogic",
             Adapter::BusLogic => "buslogic",
             Adapter::LegacyEsx => "legacyESX",
-        }
-    }
-}
-
-impl VmdkLayout {
-    fn word(self) -> &'static str {
-        match self {
-            VmdkLayout::MonolithicSparse => "monolithicSparse",
-            VmdkLayout::MonolithicFlat => "monolithicFlat",
-            VmdkLayout::TwoGbMaxExtentSparse => "twoGbMaxExtentSparse",
-            VmdkLayout::TwoGbMaxExtentFlat => "twoGbMaxExtentFlat",
-            VmdkLayout::StreamOptimized => "streamOptimized",
         }
     }
 }
