@@ -198,6 +198,16 @@ mod tests {
             Some(Self { folder, name })
         }
 
+        /// One that has the same identifier.
+        fn twin(&self) -> Self {
+            let twin = Self { folder: tempfile::tempdir().unwrap(), name: self.name };
+            for name in ["dev", "mounts", "tree"] {
+                fs::create_dir(twin.folder.path().join(name)).unwrap();
+            }
+            fs::copy(self.folder.path().join("image"), twin.folder.path().join("image")).unwrap();
+            twin
+        }
+
         /// Mounts it at `/boot`, lets `work` see the folder, and unmounts it.
         fn with<T>(&self, config: Config, options: &Value, work: impl FnOnce(&Path) -> T) -> Result<T, String> {
             let folder = self.folder.path();
@@ -232,6 +242,11 @@ mod tests {
             assert_eq!(image.with(Config::default(), &options, read).unwrap(), "kept");
             assert!(image.with(Config::default(), &options, write).unwrap().is_err());
         }
+        let twin = image.twin();
+        let told = |path: &Path| fs::write(path.join("file"), "of the twin").unwrap();
+        image.with(Config::default(), &json!({}), |_| twin.with(Config::default(), &json!({}), told).unwrap()).unwrap();
+        assert_eq!(image.with(Config::default(), &json!({}), read).unwrap(), "kept");
+        assert_eq!(twin.with(Config::default(), &json!({}), read).unwrap(), "of the twin");
         let protected = Config { read_only: true, ..Config::default() };
         assert_eq!(image.with(protected, &json!({}), read).unwrap(), "kept");
         assert!(image.with(protected, &json!({}), write).unwrap().is_err());

@@ -68,7 +68,9 @@ impl MountedImage {
         let tree = Tree::open(self.root())?;
         tree.create_dir_all(target, 0o777)?;
         let place = tree.path_for_tools(target)?;
-        mount(device.node(), &place, file_system, MountFlags::empty(), None).map_err(|error| {
+        // Images that are made side by side may have the same identifier, which only XFS minds.
+        let options = (file_system == "xfs").then_some(c"nouuid");
+        mount(device.node(), &place, file_system, MountFlags::empty(), options).map_err(|error| {
             Error::failed(format!("cannot mount {} as {file_system}: {error}", device.node().display()))
         })?;
         self.mounts.push((place, device));

@@ -34,7 +34,9 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     parse: parse::<Options>,
     entry: Entry::Mount(|context| {
         let options: Options = context.options()?;
-        let given: &[_] = if options.norecovery { &[("norecovery", None)] } else { &[] };
+        // Images that are made side by side may have the same identifier.
+        let given: &[_] =
+            if options.norecovery { &[("nouuid", None), ("norecovery", None)] } else { &[("nouuid", None)] };
         mount(context, &FileSystem { kind: "xfs", read_only: options.readonly, options: given })
     }),
 };
