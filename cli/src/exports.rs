@@ -1,6 +1,6 @@
 //! Brings the results that are wanted to the output directory, each as soon as it is made, while others still are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use osbc_executor::event::{Event, Monitor};
 use osbc_executor::export::{ExportError, export};
 use osbc_executor::interrupt::Interrupt;
 use osbc_executor::store::Lease;
+use osbc_ir::graph::NodeIndex;
 use osbc_ir::{NodeOutcome, Outcome, Plan};
 
 use crate::exit::Failure;
@@ -54,14 +55,13 @@ impl Exports<'_> {
                     }
                 });
             }
-            let mut watcher = Watcher { plan: self.plan, ready, seen: BTreeSet::new() };
+            let mut watcher = Watcher { ready, waiting: self.by_node(), told: 0 };
             let outcome = build(&mut watcher)?;
-            for (index, wanted) in self.plan.exports.iter().enumerate() {
-                if wanted.node.is_none_or(|node| outcome.nodes.get(&node).is_some_and(succeeded)) {
-                    watcher.tell(index);
-                }
+            watcher.tell(None);
+            for (node, _) in outcome.nodes.iter().filter(|(_, outcome)| succeeded(outcome)) {
+                watcher.tell(Some(*node));
             }
-            Ok::<_, Failure>((outcome, watcher.seen.len()))
+            Ok::<_, Failure>((outcome, watcher.told))
         });
         let (mut outcome, wanted) = outcome?;
         let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -80,6 +80,15 @@ impl Exports<'_> {
         Ok((outcome, exported, errors))
     }
 
+    /// The indices of the exports of each node, and of those without one.
+    fn by_node(&self) -> HashMap<Option<NodeIndex>, Vec<usize>> {
+        let mut indices: HashMap<_, Vec<usize>> = HashMap::new();
+        for (index, wanted) in self.plan.exports.iter().enumerate() {
+            indices.entry(wanted.node).or_default().push(index);
+        }
+        indices
+    }
+
     fn place(&self, index: usize) -> PathBuf {
         self.output.join(&self.plan.exports[index].name)
     }
@@ -91,32 +100,30 @@ impl Exports<'_> {
 }
 
 /// Hands on each wanted result once, when it is there.
-struct Watcher<'a> {
-    plan: &'a Plan,
+struct Watcher {
     ready: Sender<usize>,
-    seen: BTreeSet<usize>,
+    /// The exports of nodes that have no result yet, and of those without a node.
+    waiting: HashMap<Option<NodeIndex>, Vec<usize>>,
+    /// How many were handed on.
+    told: usize,
 }
 
-impl Watcher<'_> {
-    fn tell(&mut self, index: usize) {
-        if self.seen.insert(index) {
+impl Watcher {
+    fn tell(&mut self, node: Option<NodeIndex>) {
+        for index in self.waiting.remove(&node).unwrap_or_default() {
             // Those who copy are there for as long as this is.
             self.ready.send(index).ok();
+            self.told += 1;
         }
     }
 }
 
-impl Monitor for Watcher<'_> {
+impl Monitor for Watcher {
     fn event(&mut self, _: Duration, event: &Event<'_>) {
-        let node = match event {
-            Event::Cached { node } => node,
-            Event::Finished { node, outcome } if succeeded(outcome) => node,
-            _ => return,
-        };
-        for (index, wanted) in self.plan.exports.iter().enumerate() {
-            if wanted.node == Some(*node) {
-                self.tell(index);
-            }
+        match event {
+            Event::Cached { node } => self.tell(Some(*node)),
+            Event::Finished { node, outcome } if succeeded(outcome) => self.tell(Some(*node)),
+            _ => {}
         }
     }
 }

@@ -17,7 +17,6 @@ mod compression;
 mod container_image;
 mod container_storage;
 mod cpio;
-mod data_extents;
 mod debian;
 mod device_mapper;
 mod disk_image;

@@ -10,10 +10,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use flate2::{Compress, FlushCompress, Status};
+use osbc_module_api::data_extents::data_blocks;
 use osbc_module_api::*;
 use rayon::prelude::*;
-
-use crate::data_extents::data_extents;
 
 const CLUSTER_BITS: u32 = 16;
 const CLUSTER: u64 = 1 << CLUSTER_BITS;
@@ -96,7 +95,7 @@ pub(crate) fn write(
     let length = source.metadata()?.len();
     let mut image = Image { target, end: CLUSTER, tables: BTreeMap::new(), counts: Vec::new() };
     image.count(0, CLUSTER);
-    for batch in clusters_with_data(source, length)?.chunks(BATCH) {
+    for batch in data_blocks(source, length, CLUSTER)?.chunks(BATCH) {
         // One packer for several clusters, since it takes as long to make one.
         let parts = batch.par_chunks(PART).map(|part| {
             let mut packer = Packer::new(compression)?;
@@ -110,16 +109,6 @@ pub(crate) fn write(
         }
     }
     image.finish(length.next_multiple_of(SECTOR), version, compression)
-}
-
-/// The indices of the clusters that are not wholly in a hole, ascending.
-fn clusters_with_data(source: &File, length: u64) -> io::Result<Vec<u64>> {
-    let mut clusters: Vec<u64> = Vec::new();
-    for (start, size) in data_extents(source, length)? {
-        let next = clusters.last().map_or(0, |last| last + 1);
-        clusters.extend((start / CLUSTER).max(next)..(start + size).div_ceil(CLUSTER));
-    }
-    Ok(clusters)
 }
 
 /// What a cluster is stored as.
@@ -214,7 +203,7 @@ impl Image<'_> {
                 start | further << SECTORS_SHIFT | COMPRESSED
             }
         };
-        let table = self.tables.entry(number / ENTRIES).or_insert_with(|| vec![0; CLUSTER_LENGTH / 8]);
+        let table = self.tables.entry(number / ENTRIES).or_insert_with(|| vec![0; index(ENTRIES)]);
         table[index(number % ENTRIES)] = entry;
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::SeekFrom;
+use osbc_module_api::data_extents::data_extents;
 use rustix::io::Errno;
 
 use super::departure::{Departure, PORTION};
@@ -37,81 +37,65 @@ pub(super) fn copy(
             Err(_) => {}
         }
     }
-    let mut departure = (destination == Destination::Elsewhere).then(|| Departure::of(to, size)).flatten();
-    let mut position = 0;
-    while position < size {
-        let (start, end) = match rustix::fs::seek(from, SeekFrom::Data(position)) {
-            Ok(start) => (start, rustix::fs::seek(from, SeekFrom::Hole(start))?.min(size)),
-            Err(Errno::NXIO) => break,
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => (position, size),
-            Err(error) => return Err(error.into()),
-        };
-        if start >= size {
-            break;
-        }
+    let mut copy = Copying { from, to, departure: Departure::of(to, size, destination) };
+    for (start, length) in data_extents(from, size)? {
         if sharing == Sharing::Never {
             // The kernel's own copying shares bytes where it can.
-            copy_by_hand(from, to, start, end, departure.as_mut())?;
+            copy.by_hand(start, start + length)?;
         } else {
-            copy_range(from, to, start, end, departure.as_mut())?;
+            copy.in_the_kernel(start, start + length)?;
         }
-        position = end;
     }
     Ok(rustix::fs::ftruncate(to, size)?)
 }
 
-fn copy_range(
-    from: BorrowedFd<'_>,
-    to: BorrowedFd<'_>,
-    start: u64,
-    end: u64,
-    mut departure: Option<&mut Departure<'_>>,
-) -> io::Result<()> {
-    let (mut read_at, mut write_at) = (start, start);
-    while read_at < end {
-        if let Some(departure) = &mut departure {
-            departure.reached(read_at);
-        }
-        let length = if departure.is_some() { PORTION.min(end - read_at) } else { end - read_at };
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        match rustix::fs::copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), length) {
-            // Nothing although the file has more: some file systems only read by reading.
-            Ok(0) => return copy_by_hand(from, to, read_at, end, departure),
-            Ok(_) => {}
-            Err(Errno::INTR) => {}
-            Err(Errno::XDEV | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL | Errno::PERM) => {
-                return copy_by_hand(from, to, read_at, end, departure);
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
+/// A file that is being copied.
+struct Copying<'a> {
+    from: BorrowedFd<'a>,
+    to: BorrowedFd<'a>,
+    departure: Departure<'a>,
 }
 
-fn copy_by_hand(
-    from: BorrowedFd<'_>,
-    to: BorrowedFd<'_>,
-    start: u64,
-    end: u64,
-    mut departure: Option<&mut Departure<'_>>,
-) -> io::Result<()> {
-    let mut buffer = vec![0; BLOCK.min(usize::try_from(end - start).unwrap_or(BLOCK))];
-    let mut position = start;
-    while position < end {
-        if let Some(departure) = &mut departure {
-            departure.reached(position);
+impl Copying<'_> {
+    fn in_the_kernel(&mut self, start: u64, end: u64) -> io::Result<()> {
+        let (mut read_at, mut write_at) = (start, start);
+        while read_at < end {
+            self.departure.reached(read_at);
+            let length = usize::try_from(PORTION.min(end - read_at)).unwrap_or(usize::MAX);
+            match rustix::fs::copy_file_range(self.from, Some(&mut read_at), self.to, Some(&mut write_at), length) {
+                // Nothing although the file has more: some file systems only read by reading.
+                Ok(0) => return self.by_hand(read_at, end),
+                Ok(_) => {}
+                Err(Errno::INTR) => {}
+                Err(Errno::XDEV | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL | Errno::PERM) => {
+                    return self.by_hand(read_at, end);
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
-        let wanted = buffer.len().min(usize::try_from(end - position).unwrap_or(BLOCK));
-        let got = rustix::io::retry_on_intr(|| rustix::io::pread(from, &mut buffer[..wanted], position))?;
-        if got == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was copied"));
-        }
-        let mut written = 0;
-        while written < got {
-            let at = position + written as u64;
-            written += rustix::io::retry_on_intr(|| rustix::io::pwrite(to, &buffer[written..got], at))?;
-        }
-        position += got as u64;
+        Ok(())
     }
-    Ok(())
+
+    fn by_hand(&mut self, start: u64, end: u64) -> io::Result<()> {
+        let mut buffer = vec![0; BLOCK.min(usize::try_from(end - start).unwrap_or(BLOCK))];
+        let mut position = start;
+        while position < end {
+            self.departure.reached(position);
+            let wanted = buffer.len().min(usize::try_from(end - position).unwrap_or(BLOCK));
+            let got = rustix::io::retry_on_intr(|| rustix::io::pread(self.from, &mut buffer[..wanted], position))?;
+            if got == 0 {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "the file became shorter while it was copied",
+                ));
+            }
+            let mut written = 0;
+            while written < got {
+                let at = position + written as u64;
+                written += rustix::io::retry_on_intr(|| rustix::io::pwrite(self.to, &buffer[written..got], at))?;
+            }
+            position += got as u64;
+        }
+        Ok(())
+    }
 }

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Advice, fadvise};
 
+use super::Destination;
+
 /// Bytes that are written and handed on at a time. A file of a few of them stays in memory.
 pub(super) const PORTION: u64 = 16 << 20;
 /// How long handing on a portion may take: a slower disk (500 MB/s) would hold the copy up, and is left to the kernel.
@@ -19,20 +21,21 @@ pub(super) struct Departure<'a> {
     handed_on: u64,
     /// Up to where memory was asked to forget it.
     forgotten: u64,
-    /// Whether the disk is too slow.
-    held_up: bool,
+    /// Whether it goes no further: since nobody wanted it to, or the disk is too slow.
+    stays: bool,
 }
 
 impl<'a> Departure<'a> {
-    /// That of a file that will have so many bytes; none if it is small.
-    pub(super) fn of(file: BorrowedFd<'a>, size: u64) -> Option<Self> {
-        (size > 4 * PORTION).then_some(Self { file, handed_on: 0, forgotten: 0, held_up: false })
+    /// That of a file that will have so many bytes; a small one, and one for the store, stays.
+    pub(super) fn of(file: BorrowedFd<'a>, size: u64, destination: Destination) -> Self {
+        let stays = destination == Destination::Store || size <= 4 * PORTION;
+        Self { file, handed_on: 0, forgotten: 0, stays }
     }
 
     /// Takes notice that the file is written up to a position. That it leaves memory is a help, no duty: what the system
     /// refuses is left.
     pub(super) fn reached(&mut self, position: u64) {
-        if self.held_up || position < self.handed_on + PORTION {
+        if self.stays || position < self.handed_on + PORTION {
             return;
         }
         let begun = Instant::now();
@@ -43,7 +46,7 @@ impl<'a> Departure<'a> {
             self.forgotten += length.get();
         }
         self.handed_on = position;
-        self.held_up = begun.elapsed() > PATIENCE;
+        self.stays = begun.elapsed() > PATIENCE;
     }
 }
 
@@ -68,15 +71,18 @@ mod tests {
     #[test]
     fn nothing_is_lost_and_small_files_stay() {
         let mut file = tempfile::tempfile().unwrap();
-        assert!(Departure::of(file.as_fd(), 4 * PORTION).is_none());
+        for (size, destination) in [(4 * PORTION, Destination::Elsewhere), (8 * PORTION, Destination::Store)] {
+            assert!(Departure::of(file.as_fd(), size, destination).stays);
+        }
         let reader = file.try_clone().unwrap();
-        let mut departure = Departure::of(reader.as_fd(), 8 * PORTION).unwrap();
+        let mut departure = Departure::of(reader.as_fd(), 8 * PORTION, Destination::Elsewhere);
+        assert!(!departure.stays);
         let portion: Vec<u8> = (0..PORTION).map(|index| (index % 251).to_le_bytes()[0]).collect();
         for number in 0..8 {
             file.write_all(&portion).unwrap();
             departure.reached((number + 1) * PORTION);
         }
-        assert!(departure.held_up || departure.forgotten == 6 * PORTION, "{}", departure.forgotten);
+        assert!(departure.stays || departure.forgotten == 6 * PORTION, "{}", departure.forgotten);
         let mut again = Vec::new();
         std::io::Seek::rewind(&mut file).unwrap();
         File::read_to_end(&mut file, &mut again).unwrap();

@@ -4,9 +4,8 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use osbc_module_api::data_extents::data_blocks;
 use rayon::prelude::*;
-use rustix::fs::SeekFrom;
-use rustix::io::Errno;
 
 use super::{Encoder, Hash};
 
@@ -22,7 +21,7 @@ pub(super) fn hash(file: BorrowedFd<'_>, size: u64) -> io::Result<Hash> {
         add(&mut encoder, block(file, 0, size)?);
         return Ok(encoder.finish());
     }
-    let wanted = blocks_with_data(file, size)?;
+    let wanted = data_blocks(file, size, BLOCK)?;
     let hashed: io::Result<Vec<_>> = wanted.into_par_iter().map(|index| block(file, index, size)).collect();
     for one in hashed? {
         add(&mut encoder, one);
@@ -35,24 +34,6 @@ fn add(encoder: &mut Encoder, block: Option<(u64, Hash)>) {
         encoder.raw(&index.to_le_bytes());
         encoder.raw(&hash);
     }
-}
-
-/// The indices of the blocks that are not wholly in a hole, ascending.
-fn blocks_with_data(file: BorrowedFd<'_>, size: u64) -> io::Result<Vec<u64>> {
-    let mut blocks = Vec::new();
-    let mut position = 0;
-    while position < size {
-        let (start, end) = match rustix::fs::seek(file, SeekFrom::Data(position)) {
-            Ok(start) => (start, rustix::fs::seek(file, SeekFrom::Hole(start))?.min(size)),
-            Err(Errno::NXIO) => break,
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => (position, size),
-            Err(error) => return Err(error.into()),
-        };
-        let next = blocks.last().map_or(0, |last| last + 1);
-        blocks.extend((start / BLOCK).max(next)..end.div_ceil(BLOCK));
-        position = end;
-    }
-    Ok(blocks)
 }
 
 /// A block's index and hash; none if it is all zeros.

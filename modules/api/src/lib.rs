@@ -6,6 +6,7 @@
 
 pub mod catalog;
 pub mod context;
+pub mod data_extents;
 pub mod def;
 pub mod error;
 pub mod location;

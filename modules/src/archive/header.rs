@@ -7,8 +7,9 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
+use osbc_module_api::data_extents::data_extents;
+
 use super::names::Names;
-use crate::data_extents::data_extents;
 
 /// How members are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

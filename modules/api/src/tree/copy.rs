@@ -18,6 +18,7 @@ use rustix::io::Errno;
 
 use super::attributes::{read_xattr, read_xattr_names};
 use super::{Tree, cannot, entries_in, handle_path, unless_missing};
+use crate::data_extents::data_extents;
 use crate::error::Error;
 
 /// From how many names in a folder without folders on it is copied by many threads.
@@ -284,15 +285,8 @@ impl Job<'_> {
         if blocks.saturating_mul(512) >= size {
             return copy_range(source, target, 0, size);
         }
-        let mut end = 0;
-        while end < size {
-            let start = match rustix::fs::seek(source, SeekFrom::Data(end)) {
-                Ok(start) => start,
-                Err(Errno::NXIO) => break,
-                Err(error) => return Err(error.into()),
-            };
-            end = rustix::fs::seek(source, SeekFrom::Hole(start))?;
-            copy_range(source, target, start, end)?;
+        for (start, length) in data_extents(source, size)? {
+            copy_range(source, target, start, start + length)?;
         }
         Ok(rustix::fs::ftruncate(target, size)?)
     }
