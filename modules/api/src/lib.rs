@@ -5,6 +5,7 @@
 //! module may touch. The compiler sees modules as descriptions ([`Module`]), the executor calls their entries.
 
 pub mod catalog;
+pub mod container;
 pub mod context;
 pub mod data_extents;
 pub mod def;
@@ -14,6 +15,7 @@ pub mod loopdev;
 pub mod runner;
 pub mod schema;
 pub mod snapshot;
+pub mod system_calls;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod tool;

@@ -1,0 +1,352 @@
+//! Filters of system calls: which calls are refused or skipped, as rules by name, and the BPF program that carries them
+//! out. Knows the numbers of the calls that rules name, and not who is to be confined.
+//!
+//! The kernel's second table of system calls is filtered too, since 32-bit programs run beside the native ones. On a
+//! processor whose tables are not known here a filter allows everything, and capabilities have to do.
+
+use std::io;
+
+use libc::sock_filter;
+use rustix::io::Errno;
+
+/// What a filter does to a system call, and when.
+#[derive(Debug, Clone, Copy)]
+pub struct Rule {
+    /// The call's name; one without a number on this processor is passed over.
+    pub call: &'static str,
+    /// When the rule applies.
+    pub when: When,
+    /// What becomes of the call then.
+    pub verdict: Verdict,
+}
+
+/// When a [`Rule`] applies, by the lower half of arguments, which are counted from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Whatever the arguments are.
+    Always,
+    /// When all of these arguments have these values.
+    All(&'static [(u8, u32)]),
+    /// When this argument has none of these values.
+    NoneOf(u8, &'static [u32]),
+}
+
+/// What becomes of a system call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It fails with this error.
+    Refuse(Errno),
+    /// It is not made and returns 0.
+    Skip,
+}
+
+/// A filter, ready to be applied.
+#[derive(Debug, Clone)]
+pub struct Filter {
+    program: Vec<sock_filter>,
+}
+
+impl Filter {
+    /// Returns a filter of these rules, of which the first that applies decides. Calls with a number beyond `last` do
+    /// not exist for who is filtered.
+    ///
+    /// # Panics
+    /// A rule names a call that is not known here.
+    pub fn new(rules: &[Rule], last: Option<u32>) -> Self {
+        let mut program = vec![load(ARCHITECTURE)];
+        for (column, architecture) in TABLES {
+            let table = table(rules, *column, last);
+            program.push(equal(*architecture, 1, 0));
+            program.push(jump(table.len()));
+            program.extend(table);
+        }
+        program.push(give(ALLOW));
+        Self { program }
+    }
+
+    /// Applies it to the calling thread and what that starts, for good. Needs `no_new_privs`, or `CAP_SYS_ADMIN`.
+    /// Allocates nothing, so that it may be called between fork and exec.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn apply(&self) -> io::Result<()> {
+        let length = u16::try_from(self.program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let program = libc::sock_fprog { len: length, filter: self.program.as_ptr().cast_mut() };
+        #[expect(unsafe_code, reason = "no dependency wraps filters")]
+        // SAFETY: the program outlives the call, which copies and does not change it.
+        let result = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+/// Whether rules may name a call.
+pub fn is_known(call: &str) -> bool {
+    numbers(call).is_some()
+}
+
+/// The tables of this processor: the column of [`NUMBERS`], and what <linux/audit.h> calls the interface.
+const TABLES: &[(usize, u32)] = if cfg!(target_arch = "x86_64") {
+    &[(0, 0xC000_003E), (1, 0x4000_0003)]
+} else if cfg!(target_arch = "aarch64") {
+    &[(2, 0xC000_00B7), (3, 0x4000_0028)]
+} else {
+    &[]
+};
+
+/// No number: the call is not there.
+const NONE: u32 = u32::MAX;
+
+/// The numbers of calls on x86_64, i386, aarch64 and arm.
+const NUMBERS: [(&str, [u32; 4]); 54] = [
+    ("_sysctl", [156, 149, NONE, 149]),
+    ("acct", [163, 51, 89, 51]),
+    ("add_key", [248, 286, 217, 309]),
+    ("bpf", [321, 357, 280, 386]),
+    ("cachestat", [451, 451, 451, 451]),
+    ("clock_settime", [227, 264, 112, 262]),
+    ("clock_settime64", [NONE, 404, NONE, 404]),
+    ("delete_module", [176, 129, 106, 129]),
+    ("fdatasync", [75, 148, 83, 148]),
+    ("finit_module", [313, 350, 273, 379]),
+    ("fsync", [74, 118, 82, 118]),
+    ("futex_waitv", [449, 449, 449, 449]),
+    ("init_module", [175, 128, 105, 128]),
+    ("io_pgetevents", [333, 385, 292, 399]),
+    ("io_pgetevents_time64", [NONE, 416, NONE, 416]),
+    ("io_uring_enter", [426, 426, 426, 426]),
+    ("io_uring_register", [427, 427, 427, 427]),
+    ("io_uring_setup", [425, 425, 425, 425]),
+    ("ioperm", [173, 101, NONE, NONE]),
+    ("iopl", [172, 110, NONE, NONE]),
+    ("kcmp", [312, 349, 272, 378]),
+    ("kexec_file_load", [320, NONE, 294, 401]),
+    ("kexec_load", [246, 283, 104, 347]),
+    ("lookup_dcookie", [212, 253, 18, 249]),
+    ("migrate_pages", [256, 294, 238, 400]),
+    ("move_pages", [279, 317, 239, 344]),
+    ("nfsservctl", [180, 169, 42, 169]),
+    ("open_by_handle_at", [304, 342, 265, 371]),
+    ("perf_event_open", [298, 336, 241, 364]),
+    ("personality", [135, 136, 92, 136]),
+    ("process_madvise", [440, 440, 440, 440]),
+    ("quotactl", [179, 131, 60, 131]),
+    ("quotactl_fd", [443, 443, 443, 443]),
+    ("reboot", [169, 88, 142, 88]),
+    ("request_key", [249, 287, 218, 310]),
+    ("set_mempolicy_home_node", [450, 450, 450, 450]),
+    ("setdomainname", [171, 121, 162, 121]),
+    ("sethostname", [170, 74, 161, 74]),
+    ("settimeofday", [164, 79, 170, 79]),
+    ("socket", [41, 359, 198, 281]),
+    ("stime", [NONE, 25, NONE, 25]),
+    ("swapoff", [168, 115, 225, 115]),
+    ("swapon", [167, 87, 224, 87]),
+    ("sync", [162, 36, 81, 36]),
+    ("sync_file_range", [277, 314, 84, 341]),
+    ("syncfs", [306, 344, 267, 373]),
+    ("sysfs", [139, 135, NONE, 135]),
+    ("uselib", [134, 86, NONE, 86]),
+    ("userfaultfd", [323, 374, 282, 388]),
+    ("ustat", [136, 62, NONE, 62]),
+    ("vhangup", [153, 111, 58, 111]),
+    ("vm86", [NONE, 166, NONE, NONE]),
+    ("vm86old", [NONE, 113, NONE, NONE]),
+    ("vmsplice", [278, 316, 75, 343]),
+];
+
+fn numbers(call: &str) -> Option<[u32; 4]> {
+    NUMBERS.iter().find(|(name, _)| *name == call).map(|(_, numbers)| *numbers)
+}
+
+// Of <linux/seccomp.h>: offsets in `struct seccomp_data`, and results.
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+const ARGUMENTS: u32 = 16;
+const ALLOW: u32 = 0x7FFF_0000;
+const FAIL: u32 = 0x0005_0000;
+/// x86_64 has its calls a second time from here on (x32); nothing uses them.
+const SECOND_RANGE: u32 = 0x4000_0000;
+/// arm has calls of its own from here on.
+const ARM_RANGE: u32 = 0x000F_0000;
+const ARM: usize = 3;
+
+/// The instructions for the calls of one table; they end with a result.
+fn table(rules: &[Rule], column: usize, last: Option<u32>) -> Vec<sock_filter> {
+    let mut program = vec![load(NUMBER)];
+    if column == ARM {
+        program.extend([at_least(ARM_RANGE, 0, 1), give(ALLOW)]);
+    }
+    program.extend([at_least(SECOND_RANGE, 0, 1), give(FAIL | Errno::PERM.raw_os_error().unsigned_abs())]);
+    if let Some(last) = last {
+        program.extend([at_least(last + 1, 0, 1), give(FAIL | Errno::NOSYS.raw_os_error().unsigned_abs())]);
+    }
+    for rule in rules {
+        let number = numbers(rule.call).unwrap_or_else(|| panic!("no numbers of the call {}", rule.call))[column];
+        if number == NONE {
+            continue;
+        }
+        let body = body(rule);
+        program.push(equal(number, 0, length(&body)));
+        program.extend(body);
+    }
+    program.push(give(ALLOW));
+    program
+}
+
+/// The instructions for a call that a rule is about; they end with the call's number loaded, or with a result.
+fn body(rule: &Rule) -> Vec<sock_filter> {
+    let argument = |index: u8| load(ARGUMENTS + 8 * u32::from(index));
+    let verdict = give(match rule.verdict {
+        Verdict::Refuse(errno) => FAIL | errno.raw_os_error().unsigned_abs(),
+        Verdict::Skip => FAIL,
+    });
+    let mut body = Vec::new();
+    match rule.when {
+        When::Always => return vec![verdict],
+        When::All(arguments) => {
+            for (left, (index, value)) in (0..arguments.len()).rev().zip(arguments) {
+                // Past the other comparisons and the result.
+                let past = u8::try_from(2 * left + 1).expect("a call has six arguments");
+                body.extend([argument(*index), equal(*value, 0, past)]);
+            }
+            body.push(verdict);
+        }
+        When::NoneOf(index, values) => {
+            body.push(argument(index));
+            for (left, value) in (0..values.len()).rev().zip(values) {
+                let past = u8::try_from(left + 1).expect("the list is short");
+                body.push(equal(*value, past, 0));
+            }
+            body.push(verdict);
+        }
+    }
+    body.push(load(NUMBER));
+    body
+}
+
+fn length(body: &[sock_filter]) -> u8 {
+    u8::try_from(body.len()).expect("a rule is short")
+}
+
+fn load(offset: u32) -> sock_filter {
+    instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset, 0, 0)
+}
+
+fn give(result: u32) -> sock_filter {
+    instruction(libc::BPF_RET | libc::BPF_K, result, 0, 0)
+}
+
+fn equal(value: u32, yes: u8, no: u8) -> sock_filter {
+    instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, yes, no)
+}
+
+fn at_least(value: u32, yes: u8, no: u8) -> sock_filter {
+    instruction(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, value, yes, no)
+}
+
+fn jump(past: usize) -> sock_filter {
+    instruction(libc::BPF_JMP | libc::BPF_JA, u32::try_from(past).expect("a filter is short"), 0, 0)
+}
+
+fn instruction(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
+    sock_filter { code: u16::try_from(code).expect("codes have 16 bits"), jt, jf, k }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container;
+
+    const REFUSED: u32 = FAIL | libc::EPERM as u32;
+    const MISSING: u32 = FAIL | libc::ENOSYS as u32;
+
+    /// Returns what the kernel would make of a call: the few instructions that a filter has.
+    fn run(filter: &Filter, architecture: u32, number: u32, arguments: [u32; 6]) -> u32 {
+        let (mut at, mut value) = (0, 0);
+        loop {
+            let now = &filter.program[at];
+            at += 1;
+            match u32::from(now.code) {
+                code if code == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS => {
+                    value = match now.k {
+                        NUMBER => number,
+                        ARCHITECTURE => architecture,
+                        offset => arguments[usize::try_from((offset - ARGUMENTS) / 8).unwrap()],
+                    };
+                }
+                code if code == libc::BPF_RET | libc::BPF_K => return now.k,
+                code if code == libc::BPF_JMP | libc::BPF_JA => at += usize::try_from(now.k).unwrap(),
+                code => {
+                    let hit = if code & 0xF0 == libc::BPF_JEQ { value == now.k } else { value >= now.k };
+                    at += usize::from(if hit { now.jt } else { now.jf });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_table_refuses_its_own_calls_and_allows_all_others() {
+        let rules = [
+            Rule { call: "bpf", when: When::Always, verdict: Verdict::Refuse(Errno::PERM) },
+            Rule { call: "vm86", when: When::Always, verdict: Verdict::Refuse(Errno::NOSYS) },
+            Rule { call: "fsync", when: When::Always, verdict: Verdict::Skip },
+        ];
+        let filter = Filter::new(&rules, None);
+        for (column, architecture) in TABLES {
+            let expected = |number: u32| {
+                let of = |call: &str| numbers(call).unwrap()[*column] == number;
+                match number {
+                    _ if of("bpf") => REFUSED,
+                    _ if of("vm86") => MISSING,
+                    _ if of("fsync") => FAIL,
+                    _ => ALLOW,
+                }
+            };
+            for number in 0..600 {
+                assert_eq!(
+                    run(&filter, *architecture, number, [0; 6]),
+                    expected(number),
+                    "{number} of {architecture:x}"
+                );
+            }
+            assert_eq!(run(&filter, *architecture, SECOND_RANGE + 1, [0; 6]) == ALLOW, *column == ARM);
+        }
+    }
+
+    #[test]
+    fn arguments_decide_where_a_rule_says_so() {
+        let filter = Filter::new(container::REFUSED, Some(container::LAST_CALL));
+        for (column, architecture) in TABLES {
+            let call = |name: &str, arguments| run(&filter, *architecture, numbers(name).unwrap()[*column], arguments);
+            for (kind, expected) in [(0, ALLOW), (0x2_0008, ALLOW), (0xFFFF_FFFF, ALLOW), (0x40_0000, MISSING)] {
+                assert_eq!(call("personality", [kind, 0, 0, 0, 0, 0]), expected, "{kind:x}");
+            }
+            let invalid = FAIL | libc::EINVAL as u32;
+            for (family, protocol, expected) in [(16, 9, invalid), (16, 0, ALLOW), (2, 9, ALLOW), (1, 0, ALLOW)] {
+                assert_eq!(call("socket", [family, 7, protocol, 0, 0, 0]), expected, "{family} {protocol}");
+            }
+            // A rule that did not apply leaves the others to decide.
+            assert_eq!(call("bpf", [0; 6]), REFUSED);
+            assert_eq!(call("io_uring_setup", [0; 6]), MISSING);
+            assert_eq!(run(&filter, *architecture, container::LAST_CALL, [0; 6]), ALLOW);
+            assert_eq!(run(&filter, *architecture, container::LAST_CALL + 1, [0; 6]), MISSING);
+        }
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn the_numbers_are_those_of_the_system() {
+        for (name, number) in [
+            ("acct", libc::SYS_acct),
+            ("fsync", libc::SYS_fsync),
+            ("open_by_handle_at", libc::SYS_open_by_handle_at),
+            ("reboot", libc::SYS_reboot),
+            ("socket", libc::SYS_socket),
+            ("userfaultfd", libc::SYS_userfaultfd),
+            ("vmsplice", libc::SYS_vmsplice),
+        ] {
+            let known = numbers(name).map(|numbers| i64::from(numbers[0]));
+            assert_eq!(known, Some(number), "{name}");
+        }
+    }
+}
