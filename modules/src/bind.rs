@@ -16,6 +16,8 @@ pub(crate) enum Access {
     AsIs,
     /// Reading alone.
     ReadOnly,
+    /// All that the source allows but device nodes and programs with others' rights.
+    WithoutDevices,
     /// Writing too, where the file system can, even if the source's mount refuses it.
     Writable,
 }
@@ -64,6 +66,8 @@ struct MountAttributes {
 }
 
 const MOUNT_ATTR_RDONLY: u64 = 1;
+const MOUNT_ATTR_NOSUID: u64 = 2;
+const MOUNT_ATTR_NODEV: u64 = 4;
 const MS_PRIVATE: u64 = 1 << 18;
 
 /// Cuts a mount that is not attached yet off from what happens to its source, and makes it read-only or not where asked.
@@ -71,6 +75,7 @@ fn restrict(mount: &OwnedFd, access: Access) -> io::Result<()> {
     let (set, clear) = match access {
         Access::AsIs => (0, 0),
         Access::ReadOnly => (MOUNT_ATTR_RDONLY, 0),
+        Access::WithoutDevices => (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, 0),
         Access::Writable => (0, MOUNT_ATTR_RDONLY),
     };
     let attributes = MountAttributes { set, clear, propagation: MS_PRIVATE, user_namespace: 0 };

@@ -1,34 +1,35 @@
-//! Programs of a tree, run with the tree for their root.
+//! Programs of a tree, run with the tree for their root and as a container runtime runs them.
 //!
-//! `/proc`, `/sys`, `/dev` and, where the tree has it, an empty `/tmp` are mounted there. All of it is done by a thread of
-//! its own in a mount namespace of its own, which nothing outlives: however a program or the stage ends, nothing stays
-//! mounted, and no mount is ever seen by anybody else. What stays, as with osbuild, are the folders of the mounts that the
-//! tree did not have.
+//! A program has the capabilities, the devices, the `/proc` and `/sys` and the system calls that podman gives by default
+//! ([`osbc_module_api::container`]), and besides the tree nothing that it could write to: its mount namespace has no other
+//! mounts. What it starts ends with it, since it runs in a pid namespace of its own. A module that needs more for a program
+//! says so with [`Program::may`] or [`Program::shares`].
+//!
+//! All of it is done by a thread of its own in a mount namespace of its own, which nothing outlives: however a program or
+//! the stage ends, nothing stays mounted, and no mount is ever seen by anybody else. What stays, as with osbuild, are the
+//! directories of the mounts that the tree did not have.
 
 mod architecture;
 mod attend;
+mod contain;
+mod root;
 
 use std::ffi::{OsStr, OsString};
-use std::io;
-use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::thread;
 use std::time::Duration;
-use std::{fs, thread};
 
-use nix::sched::{CloneFlags, unshare};
 use osbc_module_api::*;
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_bind_recursive, mount_change};
+use rustix::mount::mount_bind;
+pub(crate) use rustix::thread::CapabilitySet;
+
+use attend::Limits;
+use contain::Rights;
 
 /// Where programs are looked for, as a path of the tree.
 const FOLDERS: [&str; 4] = ["usr/sbin", "usr/bin", "sbin", "bin"];
-
-/// The nodes that `/dev` has, where the build root has them.
-const NODES: [&str; 7] = ["full", "null", "random", "tty", "urandom", "zero", "fuse"];
-
-/// What else is in there: names and what they lead to.
-const LINKS: [(&str, &str); 4] = [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")];
 
 /// A program of a tree, and the arguments that it will get. What it prints goes to the stage's log.
 #[derive(Debug)]
@@ -40,10 +41,11 @@ pub(crate) struct Program<'a> {
     arguments: Vec<OsString>,
     covers: Vec<(PathBuf, PathBuf)>,
     shared: &'static [&'static str],
+    /// Its capabilities beyond those of a container.
+    more: CapabilitySet,
     /// All that its environment has; that of the sandbox unless given.
     environment: Option<Vec<(String, String)>>,
-    /// How long it may take, where it is attended.
-    limit: Option<Duration>,
+    limits: Limits,
 }
 
 impl<'a> Program<'a> {
@@ -60,8 +62,17 @@ impl<'a> Program<'a> {
             if tree.is_file(&place)? {
                 let path = Path::new("/").join(place);
                 let name = program.to_owned();
-                let (arguments, covers) = (Vec::new(), Vec::new());
-                return Ok(Self { tree, path, name, arguments, covers, shared: &[], environment: None, limit: None });
+                return Ok(Self {
+                    tree,
+                    path,
+                    name,
+                    arguments: Vec::new(),
+                    covers: Vec::new(),
+                    shared: &[],
+                    more: CapabilitySet::empty(),
+                    environment: None,
+                    limits: Limits::default(),
+                });
             }
         }
         Err(Error::missing_in_tree(program.rsplit('/').next().unwrap_or(program)))
@@ -88,11 +99,19 @@ impl<'a> Program<'a> {
         self
     }
 
-    /// Shows it these folders of the build, with all that is mounted in them, in place of the tree's, which must have
-    /// them; it then gets no `/proc`, `/sys`, `/dev` and `/tmp` of its own.
+    /// Gives it further capabilities of the stage. Callers say why a program needs them.
     #[must_use]
-    pub(crate) fn shares(mut self, folders: &'static [&'static str]) -> Self {
-        self.shared = folders;
+    pub(crate) fn may(mut self, capabilities: CapabilitySet) -> Self {
+        self.more = capabilities;
+        self
+    }
+
+    /// Shows it these directories of the build, with all that is mounted in them, in place of the tree's, which must have
+    /// them, and leaves it all rights of the stage: for programs that work on the stage's devices and mounts. It then gets
+    /// no `/sys`, `/dev` and `/tmp` of its own.
+    #[must_use]
+    pub(crate) fn shares(mut self, directories: &'static [&'static str]) -> Self {
+        self.shared = directories;
         self
     }
 
@@ -108,7 +127,15 @@ impl<'a> Program<'a> {
     /// ran, and nothing does any more.
     #[must_use]
     pub(crate) fn attended(mut self, limit: Duration) -> Self {
-        self.limit = Some(limit);
+        self.limits = Limits { own: Some(limit), each: None };
+        self
+    }
+
+    /// Lets each program that it starts take so long and no longer, itself as long as it wants, and lets it leave no
+    /// process behind; else as [`Program::attended`].
+    #[must_use]
+    pub(crate) fn attended_each(mut self, limit: Duration) -> Self {
+        self.limits = Limits { own: None, each: Some(limit) };
         self
     }
 
@@ -126,15 +153,16 @@ impl<'a> Program<'a> {
     /// Runs it and returns how it ended.
     ///
     /// # Errors
-    /// The tree cannot be prepared, or the program cannot be started.
+    /// The tree cannot be prepared, or the program cannot be started, or breaks a limit.
     pub(crate) fn status(self) -> Result<ExitStatus, Error> {
         if self.shared.is_empty() {
             ["proc", "sys", "dev"].into_iter().try_for_each(|folder| self.tree.create_dir_all(folder, 0o777))?;
         }
         let has_tmp = self.tree.is_dir("tmp")?;
         let root = self.tree.path_for_tools("/")?;
+        let rights = if self.shared.is_empty() { Rights::container(self.more) } else { Rights::of_stage() };
         let inside = || -> Result<ExitStatus, Error> {
-            enter(&root, has_tmp, self.shared)?;
+            root::enter(&root, has_tmp, self.shared)?;
             for (path, by) in &self.covers {
                 mount_bind(by, path).map_err(Error::io("mount a file on", path))?;
             }
@@ -143,76 +171,11 @@ impl<'a> Program<'a> {
             if let Some(variables) = self.environment {
                 command.env_clear().envs(variables);
             }
-            match self.limit {
-                Some(limit) => attend::status(&mut command, &self.path, limit),
-                None => command.status().map_err(architecture::cannot_start(&self.path)),
-            }
+            attend::status(command, &self.path, rights, self.limits)
         };
         let joined = thread::scope(|scope| scope.spawn(inside).join());
         joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
-}
-
-/// Moves the calling thread, and it alone, to a mount namespace of its own with `root` for its root.
-fn enter(root: &Path, has_tmp: bool, shared: &[&str]) -> Result<(), Error> {
-    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS).map_err(Error::io("make a mount namespace for", root))?;
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    mount_change("/", private).map_err(Error::io("make mounts private for", root))?;
-    if shared.is_empty() {
-        surround(root, has_tmp)?;
-    }
-    for folder in shared {
-        let place = Tree::open(root)?.path_for_tools(folder)?;
-        mount_bind_recursive(Path::new("/").join(folder), &place).map_err(Error::io("bind a folder to", &place))?;
-    }
-    rustix::process::chroot(root).map_err(Error::io("change the root to", root))?;
-    rustix::process::chdir("/").map_err(Error::io("enter", root))
-}
-
-/// Mounts what programs need at a root that is to be.
-fn surround(root: &Path, has_tmp: bool) -> Result<(), Error> {
-    // A path of its own for what must be reached once the root is another one.
-    let nodes = tempfile::tempdir().map_err(Error::io("make a folder of nodes for", root))?;
-    fill_dev(nodes.path()).map_err(Error::io("fill /dev of", root))?;
-    let place = |folder: &str| -> Result<PathBuf, Error> { Tree::open(root)?.path_for_tools(folder) };
-    let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    let proc = place("proc")?;
-    mount("proc", &proc, "proc", quiet, None)
-        .or_else(|_| mount_bind_recursive("/proc", &proc))
-        .map_err(Error::io("mount /proc of", root))?;
-    let sys = place("sys")?;
-    mount("sysfs", &sys, "sysfs", quiet | MountFlags::RDONLY, None)
-        .or_else(|_| mount_bind_recursive("/sys", &sys))
-        .map_err(Error::io("mount /sys of", root))?;
-    mount_bind_recursive(nodes.path(), place("dev")?).map_err(Error::io("mount /dev of", root))?;
-    if has_tmp {
-        mount("tmpfs", place("tmp")?, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=1777"))
-            .map_err(Error::io("mount /tmp of", root))?;
-    }
-    // The mount of the nodes goes with the namespace; its folder is the host's and goes now.
-    rustix::mount::unmount(nodes.path(), rustix::mount::UnmountFlags::DETACH)
-        .map_err(Error::io("unmount the nodes of", root))?;
-    nodes.close().map_err(Error::io("remove the folder of nodes of", root))
-}
-
-/// Mounts a small `/dev` at a folder.
-fn fill_dev(folder: &Path) -> io::Result<()> {
-    let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
-    mount("tmpfs", folder, "tmpfs", flags, Some(c"mode=0755"))?;
-    for name in NODES {
-        let node = Path::new("/dev").join(name);
-        if node.exists() {
-            let place = folder.join(name);
-            fs::write(&place, "")?;
-            mount_bind(&node, &place)?;
-        }
-    }
-    for (name, target) in LINKS {
-        symlink(target, folder.join(name))?;
-    }
-    fs::create_dir(folder.join("shm"))?;
-    rustix::fs::chmod(folder.join("shm"), rustix::fs::Mode::from_raw_mode(0o1777))?;
-    Ok(())
 }
 
 /// Small trees with programs that say what they see.
@@ -241,6 +204,8 @@ pub(crate) mod testing {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use osbc_module_api::testing::{Case, Done};
 
     use super::testing::with_script;

@@ -1,96 +1,115 @@
 //! Programs of a tree that are watched while they run: they end in time and leave nothing running.
 
+use std::collections::HashMap;
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
-use std::{fs, thread};
 
 use osbc_module_api::Error;
-use rustix::process::{Pid, Signal, kill_process};
 
-use super::architecture::cannot_start;
+use super::contain::{Contained, Rights};
 
-/// The pause between two looks at a program.
-const BLINK: Duration = Duration::from_millis(5);
+/// The pause between two looks at what a program started.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// How long what a program started may take to end after it.
 const GRACE: Duration = Duration::from_secs(2);
+/// How much of a command line a message has.
+const SHOWN: usize = 200;
 
-/// Runs a command in the calling thread's own mount namespace and returns how it ended. What it starts is told by being
-/// in that namespace, where no other process is.
+/// The numbers of a program and of the process that started it, in their pid namespace.
+const PROGRAM: u32 = 2;
+const FIRST: u32 = 1;
+
+/// How long things may take. Where there is any limit, nothing may be left running.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Limits {
+    /// The program.
+    pub(super) own: Option<Duration>,
+    /// Each program that it starts itself.
+    pub(super) each: Option<Duration>,
+}
+
+/// Runs a command in the calling thread's mount namespace and returns how it ended. Nothing that it started is there any
+/// more afterwards.
 ///
 /// # Errors
-/// It cannot be started, is not done in time, or leaves a process running. Whatever it started is gone then.
-pub(super) fn status(command: &mut Command, program: &Path, limit: Duration) -> Result<ExitStatus, Error> {
-    let name = program.display();
-    let mut child = command.spawn().map_err(cannot_start(program))?;
+/// It cannot be started, something is not done in time, or, if there is any limit, it leaves a process running.
+pub(super) fn status(command: Command, program: &Path, rights: Rights, limits: Limits) -> Result<ExitStatus, Error> {
+    let wait_for = |error: io::Error| Error::io("wait for", program)(error);
+    let mut contained = Contained::start(command, program, rights)?;
     let begin = Instant::now();
+    let mut seen = HashMap::new();
+    let is_attended = limits.own.is_some() || limits.each.is_some();
     let status = loop {
-        if let Some(status) = child.try_wait().map_err(Error::io("wait for", program))? {
+        if let Some(status) = contained.ended(is_attended.then_some(POLL_INTERVAL)).map_err(wait_for)? {
             break status;
         }
-        if begin.elapsed() > limit {
-            let what = words(&running());
-            end_all()?;
-            child.wait().map_err(Error::io("wait for", program))?;
-            let limit = limit.as_secs();
+        let processes = processes();
+        let of_own =
+            limits.own.filter(|limit| begin.elapsed() > *limit).map(|limit| (program.display().to_string(), limit));
+        if let Some((name, limit)) = of_own.or_else(|| late(&processes, &mut seen, limits.each)) {
+            contained.end().map_err(wait_for)?;
+            let (limit, what) = (limit.as_secs(), words(&processes));
             return Err(Error::failed(format!("{name} was not done after {limit} s and was ended; there ran: {what}")));
         }
-        thread::sleep(BLINK);
     };
-    let end = Instant::now();
-    loop {
-        let left = running();
-        if left.is_empty() {
-            return Ok(status);
-        }
-        if end.elapsed() > GRACE {
-            end_all()?;
-            let what = words(&left);
-            return Err(Error::failed(format!("{name} left processes running, which it may not: {what}")));
-        }
-        thread::sleep(BLINK);
+    if is_attended && !contained.is_empty(GRACE).map_err(wait_for)? {
+        let left = processes();
+        contained.end().map_err(wait_for)?;
+        let (name, what) = (program.display(), words(&left));
+        return Err(Error::failed(format!("{name} left processes running, which it may not: {what}")));
     }
+    contained.end().map_err(wait_for)?;
+    Ok(status)
 }
 
-/// The processes of the calling thread's mount namespace, with their command lines.
-fn running() -> Vec<(Pid, String)> {
-    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt"));
-    let Ok(own) = namespace("thread-self") else { return Vec::new() };
+/// A process of a program's pid namespace.
+#[derive(Debug)]
+struct Process {
+    number: u32,
+    parent: u32,
+    /// Its command line.
+    words: String,
+}
+
+/// Returns the processes of the pid namespace that the calling thread's `/proc` shows, but for the first one.
+fn processes() -> Vec<Process> {
     let names = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let found = names.filter_map(|entry| {
-        let name = entry.file_name().into_string().ok()?;
-        let pid = Pid::from_raw(name.parse().ok()?)?;
-        // A process that ended meanwhile has none.
-        if namespace(&name).ok()? != own {
-            return None;
-        }
-        let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let words = String::from_utf8_lossy(&words).trim_end_matches('\0').replace('\0', " ");
-        Some((pid, words))
-    });
-    found.collect()
+    let numbers = names.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers.filter(|number| *number != FIRST).filter_map(Process::read).collect()
 }
 
-/// Ends all of them, also what they start meanwhile.
-fn end_all() -> Result<(), Error> {
-    let begin = Instant::now();
-    loop {
-        let left = running();
-        if left.is_empty() {
-            return Ok(());
-        }
-        if begin.elapsed() > GRACE {
-            return Err(Error::io("end", Path::new("/proc"))(io::Error::other(words(&left))));
-        }
-        for (pid, _) in left {
-            // One that ended by itself is as good.
-            kill_process(pid, Signal::KILL).ok();
-        }
-        thread::sleep(BLINK);
+impl Process {
+    /// Reads what is known of a process; `None` if it ended.
+    fn read(number: u32) -> Option<Self> {
+        let file = |name: &str| fs::read(format!("/proc/{number}/{name}"));
+        let stat = String::from_utf8_lossy(&file("stat").ok()?).into_owned();
+        // Behind the name, which may hold anything: the state, and the parent.
+        let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+        let words = file("cmdline").unwrap_or_default();
+        let words = String::from_utf8_lossy(&words).trim_end_matches('\0').replace('\0', " ");
+        let shown =
+            words.chars().take(SHOWN).map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char });
+        Some(Self { number, parent, words: shown.collect() })
     }
 }
 
-fn words(running: &[(Pid, String)]) -> String {
-    running.iter().map(|(_, words)| format!("`{words}`")).collect::<Vec<_>>().join(", ")
+/// Returns what the program started itself and has been there for longer than `limit`, by when each was `seen` first.
+fn late(
+    processes: &[Process],
+    seen: &mut HashMap<u32, Instant>,
+    limit: Option<Duration>,
+) -> Option<(String, Duration)> {
+    let limit = limit?;
+    let started: Vec<&Process> = processes.iter().filter(|process| process.parent == PROGRAM).collect();
+    seen.retain(|number, _| started.iter().any(|process| process.number == *number));
+    let late =
+        started.into_iter().find(|process| seen.entry(process.number).or_insert_with(Instant::now).elapsed() > limit);
+    late.map(|process| (format!("`{}`", process.words), limit))
+}
+
+fn words(processes: &[Process]) -> String {
+    processes.iter().map(|process| format!("`{}`", process.words)).collect::<Vec<_>>().join(", ")
 }

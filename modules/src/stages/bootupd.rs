@@ -1,8 +1,8 @@
 //! Installs the boot loader by bootupd.
 //!
 //! `bootupctl` of the system that is mounted, or of its OSTree `deployment`, puts GRUB on the mounts for UEFI, and with
-//! `bios` to a device for BIOS. It runs in a chroot of that system, which sees `/dev`, `/proc`, `/sys`, `/run`, `/var` and
-//! `/tmp` of the build; the mounts are in there.
+//! `bios` to a device for BIOS. It runs in a chroot of that system, which sees `/dev`, `/sys`, `/run`, `/var` and `/tmp`
+//! of the build, and has the rights of the stage, since it finds and mounts partitions; the mounts are in there.
 //!
 //! ```json
 //! {
@@ -64,7 +64,7 @@ struct Bios {
 }
 
 /// What the program sees of the build.
-const SHARED: &[&str] = &["dev", "proc", "sys", "run", "var", "tmp"];
+const SHARED: &[&str] = &["dev", "sys", "run", "var", "tmp"];
 
 fn install(cx: &StageContext, mounts: &Tree) -> Result<(), Error> {
     let Options { deployment, static_configs, bios } = cx.options()?;
@@ -111,7 +111,7 @@ mod tests {
 
     fn case(script: &str) -> Option<Case> {
         let case = with_script(&HERE, "usr/bin/bootupctl", script)?;
-        Some(SHARED.iter().fold(case, |case, folder| case.dir(folder)))
+        Some(SHARED.iter().fold(case.dir("proc"), |case, folder| case.dir(folder)))
     }
 
     #[test]

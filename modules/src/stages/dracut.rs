@@ -12,7 +12,7 @@
 
 use osbc_module_api::*;
 
-use crate::chroot::Program;
+use crate::chroot::{CapabilitySet, Program};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -97,7 +97,8 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     let program = if options.initoverlayfs { "/usr/bin/initoverlayfs-install" } else { "/usr/bin/dracut" };
     let arguments = arguments(&options)?;
     for kernel in &options.kernel {
-        let mut program = Program::find(&cx.tree, program)?;
+        // It puts /dev/console and others into the image; in the tree they do not work.
+        let mut program = Program::find(&cx.tree, program)?.may(CapabilitySet::MKNOD);
         if cx.tree.exists(LOGGER)? {
             program = program.cover(LOGGER, "usr/bin/true");
         }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use osbc_module_api::*;
 
-use crate::chroot::Program;
+use crate::chroot::{CapabilitySet, Program};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -98,7 +98,9 @@ fn run(cx: &StageContext) -> Result<(), Error> {
             program.args(["-o", &target, kernel])
         } else {
             let compress = options.compress.map(|compression| format!("--compress={}", compression.name()));
-            let program = Program::find(&cx.tree, "dracut")?.args(["--force", "--no-hostonly", "--reproducible"]);
+            // It puts /dev/console and others into the image; in the tree they do not work.
+            let program = Program::find(&cx.tree, "dracut")?.may(CapabilitySet::MKNOD);
+            let program = program.args(["--force", "--no-hostonly", "--reproducible"]);
             program.args(compress).args(["--kver", kernel, &target])
         };
         program.environment(&environment).attended(LIMIT).run()?;

@@ -9,7 +9,7 @@
 
 use osbc_module_api::*;
 
-use crate::chroot::Program;
+use crate::chroot::{CapabilitySet, Program};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -36,7 +36,8 @@ fn usual() -> String {
 
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { preset } = cx.options()?;
-    Program::find(&cx.tree, "mkinitcpio")?.args(["-p", &preset]).run()
+    // It puts /dev/console and others into the image; in the tree they do not work.
+    Program::find(&cx.tree, "mkinitcpio")?.may(CapabilitySet::MKNOD).args(["-p", &preset]).run()
 }
 
 #[cfg(test)]
