@@ -143,14 +143,22 @@ impl<W: Write> Write for Encoder<W> {
 /// # Errors
 /// Reading fails, or a decoder cannot be set up.
 pub(crate) fn decoder<'a, R: Read + 'a>(input: R) -> io::Result<Option<Box<dyn Read + 'a>>> {
+    decoder_within(input, NO_LIMIT)
+}
+
+/// Does the same with a decoder that takes at most so many bytes of memory; zstd's takes at most 128 MiB by itself.
+///
+/// # Errors
+/// As for [`decoder`]; reading fails where the decoder would need more.
+pub(crate) fn decoder_within<'a, R: Read + 'a>(input: R, memory: u64) -> io::Result<Option<Box<dyn Read + 'a>>> {
     let mut input = BufReader::with_capacity(1 << 17, input);
     let Some(magic) = Magic::of(input.fill_buf()?) else { return Ok(None) };
     Ok(Some(match magic {
         Magic::Gzip => Box::new(MultiGzDecoder::new(input)),
         Magic::Bzip2 => Box::new(MultiBzDecoder::new(input)),
-        Magic::Lzip => Box::new(XzDecoder::new_stream(input, Stream::new_lzip_decoder(NO_LIMIT, CONCATENATED)?)),
-        Magic::Lzma => Box::new(XzDecoder::new_stream(input, Stream::new_lzma_decoder(NO_LIMIT)?)),
-        Magic::Xz => Box::new(XzDecoder::new_multi_decoder(input)),
+        Magic::Lzip => Box::new(XzDecoder::new_stream(input, Stream::new_lzip_decoder(memory, CONCATENATED)?)),
+        Magic::Lzma => Box::new(XzDecoder::new_stream(input, Stream::new_lzma_decoder(memory)?)),
+        Magic::Xz => Box::new(XzDecoder::new_stream(input, Stream::new_stream_decoder(memory, CONCATENATED)?)),
         Magic::Zstd => Box::new(zstd::Decoder::with_buffer(input)?),
     }))
 }
@@ -248,6 +256,18 @@ mod tests {
         archive[257..262].copy_from_slice(b"ustar");
         for data in [&b""[..], b"x", b"plain text", &archive] {
             assert!(decoder(data).expect("it is read").is_none());
+        }
+    }
+
+    #[test]
+    fn a_decoder_that_needs_more_memory_than_it_may_take_fails() {
+        for format in [Format::Lzma, Format::Xz] {
+            let packed = compress(format, 9, &sample());
+            let read = |memory| {
+                io::copy(&mut decoder_within(&packed[..], memory)?.expect("it is recognized"), &mut io::sink())
+            };
+            assert!(read(128 << 20).is_ok());
+            assert!(read(32 << 20).unwrap_err().to_string().contains("memory limit"), "{format:?}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! Debian packages, from `.deb` files to an unpacked tree with dpkg's database. Running their scripts is the stage's.
 
+pub(crate) mod archive;
 pub(crate) mod claims;
 pub(crate) mod control;
 pub(crate) mod database;

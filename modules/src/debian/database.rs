@@ -1,10 +1,12 @@
 //! What dpkg keeps in `/var/lib/dpkg`: which packages there are, what is diverted and overridden; and how it records
 //! packages that were unpacked.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::{self, Read};
 
 use osbc_module_api::tree::Times;
 use osbc_module_api::{Error, Tree};
+use rustix::fs::OFlags;
 
 use super::control::Control;
 use super::owners::Owners;
@@ -18,6 +20,21 @@ const FOLDERS: [&str; 4] = ["alternatives", "info", "parts", "updates"];
 
 /// Owner, group and mode by path.
 pub(crate) type Overrides = HashMap<String, (u32, u32, u32)>;
+
+/// How large a file of the database may be: far more than any has, and less than memory.
+const LARGEST: u64 = 256 << 20;
+
+/// Reads a text file that packages' scripts may have made.
+///
+/// # Errors
+/// It cannot be read, is not UTF-8, or larger than any of its kind.
+pub(crate) fn read_text(tree: &Tree, path: &str) -> Result<String, Error> {
+    let size = tree.metadata(path)?.len();
+    if size > LARGEST {
+        return Err(Error::failed(format!("/{path} has {size} bytes; at most {LARGEST} are read")));
+    }
+    tree.read_to_string(path)
+}
 
 /// Makes the database where there is none.
 ///
@@ -43,7 +60,7 @@ pub(crate) fn packages(tree: &Tree) -> Result<BTreeMap<String, Control>, Error> 
     if !tree.exists(STATUS)? {
         return Ok(BTreeMap::new());
     }
-    let all = Control::all(&tree.read_to_string(STATUS)?);
+    let all = Control::all(&read_text(tree, STATUS)?);
     let there = |control: &Control| !matches!(state(control), "not-installed" | "config-files");
     Ok(all.into_iter().filter(there).map(|control| (control.full_name(), control)).collect())
 }
@@ -67,7 +84,7 @@ pub(crate) fn paths(tree: &Tree, package: &str) -> Result<Vec<String>, Error> {
     if !tree.exists(&list)? {
         return Ok(Vec::new());
     }
-    Ok(tree.read_to_string(list)?.lines().map(str::to_owned).collect())
+    Ok(read_text(tree, &list)?.lines().map(str::to_owned).collect())
 }
 
 /// Writes the list of a package's paths.
@@ -85,12 +102,16 @@ pub(crate) fn write_paths(tree: &Tree, package: &str, paths: &[String]) -> Resul
 /// They cannot be written.
 pub(crate) fn write_info(tree: &Tree, package: &Package) -> Result<(), Error> {
     let name = package.control.full_name();
-    for ControlFile { name: file, mode, mtime, content } in &package.files {
-        let path = info(&name, file);
-        tree.replace(&path, content, *mode)?;
-        tree.set_times(&path, Times { accessed: (*mtime, 0), modified: (*mtime, 0) })?;
-    }
-    Ok(())
+    let put = |file: &ControlFile, content: &mut dyn Read| -> io::Result<()> {
+        let path = info(&name, &file.name);
+        tree.replace(&path, "", file.mode).map_err(io::Error::other)?;
+        let mut out = tree.open_file(&path, OFlags::WRONLY | OFlags::NOFOLLOW, 0).map_err(io::Error::other)?;
+        io::copy(content, &mut out)?;
+        let time = (file.mtime, 0);
+        tree.set_times(&path, Times { accessed: time, modified: time }).map_err(io::Error::other)
+    };
+    let cannot = |error| Error::failed(format!("cannot unpack the control data of the package {name}: {error}"));
+    package.each_control_file(put).map_err(cannot)
 }
 
 /// Records packages as unpacked.
@@ -108,7 +129,7 @@ pub(crate) fn record(tree: &Tree, unpacked: &[(&Package, Unpacked)]) -> Result<(
         }
         status.push_str(&paragraph(package, unpacked));
     }
-    let before = tree.read_to_string(STATUS)?;
+    let before = read_text(tree, STATUS)?;
     let between = if before.is_empty() || before.ends_with("\n\n") { "" } else { "\n" };
     tree.replace(STATUS, format!("{before}{between}{status}"), 0o644)
 }
@@ -116,7 +137,8 @@ pub(crate) fn record(tree: &Tree, unpacked: &[(&Package, Unpacked)]) -> Result<(
 /// What the status says of a package that was unpacked. dpkg puts the fields into its own order when it writes next.
 fn paragraph(package: &Package, unpacked: &Unpacked) -> String {
     let mut text = format!("{}\nStatus: install ok unpacked\n", package.control.text());
-    let listed = package.configuration_files().filter(|path| unpacked.configuration.iter().any(|one| one == path));
+    let there: HashSet<&str> = unpacked.configuration.iter().map(String::as_str).collect();
+    let listed = package.configuration_files().filter(|path| there.contains(path));
     let files: String = listed.map(|path| format!(" {path} newconffile\n")).collect();
     if !files.is_empty() {
         text.push_str(&format!("Conffiles:\n{files}"));
@@ -133,7 +155,7 @@ pub(crate) fn overrides(tree: &Tree, owners: &Owners) -> Result<Overrides, Error
     if !tree.exists(LIST)? {
         return Ok(Overrides::new());
     }
-    let text = tree.read_to_string(LIST)?;
+    let text = read_text(tree, LIST)?;
     let line = |line: &str| {
         let mut words = line.splitn(4, ' ');
         let user = words.next().and_then(|name| owners.user(name))?;
@@ -162,7 +184,7 @@ impl Diversions {
         if !tree.exists(LIST)? {
             return Ok(Self::default());
         }
-        let text = tree.read_to_string(LIST)?;
+        let text = read_text(tree, LIST)?;
         let lines: Vec<&str> = text.lines().collect();
         let one = |lines: &[&str]| (lines[0].to_owned(), (lines[1].to_owned(), lines[2].to_owned()));
         Ok(Self { paths: lines.chunks_exact(3).map(one).collect() })

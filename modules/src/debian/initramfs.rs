@@ -9,6 +9,7 @@ use std::path::Path;
 use osbc_module_api::*;
 
 use crate::chroot::Program;
+use crate::debian::database::read_text;
 
 /// The program that makes them.
 pub(crate) const PROGRAM: &str = "update-initramfs";
@@ -67,7 +68,7 @@ impl<'a> Deferred<'a> {
         if !self.tree.exists(NOTES)? {
             return Ok(Vec::new());
         }
-        let notes = self.tree.read_to_string(NOTES)?;
+        let notes = read_text(self.tree, NOTES)?;
         self.tree.remove_file(NOTES)?;
         let names = if self.tree.is_dir(FOLDER)? { self.tree.read_dir(FOLDER)? } else { Vec::new() };
         let names = names.into_iter().filter_map(|name| name.into_string().ok());

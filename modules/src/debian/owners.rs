@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use osbc_module_api::{Error, Tree};
 
+use super::database::read_text;
+
 /// The numbers of a tree's users and groups.
 #[derive(Debug, Default)]
 pub(crate) struct Owners {
@@ -21,7 +23,7 @@ impl Owners {
             if !tree.exists(path)? {
                 return Ok(HashMap::new());
             }
-            let text = tree.read_to_string(path)?;
+            let text = read_text(tree, path)?;
             let line = |line: &str| {
                 let mut fields = line.split(':');
                 Some((fields.next()?.to_owned(), fields.nth(1)?.parse().ok()?))

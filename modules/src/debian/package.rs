@@ -1,4 +1,5 @@
-//! A `.deb` file: an `ar` archive of control data and files. Reads it from the disk; knows no tree.
+//! A `.deb` file: an `ar` archive of control data and files. Reads it from the disk as a stream, within bounds: what it
+//! unpacks to says nothing of its own size. Knows no tree.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Take};
@@ -6,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use osbc_module_api::Error;
 
+use super::archive::{Bounded, members as archive_members};
 use super::control::Control;
 use crate::compression;
 
@@ -15,8 +17,9 @@ pub(crate) struct Package {
     /// Its paragraph of control data.
     pub(crate) control: Control,
     /// What else its control data has: scripts, checksums, triggers, the list of configuration files.
-    pub(crate) files: Vec<ControlFile>,
+    files: Vec<ControlFile>,
     path: PathBuf,
+    packed_control: Member,
     data: Member,
 }
 
@@ -26,7 +29,8 @@ pub(crate) struct ControlFile {
     pub(crate) name: String,
     pub(crate) mode: u32,
     pub(crate) mtime: i64,
-    pub(crate) content: Vec<u8>,
+    /// What it says, if it is one of [`LISTS`].
+    text: String,
 }
 
 /// A member of the archive and where it lies in there.
@@ -41,6 +45,15 @@ struct Member {
 const MAGIC: &[u8; 8] = b"!<arch>\n";
 /// The length of a member's header.
 const HEADER: usize = 60;
+
+/// How large the control data may be in all: more than ten times what the largest packages have.
+const CONTROL_LIMIT: u64 = 64 << 20;
+/// How large a file of it may be that is kept in memory.
+const TEXT_LIMIT: u64 = 2 << 20;
+/// How much memory unpacking may take: twice what the highest preset of xz needs.
+const MEMORY_LIMIT: u64 = 128 << 20;
+/// The files of the control data that osbc reads itself.
+const LISTS: [&str; 2] = ["conffiles", "triggers"];
 
 impl Package {
     /// Reads the control data of a package.
@@ -61,34 +74,29 @@ impl Package {
             found.cloned().ok_or_else(|| damaged(format!("it has no {prefix}")))
         };
         match members.first() {
-            Some(member) if member.name == "debian-binary" => {}
+            Some(member) if member.name == "debian-binary" => check_format(path, member)?,
             _ => return Err(damaged("its first member is not debian-binary")),
         }
-        let (control, data) = (find("control.tar")?, find("data.tar")?);
+        let (packed_control, data) = (find("control.tar")?, find("data.tar")?);
         let mut paragraph = None;
         let mut files = Vec::new();
-        let mut archive = tar::Archive::new(open(path, &control)?);
-        for entry in archive.entries()? {
-            let mut entry = entry?;
-            let name = entry.path()?.strip_prefix(".").map(|name| name.to_string_lossy().into_owned());
-            let name = name.or_else(|_| entry.path().map(|name| name.to_string_lossy().into_owned()))?;
-            if !entry.header().entry_type().is_file() {
-                continue;
+        each_control_file(path, &packed_control, |mut file, content| {
+            let is_control = file.name == "control";
+            if is_control || LISTS.contains(&file.name.as_str()) {
+                content.read_to_string(&mut file.text).map_err(|error| match error.kind() {
+                    io::ErrorKind::InvalidData if error.get_ref().is_none() => {
+                        damaged(format!("its {} file is not UTF-8", file.name))
+                    }
+                    _ => error,
+                })?;
             }
-            if name.contains('/') {
-                return Err(damaged(format!("its control data has a file in a folder: {name}")));
-            }
-            let mut content = Vec::new();
-            entry.read_to_end(&mut content)?;
-            if name == "control" {
-                let text = String::from_utf8(content).map_err(|_| damaged("its control file is not UTF-8"))?;
-                paragraph = Some(Control::new(&text));
+            if is_control {
+                paragraph = Some(Control::new(&file.text));
             } else {
-                let header = entry.header();
-                let mtime = i64::try_from(header.mtime()?).unwrap_or(0);
-                files.push(ControlFile { name, mode: header.mode()? & 0o7777, mtime, content });
+                files.push(file);
             }
-        }
+            Ok(())
+        })?;
         let control = paragraph.ok_or_else(|| damaged("it has no control file"))?;
         for field in ["Package", "Version", "Architecture"] {
             let value = control.value(field);
@@ -96,7 +104,7 @@ impl Package {
                 return Err(damaged(format!("its control file has no usable field {field}")));
             }
         }
-        Ok(Self { control, files, path: path.to_owned(), data })
+        Ok(Self { control, files, path: path.to_owned(), packed_control, data })
     }
 
     /// Its name.
@@ -119,16 +127,29 @@ impl Package {
         self.files.iter().find(|file| file.name == name)
     }
 
-    /// The lines of a text file of its control data; none where there is no such file.
+    /// The lines of one of [`LISTS`] of its control data; none where there is no such file.
     pub(crate) fn lines(&self, name: &str) -> impl Iterator<Item = &str> {
-        let content = self.file(name).map_or(&b""[..], |file| &file.content);
-        str::from_utf8(content).unwrap_or_default().lines().map(str::trim).filter(|line| !line.is_empty())
+        let text = self.file(name).map_or("", |file| &file.text);
+        text.lines().map(str::trim).filter(|line| !line.is_empty())
     }
 
     /// The configuration files that it brings, by absolute path.
     pub(crate) fn configuration_files(&self) -> impl Iterator<Item = &str> {
         // A line may have flags before the path: those say what is to be removed, not brought.
         self.lines("conffiles").filter(|line| line.starts_with('/'))
+    }
+
+    /// Calls a function with each file of the control data but `control`, and its content.
+    ///
+    /// # Errors
+    /// The function's, or the file cannot be read any more.
+    pub(crate) fn each_control_file(
+        &self,
+        mut function: impl FnMut(&ControlFile, &mut dyn Read) -> io::Result<()>,
+    ) -> io::Result<()> {
+        each_control_file(&self.path, &self.packed_control, |file, content| {
+            if file.name == "control" { Ok(()) } else { function(&file, content) }
+        })
     }
 
     /// Its files, unpacked as they are read.
@@ -142,6 +163,51 @@ impl Package {
 
 fn damaged(reason: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason.into())
+}
+
+/// Reads the version of the format, of which dpkg and osbc know the second.
+fn check_format(path: &Path, member: &Member) -> io::Result<()> {
+    let mut text = String::new();
+    part(path, member)?.take(16).read_to_string(&mut text)?;
+    match text.split_once('.') {
+        Some(("2", _)) => Ok(()),
+        _ => Err(damaged(format!("its format is not 2.0 but {:?}", text.trim_end()))),
+    }
+}
+
+/// Calls a function with each file of the packed control data, and its content.
+fn each_control_file(
+    path: &Path,
+    member: &Member,
+    mut function: impl FnMut(ControlFile, &mut dyn Read) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut archive = tar::Archive::new(Bounded::new(open(path, member)?, "its control data", CONTROL_LIMIT));
+    for entry in archive_members(&mut archive)? {
+        let mut entry = entry?;
+        if !entry.entry.header().entry_type().is_file() {
+            continue;
+        }
+        let name = String::from_utf8_lossy(&entry.path).into_owned();
+        let name = name.strip_prefix("./").unwrap_or(&name).to_owned();
+        if name.contains('/') {
+            return Err(damaged(format!("its control data has a file in a directory: {name}")));
+        }
+        // dpkg's own file of the paths that a package has.
+        if name == "list" {
+            continue;
+        }
+        let is_text = name == "control" || LISTS.contains(&name.as_str());
+        let limit = if is_text { TEXT_LIMIT } else { CONTROL_LIMIT };
+        let header = entry.entry.header();
+        let size = header.entry_size()?;
+        if size > limit {
+            return Err(damaged(format!("{name} of its control data has {size} bytes; at most {limit} are taken")));
+        }
+        let mtime = i64::try_from(header.mtime()?).unwrap_or(0);
+        let file = ControlFile { name, mode: header.mode()? & 0o7777, mtime, text: String::new() };
+        function(file, &mut entry.entry)?;
+    }
+    Ok(())
 }
 
 /// The members of an `ar` archive.
@@ -158,8 +224,10 @@ fn members(file: &mut File) -> io::Result<Vec<Member>> {
         file.seek(SeekFrom::Start(start))?;
         file.read_exact(&mut header).map_err(|_| damaged("it is cut off within a header"))?;
         let text = |range: std::ops::Range<usize>| str::from_utf8(&header[range]).unwrap_or_default().trim_end();
-        let size: u64 = match (text(48..58).parse(), text(58..60)) {
-            (Ok(size), "`") => size,
+        // A number that `parse` takes may have a sign.
+        let size = Some(text(48..58)).filter(|size| size.bytes().all(|byte| byte.is_ascii_digit()));
+        let size: u64 = match (size.and_then(|size| size.parse().ok()), text(58..60)) {
+            (Some(size), "`") => size,
             _ => return Err(damaged("a header of it is damaged")),
         };
         let name = text(0..16).trim_end_matches('/').to_owned();
@@ -175,13 +243,19 @@ fn members(file: &mut File) -> io::Result<Vec<Member>> {
 
 /// A member of a package, decompressed as it is read.
 fn open(path: &Path, member: &Member) -> io::Result<Box<dyn Read>> {
-    let mut file = File::open(path)?;
-    file.seek(SeekFrom::Start(member.start))?;
-    let packed: Take<File> = file.take(member.length);
+    let packed = part(path, member)?;
     if member.name.ends_with(".tar") {
         return Ok(Box::new(packed));
     }
-    compression::decoder(packed)?.ok_or_else(|| damaged(format!("{} is compressed in an unknown way", member.name)))
+    let decoder = compression::decoder_within(packed, MEMORY_LIMIT)?;
+    decoder.ok_or_else(|| damaged(format!("{} is compressed in an unknown way", member.name)))
+}
+
+/// A member of a package as it is.
+fn part(path: &Path, member: &Member) -> io::Result<Take<File>> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(member.start))?;
+    Ok(file.take(member.length))
 }
 
 #[cfg(test)]
@@ -203,7 +277,13 @@ mod tests {
             let package = Package::open(&path).unwrap();
             assert_eq!((package.name(), package.version()), ("one", "1.0-1"), "{compression}");
             assert_eq!(package.file("postinst").unwrap().mode, 0o755);
-            assert_eq!(package.file("postinst").unwrap().content, b"#!/bin/sh\n");
+            let mut contents = Vec::new();
+            let read = |file: &ControlFile, content: &mut dyn Read| {
+                contents.push((file.name.clone(), io::read_to_string(content)?));
+                Ok(())
+            };
+            package.each_control_file(read).unwrap();
+            assert!(contents.contains(&("postinst".into(), "#!/bin/sh\n".into())), "{contents:?}");
             let mut data = package.data().unwrap();
             let names: Vec<_> = data.entries().unwrap().map(|one| one.unwrap().path().unwrap().into_owned()).collect();
             assert!(names.contains(&"./usr/share/one".into()), "{compression}: {names:?}");

@@ -16,6 +16,7 @@ use rustix::fs::{Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 use tar::{Entry, EntryType};
 
+use super::archive::{Member, members};
 use super::database::{self, Diversions, Overrides};
 use super::filter::Filter;
 use super::owners::Owners;
@@ -138,9 +139,9 @@ impl<'a> Target<'a> {
         let mut unpacked = Unpacked::default();
         let mut sums = package.file("md5sums").is_none().then(String::new);
         let mut archive = package.data().map_err(damaged)?;
-        for entry in archive.entries().map_err(damaged)? {
-            let mut entry = entry.map_err(damaged)?;
-            let path = inside(&entry.path_bytes()).map_err(damaged)?;
+        for member in members(&mut archive).map_err(damaged)? {
+            let Member { path, target, mut entry } = member.map_err(damaged)?;
+            let path = inside(&path).map_err(damaged)?;
             let full = format!("/{path}");
             let kind = entry.header().entry_type();
             unpacked.paths.push(if path.is_empty() { "/.".to_owned() } else { full.clone() });
@@ -166,14 +167,8 @@ impl<'a> Target<'a> {
                     unpacked.folders.push((path.clone(), attributes));
                     self.make_folders(&path)
                 }
-                EntryType::Symlink => {
-                    let target = entry.link_name_bytes().unwrap_or_default();
-                    put.link(&String::from_utf8_lossy(&target))
-                }
-                EntryType::Link => {
-                    let target = entry.link_name_bytes().unwrap_or_default();
-                    put.hard_link(&place(&inside(&target).map_err(damaged)?))
-                }
+                EntryType::Symlink => put.link(&String::from_utf8_lossy(&target)),
+                EntryType::Link => put.hard_link(&place(&inside(&target).map_err(damaged)?)),
                 EntryType::Regular | EntryType::Continuous => put.file(&mut entry, sums.is_some()).map(|sum| {
                     if let (Some(sums), Some(sum)) = (&mut sums, sum) {
                         sums.push_str(&format!("{sum}  {path}\n"));

@@ -7,7 +7,9 @@
 //! package that the tree has already is refused.
 //!
 //! Scripts find a `policy-rc.d` that starts no service, a debconf that asks nothing and takes its answers from `debconf`,
-//! and nothing running. One that fails, is not done within `timeout` or leaves a process behind fails the stage. An
+//! and nothing running. They run as in a container: with the capabilities, devices and system calls that podman gives by
+//! default, the tree alone to write to, and in a pid namespace that ends with them. One that fails, is not done within
+//! `timeout` or leaves a process behind fails the stage. An
 //! initramfs that several packages have made by `update-initramfs` is made once, when all are configured.
 //!
 //! Paths that fit a pattern in `exclude` and none in `include` are left out, as by dpkg's `path-exclude` and
@@ -57,8 +59,9 @@ use crate::debian::unpack::{Target, Unpacked};
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbc.deb",
-    revision: 4,
-    capabilities: &[],
+    revision: 5,
+    // Scripts end processes of other users, as in a container.
+    capabilities: &["CAP_KILL"],
     schema: || Schema::stage::<Options>().inputs(&["packages"]).version_2_alone(),
     rejects: &[
         r#"{"options": {}, "inputs": {}}"#,
@@ -87,7 +90,7 @@ struct Options {
     #[serde(default)]
     #[schemars(inner(regex(pattern = "^/")))]
     include: Vec<String>,
-    /// How many seconds dpkg, or a script that osbc starts, may take
+    /// How many seconds a package's script may take, or another program that dpkg or osbc starts
     #[serde(default = "half_an_hour")]
     #[schemars(range(min = 1))]
     timeout: u32,
@@ -155,7 +158,7 @@ fn distribution(tree: &Tree) -> Result<Option<String>, Error> {
     if !tree.is_file(FILE)? {
         return Ok(None);
     }
-    let text = tree.read_to_string(FILE)?;
+    let text = database::read_text(tree, FILE)?;
     let id = text.lines().find_map(|line| line.strip_prefix("ID="));
     Ok(id.map(|id| id.trim_matches(['"', '\'']).to_owned()))
 }
@@ -389,7 +392,7 @@ impl Install<'_> {
     fn dpkg(&self, initramfs: &Deferred, arguments: &[String]) -> Result<(), Error> {
         let program = Program::find(self.tree, "dpkg")?.args(arguments).environment(&self.environment());
         let program = initramfs.cover(program)?;
-        let status = program.attended(self.limit()).status()?;
+        let status = program.attended_each(self.limit()).status()?;
         if status.success() {
             return Ok(());
         }
@@ -632,7 +635,7 @@ mod tests {
             ("preinst", "exit 7", "preinst of the package one failed: exit status: 7"),
             ("postinst", daemon, "dpkg left processes running, which it may not: `sleep 1000`"),
             ("preinst", daemon, "left processes running, which it may not: `sleep 1000`"),
-            ("postinst", "sleep 1000", "dpkg was not done after 1 s and was ended; there ran: "),
+            ("postinst", "sleep 1000", "one.postinst configure ` was not done after 1 s and was ended; there ran: "),
         ] {
             let deb = Deb::new("one").script(script, commands);
             let timeout = if reason.contains("1 s") { 1 } else { 100 };
