@@ -4,7 +4,6 @@
 pub(crate) mod arguments;
 mod course;
 mod monitor;
-mod pattern;
 mod refusal;
 mod result;
 pub(crate) mod size;
@@ -34,6 +33,7 @@ use osbc_executor::{Parts, Settings, run as run_plan};
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{CompatId, Export, Graph, PipelineIndex, Runner};
 use osbc_module_api::Catalog;
+use osbc_pytext::fnmatch::Pattern;
 
 use crate::commands::build::{listen, local_runner, processors};
 use crate::commands::manual::print;
@@ -88,7 +88,7 @@ fn attempt(arguments: &Arguments) -> Result<ExitCode, Refusal> {
     let asked = understand(arguments)?;
     if arguments.inspect {
         let described = describe::describe(&asked.written, describe::IdScheme::Osbuild);
-        return Ok(print((describe::to_python_json(&described) + "\n").as_bytes())?);
+        return Ok(print((osbc_pytext::json::to_string(&described) + "\n").as_bytes())?);
     }
     if !asked.exports.is_empty() && arguments.output_directory.is_none() {
         return Err(Refusal::Request("Need --output-directory for --export".to_owned()));
@@ -112,7 +112,8 @@ fn understand(arguments: &Arguments) -> Result<Asked, Refusal> {
 /// The stages that the patterns of `--checkpoint` name: by the name of their pipeline, of which they are the last, by
 /// their module, or by their id.
 fn checkpoints(written: &Graph, graph: &Graph, patterns: &[String]) -> Vec<Checkpoint> {
-    let named = |name: &str| patterns.iter().any(|pattern| pattern::matches(pattern, name));
+    let patterns: Vec<Pattern> = patterns.iter().map(|pattern| Pattern::new(pattern)).collect();
+    let named = |name: &str| patterns.iter().any(|pattern| pattern.is_match(name));
     let mut found = Vec::new();
     let mut ids = BTreeSet::new();
     for (index, pipeline) in written.manifest.pipelines.iter().enumerate() {
@@ -208,7 +209,7 @@ fn build(arguments: &Arguments, asked: Asked) -> Result<ExitCode, Refusal> {
     }
     let finished = Finished { script: &script, outcome: &outcome, lease: &lease };
     if arguments.json {
-        print((describe::to_python_json(&finished.document()) + "\n").as_bytes())?;
+        print((osbc_pytext::json::to_string(&finished.document()) + "\n").as_bytes())?;
     } else if !arguments.quiet {
         print(closing(&script, &lease, &asked.checkpoints, outcome.success()).as_bytes())?;
     }

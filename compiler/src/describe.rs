@@ -1,12 +1,10 @@
 //! From a graph back to a manifest, ids included: what `inspect` prints. In osbuild's ids it equals what osbuild prints.
 
 use std::borrow::Cow;
-use std::io;
 
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{CompatId, FormatVersion, Graph, PipelineIndex, StageId, Value};
 use serde::{Serialize, Serializer};
-use serde_json::ser::{CharEscape, Formatter};
 
 mod v1;
 mod v2;
@@ -107,68 +105,4 @@ impl<'a, T> Named<'a, T> {
 /// Options, if Python would take them for set.
 fn set(options: &Value) -> Option<&Value> {
     Some(options).filter(|options| options.as_object().is_none_or(|options| !options.is_empty()))
-}
-
-/// JSON as Python's `json.dumps` writes it: a space behind `,` and `:`, nothing but ASCII.
-pub fn to_python_json(value: &impl Serialize) -> String {
-    let mut out = Vec::new();
-    let written = value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, PythonFormatter));
-    written.ok().and_then(|()| String::from_utf8(out).ok()).unwrap_or_default()
-}
-
-struct PythonFormatter;
-
-impl Formatter for PythonFormatter {
-    fn begin_array_value<W: ?Sized + io::Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { out.write_all(b", ") }
-    }
-
-    fn begin_object_key<W: ?Sized + io::Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { out.write_all(b", ") }
-    }
-
-    fn begin_object_value<W: ?Sized + io::Write>(&mut self, out: &mut W) -> io::Result<()> {
-        out.write_all(b": ")
-    }
-
-    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, out: &mut W, fragment: &str) -> io::Result<()> {
-        let mut rest = fragment;
-        while let Some(at) = rest.bytes().position(|byte| !byte.is_ascii() || byte == 0x7f) {
-            let (ascii, other) = rest.split_at(at);
-            out.write_all(ascii.as_bytes())?;
-            let mut chars = other.chars();
-            for unit in chars.next().unwrap_or_default().encode_utf16(&mut [0; 2]) {
-                write!(out, "\\u{unit:04x}")?;
-            }
-            rest = chars.as_str();
-        }
-        out.write_all(rest.as_bytes())
-    }
-
-    fn write_char_escape<W: ?Sized + io::Write>(&mut self, out: &mut W, escape: CharEscape) -> io::Result<()> {
-        match escape {
-            CharEscape::Quote => out.write_all(b"\\\""),
-            CharEscape::ReverseSolidus | CharEscape::Solidus => out.write_all(b"\\\\"),
-            CharEscape::Backspace => out.write_all(b"\\b"),
-            CharEscape::FormFeed => out.write_all(b"\\f"),
-            CharEscape::LineFeed => out.write_all(b"\\n"),
-            CharEscape::CarriageReturn => out.write_all(b"\\r"),
-            CharEscape::Tab => out.write_all(b"\\t"),
-            CharEscape::AsciiControl(byte) => write!(out, "\\u{byte:04x}"),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn json_is_written_as_python_writes_it() {
-        let value = json!({"a": [1, 2.5, null, {}], "é😀": "\n\u{1}\u{7f}\"\\/"});
-        let python = r#"{"a": [1, 2.5, null, {}], "\u00e9\ud83d\ude00": "\n\u0001\u007f\"\\/"}"#;
-        assert_eq!(to_python_json(&value), python);
-    }
 }

@@ -14,7 +14,6 @@ pub(crate) mod devices;
 mod message;
 pub(crate) mod modules;
 mod names;
-mod repr;
 mod said;
 mod schema;
 mod shape;

@@ -1,10 +1,10 @@
 //! What the two formats mean: manifests and what they are lowered to.
 
-use osbc_compiler::describe::to_python_json;
 use osbc_compiler::{IdScheme, SourceText, compile, describe};
 use osbc_ir::{Graph, Manifest, PipelineIndex, Runner, Target, Value};
 use osbc_module_api::{Catalog, Library};
 use osbc_modules::builtin::BuiltIn;
+use osbc_pytext::json;
 use serde_json::json;
 
 const HOST: &str = "org.osbuild.linux";
@@ -140,7 +140,7 @@ fn version_1_is_described_as_version_1() {
         let stage = described.pointer_mut(pointer).and_then(Value::as_object_mut).expect(pointer);
         assert_eq!(stage.shift_remove("id").and_then(|id| Some(id.as_str()?.len())), Some(64));
     }
-    assert_eq!(to_python_json(&described), to_python_json(&manifest));
+    assert_eq!(json::to_string(&described), json::to_string(&manifest));
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn every_value_of_a_manifest_survives() {
     let manifest = lower(&value);
     let options = &manifest.pipelines[0].stages[0].options;
     assert_eq!(
-        to_python_json(options),
+        json::to_string(options),
         r#"{"\u00e9\ud83d\ude00": 123456789012345678901234567890, "b": "\u0000", "a": [1e+22, 1.5, -0.0, 0]}"#
     );
 }

@@ -4,12 +4,12 @@
 use std::fs;
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
-use osbc_compiler::describe::to_python_json;
 use osbc_compiler::{IdScheme, SourceText, compile, describe};
 use osbc_ir::{Runner, Value};
 use osbc_module_api::{Catalog, Library};
 use osbc_modules::builtin::BuiltIn;
 use osbc_modules::runners::{BUILT_IN, for_host};
+use osbc_pytext::json;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, RngSeed, TestRng, TestRunner};
 use serde_json::json;
@@ -37,7 +37,7 @@ fn exercise(bytes: Vec<u8>, catalog: &Catalog, host: &Runner) {
         Ok(manifest) => {
             let graph = manifest.seal();
             for ids in [IdScheme::Osbuild, IdScheme::Blake3] {
-                assert!(to_python_json(&describe(&graph, ids)).starts_with("{\""));
+                assert!(json::to_string(&describe(&graph, ids)).starts_with("{\""));
             }
         }
         Err(report) => {

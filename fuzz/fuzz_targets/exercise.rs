@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
-use osbc_compiler::describe::to_python_json;
+use osbc_pytext::json;
 use osbc_compiler::{IdScheme, SourceText, compile, describe};
 use osbc_module_api::{Catalog, Library};
 use osbc_modules::builtin::BuiltIn;
@@ -21,8 +21,8 @@ pub fn exercise(bytes: Vec<u8>) {
     match compile(&text, &CATALOG, &for_host("", BUILT_IN)) {
         Ok(manifest) => {
             let graph = manifest.seal();
-            to_python_json(&describe(&graph, IdScheme::Osbuild));
-            to_python_json(&describe(&graph, IdScheme::Blake3));
+            json::to_string(&describe(&graph, IdScheme::Osbuild));
+            json::to_string(&describe(&graph, IdScheme::Blake3));
         }
         Err(report) => {
             let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor());

@@ -105,14 +105,6 @@ pub fn source_id(source: &Source) -> CompatId {
     parts.finish()
 }
 
-/// A value as Python's `json.dumps(value, sort_keys=True)` writes it; numbers must be canonical
-/// ([`crate::value::canonicalize`]).
-pub fn dumps(value: &Value) -> String {
-    let mut parts = Parts(String::new());
-    parts.value(value);
-    parts.0
-}
-
 fn is_zero(number: &Number) -> bool {
     let digits = number.as_str().split(['e', 'E']).next().unwrap_or_default();
     !digits.bytes().any(|byte| byte.is_ascii_digit() && byte != b'0')
@@ -231,5 +223,31 @@ impl<W: Write> Parts<W> {
         }
         self.put(rest);
         self.put("\"");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_written_as_python_writes_it() {
+        for (json, python) in [
+            (
+                r#"{"b":1,"a":[true,false,null,{}],"é":"\ud83d\ude00","\ud83d\ude00":1,"\uffff":2,"":[]}"#,
+                r#"{"": [], "a": [true, false, null, {}], "b": 1, "\u00e9": "\ud83d\ude00", "\uffff": 2, "\ud83d\ude00": 1}"#,
+            ),
+            (r#""\u007f\u0000\b\f\n\r\t\u001f/<>&'""#, r#""\u007f\u0000\b\f\n\r\t\u001f/<>&'""#),
+            (
+                "[1.0,1e22,1e-7,-0.0,100.0,123456789012345678901234567890]",
+                "[1.0, 1e+22, 1e-07, -0.0, 100.0, 123456789012345678901234567890]",
+            ),
+        ] {
+            let mut value: Value = serde_json::from_str(json).expect("valid JSON");
+            crate::value::canonicalize(&mut value).expect("finite numbers");
+            let mut parts = Parts(String::new());
+            parts.value(&value);
+            assert_eq!(parts.0, python);
+        }
     }
 }

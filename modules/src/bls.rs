@@ -2,7 +2,7 @@
 
 use osbc_module_api::{Error, Tree};
 
-use crate::python::{is_line_end, lines};
+use osbc_pytext::text::{is_line_end, lines};
 
 /// The paths of the entries of a boot folder; none if it has no folder for them.
 ///

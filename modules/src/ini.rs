@@ -9,7 +9,7 @@ use osbc_module_api::*;
 
 pub(crate) use document::Document;
 
-use crate::options::python_str;
+use osbc_pytext::text;
 
 /// A file in the making.
 #[derive(Debug, Default)]
@@ -82,7 +82,7 @@ impl Section {
 /// A value has a `%` that means nothing.
 pub(crate) fn fill(section: &mut Section, settings: &Value) -> Result<(), Error> {
     for (key, value) in settings.as_object().into_iter().flatten() {
-        section.set(key, interpolated(&python_str(value).unwrap_or_default())?);
+        section.set(key, interpolated(&text::str(value).unwrap_or_default())?);
     }
     Ok(())
 }

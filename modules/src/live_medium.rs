@@ -11,7 +11,7 @@ use rustix::fs::OFlags;
 
 use crate::live_config::{Area, Areas};
 use crate::live_efi;
-use crate::python_json::indented;
+use osbc_pytext::json::to_string_sorted as indented;
 
 /// How much room there is for an Ignition configuration.
 const IGNITION_SIZE: u64 = 256 << 10;

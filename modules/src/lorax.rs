@@ -6,10 +6,10 @@ use std::cell::OnceCell;
 use std::collections::BTreeSet;
 
 use osbc_module_api::*;
+use osbc_pytext::fnmatch::Pattern;
 use regex::Regex;
 
 use crate::build_root;
-use crate::pattern::matcher;
 
 /// Renders the template at the first argument with the values of the second, and prints its lines as lists of words.
 const RENDER: &str = r#"
@@ -197,7 +197,7 @@ impl<'a> Script<'a> {
             let names = ask(&["-qa", "--qf=%{name}\\n"])?;
             self.packages.get_or_init(|| names);
         }
-        let fits = matcher(packages);
+        let fits = Pattern::new(packages);
         let mut files = BTreeSet::new();
         for package in self.packages.get().into_iter().flatten().filter(|name| fits.is_match(name)) {
             for file in ask(&["-ql", package])? {
@@ -210,7 +210,7 @@ impl<'a> Script<'a> {
     }
 
     fn remove_from(&self, packages: &str, patterns: &[&str], all_but: bool) -> Result<(), Error> {
-        let matchers: Vec<Regex> = patterns.iter().map(|pattern| matcher(pattern)).collect();
+        let matchers: Vec<Pattern> = patterns.iter().map(|pattern| Pattern::new(pattern)).collect();
         let named = |file: &String| matchers.iter().any(|matcher| matcher.is_match(file));
         let files = self.files_of(packages)?;
         files.iter().filter(|file| named(file) != all_but).try_for_each(|file| self.remove(file))
@@ -225,7 +225,7 @@ impl<'a> Script<'a> {
             Some(at) => (&words[..at], &words[at + 1..]),
             None => (words, &[][..]),
         };
-        let kept: Vec<Regex> = kept.iter().map(|word| matcher(&format!("*{word}*"))).collect();
+        let kept: Vec<Pattern> = kept.iter().map(|word| Pattern::new(&format!("*{word}*"))).collect();
         let mut files = Vec::new();
         for folder in folders {
             for top in glob(&self.cx.tree, &format!("/lib/modules/*/kernel/{folder}"))? {
@@ -273,7 +273,7 @@ fn glob(tree: &Tree, pattern: &str) -> Result<Vec<String>, Error> {
                     next.push(path);
                 }
             } else if tree.is_dir(format!("/{folder}"))? {
-                let fits = matcher(word);
+                let fits = Pattern::new(word);
                 let names = tree.read_dir(format!("/{folder}"))?.into_iter().filter_map(|name| name.into_string().ok());
                 let names =
                     names.filter(|name| fits.is_match(name) && (word.starts_with('.') || !name.starts_with('.')));
@@ -336,7 +336,7 @@ mod tests {
             ("a.c+", "a.c+", "abcc"),
             ("[]]", "]", "["),
         ] {
-            assert!(matcher(pattern).is_match(matches) && !matcher(pattern).is_match(not), "{pattern}");
+            assert!(Pattern::new(pattern).is_match(matches) && !Pattern::new(pattern).is_match(not), "{pattern}");
         }
     }
 

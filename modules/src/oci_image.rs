@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::archive::{self, Settings, header, names::Names};
 use crate::calendar::DateTime;
 use crate::compression::Format;
-use crate::{python_json, single_file};
+use crate::single_file;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -193,7 +193,7 @@ impl<'a> Image<'a> {
     }
 
     fn document(&self, document: &Value, media_type: &str) -> Result<Value, Error> {
-        let text = python_json::plain(document);
+        let text = osbc_pytext::json::to_string(document);
         let mut blob = Digesting::new(io::sink());
         blob.write_all(text.as_bytes()).map_err(Error::io("write", "the image"))?;
         let (digest, size, _) = blob.finish();
@@ -204,7 +204,7 @@ impl<'a> Image<'a> {
 
     fn file(&self, name: &str, document: &Value) -> Result<(), Error> {
         let path = self.root.join(name);
-        fs::write(&path, python_json::plain(document)).map_err(Error::io("write", &path))
+        fs::write(&path, osbc_pytext::json::to_string(document)).map_err(Error::io("write", &path))
     }
 
     /// Makes a file the blob of that digest.

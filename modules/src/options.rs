@@ -1,4 +1,4 @@
-//! Shapes of options that osbuild's modules share: objects whose order matters, values as Python prints them, and what
+//! Shapes of options that osbuild's modules share: objects whose order matters, and what
 //! a module needs though its schema does not say so.
 
 use std::borrow::Cow;
@@ -102,18 +102,6 @@ pub(crate) fn required<T>(option: Option<T>, name: &str) -> Result<T, Error> {
     option.ok_or_else(|| Error::failed(format!("the option `{name}` is missing")))
 }
 
-/// A value as Python's `str` prints it; none for lists and objects.
-pub(crate) fn python_str(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(true) => Some("True".to_owned()),
-        Value::Bool(false) => Some("False".to_owned()),
-        Value::Null => Some("None".to_owned()),
-        Value::Array(_) | Value::Object(_) => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,15 +125,5 @@ mod tests {
         let Entries(entries) = Entries::<String, i64>::deserialize(json!({"z": 1, "a": 2})).unwrap();
         assert_eq!(entries, [("z".to_owned(), 1), ("a".to_owned(), 2)]);
         assert_eq!(options_schema::<Entries<String, i64>>(), options_schema::<BTreeMap<String, i64>>());
-    }
-
-    #[test]
-    fn values_are_printed_as_by_python() {
-        for (value, text) in
-            [(json!("a"), "a"), (json!(1), "1"), (json!(1.0), "1.0"), (json!(true), "True"), (json!(null), "None")]
-        {
-            assert_eq!(python_str(&value).as_deref(), Some(text));
-        }
-        assert_eq!(python_str(&json!([])), None);
     }
 }

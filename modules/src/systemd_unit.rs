@@ -3,7 +3,7 @@
 use osbc_module_api::*;
 
 use crate::ini::Sections;
-use crate::options::python_str;
+use osbc_pytext::text;
 
 /// Whose units they are.
 #[derive(Debug, Default, Clone, Copy, Deserialize, JsonSchema)]
@@ -52,7 +52,7 @@ pub(crate) fn fill(file: &mut Sections, config: &Map<String, Value>) -> Result<(
                         section.line(&format!("{key}={}", line(item)?));
                     }
                 }
-                value => section.set(key, python_str(value).unwrap_or_default()),
+                value => section.set(key, text::str(value).unwrap_or_default()),
             }
         }
     }
@@ -60,7 +60,7 @@ pub(crate) fn fill(file: &mut Sections, config: &Map<String, Value>) -> Result<(
 }
 
 fn line(item: &Value) -> Result<String, Error> {
-    let Value::Object(variable) = item else { return Ok(python_str(item).unwrap_or_default()) };
+    let Value::Object(variable) = item else { return Ok(text::str(item).unwrap_or_default()) };
     match (variable.get("key").and_then(Value::as_str), variable.get("value").and_then(Value::as_str)) {
         (Some(key), Some(value)) => Ok(format!("\"{key}={value}\"")),
         _ => Err(Error::failed("a variable of the environment needs a `key` and a `value`")),

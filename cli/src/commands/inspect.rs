@@ -16,6 +16,6 @@ pub(crate) fn run(args: &InspectArgs) -> Result<ExitCode, Failure> {
         IdScheme::Blake3 => describe::IdScheme::Blake3,
         IdScheme::Osbuild => describe::IdScheme::Osbuild,
     };
-    let text = describe::to_python_json(&describe::describe(&graph, scheme)) + "\n";
+    let text = osbc_pytext::json::to_string(&describe::describe(&graph, scheme)) + "\n";
     print(text.as_bytes())
 }

@@ -5,11 +5,11 @@ use jsonschema::ValidationError;
 use jsonschema::error::ValidationErrorKind as Error;
 use osbc_ir::{Map, Value};
 
-use super::repr::{join, repr};
 use super::schema::Schema;
 use super::suggest::{alternatives, did_you_mean};
 use crate::place::{Key, Place};
 use crate::problem::{Anchor, Code, Phase, Problem};
+use osbc_pytext::repr::{join, repr};
 
 /// Turns a schema's error into a problem. `path` is where osbuild says the value stands, `place` where it does.
 pub(crate) fn problem(

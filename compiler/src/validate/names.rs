@@ -137,7 +137,7 @@ impl<'a> Check<'a> {
             && !epoch.as_str().contains(['.', 'e'])
             && epoch.as_i64().is_none()
         {
-            let message = format!("source-epoch {} is out of range", super::repr::repr(&epoch.clone().into()));
+            let message = format!("source-epoch {} is out of range", osbc_pytext::repr::repr(&epoch.clone().into()));
             let help = Some("seconds since 1970".to_owned());
             self.load(Code::SourceEpoch, place.with("source-epoch"), message, "more than 64 bits", help);
         }

@@ -12,12 +12,12 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use osbc_compiler::describe::to_python_json;
 use osbc_compiler::{IdScheme, Phase, SourceText, compile, describe};
 use osbc_module_api::{Catalog, Kind, Library};
 use osbc_modules::builtin::BuiltIn;
 use osbc_modules::foreign::Foreign;
 use osbc_modules::runners::for_host;
+use osbc_pytext::json;
 use serde_json::Value;
 
 /// Prints, for each file named on its command line, one line of JSON: what osbuild makes of it.
@@ -75,7 +75,7 @@ fn difference(checkout: &Path, catalog: &Catalog, verdict: &Value) -> Option<Str
     let ours = compile(&text, catalog, &host);
     match (verdict, ours) {
         (Value::Object(verdict), Ok(manifest)) if verdict.contains_key("text") => {
-            let ours = to_python_json(&describe(&manifest.seal(), IdScheme::Osbuild));
+            let ours = json::to_string(&describe(&manifest.seal(), IdScheme::Osbuild));
             (Some(ours.as_str()) != verdict["text"].as_str()).then(|| format!("is described as {ours}"))
         }
         (Value::Object(verdict), Err(report)) if verdict.contains_key("errors") => {

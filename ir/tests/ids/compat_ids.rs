@@ -1,7 +1,7 @@
 //! osbuild's ids. The expected values were taken by running osbuild v190's own classes on the same facts.
 
 use osbc_ir::{PipelineIndex, Reference, Target, compat};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::sample::*;
 
@@ -111,25 +111,6 @@ fn sources() {
         compat::source_id(&everything().sources[0]).to_string(),
         "eb3deaf573e98c27ede175c63d4e0c50df7ebf979f158e90c347bfd56d162b66"
     );
-}
-
-#[test]
-fn json_is_written_as_python_writes_it() {
-    for (json, python) in [
-        (
-            r#"{"b":1,"a":[true,false,null,{}],"é":"\ud83d\ude00","\ud83d\ude00":1,"\uffff":2,"":[]}"#,
-            r#"{"": [], "a": [true, false, null, {}], "b": 1, "\u00e9": "\ud83d\ude00", "\uffff": 2, "\ud83d\ude00": 1}"#,
-        ),
-        (r#""\u007f\u0000\b\f\n\r\t\u001f/<>&'""#, r#""\u007f\u0000\b\f\n\r\t\u001f/<>&'""#),
-        (
-            "[1.0,1e22,1e-7,-0.0,100.0,123456789012345678901234567890]",
-            "[1.0, 1e+22, 1e-07, -0.0, 100.0, 123456789012345678901234567890]",
-        ),
-    ] {
-        let mut value: Value = serde_json::from_str(json).expect("valid JSON");
-        osbc_ir::value::canonicalize(&mut value).expect("finite numbers");
-        assert_eq!(compat::dumps(&value), python);
-    }
 }
 
 #[test]

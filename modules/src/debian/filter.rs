@@ -1,14 +1,12 @@
 //! Which paths of packages are left out of a tree, as dpkg's `path-exclude` and `path-include` say it.
 
-use regex::Regex;
-
-use crate::pattern::matcher;
+use osbc_pytext::fnmatch::Pattern;
 
 /// What is left out, and what of that is kept nevertheless.
 #[derive(Debug, Default)]
 pub(crate) struct Filter {
-    exclude: Vec<Regex>,
-    include: Vec<Regex>,
+    exclude: Vec<Pattern>,
+    include: Vec<Pattern>,
     /// What the patterns in `include` begin with before the first character that stands for others.
     beginnings: Vec<String>,
 }
@@ -16,14 +14,14 @@ pub(crate) struct Filter {
 impl Filter {
     /// Takes patterns of absolute paths in which `*` stands for slashes too.
     pub(crate) fn new(exclude: &[String], include: &[String]) -> Self {
-        let all = |patterns: &[String]| patterns.iter().map(|pattern| matcher(pattern)).collect();
+        let all = |patterns: &[String]| patterns.iter().map(|pattern| Pattern::new(pattern)).collect();
         let plain = |pattern: &String| pattern.split(['*', '?', '[', '\\']).next().unwrap_or_default().to_owned();
         Self { exclude: all(exclude), include: all(include), beginnings: include.iter().map(plain).collect() }
     }
 
     /// Whether what is at an absolute path is left out. A folder or link in which something may be that is kept stays.
     pub(crate) fn leaves_out(&self, path: &str, leads_on: bool) -> bool {
-        let fits = |patterns: &[Regex]| patterns.iter().any(|pattern| pattern.is_match(path));
+        let fits = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.is_match(path));
         if !fits(&self.exclude) || fits(&self.include) {
             return false;
         }

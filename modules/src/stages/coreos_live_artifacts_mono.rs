@@ -48,9 +48,9 @@ use crate::live_config::{self, Areas};
 use crate::live_medium::{Architecture, Medium};
 use crate::mounted_image::{MountedImage, Part, attach};
 use crate::partition_table::Report;
-use crate::python_json::indented;
 use crate::runners::os_release;
 use crate::{checksum, live_initrd, single_file};
+use osbc_pytext::json::to_string_sorted as indented;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -11,7 +11,7 @@
 use osbc_module_api::*;
 use regex::{NoExpand, Regex};
 
-use crate::{bls, python, text};
+use crate::{bls, text};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -55,7 +55,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     for entry in bls::entries(&cx.tree, "/boot")? {
         let text = text::read(&cx.tree, &entry)?;
         let fixed: String =
-            python::lines(&text).into_iter().map(|line| path.replace_all(line, NoExpand(&prefix))).collect();
+            osbc_pytext::text::lines(&text).into_iter().map(|line| path.replace_all(line, NoExpand(&prefix))).collect();
         cx.tree.write(&entry, fixed)?;
     }
     Ok(())

@@ -20,7 +20,7 @@ use crate::lorax::{self, Script};
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.lorax-script",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[

@@ -23,7 +23,6 @@ use osbc_module_api::*;
 
 use crate::ostree::{Deployment, resolve};
 use crate::ostree_tool::{CAPABILITIES, repository};
-use crate::python_json;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -165,7 +164,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
         Origin::Container(reference) => of_container(cx, &system, &reference)?,
         Origin::Commit(reference) => of_commit(cx, &system, reference)?,
     };
-    system.write(FILE, python_json::indented(&data, 4) + "\n")?;
+    system.write(FILE, osbc_pytext::json::to_string_sorted(&data, 4) + "\n")?;
     if options.coreos_compat { system.symlink(FILE, COREOS_FILE) } else { Ok(()) }
 }
 

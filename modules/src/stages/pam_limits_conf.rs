@@ -17,7 +17,7 @@
 
 use osbc_module_api::*;
 
-use crate::options::python_str;
+use osbc_pytext::text;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -76,7 +76,7 @@ fn value_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { filename, config } = cx.options()?;
     let line = |Limit { domain, kind, item, value }: &Limit| {
-        format!("{domain} {kind} {item} {}\n", python_str(value).unwrap_or_default())
+        format!("{domain} {kind} {item} {}\n", text::str(value).unwrap_or_default())
     };
     let lines: String = config.iter().map(line).collect();
     cx.tree.write(format!("etc/security/limits.d/{filename}"), lines)

@@ -11,8 +11,9 @@
 use osbc_ir::Number;
 use osbc_module_api::*;
 
-use crate::options::{InOrder, python_str};
+use crate::options::InOrder;
 use crate::settings::{self, Format};
+use osbc_pytext::text;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -69,7 +70,7 @@ struct Config {
 
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { config } = cx.options()?;
-    let settings = config.entries.iter().filter_map(|(key, value)| Some((key.as_str(), python_str(value)?)));
+    let settings = config.entries.iter().filter_map(|(key, value)| Some((key.as_str(), text::str(value)?)));
     settings::change(&cx.tree, "etc/security/pwquality.conf", FORMAT, settings.collect())
 }
 

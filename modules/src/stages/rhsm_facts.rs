@@ -12,7 +12,6 @@
 use osbc_module_api::*;
 
 use crate::options::required;
-use crate::python_json;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -35,7 +34,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { facts } = cx.options()?;
     let facts = required(facts, "facts")?;
     cx.tree.create_dir_all("etc/rhsm/facts", 0o777)?;
-    cx.tree.write_new("etc/rhsm/facts/osbuild.facts", python_json::plain(&Value::Object(facts)))
+    cx.tree.write_new("etc/rhsm/facts/osbuild.facts", osbc_pytext::json::to_string(&Value::Object(facts)))
 }
 
 #[cfg(test)]

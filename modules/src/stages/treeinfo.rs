@@ -26,7 +26,8 @@ use rustix::fs::OFlags;
 
 use crate::checksum;
 use crate::ini::{self, Section, Sections};
-use crate::options::{Entries, InOrder, python_str};
+use crate::options::{Entries, InOrder};
+use osbc_pytext::text;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -191,7 +192,7 @@ fn text(info: &Map<String, Value>) -> Result<String, Error> {
                     let settings = section.get("config").and_then(Value::as_object);
                     let settings = settings
                         .ok_or_else(|| Error::failed(format!("a section of the list `{name}` has no `config`")))?;
-                    let name = match section.get("name").and_then(python_str).as_deref() {
+                    let name = match section.get("name").and_then(text::str).as_deref() {
                         None | Some("" | "None") => name.clone(),
                         Some(own) => format!("{name}-{own}"),
                     };
@@ -211,7 +212,7 @@ fn fill(section: &mut Section, settings: &Map<String, Value>) -> Result<(), Erro
             Value::Array(items) => {
                 items.iter().map(Value::as_str).collect::<Option<Vec<_>>>().map(|items| items.join(","))
             }
-            value => python_str(value),
+            value => text::str(value),
         };
         let text =
             text.ok_or_else(|| Error::failed(format!("the value of `{key}` has no form in a .treeinfo file")))?;

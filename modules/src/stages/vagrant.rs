@@ -40,7 +40,6 @@ use osbc_module_api::*;
 
 use crate::disk_image;
 use crate::options::required;
-use crate::python_json;
 use crate::single_file;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
@@ -132,7 +131,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
         }
     };
     cx.tree.write("Vagrantfile", format!("Vagrant.configure(\"2\") do |config|\n    {content}\nend\n"))?;
-    cx.tree.write("metadata.json", python_json::plain(&metadata))
+    cx.tree.write("metadata.json", osbc_pytext::json::to_string(&metadata))
 }
 
 #[cfg(test)]

@@ -20,7 +20,8 @@ use osbc_ir::Number;
 use osbc_module_api::*;
 
 use crate::ini::{self, Sections};
-use crate::options::{InOrder, python_str, required};
+use crate::options::{InOrder, required};
+use osbc_pytext::text;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -131,7 +132,7 @@ fn text(value: &Value) -> String {
     match value {
         Value::Array(items) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
         Value::Bool(yes) => if *yes { "1" } else { "0" }.to_owned(),
-        value => python_str(value).unwrap_or_default(),
+        value => text::str(value).unwrap_or_default(),
     }
 }
 

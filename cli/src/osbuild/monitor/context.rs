@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use osbc_compiler::describe::to_python_json;
 use osbc_ir::CompatId;
+use osbc_pytext::json;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -40,7 +40,7 @@ impl Contexts {
         });
         let mut sorted = full.clone();
         sorted.sort_all_objects();
-        let id = hex(&Sha256::digest(to_python_json(&sorted)));
+        let id = hex(&Sha256::digest(json::to_string(&sorted)));
         if !self.told.insert(id.clone()) {
             return json!({ "id": id });
         }

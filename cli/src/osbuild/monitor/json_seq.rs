@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use osbc_compiler::describe::to_python_json;
 use osbc_ir::{Map, StageResult, Value};
+use osbc_pytext::json;
 use serde_json::json;
 
 use super::context::{Context, Contexts, MAIN, MONITOR, OTHER};
@@ -84,7 +84,7 @@ impl JsonSeq {
         self.last = context;
         let mut entry = Value::Object(entry);
         leave_out_empty(&mut entry);
-        let mut line = to_python_json(&entry);
+        let mut line = json::to_string(&entry);
         // The whole of it is in the result document at the end.
         for part in ["metadata", "options", "result"] {
             if line.len() <= LINE {
@@ -93,7 +93,7 @@ impl JsonSeq {
             if let Some(entries) = entry.as_object_mut() {
                 entries.shift_remove(part);
             }
-            line = to_python_json(&entry);
+            line = json::to_string(&entry);
         }
         self.out.write(&format!("\u{1e}{line}\n"));
     }
@@ -150,7 +150,7 @@ impl Display for JsonSeq {
         let context = Self::of_source(script, source);
         let name = &script.written.manifest.sources[source].module.name;
         let mut result = report.result();
-        if to_python_json(&result).len() > OUTPUT {
+        if json::to_string(&result).len() > OUTPUT {
             result["results"] = json!([]);
         }
         let more = More { result: Some(result), ..More::default() };
@@ -295,7 +295,7 @@ mod tests {
             let text = character.to_string().repeat(count);
             let all: Vec<&str> = pieces(&text).collect();
             assert!(all.len() > 1, "{character:?}");
-            assert!(all.iter().all(|piece| to_python_json(&piece).len() <= TEXT + 2), "{character:?}");
+            assert!(all.iter().all(|piece| json::to_string(&piece).len() <= TEXT + 2), "{character:?}");
             assert_eq!(all.concat(), text);
         }
         assert_eq!(pieces("").count(), 0);
@@ -311,6 +311,6 @@ mod tests {
         assert!(told.starts_with("[...3 bytes hidden...]\nxxx") && told.ends_with("xend"), "{}", &told[..40]);
         let wide = "\u{1}".repeat(OUTPUT) + "end";
         let told = last_of(&wide);
-        assert!(to_python_json(&told).len() < TEXT + 100 && told.ends_with("end"));
+        assert!(json::to_string(&told).len() < TEXT + 100 && told.ends_with("end"));
     }
 }

@@ -6,7 +6,8 @@ use std::collections::{HashSet, VecDeque};
 use std::io::{Read as _, Seek as _, Write as _};
 
 use jiff::{Timestamp, tz::TimeZone};
-use osbc_ir::{StageResult, Value};
+use osbc_ir::StageResult;
+use osbc_pytext::json::to_string_indented;
 use tempfile::SpooledTempFile;
 
 use super::{Display, Out, Script};
@@ -165,7 +166,8 @@ impl Display for Log {
 
     fn stage(&mut self, script: &Script, run: usize, stage: &StageRun) {
         let title = self.bold(&format!("{}: {}", script.module(run, stage), stage.id));
-        let options = script.options(run, stage).map_or_else(|| "{}".to_owned(), python_json);
+        let options =
+            script.options(run, stage).map_or_else(|| "{}".to_owned(), |options| to_string_indented(options, 2));
         self.open(script, Of::Stage { run, position: stage.position }, &format!("{title} {options}\n"));
     }
 
@@ -184,34 +186,8 @@ impl Display for Log {
     }
 }
 
-/// JSON as Python's `json.dumps` writes it with an indent of two: nothing but ASCII.
-fn python_json(value: &Value) -> String {
-    let mut text = String::new();
-    for character in format!("{value:#}").chars() {
-        if character.is_ascii() && character != '\u{7f}' {
-            text.push(character);
-        } else {
-            text.extend(character.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
-        }
-    }
-    text
-}
-
 /// A moment in the local time, as `strftime` writes it for `%c`.
 fn date(epoch: i64) -> String {
     let moment = Timestamp::from_second(epoch).map(|moment| moment.to_zoned(TimeZone::system()));
     moment.map_or_else(|_| epoch.to_string(), |moment| moment.strftime("%a %b %e %H:%M:%S %Y").to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn options_are_written_as_python_writes_them() {
-        let text = python_json(&json!({"a": [], "b": {}, "é😀": [1, "\n"]}));
-        assert_eq!(text, "{\n  \"a\": [],\n  \"b\": {},\n  \"\\u00e9\\ud83d\\ude00\": [\n    1,\n    \"\\n\"\n  ]\n}");
-    }
 }

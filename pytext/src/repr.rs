@@ -1,13 +1,13 @@
-//! Values as Python's `repr` writes them, which osbuild's messages do, cut where they become too long to read.
+//! Values as Python's `repr` writes them, cut where they become too long to read.
 
-use osbc_ir::Value;
+use serde_json::Value;
 
-/// How many characters of a value a message shows.
-const LIMIT: usize = 120;
+/// How many characters of a value are shown.
+const MAX_CHARS: usize = 120;
 
-/// A value in Python's spelling, with `…` for what does not fit.
-pub(crate) fn repr(value: &Value) -> String {
-    let mut out = Cut { text: String::new(), left: LIMIT };
+/// Returns a value in Python's spelling, with `…` in place of what does not fit.
+pub fn repr(value: &Value) -> String {
+    let mut out = Cut { text: String::new(), left: MAX_CHARS };
     write(&mut out, value);
     if out.left == 0 {
         out.text.push('…');
@@ -15,14 +15,14 @@ pub(crate) fn repr(value: &Value) -> String {
     out.text
 }
 
-/// A list of such texts, cut as a whole.
-pub(crate) fn join(items: impl Iterator<Item = String>) -> String {
+/// Returns a list of such strings, joined by commas and cut as a whole.
+pub fn join(items: impl Iterator<Item = String>) -> String {
     let mut out = String::new();
     for item in items {
         if !out.is_empty() {
             out.push_str(", ");
         }
-        if out.len() > 4 * LIMIT {
+        if out.len() > 4 * MAX_CHARS {
             out.push('…');
             break;
         }
@@ -31,12 +31,11 @@ pub(crate) fn join(items: impl Iterator<Item = String>) -> String {
     out
 }
 
-/// A text that takes no more than so many characters.
+/// A string that takes so many more characters.
 struct Cut {
     text: String,
     left: usize,
 }
-
 impl Cut {
     fn push(&mut self, text: &str) {
         for char in text.chars() {
@@ -119,7 +118,7 @@ mod tests {
     #[test]
     fn long_values_are_cut() {
         let shown = repr(&json!(vec!["é"; 1_000_000]));
-        assert_eq!(shown.chars().count(), LIMIT + 1);
+        assert_eq!(shown.chars().count(), MAX_CHARS + 1);
         assert!(shown.ends_with('…'));
     }
 }
