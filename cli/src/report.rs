@@ -11,6 +11,7 @@ use osbc_compiler::draw::{Format, Level, Mark, Told, draw_as_told};
 use osbc_executor::event::Wait;
 use osbc_executor::event::line::Line;
 use osbc_executor::record::Header;
+use osbc_executor::regular;
 use osbc_ir::Graph;
 use osbc_ir::graph::NodeIndex;
 
@@ -177,7 +178,7 @@ impl Page {
 impl Row {
     fn new(node: &PastNode, longest: u64, logs: &Path) -> Self {
         let waited: u64 = node.waits.iter().map(|wait| wait.until.saturating_sub(wait.since)).sum();
-        let text = node.log.as_ref().and_then(|log| std::fs::read(logs.join(log)).ok()).unwrap_or_default();
+        let text = node.log.as_ref().and_then(|log| regular::read(&logs.join(log)).ok()).unwrap_or_default();
         let shown = &text[text.len().saturating_sub(LOG)..];
         let left_out = text.len() - shown.len();
         Self {

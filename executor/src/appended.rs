@@ -1,13 +1,17 @@
 //! Files of lines that many processes append to at the same time, each whole lines by one write, and that forget their
 //! older half when they grow long. Knows nothing of what the lines say.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
+use rustix::fs::OFlags;
+
+use crate::regular;
+
 /// Adds whole lines to a file, making it where there is none. From the size `limit` on its older half goes.
 pub(crate) fn append(path: &Path, lines: &[u8], limit: u64) -> io::Result<()> {
-    let mut file = OpenOptions::new().append(true).create(true).read(true).open(path)?;
+    let mut file = regular::open(path, OFlags::RDWR | OFlags::APPEND | OFlags::CREATE, regular::FOR_ALL)?;
     file.write_all(lines)?;
     if file.metadata()?.len() > limit { forget_older_half(path, file, limit) } else { Ok(()) }
 }

@@ -16,6 +16,7 @@ use osbc_ir::{ContentKey, Graph, OwnKey, Plan, Segment, StageId, content};
 
 use crate::appended;
 use crate::interrupt::Interrupt;
+use crate::regular;
 use crate::store::{Lease, Lower, ObjectMeta, Store};
 
 /// From this size on the older half of the notes is forgotten: about 150,000 results.
@@ -28,7 +29,7 @@ pub(crate) struct Contents(HashMap<OwnKey, Vec<(ContentKey, Lower)>>);
 impl Contents {
     /// The notes of a store; what cannot be read of them is passed over.
     pub(crate) fn read(store: &Store) -> Self {
-        let text = std::fs::read(store.layout().contents()).unwrap_or_default();
+        let text = regular::read(&store.layout().contents()).unwrap_or_default();
         let mut contents = Self::default();
         for line in text.split(|&byte| byte == b'\n') {
             if let Some((own, key, lower)) = std::str::from_utf8(line).ok().and_then(parse) {

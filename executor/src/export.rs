@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use crate::copy::{Copied, CopyError, Ownership, copy_attributes, copy_tree};
 use crate::delete::remove_tree;
 use crate::overlay;
-use crate::store::{Lease, StoreError, bytes, free_space};
+use crate::store::{Lease, StoreError, bytes, free_space, inodes_in_use};
 use crate::walk::entries;
 
 /// How the name of an unfinished copy begins.
@@ -45,6 +45,18 @@ pub enum ExportError {
         need: u64,
         /// How many bytes were free before.
         have: u64,
+    },
+    /// The destination has no room for more files.
+    #[error(
+        "cannot export to {}: no space left for more files, all {total} inodes of the file system are in use; make room there \
+         or name another directory",
+        path.display()
+    )]
+    NoInodes {
+        /// The destination.
+        path: PathBuf,
+        /// How many inodes there are.
+        total: u64,
     },
     /// An entry cannot be copied.
     #[error("cannot export to {}: {source}", path.display())]
@@ -143,9 +155,10 @@ fn fill(tree: Option<&OwnedFd>, path: &Path, to: &Path, ownership: Ownership) ->
     let folder = open_folder(path).map_err(ExportError::io("open", path))?;
     let have = free_space(path);
     copy_tree(tree.as_fd(), folder.as_fd(), ownership).map_err(|failure| match failure.source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => match takes(tree) {
-            Ok(need) => ExportError::NoSpace { path: to.to_owned(), need, have },
-            Err(error) => ExportError::io("read the tree for", to)(error),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => match (inodes_in_use(path), takes(tree)) {
+            (Some(total), _) => ExportError::NoInodes { path: to.to_owned(), total },
+            (None, Ok(need)) => ExportError::NoSpace { path: to.to_owned(), need, have },
+            (None, Err(error)) => ExportError::io("read the tree for", to)(error),
         },
         _ => ExportError::Copy { path: to.to_owned(), source: failure },
     })

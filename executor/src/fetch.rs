@@ -4,12 +4,13 @@
 mod foreign;
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{ItemNode, Kind, NodeOutcome, Plan, Source, SourceItem, Value};
-use osbc_module_api::{Catalog, Entry, Module, OnDisk, Provider, SourceContext};
+use osbc_module_api::{Catalog, Entry, Error as ModuleError, Module, OnDisk, Provider, SourceContext};
 
 use crate::run::{Message, Worker};
 use crate::store::{Slot, StoreError};
@@ -23,7 +24,7 @@ enum FetchError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Module(#[from] osbc_module_api::Error),
+    Module(#[from] ModuleError),
     #[error(transparent)]
     Library(#[from] osbc_module_api::LibraryError),
     #[error("there is no source module `{0}`")]
@@ -109,11 +110,35 @@ fn fetch(worker: &Worker<'_>, node: NodeIndex, item: &ItemNode) -> Result<u64, F
         interrupted: &interrupted,
         environment: &context.settings.environment,
     };
-    function(&source_context, &item.checksum, &item.description)?;
-    Ok(download.commit()?)
+    let fetch = || function(&source_context, &item.checksum, &item.description);
+    let mut fetched = fetch();
+    if fetched.as_ref().is_err_and(is_full) {
+        download.clear()?;
+        if context.lease.store().make_some_room() {
+            fetched = fetch();
+        }
+    }
+    let error = match fetched {
+        Ok(()) => return Ok(download.commit()?),
+        Err(ModuleError::Io { act, path, source }) => {
+            FetchError::Store(StoreError::io(act, path)(source).needing_about(item.size))
+        }
+        Err(error) => error.into(),
+    };
+    // What cannot become the item is not gone on with.
+    let is_full = matches!(&error, FetchError::Store(error) if error.is_full());
+    if is_full || item.size.is_some_and(|size| download.is_longer_than(size)) {
+        download.clear()?;
+    }
+    Err(error)
 }
 
-type Fetch = fn(&SourceContext, &str, &Value) -> Result<(), osbc_module_api::Error>;
+fn is_full(error: &ModuleError) -> bool {
+    let kinds = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+    matches!(error, ModuleError::Io { source, .. } if kinds.contains(&source.kind()))
+}
+
+type Fetch = fn(&SourceContext, &str, &Value) -> Result<(), ModuleError>;
 
 fn entry(module: &Module) -> Option<Fetch> {
     match &module.provider {

@@ -2,15 +2,15 @@
 //! the newest last. Many processes append at the same time, each a whole line by one write; a line that cannot be read is passed over.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, BufRead as _, BufReader};
 use std::path::Path;
 use std::time::Duration;
 
 use osbc_ir::StageId;
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
-use crate::appended;
+use crate::{appended, regular};
 
 /// From this size on the older half is forgotten.
 const LIMIT: u64 = 8 << 20;
@@ -85,7 +85,7 @@ impl History {
 
     /// Reads a history; an absent one is empty.
     pub(crate) fn read(path: &Path) -> io::Result<Self> {
-        let file = match File::open(path) {
+        let file = match regular::open(path, OFlags::RDONLY, regular::FOR_ALL) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             other => other?,
         };

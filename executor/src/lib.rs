@@ -27,6 +27,7 @@ pub mod overlay;
 mod prepared;
 pub mod probe;
 pub mod record;
+pub mod regular;
 pub mod request;
 pub mod rootless;
 mod run;

@@ -7,6 +7,8 @@ use std::path::Path;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::regular;
+
 /// Makes the folder at `path` where it is missing, and locks it for its one owner. None if somebody else has it, or
 /// removed it meanwhile.
 ///
@@ -59,10 +61,9 @@ pub(crate) fn exclude(path: &Path) -> io::Result<OwnedFd> {
 }
 
 fn wait(path: &Path, side: FlockOperation) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(CWD, path, flags, Mode::RUSR | Mode::WUSR)?;
+    let file = regular::open(path, OFlags::RDWR | OFlags::CREATE, regular::PRIVATE)?;
     rustix::io::retry_on_intr(|| rustix::fs::flock(&file, side))?;
-    Ok(file)
+    Ok(file.into())
 }
 
 #[cfg(test)]

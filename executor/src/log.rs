@@ -6,6 +6,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustix::fs::OFlags;
+
+use crate::regular;
+
 /// The logs of one build.
 #[derive(Debug)]
 pub(crate) struct BuildLogs {
@@ -31,7 +35,8 @@ impl BuildLogs {
         let Some(folder) = &self.folder else { return StageLog { file: None } };
         let module = module.strip_prefix("org.osbuild.").unwrap_or(module);
         let path = folder.join(format!("{number:03}-{}-{}.log", plain(pipeline), plain(module)));
-        StageLog { file: File::create(&path).ok().map(|file| (file, path)) }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        StageLog { file: regular::open(&path, flags, regular::PRIVATE).ok().map(|file| (file, path)) }
     }
 }
 

@@ -2,29 +2,30 @@
 //!
 //! ```text
 //! <store>/logs/<build>/build.json      the header: which manifest, what was asked for, how it ended
-//! <store>/logs/<build>/graph.json      the sealed graph; a hard link where the build before had the same
+//! <store>/logs/<build>/graph.json      the sealed graph; a hard link where an earlier build had the same, and still has it
 //! <store>/logs/<build>/events.jsonl    what happened, without output (crate::event::line)
 //! <store>/logs/<build>/NNN-….log       the output of each stage that ran (crate::log)
 //! ```
 //!
+//! Command lines, options and output may hold what not everybody may read, as trees do: all files are their owner's alone.
 //! Who builds holds a lock on the folder until the end, so a build that runs is told from one that died. A build whose
 //! record cannot be written is as good without; a record that cannot be read is passed over.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, BufWriter, Write as _};
+use std::fs::File;
+use std::io::{self, BufReader, Write as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use osbc_ir::{Graph, NodeOutcome, Outcome, Plan};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::event::line::{self, JsonLines, Line, micros, micros_since_1970};
 use crate::event::writer::Writer;
 use crate::event::{Event, Monitor};
-use crate::lock;
 use crate::store::Store;
+use crate::{lock, regular};
 
 /// How many builds are kept of those that did something, and of those that had nothing to do.
 const KEPT: usize = 20;
@@ -90,6 +91,9 @@ pub struct Header {
     pub started: u64,
     /// Equal for equal graphs.
     graph: String,
+    /// The hash of the file with the graph; none of a record that was written before there was one.
+    #[serde(default)]
+    graph_file: Option<String>,
     /// Whether there was nothing to do.
     pub idle: bool,
     /// How it ended; none while it runs, and for one that died.
@@ -173,8 +177,13 @@ impl Record {
     /// # Errors
     /// It cannot be read: who may not read the trees may not read this either.
     pub fn graph(&self) -> io::Result<Graph> {
-        let file = File::open(self.folder.join(GRAPH))?;
-        Ok(serde_json::from_reader(BufReader::new(file))?)
+        Ok(serde_json::from_slice(&regular::read(&self.folder.join(GRAPH))?)?)
+    }
+
+    /// Whether the file with the graph is as it was written.
+    fn has_its_graph(&self) -> bool {
+        let file = regular::read(&self.folder.join(GRAPH)).ok().map(|text| hash(&text));
+        file.is_some() && file == self.header.graph_file
     }
 
     /// What happened, without the stages' output.
@@ -182,7 +191,7 @@ impl Record {
     /// # Errors
     /// It cannot be read.
     pub fn events(&self) -> io::Result<Vec<Line>> {
-        line::read(BufReader::new(File::open(self.folder.join(EVENTS))?))
+        line::read(BufReader::new(regular::open(&self.folder.join(EVENTS), OFlags::RDONLY, regular::PRIVATE)?))
     }
 
     /// Whether the build still runs.
@@ -191,7 +200,7 @@ impl Record {
     }
 
     fn read(folder: PathBuf) -> Option<Self> {
-        let header: Header = serde_json::from_slice(&std::fs::read(folder.join(HEADER)).ok()?).ok()?;
+        let header: Header = serde_json::from_slice(&regular::read(&folder.join(HEADER)).ok()?).ok()?;
         let whole = header.version == VERSION && Path::new(&header.build) == folder.file_name()?;
         whole.then_some(Self { folder, header })
     }
@@ -216,7 +225,7 @@ impl<'a> Recording<'a> {
         let now = SystemTime::now();
         let mut unique = uuid::Uuid::new_v4().simple().to_string();
         unique.truncate(6);
-        let header = Header {
+        let mut header = Header {
             version: VERSION,
             build: format!("{}-{unique}", timestamp(now)),
             manifest: about.manifest.clone(),
@@ -225,10 +234,11 @@ impl<'a> Recording<'a> {
             osbc: env!("CARGO_PKG_VERSION").to_owned(),
             started: micros_since_1970(now),
             graph: digest(&plan.graph),
+            graph_file: None,
             idle: plan.is_empty(),
             end: None,
         };
-        let open = Self::open(store, plan, &header).ok().flatten();
+        let open = Self::open(store, plan, &mut header).ok().flatten();
         Self { header, open }
     }
 
@@ -237,22 +247,24 @@ impl<'a> Recording<'a> {
         self.open.as_ref().map(|open| open.folder.as_path())
     }
 
-    fn open(store: &Store, plan: &'a Plan, header: &Header) -> io::Result<Option<Open<'a>>> {
+    fn open(store: &Store, plan: &'a Plan, header: &mut Header) -> io::Result<Option<Open<'a>>> {
         let before = Record::all(store)?;
         let folder = store.layout().logs().join(&header.build);
         std::fs::create_dir(&folder)?;
         let Some(owner) = lock::own_existing(&folder)? else { return Ok(None) };
+        let graph = folder.join(GRAPH);
+        let mut same = before.iter().filter(|record| record.header.graph == header.graph && record.has_its_graph());
+        let linked = same.find(|same| std::fs::hard_link(same.folder.join(GRAPH), &graph).is_ok());
+        header.graph_file = match linked {
+            Some(same) => same.header.graph_file.clone(),
+            None => {
+                let text = serde_json::to_vec(&*plan.graph)?;
+                create(&graph)?.write_all(&text)?;
+                Some(hash(&text))
+            }
+        };
         write_header(&folder, header)?;
-        let same = before.iter().find(|record| record.header.graph == header.graph);
-        let linked = same.is_some_and(|same| std::fs::hard_link(same.folder.join(GRAPH), folder.join(GRAPH)).is_ok());
-        if !linked {
-            // Options may hold what not everybody may read, as trees do.
-            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.join(GRAPH))?;
-            let mut file = BufWriter::new(file);
-            serde_json::to_writer(&mut file, &*plan.graph)?;
-            file.flush()?;
-        }
-        let lines = Writer::new(plan, File::create(folder.join(EVENTS))?, JsonLines);
+        let lines = Writer::new(plan, create(&folder.join(EVENTS))?, JsonLines);
         forget_old(&store.layout().logs());
         Ok(Some(Open { folder, _owner: owner, lines }))
     }
@@ -274,14 +286,19 @@ impl Monitor for Recording<'_> {
 }
 
 fn write_header(folder: &Path, header: &Header) -> io::Result<()> {
-    let mut file = tempfile::Builder::new().prefix(".build-").permissions(readable()).tempfile_in(folder)?;
+    let mut file = tempfile::Builder::new().prefix(".build-").tempfile_in(folder)?;
     file.write_all(format!("{}\n", serde_json::to_string_pretty(header)?).as_bytes())?;
     file.persist(folder.join(HEADER))?;
     Ok(())
 }
 
-fn readable() -> std::fs::Permissions {
-    std::os::unix::fs::PermissionsExt::from_mode(0o644)
+/// Makes a new file of a record.
+fn create(path: &Path) -> io::Result<File> {
+    regular::open(path, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, regular::PRIVATE)
+}
+
+fn hash(text: &[u8]) -> String {
+    blake3::hash(text).to_hex().to_string()
 }
 
 /// Tells graphs apart by their ids, and by the names that those do not cover.

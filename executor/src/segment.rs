@@ -142,6 +142,7 @@ fn record(context: &Context<'_>, node: NodeIndex, result: &StageResult) -> StepR
 /// The result of a stage that the store got in the way of.
 fn failed(error: StoreError, context: &Context<'_>, node: NodeIndex) -> StageResult {
     let error = error.needing_about(context.known_bytes(node));
+    let is_full = error.is_full();
     StageResult {
         success: false,
         output: String::new(),
@@ -153,9 +154,6 @@ fn failed(error: StoreError, context: &Context<'_>, node: NodeIndex) -> StageRes
         duration: Default::default(),
         written: None,
         memory: None,
-        cause: Some(match error {
-            StoreError::NoSpace { .. } => Cause::Wanting(Resource::Disk),
-            _ => Cause::Stage,
-        }),
+        cause: Some(if is_full { Cause::Wanting(Resource::Disk) } else { Cause::Stage }),
     }
 }

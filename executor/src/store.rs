@@ -6,6 +6,7 @@
 //! <store>/CACHEDIR.TAG                         tells backups to leave it out
 //! <store>/lock                                 between those who lease and those who evict
 //! <store>/sources/<content type>/<checksum>    fetched items, in osbuild's layout (and place, if it is osbuild's store)
+//! <store>/stamps/<content type>:<checksum>     the stamp of an item when it was found sound, and its last use ([`stamps`])
 //! <store>/objects/<id>/meta.json               a sealed result: what it is, and what it lies on
 //! <store>/objects/<id>/tree-<instance>/          its whole tree, or what it changes in the tree of those below it
 //!                                                (overlayfs)
@@ -43,6 +44,7 @@
 //!   list. Who evicts takes the exclusive side, reads the lists of all locked leases, and renames what is in none of
 //!   them (nor below one that is) out of `objects/` before letting go.
 //! - A new object is put on its maker's list before it appears, and both under the shared side of `lock`.
+//! - Who fetches an item holds a lock on its folder in `downloads/`; whose lock is free is only a part, and may go.
 //! - What lies in an unlocked folder of `work/` belongs to nobody and is swept when a store is opened.
 //! - Two processes may make the same object: the second rename finds the place taken and drops its own.
 
@@ -65,6 +67,7 @@ mod prepared;
 mod remove;
 mod scatter;
 mod seal;
+mod stamps;
 mod sweep;
 mod sync;
 mod usage;
@@ -81,9 +84,9 @@ use std::sync::{Arc, OnceLock};
 
 use osbc_ir::{Graph, Have, NodeId};
 
-pub use census::{Census, Item, Kept};
+pub use census::{Census, Item, Kept, Part};
 pub use error::StoreError;
-pub(crate) use error::{bytes, free_space};
+pub(crate) use error::{bytes, free_space, inodes_in_use};
 pub use evict::Evicted;
 pub use items::{Download, Slot};
 pub use lease::Lease;
@@ -94,7 +97,7 @@ pub use ways::Way;
 pub use work::Work;
 
 use crate::history::History;
-use crate::lock;
+use crate::{lock, regular};
 use crate::rootless::Ids;
 use disk::{Disk, RealDisk};
 use layout::Layout;
@@ -212,13 +215,13 @@ impl Store {
         let is_new = !store.check_format()?;
         if is_new {
             // First of all: with it the folder is ours, and what a crash keeps from being made is made next time.
-            store.change("write", &format, || std::fs::write(&format, format!("{FORMAT}\n{}", own_ids())))?;
+            store.change("write", &format, || regular::write(&format, format!("{FORMAT}\n{}", own_ids())))?;
         } else {
             store.check_ids()?;
         }
         let tag = layout.root.join("CACHEDIR.TAG");
         if !tag.exists() {
-            store.change("write", &tag, || std::fs::write(&tag, CACHEDIR_TAG))?;
+            store.change("write", &tag, || regular::write(&tag, CACHEDIR_TAG))?;
         }
         for folder in [layout.objects(), layout.work(), layout.downloads(), layout.sources(), layout.logs()] {
             store.change("make", &folder, || match std::fs::create_dir(&folder) {
@@ -324,7 +327,12 @@ impl Store {
     /// What to say behind the failure of a stage, which has written so many bytes, when the store's file system has nearly
     /// no room left; none while it has. `known` is what the stage's result took before.
     pub(crate) fn full(&self, written: impl FnOnce() -> u64, known: Option<u64>) -> Option<String> {
-        let free = free_space(self.path());
+        let (free, store) = (free_space(self.path()), self.path().display());
+        if let Some(total) = inodes_in_use(self.path()) {
+            return Some(format!(
+                "; no space left for more files in the store {store}: all {total} inodes of its file system are in use"
+            ));
+        }
         if free >= NEARLY_FULL {
             return None;
         }
@@ -334,7 +342,7 @@ impl Store {
             Some(need) => format!("it needs about {}, as before, and has {}", bytes(need), bytes(have)),
             None => format!("it needs more than the {} that it has", bytes(have)),
         };
-        Some(format!("; no space left for the stage in the store {}: {needs}", self.path().display()))
+        Some(format!("; no space left for the stage in the store {store}: {needs}"))
     }
 
     fn at(layout: Layout, settings: StoreSettings, disk: Arc<dyn Disk>, keeps: bool) -> Self {
@@ -379,13 +387,13 @@ impl Store {
     /// that has no trees takes those of whoever comes.
     fn check_ids(&self) -> Result<(), StoreError> {
         let format = self.layout().format();
-        let text = std::fs::read_to_string(&format).map_err(StoreError::io("read", &format))?;
+        let text = regular::read_to_string(&format).map_err(StoreError::io("read", &format))?;
         let (found, own) = (text.lines().nth(1).unwrap_or_default(), own_ids());
         if found == own.trim_end() {
             return Ok(());
         }
         if std::fs::read_dir(self.layout().objects()).is_ok_and(|mut objects| objects.next().is_none()) {
-            return self.change("write", &format, || std::fs::write(&format, format!("{FORMAT}\n{own}")));
+            return self.change("write", &format, || regular::write(&format, format!("{FORMAT}\n{own}")));
         }
         let (path, found, own) = (self.path().to_owned(), found.to_owned(), own.trim_end().to_owned());
         Err(StoreError::OtherIds { path, found, own })
@@ -395,7 +403,7 @@ impl Store {
     fn check_format(&self) -> Result<bool, StoreError> {
         let (layout, path) = (self.layout(), self.path());
         let not_a_store = || StoreError::NotAStore { path: path.to_owned() };
-        match std::fs::read_to_string(layout.format()) {
+        match regular::read_to_string(&layout.format()) {
             Ok(text) if text.is_empty() => return Ok(false),
             Ok(text) => {
                 let first = text.lines().next().unwrap_or_default();

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use osbc_executor::record::{Header, Record};
+use osbc_executor::regular;
 use serde::Serialize;
 use serde_json::json;
 
@@ -127,8 +128,9 @@ fn show_build(record: &Record, past: &Past, json: bool) -> String {
     for node in nodes.iter().filter(|node| node.state == State::Failed) {
         write!(text, "\n{}\n  {}\n", node.name(), node.error.as_deref().unwrap_or("it gives no reason"))
             .expect("a string grows");
-        let Some(path) = node.log.as_ref().map(|log| record.folder.join(log)) else { continue };
-        let log = std::fs::read(&path).unwrap_or_default();
+        let Some(name) = &node.log else { continue };
+        let path = record.folder.join(name);
+        let log = regular::read(&path).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().collect();
         for line in &lines[lines.len().saturating_sub(LAST_LINES)..] {
@@ -170,7 +172,7 @@ fn show_stage(builds: &Builds, record: &Record, node: &PastNode, json: bool) -> 
         )));
     };
     let path = record.folder.join(&log);
-    let content = std::fs::read(&path).map_err(|error| unreadable(&path, &error))?;
+    let content = regular::read(&path).map_err(|error| unreadable(&path, &error))?;
     if json {
         let text = String::from_utf8_lossy(&content);
         let document = json!({"build": record.header.build, "node": node, "path": path, "log": text});

@@ -83,17 +83,19 @@ fn info(store: &Store, limit: Limit, json: bool) -> Result<ExitCode, Failure> {
     let census = store.census()?;
     let results: u64 = census.objects.values().map(|kept| kept.bytes).sum();
     let items: u64 = census.items.iter().map(|item| item.bytes).sum();
+    let parts: u64 = census.parts.iter().map(|part| part.bytes).sum();
     let (size, free) = store.file_system();
     let (damaged, damaged_bytes) = store.damaged();
     let leases = store.leases()?;
     if json {
         let document = json!({
-            "path": store.path(),
+            "path": store.path().to_string_lossy(),
             "way": name(way),
             "why": why,
             "limit": store.limit(),
             "results": {"count": census.objects.len(), "bytes": results},
             "items": {"count": census.items.len(), "bytes": items},
+            "parts": {"count": census.parts.len(), "bytes": parts},
             "useless": census.useless.len(),
             "damaged": {"count": damaged, "bytes": damaged_bytes},
             "file_system": {"bytes": size, "free": free},
@@ -113,7 +115,7 @@ fn info(store: &Store, limit: Limit, json: bool) -> Result<ExitCode, Failure> {
             "takes".to_owned(),
             format!(
                 "{}: {} ({}), {} ({})",
-                render::bytes(results + items),
+                render::bytes(census.bytes()),
                 render::count(census.objects.len(), "result"),
                 render::bytes(results),
                 render::count(census.items.len(), "item"),
@@ -126,6 +128,11 @@ fn info(store: &Store, limit: Limit, json: bool) -> Result<ExitCode, Failure> {
     if !census.useless.is_empty() {
         let count = render::count(census.useless.len(), "left-over");
         rows.push(vec!["of no use".to_owned(), format!("{count}: `osbc store gc` removes them")]);
+    }
+    if !census.parts.is_empty() {
+        let count = render::count(census.parts.len(), "part");
+        let size = render::bytes(parts);
+        rows.push(vec!["begun".to_owned(), format!("{count} of items ({size}): the next fetch goes on, `osbc store gc` removes them")]);
     }
     if damaged > 0 {
         let count = render::count(damaged, "thing");
@@ -194,14 +201,20 @@ fn fate(fate: Fate) -> &'static str {
 }
 
 fn gc(store: &Store, json: bool) -> Result<ExitCode, Failure> {
-    let Evicted { objects, items, useless, bytes, left } = store.gc()?;
+    let Evicted { objects, items, parts, useless, bytes, left } = store.gc()?;
     if json {
-        let document = json!({"results": objects, "items": items, "useless": useless, "bytes": bytes, "left": left});
+        let document = json!({
+            "results": objects, "items": items, "parts": parts, "useless": useless, "bytes": bytes, "left": left,
+        });
         return print(format!("{document:#}\n").as_bytes());
     }
     let (objects, items) = (render::count(objects, "result"), render::count(items, "item"));
+    let parts = match parts {
+        0 => String::new(),
+        parts => format!(" and {} of items", render::count(parts, "part")),
+    };
     let text = format!(
-        "evicted {objects} and {items}, {}; the store takes {} now\n",
+        "evicted {objects} and {items}{parts}, {}; the store takes {} now\n",
         render::bytes(bytes),
         render::bytes(left)
     );

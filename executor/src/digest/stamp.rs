@@ -1,4 +1,4 @@
-//! The stamp of one folder: told by looking at its entries without reading any. The change time that a file system
+//! The stamp of one folder or file: told by looking at it, and at a folder's entries, without reading any. The change time that a file system
 //! keeps cannot be set, so whoever writes to a file, cuts it off, removes or replaces it also changes the stamp of its
 //! folder. What it cannot see is a disk that gives other bytes than it was given, which only reading finds; and it
 //! changes where nothing is wrong, as when a store is copied or brought back from a backup.
@@ -8,24 +8,31 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::Stat;
+use rustix::fs::{FileType, Stat};
 
 use super::Encoder;
 use crate::walk;
 
 const CONTEXT: &str = "osbc folder stamp 1";
 
-/// Looks at all that is in the folder `root`; in a large one with all of rayon's threads.
+/// Looks at the file `root`, or at all that is in the folder; in a large one with all of rayon's threads.
 ///
 /// # Errors
-/// A folder cannot be read, or `root` is none.
+/// A folder cannot be read, or `root` is neither.
 pub(crate) fn stamp(root: &Path) -> io::Result<String> {
+    let stat = rustix::fs::lstat(root)?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+        return Ok(encode(vec![(PathBuf::new(), stat)]));
+    }
     let seen: Mutex<Vec<(PathBuf, Stat)>> = Mutex::default();
     walk::entries(root, |entry| {
         seen.lock().unwrap_or_else(PoisonError::into_inner).push((entry.path.to_owned(), entry.stat));
         Ok(())
     })?;
-    let mut seen = seen.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(encode(seen.into_inner().unwrap_or_else(PoisonError::into_inner)))
+}
+
+fn encode(mut seen: Vec<(PathBuf, Stat)>) -> String {
     seen.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
     let mut encoder = Encoder::new(CONTEXT);
     for (path, stat) in seen {
@@ -33,7 +40,7 @@ pub(crate) fn stamp(root: &Path) -> io::Result<String> {
         let numbers = [stat.st_ino as i64, stat.st_size, stat.st_ctime, stat.st_ctime_nsec as i64];
         numbers.into_iter().for_each(|number| encoder.number(number));
     }
-    Ok(blake3::Hash::from_bytes(encoder.finish()).to_hex().to_string())
+    blake3::Hash::from_bytes(encoder.finish()).to_hex().to_string()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::error::StoreError;
 use super::layout::ALIAS;
 use super::lease::Lease;
 use super::object::{Lower, ObjectMeta};
+use super::sync::New;
 
 impl Lease {
     /// Takes the object `target` under the lease as the result `id`, and keeps it in the store as that. None if the store
@@ -33,7 +34,10 @@ impl Lease {
                 self.note_object(theirs.id)?;
                 theirs
             }
-            None => meta,
+            None => {
+                self.sync_later(New::Alias);
+                meta
+            }
         };
         drop(shared);
         self.hold(id, Arc::clone(&meta));

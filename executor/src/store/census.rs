@@ -12,10 +12,10 @@ use rayon::prelude::*;
 
 use super::Store;
 use super::error::StoreError;
-use super::layout::{ALIAS, DIGEST, META, STAMP};
+use super::layout::{ALIAS, DIGEST, Layout, META, STAMP};
 use super::lease::{item_line, listed, object_line};
 use super::object::{self, Lower, ObjectMeta};
-use super::used;
+use super::{stamps, used};
 use crate::lock;
 
 /// What a store holds at one moment.
@@ -25,6 +25,8 @@ pub struct Census {
     pub objects: HashMap<StageId, Kept>,
     /// The fetched items.
     pub items: Vec<Item>,
+    /// The parts of items that were fetched so far.
+    pub parts: Vec<Part>,
     /// Results that stand for others, which they are equal to.
     pub aliases: HashMap<StageId, StageId>,
     /// What those take on disk.
@@ -60,11 +62,38 @@ pub struct Item {
     pub used: SystemTime,
 }
 
+/// The part of an item that was fetched so far.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// Its directory.
+    pub path: PathBuf,
+    /// What it takes on disk.
+    pub bytes: u64,
+}
+
+impl Item {
+    /// The item of that name; none if there is nothing. What has no checksum for a name is something that a source keeps for
+    /// itself.
+    pub(super) fn of(layout: &Layout, content_type: &str, checksum: &str) -> Option<Self> {
+        let path = layout.item(content_type, checksum).filter(|_| checksum.contains(':'))?;
+        // One that has just been evicted is none.
+        let metadata = path.symlink_metadata().ok()?;
+        Some(Self {
+            content_type: content_type.to_owned(),
+            checksum: checksum.to_owned(),
+            bytes: bytes_of(&path, &metadata),
+            used: stamps::last_use(layout, content_type, checksum, &metadata),
+            path,
+        })
+    }
+}
+
 impl Census {
     /// What all of it takes on disk.
     pub fn bytes(&self) -> u64 {
         let objects: u64 = self.objects.values().map(|kept| kept.bytes).sum();
-        objects + self.alias_bytes + self.items.iter().map(|item| item.bytes).sum::<u64>()
+        let items: u64 = self.items.iter().map(|item| item.bytes).sum();
+        objects + self.alias_bytes + items + self.parts.iter().map(|part| part.bytes).sum::<u64>()
     }
 
     /// Whether an object's whole stack is there. It does not take the descriptions of those below.
@@ -107,7 +136,18 @@ impl Census {
         self.find_aliases(store);
         self.pass_on_use();
         self.count(store);
+        self.renew_parts(store)?;
         self.renew_items(store)
+    }
+
+    fn renew_parts(&mut self, store: &Store) -> Result<(), StoreError> {
+        self.parts.clear();
+        for entry in entries(&store.layout().downloads())? {
+            let path = entry.path();
+            let bytes = entries(&path)?.iter().filter_map(|file| Some(bytes_of(&file.path(), &file.metadata().ok()?))).sum();
+            self.parts.push(Part { path, bytes });
+        }
+        Ok(())
     }
 
     fn renew_items(&mut self, store: &Store) -> Result<(), StoreError> {
@@ -116,7 +156,8 @@ impl Census {
         for folder in entries(sources)? {
             let content_type = folder.file_name().to_string_lossy().into_owned();
             for entry in entries(&folder.path())? {
-                self.items.extend(item(&content_type, &entry));
+                let checksum = entry.file_name();
+                self.items.extend(checksum.to_str().and_then(|name| Item::of(store.layout(), &content_type, name)));
             }
         }
         Ok(())
@@ -239,20 +280,6 @@ pub(super) fn notes(folder: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     let all = ["", META, DIGEST, STAMP, ALIAS].map(|name| folder.join(name));
     all.iter().filter_map(|path| path.symlink_metadata().ok()).map(|metadata| metadata.blocks() * 512).sum()
-}
-
-/// An item by its entry. What has no checksum for a name is something that a source keeps for itself.
-fn item(content_type: &str, entry: &DirEntry) -> Option<Item> {
-    let checksum = entry.file_name().to_str().filter(|name| name.contains(':'))?.to_owned();
-    // One that has just been evicted is none.
-    let metadata = entry.metadata().ok()?;
-    Some(Item {
-        content_type: content_type.to_owned(),
-        checksum,
-        path: entry.path(),
-        bytes: bytes_of(&entry.path(), &metadata),
-        used: used::when_item(&metadata),
-    })
 }
 
 /// What a file, or a folder with all that is in it, takes on disk.

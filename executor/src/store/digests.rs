@@ -16,6 +16,7 @@ use super::lease::Lease;
 use super::object::ObjectMeta;
 use super::seal::Placed;
 use crate::digest::{Find, Hash, Kind, Listing, Record, record};
+use crate::regular;
 
 /// What is known of digests under one lease.
 #[derive(Debug, Default)]
@@ -113,7 +114,7 @@ impl Digests {
 
 /// The record in an object's folder, if there is a good one.
 fn kept(folder: &Path) -> Option<Record> {
-    Record::decode(&std::fs::read(folder.join(DIGEST)).ok()?)
+    Record::decode(&regular::read(&folder.join(DIGEST)).ok()?)
 }
 
 fn keep(lease: &Lease, folder: &Path, record: &Record) -> Result<(), StoreError> {

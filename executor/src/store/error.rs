@@ -7,6 +7,9 @@ use osbc_ir::StageId;
 
 use crate::copy::CopyError;
 
+/// With so few inodes left a failure is taken to have come of that.
+const FEW_INODES: u64 = 16;
+
 /// Why the store could not do something.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -46,7 +49,11 @@ pub enum StoreError {
         own: String,
     },
     /// The store lies on a file system that cannot be written to.
-    #[error("cannot {act} {}: the file system is read-only; name another store", path.display())]
+    #[error(
+        "cannot {act} {}: the file system is read-only; name another store or, if it was not before, see what the kernel says \
+         of its disk (`dmesg`)",
+        path.display()
+    )]
     ReadOnly {
         /// What was tried.
         act: &'static str,
@@ -77,6 +84,20 @@ pub enum StoreError {
         need: Option<u64>,
         /// How many bytes were free just after.
         have: u64,
+    },
+    /// The file system has no room for more files, whatever room for bytes there is.
+    #[error(
+        "cannot {act} {}: no space left for more files, all {total} inodes of the file system are in use; remove some or name \
+         a store elsewhere",
+        path.display()
+    )]
+    NoInodes {
+        /// What was tried.
+        act: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// How many inodes there are.
+        total: u64,
     },
     /// A file of osbuild's store is damaged.
     #[error("{} says nothing that osbuild would have written there; remove it, and it is made anew", path.display())]
@@ -172,10 +193,13 @@ impl StoreError {
         move |source| {
             let (path, source) = (path.as_ref().to_owned(), source.into());
             match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                    let have = free_space(&path);
-                    StoreError::NoSpace { act, path, need: None, have }
-                }
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => match inodes_in_use(&path) {
+                    Some(total) => StoreError::NoInodes { act, path, total },
+                    None => {
+                        let have = free_space(&path);
+                        StoreError::NoSpace { act, path, need: None, have }
+                    }
+                },
                 io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly { act, path },
                 io::ErrorKind::PermissionDenied => StoreError::Denied { act, path },
                 _ => StoreError::Io { act, path, source },
@@ -214,6 +238,11 @@ impl StoreError {
         }
     }
 
+    /// Whether there is no room for more.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, StoreError::NoSpace { .. } | StoreError::NoInodes { .. })
+    }
+
     /// Whether the surroundings, not the build, have to change.
     pub fn is_environment(&self) -> bool {
         !matches!(self, StoreError::ItemName { .. } | StoreError::Interrupted)
@@ -230,6 +259,15 @@ pub(crate) fn free_space(path: &Path) -> u64 {
     path.ancestors()
         .find_map(|folder| rustix::fs::statvfs(folder).ok())
         .map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Returns how many inodes the file system of a path has, if they are all in use while there is room for bytes.
+pub(crate) fn inodes_in_use(path: &Path) -> Option<u64> {
+    let stat = path.ancestors().find_map(|folder| rustix::fs::statvfs(folder).ok())?;
+    // Some file systems make them as they are needed, and say that there are none. What has just failed may have given
+    // back a few.
+    let are_out = stat.f_files > 0 && stat.f_favail < FEW_INODES;
+    (are_out && stat.f_bavail.saturating_mul(stat.f_frsize) >= super::NEARLY_FULL).then_some(stat.f_files)
 }
 
 /// A size for people: `12 kB`, `3.4 GB`.
@@ -264,6 +302,6 @@ mod tests {
         let error = StoreError::io("write", "/tmp/x")(io::Error::from(io::ErrorKind::StorageFull));
         assert!(error.to_string().starts_with("cannot write /tmp/x: no space left, "), "{error}");
         let error = StoreError::io("write", "/tmp/x")(io::Error::from(io::ErrorKind::ReadOnlyFilesystem));
-        assert_eq!(error.to_string(), "cannot write /tmp/x: the file system is read-only; name another store");
+        assert!(error.to_string().starts_with("cannot write /tmp/x: the file system is read-only; name another store"));
     }
 }

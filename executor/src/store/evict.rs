@@ -1,6 +1,8 @@
 //! Eviction: what nobody holds goes, least valuable first, when the store passes its size limit or the file system runs
 //! out of room.
 //!
+//! The first to go are the parts of items that nobody goes on with at the moment: they may never become anything.
+//!
 //! An object is worth the less the longer it was not used, the more it takes, and the quicker it is built again. One that
 //! others lie on stays as long as they do; so an object that alone keeps others there is weighed together with them.
 
@@ -18,6 +20,7 @@ use super::error::{StoreError, free_space};
 use super::lease::own_new_folder;
 use super::{Limit, Store, usage};
 use crate::delete::remove_tree;
+use crate::lock;
 
 /// The part of the file system that a store may take by default, as a divisor.
 const SHARE: u64 = 10;
@@ -37,6 +40,8 @@ pub struct Evicted {
     pub objects: usize,
     /// How many fetched items went.
     pub items: usize,
+    /// How many parts of items went that were fetched so far.
+    pub parts: usize,
     /// How many things went that were of no use.
     pub useless: usize,
     /// What all of it took.
@@ -61,13 +66,13 @@ impl Store {
     }
 
     /// Evicts until the store is within its limit and the file system has its floor of free room, and removes what is
-    /// damaged or of no use.
+    /// damaged, of no use or only a part.
     ///
     /// # Errors
     /// The store cannot be read or written to.
     pub fn gc(&self) -> Result<Evicted, StoreError> {
         remove_tree(&self.layout().damaged()).map_err(StoreError::io("remove", self.layout().damaged()))?;
-        self.evict(0, self.limit())
+        self.evict(0, self.limit(), true)
     }
 
     /// The same where `need` more bytes are to be written.
@@ -75,7 +80,7 @@ impl Store {
     /// # Errors
     /// As [`Store::gc`].
     pub fn make_room(&self, need: u64) -> Result<Evicted, StoreError> {
-        self.evict(need, self.limit())
+        self.evict(need, self.limit(), false)
     }
 
     /// Makes room for what a plan is expected to write, by how much its stages wrote the last time. Gives what it needs
@@ -114,12 +119,10 @@ impl Store {
     /// Does something, and once more after an eviction if there was no room for it.
     pub(super) fn with_room<T>(&self, act: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
         match act() {
-            Err(StoreError::NoSpace { act: what, path, need, have }) => {
+            Err(error) if error.is_full() => {
+                let need = if let StoreError::NoSpace { need, .. } = error { need } else { None };
                 let evicted = self.make_room(need.unwrap_or(0).max(AT_LEAST));
-                if evicted.is_ok_and(|evicted| evicted.bytes > 0) {
-                    return act();
-                }
-                Err(StoreError::NoSpace { act: what, path, need, have })
+                if evicted.is_ok_and(|evicted| evicted.bytes > 0) { act() } else { Err(error) }
             }
             other => other,
         }
@@ -135,13 +138,14 @@ impl Store {
             return;
         }
         // A tenth less than allowed, so that it is some time until the next one.
-        if let Ok(evicted) = self.evict(0, Some(limit - limit / 10)) {
+        if let Ok(evicted) = self.evict(0, Some(limit - limit / 10), false) {
             let next = if evicted.left > limit { evicted.left.saturating_add(limit / 10) } else { 0 };
             again.store(next, atomic::Ordering::Relaxed);
         }
     }
 
-    fn evict(&self, need: u64, limit: Option<u64>) -> Result<Evicted, StoreError> {
+    /// Evicts as much as it takes, and with `all_parts` every part that nobody goes on with.
+    fn evict(&self, need: u64, limit: Option<u64>, all_parts: bool) -> Result<Evicted, StoreError> {
         let (folder, _owner) = own_new_folder(self)?;
         let mut census = self.census()?;
         let evicted = {
@@ -159,6 +163,16 @@ impl Store {
                 if !name.is_some_and(|id| holds_object(&held, id)) {
                     take(path, &folder.join(format!("useless-{number}")))?;
                     evicted.useless += 1;
+                }
+            }
+            for part in &census.parts {
+                if (all_parts || goal > 0)
+                    && let Ok(Some(_owner)) = lock::own_existing(&part.path)
+                {
+                    take(&part.path, &folder.join(format!("part-{}", evicted.parts)))?;
+                    evicted.parts += 1;
+                    evicted.bytes += part.bytes;
+                    goal = goal.saturating_sub(part.bytes);
                 }
             }
             let mut aliases: HashMap<StageId, Vec<StageId>> = HashMap::new();
@@ -179,8 +193,10 @@ impl Store {
                         (self.layout().object(id), census.objects[&id].bytes)
                     }
                     Candidate::Item(index) => {
+                        let item = &census.items[index];
                         evicted.items += 1;
-                        (census.items[index].path.clone(), census.items[index].bytes)
+                        self.forget_item(&item.content_type, &item.checksum);
+                        (item.path.clone(), item.bytes)
                     }
                 };
                 take(&path, &folder.join((evicted.objects + evicted.items).to_string()))?;

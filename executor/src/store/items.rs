@@ -16,6 +16,7 @@ use super::census::bytes_of;
 use super::error::StoreError;
 use super::lease::Lease;
 use super::seal::Placed;
+use crate::delete::remove_tree;
 use crate::lock;
 
 /// How often it is asked whether another process is done with an item.
@@ -48,6 +49,8 @@ pub struct Download {
     _owner: OwnedFd,
     folder: PathBuf,
     item: PathBuf,
+    content_type: String,
+    checksum: String,
 }
 
 impl Store {
@@ -104,9 +107,12 @@ impl Lease {
             }
             std::thread::sleep(PATIENCE);
         };
-        let download = Download { store: store.clone(), _owner: owner, folder, item };
-        let there = download.item.symlink_metadata().is_ok();
-        Ok(if there { Slot::There(download.item.clone()) } else { Slot::Fetch(download) })
+        let (content_type, checksum) = (content_type.to_owned(), checksum.to_owned());
+        let download = Download { store: store.clone(), _owner: owner, folder, item, content_type, checksum };
+        // What becomes of the part is counted when that is known.
+        store.uncount(download.part());
+        let is_there = download.item.symlink_metadata().is_ok();
+        Ok(if is_there { Slot::There(download.item.clone()) } else { Slot::Fetch(download) })
     }
 }
 
@@ -114,6 +120,26 @@ impl Download {
     /// The file or folder to make; a part of it may be there from an earlier try.
     pub fn target(&self) -> PathBuf {
         self.folder.join(DATA)
+    }
+
+    /// Removes what was fetched so far, since it cannot become the item.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn clear(&self) -> Result<(), StoreError> {
+        let target = self.target();
+        self.store.change("remove", &target, || remove_tree(&target).or_else(unless_absent))
+    }
+
+    /// Whether what was fetched so far is more than an item of so many bytes.
+    pub fn is_longer_than(&self, bytes: u64) -> bool {
+        self.target().symlink_metadata().is_ok_and(|part| part.is_file() && part.len() > bytes)
+    }
+
+    /// What was fetched so far takes so many bytes on the disk.
+    fn part(&self) -> u64 {
+        let target = self.target();
+        target.symlink_metadata().map_or(0, |metadata| bytes_of(&target, &metadata))
     }
 
     /// The folder of all items of the content type, made.
@@ -144,6 +170,9 @@ impl Download {
         store.count(bytes_of(&target, &metadata), || {
             store.change("put in place", &self.item, || std::fs::rename(&target, &self.item)).map(|()| Placed::There)
         })?;
+        if let Some(stamp) = store.item_stamp(&self.content_type, &self.checksum) {
+            store.know_item(&self.content_type, &self.checksum, &stamp);
+        }
         size(&self.item, &metadata)
     }
 
@@ -168,9 +197,15 @@ impl Download {
 
 impl Drop for Download {
     fn drop(&mut self) {
-        // Stays when it holds a part to go on with.
-        std::fs::remove_dir(&self.folder).ok();
+        // Stays when it holds a part to go on with, which takes room until somebody does.
+        if std::fs::remove_dir(&self.folder).is_err() {
+            self.store.count(self.part(), || Ok(Placed::There)).ok();
+        }
     }
+}
+
+fn unless_absent(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
 /// Gives an item the attributes that every item has, and waits until the disk has it.

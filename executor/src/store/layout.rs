@@ -68,6 +68,11 @@ impl Layout {
         self.root.join("prepared")
     }
 
+    /// What is known of items.
+    pub(crate) fn stamps(&self) -> PathBuf {
+        self.root.join("stamps")
+    }
+
     pub(crate) fn work(&self) -> PathBuf {
         self.root.join("work")
     }

@@ -14,10 +14,10 @@ use super::checkpoints::Checkpoints;
 use super::digests::Digests;
 use super::error::StoreError;
 use super::object::ObjectMeta;
-use super::sync::Syncer;
-use super::{Store, used};
+use super::sync::{New, Syncer};
+use super::{Store, stamps, used};
 use crate::delete::remove_tree;
-use crate::lock;
+use crate::{lock, regular};
 use crate::request::TreeStack;
 
 /// The file in a lease's folder with the names of what it uses, a line each: `object <id>` or
@@ -75,7 +75,7 @@ impl Lease {
                 NodeId::Item(item) => {
                     let Some((source, entry)) = store.item_of(graph, item) else { return false };
                     lines.push_str(&item_line(&source.content_type, &entry.checksum));
-                    used::item(store.layout(), &source.content_type, &entry.checksum, now);
+                    stamps::used(store.layout(), &source.content_type, &entry.checksum);
                 }
             }
             present.push(id);
@@ -93,7 +93,7 @@ impl Lease {
         let (folder, owner) = own_new_folder(&store)?;
         let path = folder.join(LIST);
         let list = store.change("write", &path, || std::fs::File::create(&path))?;
-        let syncer = Syncer::new(store.clone());
+        let syncer = Syncer::new(store.clone())?;
         Ok(Self {
             store,
             folder,
@@ -237,9 +237,9 @@ impl Lease {
         self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
     }
 
-    /// Has the disk synced behind an object that has just appeared.
-    pub(super) fn sync_later(&self, id: StageId) {
-        self.syncer.add(id);
+    /// Has the disk synced behind what has just appeared.
+    pub(super) fn sync_later(&self, new: New) {
+        self.syncer.add(new);
     }
 }
 
@@ -273,6 +273,6 @@ pub(super) fn own_new_folder(store: &Store) -> Result<(PathBuf, OwnedFd), StoreE
 
 /// What a list names: objects, and items by content type and checksum.
 pub(super) fn listed(folder: &Path) -> Vec<String> {
-    let text = std::fs::read_to_string(folder.join(LIST)).unwrap_or_default();
+    let text = regular::read_to_string(&folder.join(LIST)).unwrap_or_default();
     text.lines().map(ToOwned::to_owned).collect()
 }

@@ -1,12 +1,12 @@
 //! A look at what a build is about to read of earlier ones, before it begins. It reads no contents: a result whose stamp
-//! ([`crate::digest::stamp`]) is that of when it was sealed is as it was, an item whose time is the one that all items have
-//! was not written to. Where that does not hold, the contents are read and decide. So what was cut off, removed, replaced
-//! or written to is found; a disk that gives other bytes than it was given is found by `verify` and at an export only,
-//! which read everything.
+//! ([`crate::digest::stamp`]) is that of when it was sealed is as it was, and so is an item whose stamp is that of when it was
+//! last found sound. Where that does not hold, the contents are read and decide. So what was cut off, removed, replaced or
+//! written to is found, whatever times it was given; a disk that gives other bytes than it was given is found by `verify`
+//! and at an export only, which read everything.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use osbc_ir::graph::NodeIndex;
@@ -14,15 +14,14 @@ use osbc_ir::{Action, Plan, StageId};
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT};
 
-use super::census::bytes_of;
 use super::error::StoreError;
 use super::items::TIME;
 use super::layout::STAMP;
 use super::lease::Lease;
 use super::object::ObjectMeta;
 use super::verify::{CheckItem, Damage, Fate, damage_of_item};
-use super::{Item, Store, used};
-use crate::digest;
+use super::{Item, Store};
+use crate::{digest, regular};
 
 impl Lease {
     /// Looks at the results and items of earlier builds that the stages of a plan read, and with `exports` at those that
@@ -45,13 +44,19 @@ impl Lease {
         let items: Vec<Item> = read
             .iter()
             .filter_map(|node| Some(graph.item(graph.item_node(*node)?)))
-            .filter_map(|(source, item)| self.store().suspicious(&source.content_type, &item.checksum))
+            .filter(|(source, item)| !self.store().item_is_known(&source.content_type, &item.checksum))
+            .filter_map(|(source, item)| Item::of(self.store().layout(), &source.content_type, &item.checksum))
             .collect();
         let objects = objects.into_par_iter().map(|id| self.store().look_at_object(id));
         let items = items.into_par_iter().map(|item| self.store().look_at_item(&item, check_item));
         let found = objects.chain(items).collect::<Result<Vec<_>, _>>()?;
         found.into_iter().flatten().map(|damage| self.store().put_aside(damage)).collect()
     }
+}
+
+fn has_another_time(item: &Path) -> bool {
+    let metadata = item.symlink_metadata().ok().filter(std::fs::Metadata::is_file);
+    metadata.is_some_and(|metadata| (metadata.mtime(), metadata.mtime_nsec()) != (TIME, 0))
 }
 
 fn with_lowers(object: Arc<ObjectMeta>) -> Vec<StageId> {
@@ -65,14 +70,14 @@ impl Store {
             None => self.why_useless(id),
             Some(object) => {
                 let newer = path.join(STAMP);
-                let known = std::fs::read_to_string(&newer).ok().or_else(|| object.stamp.clone());
+                let known = regular::read_to_string(&newer).ok().or_else(|| object.stamp.clone());
                 let stamp = digest::stamp(&object.content(self.layout())).ok();
                 if known.is_some() && stamp == known {
                     return Ok(None);
                 }
                 let (reason, stamp) = (self.difference(&object), stamp.unwrap_or_default());
                 let Some(reason) = reason else {
-                    self.change("write", &newer, || std::fs::write(&newer, &stamp))?;
+                    self.change("write", &newer, || regular::write(&newer, &stamp))?;
                     return Ok(None);
                 };
                 reason
@@ -81,30 +86,21 @@ impl Store {
         Ok(Some(Damage { path, reason, fate: Fate::Left }))
     }
 
-    /// An item that was written to after it had come in. One of osbuild's store is osbuild's, and a folder is nothing
-    /// that its time tells about.
-    fn suspicious(&self, content_type: &str, checksum: &str) -> Option<Item> {
-        self.layout().own_sources()?;
-        let path = self.layout().item(content_type, checksum)?;
-        let metadata = path.symlink_metadata().ok().filter(std::fs::Metadata::is_file)?;
-        let is_as_it_came = (metadata.mtime(), metadata.mtime_nsec()) == (TIME, 0);
-        (!is_as_it_came).then(|| Item {
-            content_type: content_type.to_owned(),
-            checksum: checksum.to_owned(),
-            bytes: bytes_of(&path, &metadata),
-            used: used::when_item(&metadata),
-            path,
-        })
-    }
-
     fn look_at_item(&self, item: &Item, check: &CheckItem<'_>) -> Result<Option<Damage>, StoreError> {
-        let damage = damage_of_item(item, check);
-        if damage.is_none() {
-            // Stages would see its time.
+        let Item { content_type, checksum, path, .. } = item;
+        // What lies in osbuild's store has the times that osbuild gave it.
+        if self.layout().own_sources().is_some() && has_another_time(path) {
             let omit = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
             let times = Timestamps { last_access: omit, last_modification: Timespec { tv_sec: TIME, tv_nsec: 0 } };
-            let set = || Ok(rustix::fs::utimensat(CWD, &item.path, &times, AtFlags::SYMLINK_NOFOLLOW)?);
-            self.change("set the time of", &item.path, set)?;
+            // Stages would see it.
+            let set = || Ok(rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?);
+            self.change("set the time of", path, set)?;
+        }
+        // Taken before it is read: who writes to it from now on changes it.
+        let stamp = self.item_stamp(content_type, checksum);
+        let damage = damage_of_item(item, check);
+        if let (None, Some(stamp)) = (&damage, stamp) {
+            self.know_item(content_type, checksum, &stamp);
         }
         Ok(damage)
     }

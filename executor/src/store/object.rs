@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::layout::{self, ALIAS, DURABLE, Layout, META};
+use crate::regular;
 use crate::request::TreeStack;
 
 /// The format of [`ObjectMeta`]; an object of another one counts as absent.
@@ -197,13 +198,13 @@ impl<'a> Reader<'a> {
 
     /// What an alias names.
     pub(super) fn alias(&self, id: StageId) -> Option<Lower> {
-        let text = std::fs::read(self.layout.object(id).join(ALIAS)).ok()?;
+        let text = regular::read(&self.layout.object(id).join(ALIAS)).ok()?;
         serde_json::from_slice(&text).ok()
     }
 
     pub(super) fn read_alone(&self, id: StageId) -> Option<ObjectMeta> {
         let folder = self.layout.object(id);
-        let text = std::fs::read(folder.join(META)).ok()?;
+        let text = regular::read(&folder.join(META)).ok()?;
         let meta = decode(&text)?;
         let whole = meta.id == id && is_folder(&meta.content(self.layout));
         let safe = (self.boot.is_some() && meta.boot.as_deref() == self.boot) || folder.join(DURABLE).exists();

@@ -34,6 +34,7 @@ use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 pub use info::Limit;
 
 use super::error::StoreError;
+use crate::regular;
 use file::{Held, Lock};
 use info::Info;
 
@@ -145,7 +146,7 @@ impl Checkpoint {
 
     /// What a stage said about the tree; `null` if nothing.
     pub(super) fn metadata(&self, id: CompatId) -> Value {
-        let text = std::fs::read(self.data.join("meta").join(format!("{id}.json")));
+        let text = regular::read(&self.data.join("meta").join(format!("{id}.json")));
         text.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
     }
 }

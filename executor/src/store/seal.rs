@@ -13,6 +13,7 @@ use super::error::StoreError;
 use super::layout::META;
 use super::lease::Lease;
 use super::object::{self, FORMAT, InCommon, ObjectMeta, StepRecord};
+use super::sync::New;
 use super::work::Work;
 use super::{clamp, links, usage};
 use crate::delete::remove_tree;
@@ -108,7 +109,7 @@ impl Work<'_> {
             None => {
                 lease.made_one(id);
                 if store.keeps() {
-                    lease.sync_later(id);
+                    lease.sync_later(New::Object(id));
                 }
                 Arc::new(meta)
             }
@@ -180,6 +181,14 @@ fn move_to(object: &Path, place: &Path) -> std::io::Result<Placed> {
 }
 
 impl super::Store {
+    /// Counts so many bytes no more.
+    pub(super) fn uncount(&self, bytes: u64) {
+        if bytes > 0 {
+            // Too large a number does no harm.
+            usage::add(&self.layout().usage(), -i64::try_from(bytes).unwrap_or(i64::MAX)).ok();
+        }
+    }
+
     /// Counts what takes so many bytes when it appears: before it does, so that a process that dies in between makes
     /// the number too large and never too small.
     pub(super) fn count(
@@ -192,8 +201,7 @@ impl super::Store {
         self.change("write", &path, || usage::add(&path, difference))?;
         let placed = appear();
         if !matches!(placed, Ok(Placed::There)) {
-            // Too large a number does no harm.
-            usage::add(&path, -difference).ok();
+            self.uncount(bytes);
         }
         placed
     }

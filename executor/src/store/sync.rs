@@ -1,17 +1,19 @@
 //! Makes sealed objects durable behind the build's back: one sync of the file system for all that were sealed since the
 //! last one, then a mark in each.
 
-use std::sync::{Mutex, PoisonError};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Sender};
 use osbc_ir::StageId;
 use rustix::fs::{CWD, Mode, OFlags};
 
 use super::Store;
 use super::error::StoreError;
 use super::layout::DURABLE;
+use crate::regular;
 
 /// For how long results are gathered before the disk is synced.
 const GATHER: Duration = Duration::from_secs(2);
@@ -20,30 +22,49 @@ const GATHER: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Syncer {
     store: Store,
+    /// Opened before anything is written under the lease: the kernel tells of what it could not write back only to who had
+    /// the file system open by then.
+    objects: Arc<OwnedFd>,
     running: Mutex<Option<Running>>,
 }
 
 /// The way to the thread, and what will come of it.
-type Running = (Sender<StageId>, JoinHandle<Result<(), StoreError>>);
+type Running = (Sender<New>, JoinHandle<Result<(), StoreError>>);
+
+/// What has just appeared.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum New {
+    /// An object, which gets its mark.
+    Object(StageId),
+    /// The name of another object.
+    Alias,
+}
 
 impl Syncer {
-    pub(super) fn new(store: Store) -> Self {
-        Self { store, running: Mutex::default() }
+    /// Returns one for a lease that is about to begin.
+    ///
+    /// # Errors
+    /// The directory of objects cannot be opened.
+    pub(super) fn new(store: Store) -> Result<Self, StoreError> {
+        let path = store.layout().objects();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let objects = rustix::fs::openat(CWD, &path, flags, Mode::empty()).map_err(StoreError::io("open", &path))?;
+        Ok(Self { store, objects: Arc::new(objects), running: Mutex::default() })
     }
 
-    /// Notes an object that has just appeared.
-    pub(super) fn add(&self, id: StageId) {
+    /// Notes what has just appeared.
+    pub(super) fn add(&self, new: New) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let (sender, _) = running.get_or_insert_with(|| {
             let (sender, receiver) = crossbeam_channel::unbounded();
-            let store = self.store.clone();
-            (sender, std::thread::spawn(move || run(&store, &receiver)))
+            let (store, objects) = (self.store.clone(), Arc::clone(&self.objects));
+            (sender, std::thread::spawn(move || run(&store, &objects, &receiver)))
         });
         // The thread ends early only with an error, which `settle` gives.
-        sender.send(id).ok();
+        sender.send(new).ok();
     }
 
-    /// Waits until all objects noted so far are durable.
+    /// Waits until all that was noted so far is on the disk, and so are the marks that say so.
     pub(super) fn settle(&self) -> Result<(), StoreError> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some((sender, thread)) = running else { return Ok(()) };
@@ -53,39 +74,42 @@ impl Syncer {
 }
 
 /// Gathers until somebody has waited long enough or nothing more comes, then syncs; again, until the other end is gone.
-fn run(store: &Store, objects: &Receiver<StageId>) -> Result<(), StoreError> {
-    while let Ok(first) = objects.recv() {
+fn run(store: &Store, objects: &OwnedFd, appeared: &Receiver<New>) -> Result<(), StoreError> {
+    while let Ok(first) = appeared.recv() {
         let mut batch = vec![first];
         let until = Instant::now() + GATHER;
-        let ended = loop {
-            match objects.recv_deadline(until) {
-                Ok(id) => batch.push(id),
-                Err(RecvTimeoutError::Timeout) => break false,
-                Err(RecvTimeoutError::Disconnected) => break true,
-            }
-        };
-        make_durable(store, &batch)?;
-        if ended {
-            break;
+        while let Ok(new) = appeared.recv_deadline(until) {
+            batch.push(new);
         }
+        make_durable(store, objects, &batch)?;
+    }
+    // The marks: a file system without other changes has little to do for them.
+    sync(store, objects)
+}
+
+fn make_durable(store: &Store, objects: &OwnedFd, batch: &[New]) -> Result<(), StoreError> {
+    let ids = || {
+        batch.iter().filter_map(|new| match new {
+            New::Object(id) => Some(*id),
+            New::Alias => None,
+        })
+    };
+    if let Err(error) = sync(store, objects) {
+        for id in ids() {
+            // What the disk refused may be part of any of them. One that takes no more changes keeps them in their places,
+            // without a mark.
+            store.set_aside(id).ok();
+        }
+        return Err(error);
+    }
+    for id in ids() {
+        let mark = store.layout().object(id).join(DURABLE);
+        store.change("write", &mark, || regular::write(&mark, ""))?;
     }
     Ok(())
 }
 
-fn make_durable(store: &Store, batch: &[StageId]) -> Result<(), StoreError> {
+fn sync(store: &Store, objects: &OwnedFd) -> Result<(), StoreError> {
     let path = store.layout().objects();
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let folder = rustix::fs::openat(CWD, &path, flags, Mode::empty()).map_err(StoreError::io("open", &path))?;
-    if let Err(error) = store.change("write to the disk what is in", &path, || Ok(rustix::fs::syncfs(&folder)?)) {
-        // What the disk refused may be part of any of them.
-        for &id in batch {
-            store.set_aside(id)?;
-        }
-        return Err(error);
-    }
-    for &id in batch {
-        let mark = store.layout().object(id).join(DURABLE);
-        store.change("write", &mark, || std::fs::File::create(&mark).map(drop))?;
-    }
-    Ok(())
+    store.change("write to the disk what is in", &path, || Ok(rustix::fs::syncfs(objects)?))
 }

@@ -2,12 +2,14 @@
 //! has to count. A process that dies in between leaves too large a number at most; whoever evicts counts, and puts the
 //! right one there.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, OFlags};
+
+use crate::regular;
 
 /// Adds to the number, and gives the new one; none where it is not known.
 pub(super) fn add(path: &Path, difference: i64) -> io::Result<Option<u64>> {
@@ -24,12 +26,12 @@ pub(super) fn set(path: &Path, total: u64) -> io::Result<()> {
 
 /// The number, where it is known.
 pub(super) fn read(path: &Path) -> Option<u64> {
-    parse(&mut File::open(path).ok()?).ok()?
+    parse(&mut regular::open(path, OFlags::RDONLY, regular::FOR_ALL).ok()?).ok()?
 }
 
 /// Opens the file for this process alone.
 fn open(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    let file = regular::open(path, OFlags::RDWR | OFlags::CREATE, regular::FOR_ALL)?;
     rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive))?;
     Ok(file)
 }

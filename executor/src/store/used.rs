@@ -1,5 +1,5 @@
-//! When something was last used: the modification time of an object's folder; of an item, whose modification time is
-//! part of what it is, the access time. One system call a use, and no list to keep.
+//! When an object was last used: the modification time of its folder. One system call a use, and no list to keep. Of items
+//! that is noted elsewhere ([`super::stamps`]).
 
 use std::fs::Metadata;
 use std::time::SystemTime;
@@ -18,20 +18,7 @@ pub(super) fn object(layout: &Layout, id: StageId, when: Timespec) {
     rustix::fs::utimensat(CWD, layout.object(id), &times, AtFlags::SYMLINK_NOFOLLOW).ok();
 }
 
-/// Notes the use of an item.
-pub(super) fn item(layout: &Layout, content_type: &str, checksum: &str, when: Timespec) {
-    let times = Timestamps { last_access: when, last_modification: NOT_CHANGED };
-    if let Some(path) = layout.item(content_type, checksum) {
-        rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).ok();
-    }
-}
-
 /// When an object was last used, by its folder.
 pub(super) fn when_object(folder: &Metadata) -> SystemTime {
     folder.modified().unwrap_or(SystemTime::UNIX_EPOCH)
-}
-
-/// When an item was last used.
-pub(super) fn when_item(item: &Metadata) -> SystemTime {
-    item.accessed().unwrap_or(SystemTime::UNIX_EPOCH)
 }

@@ -12,7 +12,7 @@ use super::error::StoreError;
 use super::layout::META;
 use super::object::{self, ObjectMeta};
 use super::{Lease, Store};
-use crate::digest;
+use crate::{digest, regular};
 
 /// What is wrong with something in a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +102,7 @@ impl Store {
         if self.reader().alias(id).is_some() {
             return "the result that it stands for is missing or damaged".to_owned();
         }
-        let text = std::fs::read(self.layout().object(id).join(META));
+        let text = regular::read(&self.layout().object(id).join(META));
         let meta = match text.map(|text| object::decode(&text)) {
             Err(error) => return format!("its description cannot be read: {error}"),
             Ok(None) => return "its description is not what was written".to_owned(),
@@ -223,6 +223,7 @@ impl Lease {
 }
 
 pub(super) fn damage_of_item(item: &Item, check: &CheckItem<'_>) -> Option<Damage> {
-    let reason = check(item).err()?;
+    let is_item = item.path.symlink_metadata().is_ok_and(|metadata| metadata.is_file() || metadata.is_dir());
+    let reason = if is_item { check(item).err()? } else { "it is neither a file nor a directory".to_owned() };
     Some(Damage { path: item.path.clone(), reason, fate: Fate::Left })
 }

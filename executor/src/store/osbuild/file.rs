@@ -5,8 +5,10 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use nix::fcntl::{FcntlArg, fcntl};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+
+use crate::regular;
 
 /// What others may do meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +58,7 @@ pub(super) fn open(path: &Path, lock: Lock, wait: Wait, more: OFlags) -> io::Res
         Lock::Exclusive => OFlags::RDWR,
     };
     loop {
-        let file = rustix::fs::openat(CWD, path, access | OFlags::CLOEXEC | more, Mode::empty())?;
+        let file: OwnedFd = regular::open(path, access | more, Mode::empty())?.into();
         if !take(&file, lock, wait)? {
             return Ok(Held::ByOthers);
         }

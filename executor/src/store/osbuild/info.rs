@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::file::{self, Lock, Wait};
 use super::{CACHE_INFO, is_absent};
+use crate::regular;
 use crate::store::error::StoreError;
 
 /// Of a new store.
@@ -106,7 +107,7 @@ pub(super) fn boot() -> Option<String> {
 
 fn document(store: &Path) -> Result<Value, StoreError> {
     let path = store.join(CACHE_INFO);
-    let text = match std::fs::read(&path) {
+    let text = match regular::read(&path) {
         Err(error) if is_absent(&error) => return Ok(Value::Null),
         other => other.map_err(StoreError::io("read", &path))?,
     };

@@ -10,6 +10,7 @@ use rustix::fs::OFlags;
 use super::file::{self, Held, Lock, Wait};
 use super::{CACHE_SIZE, Cache, OBJECT_INFO, OBJECT_LOCK, is_absent};
 use crate::delete::remove_tree;
+use crate::regular;
 use crate::store::error::StoreError;
 
 impl Cache {
@@ -41,7 +42,7 @@ impl Cache {
         let path = self.root.join(CACHE_SIZE);
         let held = file::open(&path, Lock::Exclusive, Wait::Yes, OFlags::empty());
         let held = held.map_err(StoreError::io("lock", &path))?;
-        let text = std::fs::read_to_string(&path).map_err(StoreError::io("read", &path))?;
+        let text = regular::read_to_string(&path).map_err(StoreError::io("read", &path))?;
         let Ok(sum) = text.trim().parse::<u64>() else { return Err(StoreError::NotOsbuilds { path }) };
         let next = next(sum);
         if let Some(next) = next {
