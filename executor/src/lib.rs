@@ -24,6 +24,7 @@ mod lock;
 mod log;
 pub mod machine;
 pub mod overlay;
+mod paths;
 mod prepared;
 pub mod probe;
 pub mod record;

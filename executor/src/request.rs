@@ -32,15 +32,18 @@ pub struct StageRequest {
     /// The tree that it runs in; the host's when none.
     pub build_root: Option<TreeStack>,
     /// What a runner made in that one, as a file with a snapshot; none where nothing is made.
+    #[serde(with = "crate::paths")]
     pub prepared: Option<PathBuf>,
     /// The runner that starts it, e.g. `org.osbuild.debian`.
     pub runner: String,
     /// The runner's executable where it has to be run; none where it is built in, and for a built-in module.
+    #[serde(with = "crate::paths")]
     pub runner_file: Option<PathBuf>,
     /// What on-disk modules on the host's side work with; none where all those are built in.
     pub host: Option<HostRequest>,
     /// An existing empty folder on the store's file system, this stage's alone, for `/var`, inputs and mount points.
     /// Whoever sends the request removes it afterwards.
+    #[serde(with = "crate::paths")]
     pub scratch: PathBuf,
     /// The capabilities that it has besides the usual ones.
     pub capabilities: Vec<String>,
@@ -56,6 +59,7 @@ pub struct StageRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShellRequest {
     /// The socket of whoever connects it to the user.
+    #[serde(with = "crate::paths")]
     pub socket: PathBuf,
     /// When it comes.
     pub moment: ShellMoment,
@@ -76,6 +80,7 @@ pub enum ShellMoment {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostRequest {
     /// The folder with the source items of the store.
+    #[serde(with = "crate::paths")]
     pub sources: PathBuf,
     /// Their environment.
     pub environment: BTreeMap<String, String>,
@@ -97,6 +102,7 @@ pub struct ModuleRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TreeStack {
     /// Read-only layers, lowest first. May be empty when there is an `upper`.
+    #[serde(with = "crate::paths")]
     pub lower: Vec<PathBuf>,
     /// Where changes go; none for a tree that is only read. With an empty `lower` this is the whole tree.
     pub upper: Option<Upper>,
@@ -106,9 +112,11 @@ pub struct TreeStack {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Upper {
     /// The folder that takes the changes.
+    #[serde(with = "crate::paths")]
     pub dir: PathBuf,
     /// A folder on the same file system for overlayfs's own use: one for all stages that change the same `dir`, one
     /// after the other.
+    #[serde(with = "crate::paths")]
     pub work: PathBuf,
 }
 
@@ -145,7 +153,7 @@ pub enum ReferenceFrom {
     /// A tree; an empty one when the stack has no layer.
     Tree(TreeStack),
     /// An item in the store: a file or, for some content types, a folder.
-    Item(PathBuf),
+    Item(#[serde(with = "crate::paths")] PathBuf),
 }
 
 /// A device to be opened.
