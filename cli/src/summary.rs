@@ -145,7 +145,7 @@ impl<'a> Summary<'a> {
             .plan
             .exports
             .iter()
-            .map(|export| json!({"name": export.name, "path": self.exported.get(export.name.as_str())}))
+            .map(|export| json!({"name": export.name, "path": self.exported.get(export.name.as_str()).map(|path| path.to_string_lossy())}))
             .collect();
         let document = json!({
             "success": self.outcome.success(),
@@ -169,7 +169,7 @@ impl<'a> Summary<'a> {
                 "options": self.options(node),
                 "error": result.error,
                 "output": result.output,
-                "log": result.log,
+                "log": result.log.as_ref().map(|path| path.to_string_lossy()),
             })),
             NodeOutcome::FetchFailed { error } => Some(json!({"module": place, "checksum": name, "error": error})),
             _ => None,

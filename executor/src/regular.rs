@@ -90,11 +90,17 @@ mod tests {
         std::fs::create_dir(path("directory")).expect("makes");
         let _socket = UnixListener::bind(path("socket")).expect("makes");
         std::fs::write(path("file"), "old").expect("writes");
-        for (name, kind) in
-            [("fifo", "a named pipe"), ("link", "a symbolic link"), ("directory", "a directory"), ("socket", "a socket")]
-        {
+        for (name, kind) in [
+            ("fifo", "a named pipe"),
+            ("link", "a symbolic link"),
+            ("directory", "a directory"),
+            ("socket", "a socket"),
+        ] {
             for error in [read(&path(name)).unwrap_err(), write(&path(name), "new").unwrap_err()] {
-                assert!(error.to_string().starts_with(&format!("it is {kind} and should be a file")), "{name}: {error}");
+                assert!(
+                    error.to_string().starts_with(&format!("it is {kind} and should be a file")),
+                    "{name}: {error}"
+                );
             }
         }
         assert!(read(Path::new("/dev/zero")).unwrap_err().to_string().starts_with("it is a device"));

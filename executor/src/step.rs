@@ -230,8 +230,7 @@ fn host(context: &Context<'_>, stage: &Stage) -> Result<Option<HostRequest>, Pre
     let mounts = stage.mounts.iter().map(|mount| &mount.module);
     for used in inputs.chain(devices).chain(mounts) {
         if module(context, used)?.on_disk.is_some() {
-            let sources = context.lease.store().layout().sources();
-            let sources = std::path::absolute(&sources).map_err(StoreError::io("find", &sources))?;
+            let sources = context.lease.store().sources_to_tell()?;
             return Ok(Some(HostRequest { sources, environment: context.settings.host_environment.clone() }));
         }
     }

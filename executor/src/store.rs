@@ -97,8 +97,8 @@ pub use ways::Way;
 pub use work::Work;
 
 use crate::history::History;
-use crate::{lock, regular};
 use crate::rootless::Ids;
+use crate::{lock, regular};
 use disk::{Disk, RealDisk};
 use layout::Layout;
 

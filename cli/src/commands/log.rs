@@ -175,7 +175,7 @@ fn show_stage(builds: &Builds, record: &Record, node: &PastNode, json: bool) -> 
     let content = regular::read(&path).map_err(|error| unreadable(&path, &error))?;
     if json {
         let text = String::from_utf8_lossy(&content);
-        let document = json!({"build": record.header.build, "node": node, "path": path, "log": text});
+        let document = json!({"build": record.header.build, "node": node, "path": path.to_string_lossy(), "log": text});
         return print(format!("{document:#}\n").as_bytes());
     }
     if node.log.is_none() {

@@ -132,7 +132,10 @@ fn info(store: &Store, limit: Limit, json: bool) -> Result<ExitCode, Failure> {
     if !census.parts.is_empty() {
         let count = render::count(census.parts.len(), "part");
         let size = render::bytes(parts);
-        rows.push(vec!["begun".to_owned(), format!("{count} of items ({size}): the next fetch goes on, `osbc store gc` removes them")]);
+        rows.push(vec![
+            "begun".to_owned(),
+            format!("{count} of items ({size}): the next fetch goes on, `osbc store gc` removes them"),
+        ]);
     }
     if damaged > 0 {
         let count = render::count(damaged, "thing");
@@ -172,7 +175,9 @@ fn verified_as_json(verified: &Verified) -> Value {
     let damages: Vec<Value> = verified
         .damages
         .iter()
-        .map(|damage| json!({"path": damage.path, "reason": damage.reason, "fate": fate(damage.fate)}))
+        .map(
+            |damage| json!({"path": damage.path.to_string_lossy(), "reason": damage.reason, "fate": fate(damage.fate)}),
+        )
         .collect();
     json!({"results": verified.objects, "items": verified.items, "bytes": verified.bytes, "damages": damages})
 }

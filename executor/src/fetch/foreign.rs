@@ -118,9 +118,8 @@ fn call(
     items: Map<String, Value>,
 ) -> Result<Reply, FetchError> {
     let context = worker.context;
-    let cache = context.lease.store().layout().sources();
+    let cache = context.lease.store().sources_to_tell()?;
     std::fs::create_dir_all(&cache).map_err(StoreError::io("make", &cache))?;
-    let cache = std::path::absolute(&cache).map_err(StoreError::io("find", &cache))?;
     let say = |text: &str| worker.tell(Message::FetchOutput { node, text: text.to_owned() });
     let mut desk = Desk::new(say).until(context.interrupt.descriptor());
     let uid = format!("source/{}", source.module.name);

@@ -137,3 +137,33 @@ fn the_oldest_builds_that_nobody_works_on_are_forgotten() {
     forget_old(all.path());
     assert_eq!((0..25).filter(left).collect::<Vec<_>>(), (5..25).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_record_is_its_owner_s_alone_and_a_damaged_one_is_not_gone_on_with() {
+    let folder = folder();
+    let store = Store::open(&folder.path().join("store"), Layers::Copy).expect("opens");
+    let sketch = sketch(&["good"]);
+    for _ in 0..2 {
+        build(&store, &sketch);
+    }
+    let records = Record::all(&store).expect("reads");
+    let files = records.iter().flat_map(|record| std::fs::read_dir(&record.folder).expect("reads"));
+    for file in files.map(|file| file.expect("reads")) {
+        assert_eq!(file.metadata().expect("is there").mode() & 0o777, 0o600, "{}", file.path().display());
+    }
+    let graph = records[0].folder.join(GRAPH);
+    let whole = std::fs::read(&graph).expect("reads");
+    for damage in [&whole[..whole.len() / 2], b"", &vec![0; whole.len()]] {
+        // All have the one file.
+        std::fs::write(&graph, damage).expect("writes");
+        build(&store, &sketch);
+        let newest = &Record::all(&store).expect("reads")[0];
+        assert_eq!(newest.graph().expect("is whole").by_id, sketch.graph.by_id);
+    }
+    let newest = Record::all(&store).expect("reads").remove(0);
+    std::fs::remove_file(newest.folder.join(GRAPH)).expect("removes");
+    rustix::fs::mkfifoat(rustix::fs::CWD, newest.folder.join(GRAPH), rustix::fs::Mode::RUSR).expect("makes");
+    let error = newest.graph().expect_err("is no file").to_string();
+    assert!(error.contains("named pipe"), "{error}");
+    build(&store, &sketch);
+}

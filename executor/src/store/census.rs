@@ -144,7 +144,8 @@ impl Census {
         self.parts.clear();
         for entry in entries(&store.layout().downloads())? {
             let path = entry.path();
-            let bytes = entries(&path)?.iter().filter_map(|file| Some(bytes_of(&file.path(), &file.metadata().ok()?))).sum();
+            let bytes =
+                entries(&path)?.iter().filter_map(|file| Some(bytes_of(&file.path(), &file.metadata().ok()?))).sum();
             self.parts.push(Part { path, bytes });
         }
         Ok(())

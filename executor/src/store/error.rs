@@ -99,6 +99,15 @@ pub enum StoreError {
         /// How many inodes there are.
         total: u64,
     },
+    /// On-disk modules would have to be told of paths that they cannot be told of.
+    #[error(
+        "the path of the store {} is not UTF-8, and on-disk modules can only be told of paths that are; name another store",
+        path.display()
+    )]
+    NotText {
+        /// The store.
+        path: PathBuf,
+    },
     /// A file of osbuild's store is damaged.
     #[error("{} says nothing that osbuild would have written there; remove it, and it is made anew", path.display())]
     NotOsbuilds {

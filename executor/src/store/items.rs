@@ -62,6 +62,19 @@ impl Store {
         path.symlink_metadata().is_ok().then_some((source, item))
     }
 
+    /// Returns the absolute path of the directory with all items, for on-disk modules.
+    ///
+    /// # Errors
+    /// It is not UTF-8, as all that they are told has to be.
+    pub(crate) fn sources_to_tell(&self) -> Result<PathBuf, StoreError> {
+        let sources = self.layout().sources();
+        let sources = std::path::absolute(&sources).map_err(StoreError::io("find", &sources))?;
+        if sources.to_str().is_none() {
+            return Err(StoreError::NotText { path: self.path().to_owned() });
+        }
+        Ok(sources)
+    }
+
     /// How many bytes the source items among a stage's inputs have, as far as they are here or the manifest tells.
     pub fn input_bytes(&self, graph: &Graph, stage: NodeIndex) -> u64 {
         let items = graph.needs(stage).filter_map(|(node, _)| graph.item_node(node)).map(|item| graph.item(item));

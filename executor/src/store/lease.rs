@@ -17,8 +17,8 @@ use super::object::ObjectMeta;
 use super::sync::{New, Syncer};
 use super::{Store, stamps, used};
 use crate::delete::remove_tree;
-use crate::{lock, regular};
 use crate::request::TreeStack;
+use crate::{lock, regular};
 
 /// The file in a lease's folder with the names of what it uses, a line each: `object <id>` or
 /// `item <content type>/<checksum>`.

@@ -110,6 +110,101 @@ fn a_folder_with_something_else_is_refused_and_left_alone() {
 }
 
 #[test]
+fn whatever_lies_in_the_place_of_a_store_s_file_nobody_waits_for_it() {
+    let sketch = Sketch::chain(&["a", "b"]).seal();
+    let mut files = vec!["format".to_owned(), "lock".to_owned(), "usage".to_owned(), "history.jsonl".to_owned()];
+    files.extend(["contents".to_owned(), "CACHEDIR.TAG".to_owned()]);
+    let object = PathBuf::from("objects").join(sketch.id("a").to_string());
+    files.extend(
+        ["meta.json", "durable", "digest", "stamp", "alias.json"].map(|name| object.join(name).display().to_string()),
+    );
+    type Make = fn(&Path);
+    let things: [(&str, Make); 3] = [
+        ("a named pipe", |path| {
+            rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)
+                .expect("makes");
+        }),
+        ("a symbolic link", |path| symlink("/dev/zero", path).expect("links")),
+        ("a directory", |path| fs::create_dir(path).expect("makes")),
+    ];
+    for file in &files {
+        for (kind, make) in things {
+            let folder = folder();
+            let store = open(folder.path(), Layers::Copy);
+            let lease = sketch.lease(&store);
+            build(&lease, None, sketch.id("a"), |root| fs::write(root.join("f"), "a").expect("writes"));
+            lease.settle().expect("settles");
+            drop(lease);
+            let path = folder.path().join(file);
+            fs::remove_file(&path).ok();
+            make(&path);
+            let used = || -> Result<(), StoreError> {
+                let store = Store::open(folder.path(), Layers::Copy)?;
+                store.history()?;
+                crate::cutoff::Contents::read(&store);
+                let lease = store.lease(&sketch.graph, sketch.ids())?;
+                lease.look_over(&sketch.plan(lease.present()), true, &|_| Ok(()))?;
+                store.census()?;
+                store.verify(true, &|_| Ok(()))?;
+                store.gc().map(drop)
+            };
+            let always = ["format", "lock", "history.jsonl"].contains(&file.as_str());
+            match used() {
+                Ok(()) => assert!(!always, "{file} as {kind}"),
+                Err(error) => {
+                    let error = error.to_string();
+                    let named = error.contains(&path.display().to_string()) && error.contains(kind);
+                    assert!(named && error.contains("put an empty file in its place"), "{file} as {kind}: {error}");
+                    // Which is true.
+                    fs::remove_file(&path).or_else(|_| fs::remove_dir(&path)).expect("removes");
+                    fs::write(&path, "").expect("writes");
+                    used().unwrap_or_else(|error| panic!("{file}, empty: {error}"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_store_may_lie_anywhere() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let folder = folder();
+    let path = folder.path().join(std::ffi::OsStr::from_bytes(b"st\xff\n\xfe"));
+    let sketch = Sketch::chain(&["a"]).seal();
+    let store = open(&path, Layers::Auto);
+    let lease = sketch.lease(&store);
+    build(&lease, None, sketch.id("a"), |root| fs::write(root.join("f"), "a").expect("writes"));
+    assert_eq!(read(&lease, sketch.id("a"), "f"), "a");
+    lease.settle().expect("settles");
+    let error = store.sources_to_tell().expect_err("is not UTF-8").to_string();
+    assert!(error.contains("on-disk modules") && error.contains("name another store"), "{error}");
+}
+
+#[test]
+fn root_no_room_for_more_files_is_told_from_no_room_for_bytes() {
+    if !osbc_fixtures::has_root() {
+        return;
+    }
+    let folder = folder();
+    run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=50M,nr_inodes=100", "none"]).arg(folder.path()));
+    let mounted = Mounted(folder.path().to_owned());
+    let store = open(&mounted.0, Layers::Copy);
+    let mut number = 0;
+    while fs::write(mounted.0.join(format!("downloads/{number}")), "").is_ok() {
+        number += 1;
+    }
+    let error = store.lease_nothing().expect_err("has no room");
+    let expected = "no space left for more files, all 100 inodes of the file system are in use";
+    assert!(error.to_string().contains(expected), "{error}");
+    let hint = store.full(|| 0, None).expect("is full");
+    assert!(hint.contains("all 100 inodes"), "{hint}");
+    for number in 0..number {
+        fs::remove_file(mounted.0.join(format!("downloads/{number}"))).expect("removes");
+    }
+    assert_eq!(store.full(|| 0, None), None);
+}
+
+#[test]
 fn a_store_of_the_future_is_refused() {
     let folder = folder();
     open(folder.path(), Layers::Auto);

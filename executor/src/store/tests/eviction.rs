@@ -264,3 +264,44 @@ fn root_a_full_disk_is_made_room_on_once() {
     let StoreError::NoSpace { need: Some(need), have, .. } = error else { panic!("{error}") };
     assert!(need >= 8 * MB as u64 && have < need, "{need} {have}");
 }
+
+/// Begins to fetch an item and gives up when so many bytes are there.
+fn leave_part(lease: &Lease, checksum: &str, megabytes: usize) {
+    let Slot::Fetch(download) = lease.download("test.files", checksum, &|| false).expect("begins") else {
+        panic!("{checksum} is there")
+    };
+    fs::write(download.target(), vec![7; megabytes * MB]).expect("writes");
+}
+
+#[test]
+fn parts_of_items_count_and_go_first_of_all() {
+    let folder = folder();
+    let (sketch, store) = store_with(folder.path(), Limit::Unlimited, &[("old", 1, 1, 5000)]);
+    let before = store.usage().expect("is known");
+    let part = |checksum: &str| folder.path().join("downloads").join(format!("test.files:{checksum}"));
+    let lease = store.lease_nothing().expect("a lease");
+    leave_part(&lease, "sha256:1", 2);
+    let with_part = store.usage().expect("is known");
+    assert!(with_part >= before + 2 * MB as u64, "{before} and {with_part}");
+    assert_eq!(store.census().expect("counts").bytes(), with_part);
+    // Who goes on with it has it, whatever becomes of it.
+    let Slot::Fetch(download) = lease.download("test.files", "sha256:1", &|| false).expect("begins") else {
+        panic!("it is there")
+    };
+    assert_eq!(store.usage(), Some(before));
+    leave_part(&lease, "sha256:2", 1);
+    assert_eq!(store.gc().expect("evicts").parts, 1);
+    assert!(part("sha256:1").exists() && !part("sha256:2").exists());
+    download.clear().expect("removes");
+    assert!(!download.target().exists());
+    drop(download);
+    assert_eq!((store.usage(), part("sha256:1").exists()), (Some(before), false));
+    // Before a result, however little that is worth.
+    leave_part(&lease, "sha256:3", 1);
+    let limit = Limit::Bytes(store.usage().expect("is known") - 4096);
+    let tight = Store::open(folder.path(), StoreSettings { layers: Layers::Copy, limit }).expect("opens");
+    let evicted = tight.make_room(0).expect("evicts");
+    assert_eq!((evicted.parts, evicted.objects), (1, 0));
+    assert_eq!(left(&sketch, &tight), ["old"]);
+    assert_eq!(tight.usage(), Some(before));
+}

@@ -137,3 +137,59 @@ fn root_a_store_of_layers_survives_every_fault() {
         survives_every_fault(Layers::Overlay, &Mounted::in_memory(folder.path()).0);
     }
 }
+
+/// Notes what is changed, and fails as it is told to.
+#[derive(Debug, Default)]
+struct WatchedDisk {
+    /// The first sync fails as a disk that is broken; the file system then takes no more changes.
+    breaks: bool,
+    acts: Mutex<Vec<String>>,
+}
+
+impl Disk for WatchedDisk {
+    fn change(&self, act: &'static str, path: &Path, change: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
+        let mut acts = self.acts.lock().expect("nobody panicked");
+        let is_sync = act == "write to the disk what is in";
+        if self.breaks && acts.iter().any(|act| act == "sync") {
+            return Err(Errno::ROFS.into());
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        acts.push(if is_sync { "sync".to_owned() } else { name });
+        if self.breaks && is_sync { Err(Errno::IO.into()) } else { change() }
+    }
+}
+
+#[test]
+fn what_a_finished_build_made_is_on_the_disk_and_so_are_the_marks() {
+    let folder = folder();
+    let sketch = Sketch::chain(&["a", "b"]).seal();
+    let disk = Arc::new(WatchedDisk::default());
+    let store =
+        Store::open_on(folder.path(), Layers::Copy.into(), Arc::<WatchedDisk>::clone(&disk) as _).expect("opens");
+    build_all(&store, &sketch).expect("builds");
+    let marks_and_syncs = || {
+        let acts = disk.acts.lock().expect("nobody panicked").clone();
+        acts.into_iter().filter(|act| act == "sync" || act == "durable").collect::<Vec<_>>()
+    };
+    assert_eq!(marks_and_syncs(), ["sync", "durable", "durable", "sync"]);
+    // An alias has no mark, and is to be there too.
+    let lease = sketch.lease(&store);
+    let object = lease.object(sketch.id("b")).expect("was built");
+    fs::remove_dir_all(object_path(&store, sketch.id("a"))).expect("removes");
+    lease.adopt(sketch.id("a"), &object.as_lower()).expect("the disk takes it").expect("it is there");
+    lease.settle().expect("settles");
+    assert_eq!(marks_and_syncs()[4..], ["sync", "sync"]);
+    // Who makes nothing waits for nothing.
+    build_all(&store, &sketch).expect("has all");
+    assert_eq!(marks_and_syncs().len(), 6);
+}
+
+#[test]
+fn a_broken_disk_is_told_as_such_though_it_takes_no_changes_then() {
+    let folder = folder();
+    let sketch = Sketch::chain(&["a", "b"]).seal();
+    let disk = Arc::new(WatchedDisk { breaks: true, acts: Mutex::default() });
+    let store = Store::open_on(folder.path(), Layers::Copy.into(), disk as _).expect("opens");
+    let error = build_all(&store, &sketch).expect_err("the disk is broken");
+    assert!(error.to_string().contains("Input/output error"), "{error}");
+}

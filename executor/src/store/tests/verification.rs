@@ -183,38 +183,156 @@ fn a_store_that_was_copied_is_read_once_and_known_from_then_on() {
 }
 
 #[test]
-fn an_item_that_was_written_to_is_read_before_a_stage_does() {
+fn an_item_that_is_not_as_it_came_is_read_before_a_stage_does() {
+    let (folder, sketch, store) = with_item();
+    let item = folder.path().join(ITEM);
+    let time = || item.metadata().expect("is there").mtime();
+    let before = time();
+    let unread = |item: &Item| panic!("the stamp of {} says enough", item.checksum);
+    assert_eq!(look_at_items(&sketch, &store, &unread), []);
+    tick();
+    fs::write(&item, "good").expect("writes");
+    assert_ne!(time(), before);
+    assert_eq!(look_at_items(&sketch, &store, &check_good), []);
+    assert_eq!(time(), before, "stages see the time that all items have");
+    assert_eq!(look_at_items(&sketch, &store, &unread), [], "it was read once");
+    let known = store.layout().stamps().join("test.files:sha256:1");
+    fs::remove_file(&known).expect("removes");
+    assert_eq!(look_at_items(&sketch, &store, &check_good), [], "of one that nobody knows the content decides");
+    assert!(known.symlink_metadata().is_ok());
+}
+
+#[test]
+fn an_item_that_is_no_longer_what_its_name_says_is_set_aside_whatever_its_time() {
+    type Change = fn(&Path);
+    let changes: [(&str, Change, &str); 7] = [
+        ("a changed byte", |item| flip(item, 0), "it is cood"),
+        (
+            "a cut",
+            |item| fs::OpenOptions::new().write(true).open(item).and_then(|file| file.set_len(1)).expect("cuts"),
+            "it is g",
+        ),
+        (
+            "another file",
+            |item| {
+                fs::write(item.with_extension("new"), "evil").expect("writes");
+                fs::rename(item.with_extension("new"), item).expect("renames");
+            },
+            "it is evil",
+        ),
+        (
+            "a link to the same bytes",
+            |item| {
+                fs::rename(item, item.with_extension("old")).expect("renames");
+                symlink(item.with_extension("old"), item).expect("links");
+            },
+            "it is neither a file nor a directory",
+        ),
+        (
+            "a directory",
+            |item| {
+                fs::remove_file(item).expect("removes");
+                fs::create_dir(item).expect("makes");
+            },
+            "it cannot be read",
+        ),
+        (
+            "a named pipe",
+            |item| {
+                fs::remove_file(item).expect("removes");
+                rustix::fs::mkfifoat(rustix::fs::CWD, item, rustix::fs::Mode::RUSR).expect("makes");
+            },
+            "it is neither a file nor a directory",
+        ),
+        ("nothing", |item| fs::remove_file(item).expect("removes"), ""),
+    ];
+    for (name, change, reason) in changes {
+        let (folder, sketch, store) = with_item();
+        let item = folder.path().join(ITEM);
+        tick();
+        change(&item);
+        let time = rustix::fs::Timespec { tv_sec: items::TIME, tv_nsec: 0 };
+        let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+        rustix::fs::utimensat(rustix::fs::CWD, &item, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).ok();
+        let verified = store.verify(false, &check_good).expect("verifies").damages;
+        let found = look_at_items(&sketch, &store, &check_good);
+        assert_eq!(found.len(), usize::from(name != "nothing"), "{name}");
+        assert_eq!(verified.len(), found.len(), "{name}");
+        for damage in found {
+            assert!(damage.reason.starts_with(reason), "{name}: {}", damage.reason);
+            assert_eq!(damage.fate, Fate::SetAside, "{name}");
+        }
+        assert_eq!(*sketch.lease(&store).present(), Have::default(), "{name}");
+        fetch_good(&sketch, &store);
+        assert_eq!(look_at_items(&sketch, &store, &|_| panic!("it has just come in")), [], "{name}");
+    }
+}
+
+/// In a store of osbuild's, which nobody here has fetched: it is read once.
+#[test]
+fn an_item_of_osbuild_s_store_is_read_before_its_first_use() {
     let folder = folder();
-    let sketch =
-        Sketch::new().item("sha256:1", json!({"data": "x"})).pipeline("p", None).stage("s", &["#sha256:1"]).seal();
+    let cache = osbuild::Cache::open(&folder.path().join("cache"), None).expect("opens");
+    let store = Store::open_within(&cache, false).expect("opens");
+    let sketch = item_sketch();
+    let item = cache.path().join(ITEM);
+    fs::create_dir_all(item.parent().expect("has one")).expect("makes");
+    fs::write(&item, "good").expect("writes");
+    let time = item.metadata().expect("is there").mtime();
+    let read = std::sync::atomic::AtomicUsize::new(0);
+    let check = |item: &Item| {
+        read.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        check_good(item)
+    };
+    for _ in 0..2 {
+        assert_eq!(look_at_items(&sketch, &store, &check), []);
+    }
+    assert_eq!(read.into_inner(), 1);
+    assert_eq!(item.metadata().expect("is there").mtime(), time, "its time is osbuild's");
+    tick();
+    fs::write(&item, "evil").expect("writes");
+    assert_eq!(look_at_items(&sketch, &store, &check_good)[0].fate, Fate::SetAside);
+    assert!(!item.exists());
+}
+
+const ITEM: &str = "sources/test.files/sha256:1";
+
+/// Change times are only as fine as the kernel's clock ticks.
+fn tick() {
+    std::thread::sleep(Duration::from_millis(20));
+}
+
+/// A stage that reads an item.
+fn item_sketch() -> Sealed {
+    Sketch::new().item("sha256:1", json!({"data": "x"})).pipeline("p", None).stage("s", &["#sha256:1"]).seal()
+}
+
+/// A store with the item, which is good.
+fn with_item() -> (tempfile::TempDir, Sealed, Store) {
+    let (folder, sketch) = (folder(), item_sketch());
     let store = open(folder.path(), Layers::Copy);
-    match sketch.lease(&store).download("test.files", "sha256:1", &|| false).expect("begins") {
+    fetch_good(&sketch, &store);
+    (folder, sketch, store)
+}
+
+fn fetch_good(sketch: &Sealed, store: &Store) {
+    match sketch.lease(store).download("test.files", "sha256:1", &|| false).expect("begins") {
         Slot::Fetch(download) => {
             fs::write(download.target(), "good").expect("writes");
             download.commit().expect("commits");
         }
         Slot::There(path) => panic!("{} is there", path.display()),
     }
-    let item = folder.path().join("sources/test.files/sha256:1");
-    let check = |item: &Item| {
-        let text = fs::read_to_string(&item.path).expect("reads");
-        if text == "good" { Ok(()) } else { Err(format!("it is {text}")) }
-    };
-    let look = |check: &CheckItem<'_>| {
-        let lease = sketch.lease(&store);
-        lease.look_over(&sketch.plan(lease.present()), false, check).expect("looks")
-    };
-    assert_eq!(look(&|_: &Item| panic!("its time says enough")), []);
-    let time = || item.metadata().expect("is there").mtime();
-    let before = time();
-    fs::write(&item, "good").expect("writes");
-    assert_ne!(time(), before);
-    assert_eq!(look(&check), []);
-    assert_eq!(time(), before, "stages see the time that all items have");
-    flip(&item, 0);
-    let found = look(&check);
-    assert_eq!((found[0].reason.as_str(), found[0].fate), ("it is cood", Fate::SetAside));
-    assert_eq!(*sketch.lease(&store).present(), Have::default());
+}
+
+fn check_good(item: &Item) -> Result<(), String> {
+    let text = fs::read_to_string(&item.path).map_err(|error| format!("it cannot be read: {error}"))?;
+    if text == "good" { Ok(()) } else { Err(format!("it is {text}")) }
+}
+
+fn look_at_items(sketch: &Sealed, store: &Store, check: &CheckItem<'_>) -> Vec<Damage> {
+    let lease = sketch.lease(store);
+    lease.look_over(&sketch.plan(lease.present()), false, check).expect("looks")
 }
 
 /// Makes the result `b` one that stands for `a`.
