@@ -29,8 +29,8 @@
 //! whether or not it has reached the disk. Once it has, the object gets its mark `durable`, and can be trusted for good.
 //! So a process that dies loses no sealed result; a system that dies loses those of its last seconds, never more than
 //! that, and never silently: without the mark and from another boot an object counts as absent. This keeps the price
-//! of a seal at one rename; the disk is synced behind it, many results at a time, and a build waits for that only at its
-//! end. A damaged object, a foreign folder, or one whose lower layers are missing or not those that it was made on
+//! of a seal at one rename; the disk is synced behind it, many results at a time, and a build waits for that, and for the
+//! marks themselves, only at its end. A damaged object, a foreign folder, or one whose lower layers are missing or not those that it was made on
 //! counts as absent too, and is set aside when its result is sealed again. What an object holds has a digest in its
 //! description, which is checked when it is exported and by `verify`. Before stages read it, only its stamp is ([`look`]).
 //!

@@ -25,7 +25,7 @@ pub struct Census {
     pub objects: HashMap<StageId, Kept>,
     /// The fetched items.
     pub items: Vec<Item>,
-    /// The parts of items that were fetched so far.
+    /// The parts of items that were fetched so far and that nobody goes on with at the moment.
     pub parts: Vec<Part>,
     /// Results that stand for others, which they are equal to.
     pub aliases: HashMap<StageId, StageId>,
@@ -144,6 +144,10 @@ impl Census {
         self.parts.clear();
         for entry in entries(&store.layout().downloads())? {
             let path = entry.path();
+            // What somebody goes on with is in the making, and counts as little as other work.
+            if !matches!(lock::own_existing(&path), Ok(Some(_))) {
+                continue;
+            }
             let bytes =
                 entries(&path)?.iter().filter_map(|file| Some(bytes_of(&file.path(), &file.metadata().ok()?))).sum();
             self.parts.push(Part { path, bytes });

@@ -292,6 +292,7 @@ fn parts_of_items_count_and_go_first_of_all() {
     leave_part(&lease, "sha256:2", 1);
     assert_eq!(store.gc().expect("evicts").parts, 1);
     assert!(part("sha256:1").exists() && !part("sha256:2").exists());
+    assert_eq!(store.usage(), Some(before));
     download.clear().expect("removes");
     assert!(!download.target().exists());
     drop(download);
