@@ -125,9 +125,8 @@ fn fetch(worker: &Worker<'_>, node: NodeIndex, item: &ItemNode) -> Result<u64, F
         }
         Err(error) => error.into(),
     };
-    // What cannot become the item is not gone on with.
-    let is_full = matches!(&error, FetchError::Store(error) if error.is_full());
-    if is_full || item.size.is_some_and(|size| download.is_longer_than(size)) {
+    if matches!(&error, FetchError::Store(error) if error.is_full()) {
+        // It cannot become the item, and others have use for the room.
         download.clear()?;
     }
     Err(error)

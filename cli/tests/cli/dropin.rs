@@ -178,7 +178,7 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Everything below a folder that is neither a folder nor a regular file.
+/// Everything below a directory that is neither a directory nor a regular file, nor a link, as notes of items are.
 fn special_files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for name in names(folder) {
@@ -186,7 +186,7 @@ fn special_files(folder: &Path) -> Vec<PathBuf> {
         let kind = path.symlink_metadata().expect("is there").file_type();
         if kind.is_dir() {
             found.extend(special_files(&path));
-        } else if !kind.is_file() {
+        } else if !kind.is_file() && !kind.is_symlink() {
             found.push(path);
         }
     }

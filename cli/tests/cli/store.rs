@@ -235,3 +235,56 @@ fn root_a_disk_image_is_stored_once_however_many_stages_work_on_it() {
     assert!(largest > 2 << 20, "the image is among them: {sizes:?}");
     assert!(sizes.iter().sum::<u64>() < largest + largest / 2, "and only once: {sizes:?}");
 }
+
+#[test]
+fn root_a_store_may_have_any_path() {
+    use std::os::unix::ffi::OsStrExt as _;
+    if !has_root() {
+        return;
+    }
+    let place = Place::new();
+    let path = built(&place);
+    let store = place.path("x").with_file_name(std::ffi::OsStr::from_bytes(b"st\xff\xfe"));
+    let out = store.join("out");
+    let run = |arguments: &[&str]| osbc().args(arguments).arg("--store").arg(&store).assert().success();
+    let path = path.to_str().expect("is UTF-8");
+    let build =
+        || osbc().args(["build", "--json", path]).arg("--store").arg(&store).arg("-o").arg(&out).assert().success();
+    build();
+    assert_eq!(std::fs::read_to_string(out.join("tree/etc/hostname")).expect("is there"), "sound\n");
+    for command in [&["store", "info"][..], &["store", "ls"], &["store", "verify"], &["store", "gc"], &["log"]] {
+        run(command);
+        run(&[command, &["--json"]].concat());
+    }
+    run(&["plan", path]).stdout(contains("0 stages to run"));
+    let object = std::fs::read_dir(store.join("objects")).expect("reads").flatten().next().expect("has one").path();
+    std::fs::write(object.join("meta.json"), "").expect("writes");
+    osbc().args(["store", "verify", "--json", "--store"]).arg(&store).assert().code(1).stdout(contains("damages"));
+    build();
+}
+
+#[test]
+fn root_a_body_without_end_leaves_room_for_others() {
+    use std::io::Write as _;
+    if !has_root() || !has_tool("mkfs.ext4") {
+        return;
+    }
+    let place = Place::new();
+    std::fs::create_dir(place.path("disk")).expect("makes");
+    let disk = Mounted::new(&place.path("disk"), 48);
+    let store = disk.0.join("store");
+    let endless = |_: &str, stream: &mut std::net::TcpStream| {
+        let head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n";
+        let mut sent = stream.write_all(head);
+        while sent.is_ok() {
+            sent = stream.write_all(&[7; 1 << 16]);
+        }
+    };
+    let url = serve(std::sync::Arc::new(endless));
+    let manifest = place.manifest(&fetching(&checksum(b"never"), &format!("{url}/file")));
+    osbc().arg("build").arg(&manifest).arg("--store").arg(&store).assert().failure();
+    let parts = std::fs::read_dir(store.join("downloads")).expect("reads").count();
+    assert_eq!(parts, 0, "what cannot become the item is not kept");
+    let other = place.manifest(&one_pipeline(json!([{"type": "org.osbuild.hostname", "options": {"hostname": "x"}}])));
+    osbc().arg("build").arg(&other).arg("--store").arg(&store).assert().success();
+}

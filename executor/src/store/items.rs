@@ -124,6 +124,10 @@ impl Lease {
         let download = Download { store: store.clone(), _owner: owner, folder, item, content_type, checksum };
         // What becomes of the part is counted when that is known.
         store.uncount(download.part());
+        if download.target().symlink_metadata().is_ok_and(|part| !part.is_file() && !part.is_dir()) {
+            // Whoever opened a pipe to go on with it would wait.
+            download.clear()?;
+        }
         let is_there = download.item.symlink_metadata().is_ok();
         Ok(if is_there { Slot::There(download.item.clone()) } else { Slot::Fetch(download) })
     }
@@ -142,11 +146,6 @@ impl Download {
     pub fn clear(&self) -> Result<(), StoreError> {
         let target = self.target();
         self.store.change("remove", &target, || remove_tree(&target).or_else(unless_absent))
-    }
-
-    /// Whether what was fetched so far is more than an item of so many bytes.
-    pub fn is_longer_than(&self, bytes: u64) -> bool {
-        self.target().symlink_metadata().is_ok_and(|part| part.is_file() && part.len() > bytes)
     }
 
     /// What was fetched so far takes so many bytes on the disk.

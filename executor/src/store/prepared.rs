@@ -16,7 +16,9 @@ impl Lease {
     pub(crate) fn prepared(&self, name: &str) -> Option<PathBuf> {
         let link = self.new_path();
         // Whoever forgets it leaves the link.
-        fs::hard_link(self.store().layout().prepared().join(name), &link).ok().map(|()| link)
+        fs::hard_link(self.store().layout().prepared().join(name), &link).ok()?;
+        // Nobody is to wait for what is no file.
+        link.symlink_metadata().is_ok_and(|metadata| metadata.is_file()).then_some(link)
     }
 
     /// Keeps a text for as long as the lease lives, and where it has a name, for later leases; gives its file.
