@@ -99,7 +99,7 @@ impl PipelineNodes {
 
 /// The sealed DAG of a manifest. Written down and read back it keeps its ids: they are not computed again.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(from = "Written")]
+#[serde(try_from = "Written")]
 pub struct Graph {
     /// The manifest that the nodes point into.
     pub manifest: Arc<Manifest>,
@@ -120,13 +120,58 @@ struct Written {
     pipelines: Vec<PipelineNodes>,
 }
 
-impl From<Written> for Graph {
-    fn from(Written { manifest, dag, pipelines }: Written) -> Self {
+/// Why what was written down is no graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it is no graph of stages: {0}")]
+struct NoGraph(&'static str);
+
+impl Written {
+    /// Checks that every index leads somewhere and every edge forward, as in a graph that was sealed.
+    fn check(&self) -> Result<(), NoGraph> {
+        let all = |holds: bool, what| holds.then_some(()).ok_or(NoGraph(what));
+        let Manifest { pipelines, sources, .. } = &*self.manifest;
+        let back = |from: usize, to: PipelineIndex| to.0 < from;
+        for (index, pipeline) in pipelines.iter().enumerate() {
+            all(pipeline.build.is_none_or(|build| back(index, build)), "a build pipeline does not come earlier")?;
+            for stage in &pipeline.stages {
+                all(stage.pipelines().all(|target| back(index, target)), "an input's pipeline does not come earlier")?;
+                all(stage.has_its_devices(), "a device is not there")?;
+            }
+        }
+        for node in self.dag.node_weights() {
+            let there = match node {
+                Node::Stage(StageNode { pipeline, position, .. }) => {
+                    pipelines.get(pipeline.0).is_some_and(|pipeline| *position < pipeline.stages.len())
+                }
+                Node::Item(ItemNode { source, position, .. }) => {
+                    sources.get(*source).is_some_and(|source| *position < source.items.len())
+                }
+            };
+            all(there, "a node stands for nothing of the manifest")?;
+        }
+        let forward = self.dag.edge_references().all(|edge| edge.source() < edge.target());
+        all(forward, "an edge does not lead forward")?;
+        let is_stage = |node: &NodeIndex| matches!(self.dag.node_weight(*node), Some(Node::Stage(_)));
+        all(self.pipelines.len() == pipelines.len(), "its pipelines are not the manifest's")?;
+        for (nodes, pipeline) in self.pipelines.iter().zip(pipelines) {
+            all(nodes.stages.len() == pipeline.stages.len(), "a pipeline has other stages than the manifest's")?;
+            all(nodes.stages.iter().all(is_stage), "a pipeline's node is no stage")?;
+        }
+        Ok(())
+    }
+}
+
+impl TryFrom<Written> for Graph {
+    type Error = NoGraph;
+
+    fn try_from(written: Written) -> Result<Self, NoGraph> {
+        written.check()?;
+        let Written { manifest, dag, pipelines } = written;
         let mut by_id = HashMap::with_capacity(dag.node_count());
         for node in dag.node_indices() {
             by_id.entry(dag[node].id()).or_insert(node);
         }
-        Self { manifest, dag, by_id, pipelines }
+        Ok(Self { manifest, dag, by_id, pipelines })
     }
 }
 

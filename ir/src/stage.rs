@@ -30,6 +30,13 @@ impl Stage {
             Target::Item(_) => None,
         })
     }
+
+    /// Returns whether every device lies on an earlier one and every mount is of one that is there.
+    pub(crate) fn has_its_devices(&self) -> bool {
+        let parents =
+            self.devices.iter().enumerate().all(|(own, device)| device.parent.is_none_or(|parent| parent < own));
+        parents && self.mounts.iter().all(|mount| mount.source.is_none_or(|source| source < self.devices.len()))
+    }
 }
 
 /// Where an input's references lead.

@@ -3,6 +3,7 @@
 mod blake3_ids;
 mod compat_ids;
 mod content_keys;
+mod damaged;
 mod properties;
 mod sample;
 mod sealing;
