@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::message;
 use super::said::Said;
 use super::schema::{Schema, SchemaError};
-use super::suggest::did_you_mean;
+use super::suggest::{Suggestions, did_you_mean};
 use crate::place::Place;
 use crate::problem::{Anchor, Code, Phase, Problem, Problems};
 
@@ -20,6 +20,7 @@ pub(crate) struct Modules<'a> {
     catalog: &'a Catalog,
     version: FormatVersion,
     known: HashMap<Kind, HashMap<String, Known>>,
+    suggestions: Suggestions,
 }
 
 /// What became of a look-up.
@@ -40,7 +41,7 @@ enum Known {
 impl<'a> Modules<'a> {
     /// None yet.
     pub(crate) fn new(catalog: &'a Catalog, version: FormatVersion) -> Self {
-        Self { catalog, version, known: HashMap::new() }
+        Self { catalog, version, known: HashMap::new(), suggestions: Suggestions::default() }
     }
 
     fn look_up(&mut self, kind: Kind, name: &str) -> &mut Known {
@@ -48,10 +49,10 @@ impl<'a> Modules<'a> {
         if !of_kind.contains_key(name) {
             let known = match self.catalog.module(kind, name) {
                 Ok(Some(module)) => Known::Found { module, schema: None },
-                Ok(None) => {
+                Ok(None) => Known::Missing(self.suggestions.look(|| {
                     let names = self.catalog.names(kind).unwrap_or_default();
-                    Known::Missing(did_you_mean(name, names.iter().map(String::as_str)))
-                }
+                    did_you_mean(name, names.iter().map(String::as_str))
+                })),
                 Err(error) => Known::Broken(error),
             };
             of_kind.insert(name.to_owned(), known);

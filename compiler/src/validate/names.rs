@@ -7,7 +7,7 @@ use osbc_module_api::runner::choose;
 
 use super::devices::{self, Fault};
 use super::modules::Modules;
-use super::suggest::{alternatives, did_you_mean};
+use super::suggest::{Suggestions, alternatives, did_you_mean};
 use crate::description::{Description, Input, Pipeline, Stage};
 use crate::format::v1::source_module;
 use crate::place::{Key, Place};
@@ -15,9 +15,6 @@ use crate::problem::{Anchor, Code, Phase, Problem, Problems};
 
 /// The input module to which a pipeline without stages is an empty tree.
 const TREE_INPUT: &str = "org.osbuild.tree";
-
-/// For how many problems a close name is looked for: a manifest with more has another fault than its fingers.
-const MAX_SUGGESTIONS: usize = 100;
 
 /// Checks every name of a manifest.
 pub(crate) fn check(description: &Description, modules: &mut Modules<'_>, runners: &[String], problems: &mut Problems) {
@@ -28,7 +25,7 @@ pub(crate) fn check(description: &Description, modules: &mut Modules<'_>, runner
         }
     }
     let items = description.sources.iter().flat_map(|source| source.items.keys()).map(String::as_str).collect();
-    let mut check = Check { description, pipelines, items, runners, problems, suggestions: MAX_SUGGESTIONS };
+    let mut check = Check { description, pipelines, items, runners, problems, suggestions: Suggestions::default() };
     if description.version == FormatVersion::V1 {
         check.v1_sources();
         check.implied_modules(modules);
@@ -55,8 +52,7 @@ struct Check<'a> {
     items: HashSet<&'a str>,
     runners: &'a [String],
     problems: &'a mut Problems,
-    /// How many more close names may be looked for.
-    suggestions: usize,
+    suggestions: Suggestions,
 }
 
 impl<'a> Check<'a> {
@@ -65,8 +61,7 @@ impl<'a> Check<'a> {
     }
 
     fn suggest<'n>(&mut self, written: &str, names: impl IntoIterator<Item = &'n str>) -> Option<String> {
-        self.suggestions = self.suggestions.checked_sub(1)?;
-        did_you_mean(written, names)
+        self.suggestions.look(|| did_you_mean(written, names))
     }
 
     /// Version 1 knows three kinds of sources.

@@ -5,10 +5,27 @@ use strsim::damerau_levenshtein;
 /// How many alternatives a help line names.
 const MAX_NAMED: usize = 12;
 
+/// For how many unknown names a close one is looked for: a manifest with more has another fault than its fingers.
+const MAX_LOOKS: usize = 100;
+
 /// Beyond this many names nothing is compared: whoever has so many does not type them.
 const MAX_NAMES: usize = 2_000;
 /// Names longer than this are not compared.
 const MAX_LENGTH: usize = 80;
+
+/// Counts how often a close name was looked for.
+#[derive(Debug, Default)]
+pub(crate) struct Suggestions {
+    looks: usize,
+}
+
+impl Suggestions {
+    /// Returns what `look` finds, or `None` without looking if that was done often enough.
+    pub(crate) fn look(&mut self, look: impl FnOnce() -> Option<String>) -> Option<String> {
+        self.looks += 1;
+        if self.looks > MAX_LOOKS { None } else { look() }
+    }
+}
 
 /// The name that is closest to what was written, if one is close enough for a slip of the fingers.
 pub(crate) fn closest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -50,6 +67,18 @@ fn tail(name: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn close_names_are_looked_for_so_often_and_no_more() {
+        let (mut suggestions, mut looks) = (Suggestions::default(), 0);
+        for _ in 0..1000 {
+            suggestions.look(|| {
+                looks += 1;
+                None
+            });
+        }
+        assert_eq!(looks, MAX_LOOKS);
+    }
 
     #[test]
     fn slips_are_found_and_strangers_are_not() {
