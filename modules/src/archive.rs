@@ -117,7 +117,7 @@ impl<W: Write> Writer<'_, W> {
 
     fn member(&mut self, name: &[u8], path: &Path, metadata: &Metadata) -> Result<(), Error> {
         let kind = metadata.file_type();
-        let mut shown = self.renamed(name, Target::Member);
+        let mut shown = self.renamed(name, Target::Member)?;
         if metadata.is_dir() && !shown.ends_with(b"/") {
             shown.push(b'/');
         }
@@ -125,7 +125,7 @@ impl<W: Write> Writer<'_, W> {
         if !metadata.is_dir() && (self.several || metadata.nlink() > 1) {
             let key = (metadata.dev(), metadata.ino());
             if let Some(first) = self.links.get(&key) {
-                let target = self.renamed(first, Target::HardLink);
+                let target = self.renamed(first, Target::HardLink)?;
                 // Readers take the target for a name below the folder that they extract to.
                 let slashes = target.iter().take_while(|byte| **byte == b'/').count();
                 member.link = target[slashes..].to_vec();
@@ -137,7 +137,7 @@ impl<W: Write> Writer<'_, W> {
         member.records = attributes::records(path, metadata, self.settings)?;
         if kind.is_symlink() {
             let target = fs::read_link(path).map_err(Error::io("read the link", path))?;
-            member.link = self.renamed(target.as_os_str().as_bytes(), Target::SymbolicLink);
+            member.link = self.renamed(target.as_os_str().as_bytes(), Target::SymbolicLink)?;
             member.kind = Type::SymbolicLink;
         } else if kind.is_dir() {
             member.kind = Type::Directory;
@@ -207,10 +207,10 @@ impl<W: Write> Writer<'_, W> {
         Ok(())
     }
 
-    fn renamed(&self, name: &[u8], target: Target) -> Vec<u8> {
+    fn renamed(&self, name: &[u8], target: Target) -> Result<Vec<u8>, Error> {
         match &self.settings.transform {
             Some(transform) => transform.apply(name, target),
-            None => name.to_vec(),
+            None => Ok(name.to_vec()),
         }
     }
 

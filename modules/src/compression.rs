@@ -15,8 +15,8 @@ use liblzma::write::XzEncoder;
 /// The operating system `Unix` in the header of a gzip file, as gzip(1) writes it.
 const GZIP_UNIX: u8 = 3;
 
-/// No limit on a decoder's memory: what cannot be allocated fails by itself.
-const NO_LIMIT: u64 = u64::MAX;
+/// How much memory a decoder of xz or lzma may take, in bytes; `xz -9` makes what takes a sixteenth of it.
+const MAX_MEMORY: u64 = 1 << 30;
 
 /// A format of compressed data that osbc writes itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,9 +141,9 @@ impl<W: Write> Write for Encoder<W> {
 /// first bytes, several members in a row count as one stream. None for anything else.
 ///
 /// # Errors
-/// Reading fails, or a decoder cannot be set up.
+/// Reading fails, or a decoder cannot be set up. Later, decoding data that takes too much memory fails.
 pub(crate) fn decoder<'a, R: Read + 'a>(input: R) -> io::Result<Option<Box<dyn Read + 'a>>> {
-    decoder_within(input, NO_LIMIT)
+    decoder_within(input, MAX_MEMORY)
 }
 
 /// Does the same with a decoder that takes at most so many bytes of memory; zstd's takes at most 128 MiB by itself.
@@ -285,6 +285,26 @@ mod tests {
             let packed = compress(format, 1, &sample()[..100_000]);
             assert!(decompress(&packed[..packed.len() / 2]).is_err(), "{format:?}");
         }
+    }
+
+    #[test]
+    fn data_that_take_too_much_memory_are_not_decoded() {
+        let options = |dictionary: u32| {
+            let mut options = LzmaOptions::new_preset(1).expect("options");
+            options.dict_size(dictionary);
+            options
+        };
+        let header = |dictionary: u32| {
+            let stream = Stream::new_lzma_encoder(&options(dictionary)).expect("an encoder");
+            let mut encoder = XzEncoder::new_stream(Vec::new(), stream);
+            encoder.write_all(b"x").expect("memory takes it");
+            encoder.finish().expect("memory takes it")
+        };
+        assert_eq!(decompress(&header(64 << 20)).expect("as much as xz -9 takes"), b"x");
+        let mut large = header(1 << 20);
+        large[1..5].copy_from_slice(&(3_u32 << 30).to_le_bytes());
+        let error = decompress(&large).expect_err("a dictionary of 3 GiB").to_string();
+        assert!(error.contains("memory"), "{error}");
     }
 
     #[test]

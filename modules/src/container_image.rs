@@ -2,6 +2,7 @@
 //! they come: a folder of skopeo's (`dir`), an archive (`oci-archive`), and the storage of the host.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::bind::Access;
 use crate::bound::Bound;
+use crate::image_blobs::MAX_DOCUMENT;
 
 /// Where the host's storage appears while a stage uses it.
 const STORAGE: &str = "/run/osbuild/containers/storage";
@@ -36,6 +38,12 @@ pub(crate) struct Image {
     path: PathBuf,
     /// The list of images that it was chosen from, to be kept with it.
     manifest_list: Option<PathBuf>,
+}
+
+impl fmt::Display for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.key)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +80,7 @@ impl Image {
             let mut image = Self::read(&input.path, key, data)?;
             if image.format == Format::Dir {
                 let path = image.path.join(MANIFEST);
-                let digest = digest(&fs::read(&path).map_err(Error::io("read", &path))?);
+                let digest = digest(&outside::read(&path, MAX_DOCUMENT).map_err(Error::io("read", &path))?);
                 if let Some(list) = lists.by_manifest.get(&digest) {
                     used.insert(list);
                     image.manifest_list = Some(list.clone());
@@ -153,7 +161,7 @@ impl Lists {
         let files = input.data.get("files").and_then(Value::as_object);
         for name in files.into_iter().flat_map(Map::keys) {
             let path = input.path.join(name);
-            let text = fs::read(&path).map_err(Error::io("read", &path))?;
+            let text = outside::read(&path, MAX_DOCUMENT).map_err(Error::io("read", &path))?;
             let list: Value = serde_json::from_slice(&text)
                 .map_err(|error| Error::failed(format!("the manifest list {name} is no JSON: {error}")))?;
             let manifests = list.get("manifests").and_then(Value::as_array);
@@ -186,7 +194,7 @@ fn with_list(image: &Path, list: &Path, place: &Path) -> Result<(), Error> {
         }
     }
     let manifest = image.join(MANIFEST);
-    let digest = digest(&fs::read(&manifest).map_err(Error::io("read", &manifest))?);
+    let digest = digest(&outside::read(&manifest, MAX_DOCUMENT).map_err(Error::io("read", &manifest))?);
     link(&manifest, &format!("{}.{MANIFEST}", digest.trim_start_matches("sha256:")))?;
     link(list, MANIFEST)
 }

@@ -1,12 +1,14 @@
 //! Headers of cpio archives: the link counts of folders in them. Knows nothing of where the archive came from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::str;
 
 const TRAILER: &[u8] = b"TRAILER!!!";
+/// The longest name of a member, in bytes with the zero behind it: the longest path there is.
+const MAX_NAME: u64 = 4096;
 
 /// Where the numbers of a header are, as first byte and length.
 struct Layout {
@@ -59,7 +61,8 @@ const NEW: Layout = Layout {
 /// # Errors
 /// It is no archive of cpio's own formats, or cannot be read or written.
 pub(crate) fn set_links(archive: &File, count: usize, links: &BTreeMap<Vec<u8>, u64>) -> io::Result<()> {
-    let mut members = Vec::new();
+    // No more are kept than are asked for.
+    let mut members = VecDeque::new();
     let mut place = 0;
     loop {
         let mut header = [0; NEW.header];
@@ -67,17 +70,23 @@ pub(crate) fn set_links(archive: &File, count: usize, links: &BTreeMap<Vec<u8>, 
         let layout = LAYOUTS.iter().find(|layout| length >= layout.header && header.starts_with(layout.magic));
         let layout = layout.ok_or_else(|| invalid("it is no archive of cpio"))?;
         let size = layout.number(&header, layout.name_size)?;
+        if size > MAX_NAME {
+            return Err(invalid(format!("a name in the archive has {size} bytes; more than {MAX_NAME} are not read")));
+        }
         let mut name = vec![0; usize::try_from(size).map_err(invalid)?];
         archive.read_exact_at(&mut name, place + layout.header as u64)?;
         name.truncate(name.len().saturating_sub(1));
         if name == TRAILER {
             break;
         }
-        members.push((place, layout, name));
+        members.push_back((place, layout, name));
+        if members.len() > count {
+            members.pop_front();
+        }
         let content = (place + layout.header as u64 + size).next_multiple_of(layout.unit);
         place = (content + layout.number(&header, layout.file_size)?).next_multiple_of(layout.unit);
     }
-    for (place, layout, name) in members.iter().rev().take(count) {
+    for (place, layout, name) in &members {
         if let Some(links) = links.get(name) {
             archive.write_all_at(&layout.spell(*links), place + layout.links.0 as u64)?;
         }
@@ -148,5 +157,15 @@ mod tests {
         }
         let text = tempfile::tempfile().unwrap();
         assert!(set_links(&text, 1, &BTreeMap::new()).is_err());
+    }
+
+    #[test]
+    fn names_longer_than_any_path_are_not_read() {
+        let archive = tempfile::tempfile().unwrap();
+        let header = format!("070701{}{:08X}{}", "0".repeat(88), 0xffff_ffff_u32, "0".repeat(8));
+        archive.write_all_at(header.as_bytes(), 0).unwrap();
+        archive.set_len(1 << 40).unwrap();
+        let error = set_links(&archive, 1, &BTreeMap::new()).unwrap_err().to_string();
+        assert_eq!(error, "a name in the archive has 4294967295 bytes; more than 4096 are not read");
     }
 }

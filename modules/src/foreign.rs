@@ -3,11 +3,14 @@
 //!
 //! A module is described by `NAME.meta.json` beside it, or by literals in its own Python source.
 
+use std::collections::HashSet;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::{fs, io};
 
-use osbc_module_api::{Kind, Library, LibraryError, Module, OnDisk, Provider, Revision, Value};
+use osbc_module_api::{Kind, Library, LibraryError, Module, OnDisk, Provider, Revision, Value, outside};
 
 use crate::builtin::describe_runner;
 use crate::runners::preparation;
@@ -17,6 +20,9 @@ mod python;
 
 /// What the metadata of a module is called behind its name.
 const META: &str = ".meta.json";
+
+/// The largest description, source or library file that is read, in bytes.
+const MAX_TEXT: u64 = 64 << 20;
 
 /// The folder of the library that on-disk modules import.
 const PACKAGE: &str = "osbuild";
@@ -86,7 +92,7 @@ impl Foreign {
     /// Which code: the module's file, and the library that it imports.
     fn revision(&self, file: &Path) -> Result<Revision, LibraryError> {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&read(file)?);
+        File::open(file).and_then(|file| hasher.update_reader(file).map(drop)).map_err(unreadable(file))?;
         hasher.update(self.package()?.digest.as_bytes());
         Ok(Revision::Digest(hasher.finalize().into()))
     }
@@ -103,7 +109,7 @@ impl Library for Foreign {
         }
         let file = self.root.join(kind.folder()).join(name);
         let meta = file.with_file_name(format!("{name}{META}"));
-        let metadata = match (kind, fs::read_to_string(&meta)) {
+        let metadata = match (kind, outside::read(&meta, MAX_TEXT)) {
             (Kind::Runner, _) if !file.is_file() => return Ok(None),
             // osbuild's own are built in too, and then done once for a build root instead of once a stage.
             (Kind::Runner, _) => match String::from_utf8(read(&file)?) {
@@ -185,7 +191,12 @@ fn installed(roots: &[&Path]) -> Option<PathBuf> {
 fn package_digest(package: &Path) -> Result<blake3::Hash, LibraryError> {
     let mut files = Vec::new();
     let mut folders = vec![package.to_owned()];
+    // Links may lead back.
+    let mut seen = HashSet::new();
     while let Some(folder) = folders.pop() {
+        if fs::metadata(&folder).is_ok_and(|metadata| !seen.insert((metadata.dev(), metadata.ino()))) {
+            continue;
+        }
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -215,7 +226,7 @@ fn package_digest(package: &Path) -> Result<blake3::Hash, LibraryError> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, LibraryError> {
-    fs::read(path).map_err(unreadable(path))
+    outside::read(path, MAX_TEXT).map_err(unreadable(path))
 }
 
 fn unreadable(path: &Path) -> impl Fn(io::Error) -> LibraryError {
@@ -297,6 +308,27 @@ mod tests {
             let (_root, other) = libdir(&files);
             assert_ne!(revision(&library), revision(&other), "{text}");
         }
+    }
+
+    #[test]
+    fn links_that_lead_back_are_followed_once() {
+        let (root, library) =
+            libdir(&[("stages/org.example.a", ""), ("osbuild/__init__.py", ""), ("osbuild/u/a.py", "")]);
+        for name in ["osbuild/u/one", "osbuild/u/other"] {
+            std::os::unix::fs::symlink("..", root.path().join(name)).expect("a link");
+        }
+        revision(&library);
+    }
+
+    #[test]
+    fn what_is_no_file_describes_nothing() {
+        let (root, library) = libdir(&[("stages/a", ""), ("stages/b", "")]);
+        std::os::unix::fs::symlink("/dev/zero", root.path().join("stages/a.meta.json")).expect("a link");
+        let error = library.module(Kind::Stage, "a").expect_err("a device").to_string();
+        assert!(error.ends_with("a.meta.json: it is no regular file"), "{error}");
+        File::create(root.path().join("stages/b")).and_then(|file| file.set_len(MAX_TEXT + 1)).expect("a file");
+        let error = library.module(Kind::Stage, "b").expect_err("too large").to_string();
+        assert!(error.contains("more than 67108864 are not read"), "{error}");
     }
 
     #[test]

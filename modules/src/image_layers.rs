@@ -14,6 +14,7 @@ use osbc_module_api::tree::Times;
 use osbc_module_api::*;
 
 use crate::container_image::Image;
+use crate::image_blobs::{Arrangement, Blobs};
 use crate::tarball;
 
 /// What the name of a file begins with that hides the file called like the rest.
@@ -23,6 +24,9 @@ const HIDES_ALL: &[u8] = b".wh..wh..opq";
 
 /// How `tar` keeps all that a layer has.
 const OPTIONS: [&str; 4] = ["--xattrs", "--xattrs-include=*", "--numeric-owner", "-p"];
+
+/// How many indexes may lead from one to the next.
+const MAX_INDEXES: usize = 4;
 
 /// The mode of an image's root where no layer says it.
 const ROOT_MODE: u32 = 0o555;
@@ -43,42 +47,43 @@ impl Layers {
         let source = image.open()?;
         let folder = workspace.join("image");
         match source.reference.split_once(':') {
-            Some(("dir", place)) => Self::in_folder(&fs::canonicalize(place).map_err(Error::io("find", place))?),
+            Some(("dir", place)) => Self::flat(Path::new(place)).map_err(unusable(image)),
             Some(("oci-archive", place)) => {
                 fs::create_dir(&folder).map_err(Error::io("create the folder", &folder))?;
                 cx.tool("tar")?.args(["-xf", place, "-C"]).arg(&folder).run()?;
-                Self::in_layout(&folder)
+                Self::in_layout(&folder).map_err(unusable(image))
             }
             _ => {
                 let target = format!("dir:{}", folder.display());
                 cx.tool("skopeo")?.args(["copy", &source.reference, &target]).run()?;
-                Self::in_folder(&folder)
+                Self::flat(&folder).map_err(unusable(image))
             }
         }
     }
 
-    /// An image in skopeo's `dir` format: blobs are called after their digests.
-    fn in_folder(folder: &Path) -> Result<Self, Error> {
-        let manifest = read_json(&folder.join("manifest.json"))?;
-        Self::of_manifest(&manifest, |digest| folder.join(digest.split_once(':').map_or(digest, |(_, hex)| hex)))
+    /// Those of an image in skopeo's `dir` format.
+    pub(crate) fn flat(folder: &Path) -> Result<Self, Error> {
+        let blobs = Blobs::new(folder, Arrangement::Flat)?;
+        Self::of_manifest(&blobs.document("manifest.json")?, &blobs)
     }
 
-    /// An image in the OCI's layout.
-    fn in_layout(folder: &Path) -> Result<Self, Error> {
-        let blob = |digest: &str| folder.join("blobs").join(digest.replacen(':', "/", 1));
-        let mut document = read_json(&folder.join("index.json"))?;
-        while let Some(manifests) = document.get("manifests").and_then(Value::as_array) {
-            let manifest = choose(manifests)?;
-            document = read_json(&blob(digest_of(manifest)?))?;
+    /// Those of an image in the OCI's layout.
+    pub(crate) fn in_layout(folder: &Path) -> Result<Self, Error> {
+        let blobs = Blobs::new(folder, Arrangement::Layout)?;
+        let mut document = blobs.document("index.json")?;
+        for _ in 0..=MAX_INDEXES {
+            let Some(manifests) = document.get("manifests").and_then(Value::as_array) else {
+                return Self::of_manifest(&document, &blobs);
+            };
+            document = blobs.document_of(choose(manifests)?)?;
         }
-        Self::of_manifest(&document, blob)
+        Err(Error::failed(format!("more than {MAX_INDEXES} indexes lie in each other")))
     }
 
-    fn of_manifest(manifest: &Value, blob: impl Fn(&str) -> PathBuf) -> Result<Self, Error> {
+    fn of_manifest(manifest: &Value, blobs: &Blobs) -> Result<Self, Error> {
         let layers = manifest.get("layers").and_then(Value::as_array);
-        let layers = layers.ok_or_else(|| Error::failed("the manifest of the image has no layers"))?;
-        let layers = layers.iter().map(|layer| Ok(blob(digest_of(layer)?)));
-        Ok(Self { files: layers.collect::<Result<_, Error>>()? })
+        let layers = layers.ok_or_else(|| Error::failed("its manifest has no layers"))?;
+        Ok(Self { files: layers.iter().map(|layer| blobs.blob(layer)).collect::<Result<_, Error>>()? })
     }
 
     /// Makes the image's tree in a folder of `workspace`, and returns its name in there.
@@ -105,20 +110,9 @@ impl Layers {
     }
 }
 
-fn read_json(path: &Path) -> Result<Value, Error> {
-    let text = fs::read(path).map_err(Error::io("read", path))?;
-    serde_json::from_slice(&text).map_err(|error| Error::failed(format!("{} is no JSON: {error}", path.display())))
-}
-
-/// A digest as a part of a path: that and nothing else.
-fn digest_of(descriptor: &Value) -> Result<&str, Error> {
-    let digest = descriptor.get("digest").and_then(Value::as_str).unwrap_or_default();
-    let parts = digest.split_once(':');
-    let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    match parts {
-        Some((algorithm, hex)) if plain(algorithm) && plain(hex) => Ok(digest),
-        _ => Err(Error::failed(format!("the image names a blob by `{digest}`, which is no digest"))),
-    }
+/// Names the image that something is wrong with.
+fn unusable(image: &Image) -> impl Fn(Error) -> Error {
+    move |error| Error::failed(format!("cannot use the image {image}: {error}"))
 }
 
 /// The only manifest of an index, or else the one for this machine.
@@ -188,6 +182,7 @@ fn lay_over(space: &Tree, upper: &Path, lower: Option<&Path>) -> Result<(), Erro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry_image::digest;
 
     fn space() -> (tempfile::TempDir, Tree) {
         let folder = tempfile::tempdir().unwrap();
@@ -248,12 +243,34 @@ mod tests {
         assert_eq!((metadata.mode() & 0o777, metadata.mtime(), metadata.mtime_nsec()), (0o711, 5, 6));
     }
 
+    /// Puts a document into a layout and returns its descriptor.
+    fn put(layout: &Path, document: &Value) -> Value {
+        let text = document.to_string();
+        let digest = digest(text.as_bytes());
+        fs::write(layout.join("blobs").join(digest.replacen(':', "/", 1)), &text).unwrap();
+        json!({"digest": digest, "size": text.len()})
+    }
+
     #[test]
-    fn blobs_are_named_by_digests_alone() {
-        assert!(digest_of(&json!({"digest": "sha256:ab12"})).is_ok());
-        for digest in ["", "ab12", "sha256:", "sha256:../x", "a/b:c"] {
-            assert!(digest_of(&json!({ "digest": digest })).is_err(), "{digest}");
+    fn indexes_lie_in_each_other_a_few_deep_at_most() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = folder.path();
+        fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
+        let layer = put(layout, &json!("a layer"));
+        let mut document = json!({ "layers": [layer] });
+        for deep in 0..=MAX_INDEXES {
+            document = json!({"manifests": [put(layout, &document)]});
+            fs::write(layout.join("index.json"), document.to_string()).unwrap();
+            let files = Layers::in_layout(layout).map(|layers| layers.files.len()).map_err(|error| error.to_string());
+            match deep + 1 <= MAX_INDEXES {
+                true => assert_eq!(files, Ok(1), "{deep}"),
+                false => assert_eq!(files, Err("more than 4 indexes lie in each other".to_owned()), "{deep}"),
+            }
         }
+        fs::write(layout.join("index.json"), r#"{"manifests": []}"#).unwrap();
+        assert!(Layers::in_layout(layout).unwrap_err().to_string().starts_with("none of the image's 0 manifests"));
+        fs::write(layout.join("index.json"), "{}").unwrap();
+        assert_eq!(Layers::in_layout(layout).unwrap_err().to_string(), "its manifest has no layers");
     }
 
     #[test]

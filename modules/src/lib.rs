@@ -27,6 +27,7 @@ mod filesystem_mount;
 mod firstboot;
 pub mod foreign;
 mod grub;
+mod image_blobs;
 mod image_conversion;
 mod image_input;
 mod image_layers;

@@ -27,6 +27,9 @@ print(json.dumps([shlex.split(line) for line in lines if line and not line.start
 /// What `remove` leaves alone: `removepkg` and `removefrom` ask RPM which files there are.
 const KEPT: [&str; 4] = ["/usr/lib/sysimage/rpm/", "/var/lib/rpm/", "/var/lib/yum", "/var/lib/dnf"];
 
+/// How many bytes braces may add to a line.
+const MAX_EXPANDED: usize = 4 << 20;
+
 /// The commands of the template `path` of the build root.
 ///
 /// # Errors
@@ -37,18 +40,37 @@ pub(crate) fn render(cx: &StageContext, path: &str, values: &Value) -> Result<Ve
     let output = cx.tool("python3")?.args(["-c", RENDER, path]).arg(values.to_string()).output()?;
     let lines: Vec<Vec<String>> = serde_json::from_slice(&output)
         .map_err(|error| Error::failed(format!("{path} renders to no script: {error}")))?;
-    Ok(lines.into_iter().map(|line| line.iter().flat_map(|word| braces(word)).collect()).collect())
+    lines.into_iter().map(|line| expanded(&line)).collect()
 }
 
-/// A word with `{a,b}` in it as a word for each.
-fn braces(word: &str) -> Vec<String> {
-    let expansion = || {
-        let right = word.find('}')?;
-        let left = word[..right].rfind('{')?;
-        word.contains(',').then_some((&word[..left], &word[left + 1..right], &word[right + 1..]))
-    };
-    let Some((before, choices, after)) = expansion() else { return vec![word.to_owned()] };
-    choices.split(',').flat_map(|choice| braces(&format!("{before}{choice}{after}"))).collect()
+/// The words of a line, with a word for each of `{a,b}` in one.
+pub(crate) fn expanded(line: &[String]) -> Result<Vec<String>, Error> {
+    let mut words = Vec::new();
+    // Each pair of braces multiplies what there is.
+    let mut room = MAX_EXPANDED;
+    let mut left: Vec<String> = line.iter().rev().cloned().collect();
+    while let Some(word) = left.pop() {
+        let Some((before, choices, after)) = choice(&word) else {
+            words.push(word);
+            continue;
+        };
+        for choice in choices.rsplit(',') {
+            let word = format!("{before}{choice}{after}");
+            room = room.checked_sub(word.len() + 1).ok_or_else(|| {
+                let start: String = line.join(" ").chars().take(40).collect();
+                Error::failed(format!("with the words of its braces the line `{start}…` gets too long"))
+            })?;
+            left.push(word);
+        }
+    }
+    Ok(words)
+}
+
+/// The innermost `{a,b}` that ends first, and what stands before and after it.
+fn choice(word: &str) -> Option<(&str, &str, &str)> {
+    let right = word.find('}')?;
+    let left = word[..right].rfind('{')?;
+    word.contains(',').then_some((&word[..left], &word[left + 1..right], &word[right + 1..]))
 }
 
 /// A script at work.
@@ -287,7 +309,7 @@ fn glob(tree: &Tree, pattern: &str) -> Result<Vec<String>, Error> {
 }
 
 /// A text in which escapes such as `\n` and `\x41` mean what they do in Python.
-fn unescaped(text: &str) -> String {
+pub(crate) fn unescaped(text: &str) -> String {
     let escape = Regex::new(r#"\\(?:\n|[\\'"abfnrtv]|[0-7]{1,3}|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})"#)
         .expect("a valid expression");
     let meaning = |found: &regex::Captures| {
@@ -317,11 +339,14 @@ mod tests {
 
     #[test]
     fn words_with_braces_are_many() {
-        assert_eq!(braces("a{b,c{d,e}}f"), ["abf", "acdf", "abf", "acef"]);
+        let words = |line: &str| expanded(&[line.to_owned()]).unwrap();
+        assert_eq!(words("a{b,c{d,e}}f"), ["abf", "acdf", "abf", "acef"]);
         assert_eq!(
-            (braces("{a}"), braces("a,b"), braces("}{,")),
+            (words("{a}"), words("a,b"), words("}{,")),
             (vec!["{a}".into()], vec!["a,b".into()], vec!["}{,".into()])
         );
+        let error = expanded(&["{a,b}".repeat(100_000)]).unwrap_err().to_string();
+        assert!(error.contains("the line `{a,b}{a,b}") && error.ends_with("gets too long"), "{error}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A label in one of the first sectors leads to the header of the physical volume, that to areas of metadata, and the
 //! header of each area to the text. Layouts are those of LVM's `format-text.c` and `layout.h`.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -20,6 +21,13 @@ const VOLUME_HEADER: u64 = 32 + 8;
 /// How large the header of an area is with its list, and how large before it.
 const AREA_HEADER: usize = 512;
 const AREA_LIST: usize = 40;
+
+/// The longest of the lists of a physical volume; LVM writes an area or two into each.
+const MAX_PLACES: usize = 32;
+/// The largest metadata that are read, in bytes; LVM's areas for them have a megabyte unless asked for more.
+const MAX_TEXT: u64 = 16 << 20;
+/// How deep sections may lie in each other; LVM's own are four deep.
+const MAX_DEPTH: usize = 16;
 
 /// A device with a physical volume.
 #[derive(Debug)]
@@ -66,6 +74,9 @@ impl Disk {
         let mut lists = [Vec::new(), Vec::new()];
         for list in &mut lists {
             while place.saturating_add(16) <= length {
+                if list.len() == MAX_PLACES {
+                    return Err(none("metadata"));
+                }
                 let entry = read(place, 16)?;
                 place += 16;
                 match number(&entry, 0, 8) {
@@ -79,12 +90,19 @@ impl Disk {
         for place in places {
             let header = read(place, AREA_HEADER)?;
             let (start, size) = (number(&header, 24, 8), number(&header, 32, 8));
+            if start.checked_add(size).is_none_or(|end| end > length) {
+                return Err(none("metadata"));
+            }
             areas.push(Area { header, start, size });
         }
         let first = areas.first().ok_or_else(|| none("metadata"))?;
         let (offset, size) = (number(&first.header, AREA_LIST, 8), number(&first.header, AREA_LIST + 8, 8));
-        if offset == 0 || offset.saturating_add(size) > first.size || first.size > length {
+        if offset < AREA_HEADER as u64 || offset.saturating_add(size) > first.size {
             return Err(none("metadata"));
+        }
+        if size > MAX_TEXT {
+            let reason = format!("the metadata of LVM have {size} bytes; more than {MAX_TEXT} are not read");
+            return Err(Error::failed(reason));
         }
         let text = read(first.start + offset, usize::try_from(size).map_err(|_| none("metadata"))?)?;
         let text = String::from_utf8(text).map_err(|_| Error::failed("the metadata of LVM is no text"))?;
@@ -156,13 +174,13 @@ pub(crate) enum Item {
 }
 
 impl Metadata {
-    fn parse(text: &str) -> Result<Self, Error> {
+    pub(crate) fn parse(text: &str) -> Result<Self, Error> {
         let comments = Regex::new("#.*\n").expect("a valid expression");
         let text = comments.replace_all(text, "").replace('[', "[ ").replace(']', " ]").replace('"', " \" ");
         let text = text.replace(['=', ','], "");
         let mut words = text.trim_end_matches('\0').split_whitespace();
         let group = words.clone().next().ok_or_else(|| wrong("nothing"))?.to_owned();
-        let entries = section(&mut words)?;
+        let entries = section(&mut words, 0)?;
         Ok(Self { group, entries })
     }
 
@@ -177,19 +195,15 @@ impl Metadata {
 
     /// Sets a value beside the group's section.
     pub(crate) fn set(&mut self, key: &str, value: Item) {
-        put(&mut self.entries, key.to_owned(), value);
+        match self.entries.iter_mut().find(|(there, _)| there == key) {
+            Some((_, there)) => *there = value,
+            None => self.entries.push((key.to_owned(), value)),
+        }
     }
 
     /// The text as it lies on the device.
     pub(crate) fn text(&self) -> String {
         section_text(&self.entries) + "\0"
-    }
-}
-
-fn put(entries: &mut Vec<(String, Item)>, key: String, value: Item) {
-    match entries.iter_mut().find(|(there, _)| *there == key) {
-        Some((_, there)) => *there = value,
-        None => entries.push((key, value)),
     }
 }
 
@@ -199,11 +213,15 @@ fn wrong(word: &str) -> Error {
 
 type Words<'a> = std::str::SplitWhitespace<'a>;
 
-fn section(words: &mut Words<'_>) -> Result<Vec<(String, Item)>, Error> {
-    let mut entries = Vec::new();
+fn section(words: &mut Words<'_>, depth: usize) -> Result<Vec<(String, Item)>, Error> {
+    if depth > MAX_DEPTH {
+        return Err(Error::failed(format!("the metadata of LVM have sections more than {MAX_DEPTH} deep")));
+    }
+    let mut entries: Vec<(String, Item)> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
     while let Some(key) = words.next().filter(|word| *word != "}") {
         let item = match words.next() {
-            Some("{") => Item::Section(section(words)?),
+            Some("{") => Item::Section(section(words, depth + 1)?),
             Some("[") => {
                 let mut items = Vec::new();
                 loop {
@@ -216,7 +234,14 @@ fn section(words: &mut Words<'_>) -> Result<Vec<(String, Item)>, Error> {
             }
             word => simple(word, words)?,
         };
-        put(&mut entries, key.to_owned(), item);
+        // Said again, a key keeps its place.
+        match places.get(key) {
+            Some(place) => entries[*place].1 = item,
+            None => {
+                places.insert(key, entries.len());
+                entries.push((key.to_owned(), item));
+            }
+        }
     }
     Ok(entries)
 }
@@ -332,6 +357,55 @@ mod tests {
         assert_eq!(number(header, 0, 4), u64::from(checksum(&header[4..])));
         assert_eq!(number(header, 56, 4), u64::from(checksum(text.as_bytes())));
         assert_eq!(Disk::open(file.path()).unwrap().metadata.text(), text);
+    }
+
+    /// A disk with other numbers than [`test_disk`] makes, each by where it stands.
+    fn refused(numbers: &[(usize, u64)]) -> String {
+        let file = test_disk(TEXT);
+        let mut bytes = std::fs::read(file.path()).unwrap();
+        for (at, number) in numbers {
+            bytes[*at..*at + 8].copy_from_slice(&number.to_le_bytes());
+        }
+        std::fs::write(file.path(), bytes).unwrap();
+        Disk::open(file.path()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn metadata_that_lie_outside_the_device_are_none() {
+        const AREA: usize = 1024;
+        let (start, size, list) = (AREA + 24, AREA + 32, AREA + AREA_LIST);
+        for numbers in [
+            &[(start, u64::MAX - 100)][..],
+            &[(start, u64::MAX), (size, u64::MAX)],
+            &[(start, 4096)],
+            &[(size, 4096)],
+            &[(list, 0)],
+            &[(list, 511)],
+            &[(list, u64::MAX), (list + 8, u64::MAX)],
+            &[(list + 8, 2048)],
+        ] {
+            assert!(refused(numbers).ends_with("has no metadata of LVM"), "{numbers:?}: {}", refused(numbers));
+        }
+        let endless: Vec<(usize, u64)> = (584..1024).step_by(8).map(|at| (at, 7)).collect();
+        assert!(refused(&endless).ends_with("has no metadata of LVM"));
+        assert!(refused(&[(584 + 32, u64::MAX - 7)]).starts_with("cannot read"));
+    }
+
+    #[test]
+    fn metadata_have_an_end_in_depth_and_size() {
+        let deep = |depth: usize| Metadata::parse(&format!("{}{}", "a {\n".repeat(depth), "}\n".repeat(depth)));
+        assert!(deep(MAX_DEPTH).is_ok());
+        assert_eq!(deep(300_000).unwrap_err().to_string(), "the metadata of LVM have sections more than 16 deep");
+        let file = test_disk(TEXT);
+        let disk = File::options().write(true).open(file.path()).unwrap();
+        disk.set_len(1 << 40).unwrap();
+        disk.write_all_at(&(1_u64 << 39).to_le_bytes(), 1024 + 32).unwrap();
+        disk.write_all_at(&(1_u64 << 38).to_le_bytes(), 1024 + 48).unwrap();
+        let error = Disk::open(file.path()).unwrap_err().to_string();
+        assert!(error.contains("274877906944 bytes; more than 16777216"), "{error}");
+        let many: String = (0..200_000).map(|key| format!("k{key} = {key}\n")).collect();
+        assert_eq!(Metadata::parse(&many).unwrap().entries.len(), 200_000);
+        assert_eq!(Metadata::parse("a = 1\nb = 2\na = 3").unwrap().text(), "a = 3\nb = 2\n\0");
     }
 
     #[test]

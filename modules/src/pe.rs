@@ -49,12 +49,17 @@ impl Layout {
 
 /// Where the file header says when the file was made.
 pub(crate) fn timestamp(file: &[u8]) -> Result<usize, NotExecutable> {
-    Ok(file_header(file)? + 4)
+    number_at(file, file_header(file)? + 4)
 }
 
 /// Where the optional header has the checksum of the file.
 pub(crate) fn checksum_place(file: &[u8]) -> Result<usize, NotExecutable> {
-    Ok(file_header(file)? + FILE_HEADER + 64)
+    number_at(file, file_header(file)? + FILE_HEADER + 64)
+}
+
+/// The place itself, if the file has a number of 32 bits there.
+fn number_at(file: &[u8], place: usize) -> Result<usize, NotExecutable> {
+    number32(file, place).map(|_| place)
 }
 
 /// The checksum of the whole file: the sum of its 16-bit words but those of the checksum itself, with what is carried
@@ -122,6 +127,10 @@ mod tests {
         let good = executable(2, 0x1000);
         for file in [&b""[..], b"MZ", &good[..100], &executable(0, 0x1000), &[0xff; 200]] {
             assert_eq!(Layout::read(file), Err(NotExecutable));
+        }
+        for length in 0..0x44 + FILE_HEADER + 64 + 4 {
+            assert_eq!(checksum(&good[..length]), Err(NotExecutable), "cut off at {length}");
+            assert_eq!(timestamp(&good[..length]).is_ok(), length >= 0x44 + 8, "cut off at {length}");
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod def;
 pub mod error;
 pub mod location;
 pub mod loopdev;
+pub mod outside;
 pub mod runner;
 pub mod schema;
 pub mod snapshot;

@@ -14,18 +14,23 @@ mod walk;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::error::Error;
+use crate::outside;
 
 pub use attributes::Times;
 pub use copy::Copy;
+
+/// The largest file that goes into memory as a whole, in bytes.
+const MAX_READ: u64 = 1 << 30;
 
 /// A handle on the root folder of a tree.
 #[derive(Debug)]
@@ -76,16 +81,14 @@ impl Tree {
         Ok(Self { root: self.root.try_clone().map_err(cannot("open", "/"))? })
     }
 
-    /// What is in the file `path`.
+    /// Returns what is in the regular file `path`, which goes into memory as a whole.
     ///
     /// # Errors
-    /// It is not there, is a folder, or cannot be read.
+    /// It is not there, is something else or larger than a gigabyte, or cannot be read.
     pub fn read(&self, path: impl AsRef<Path>) -> Result<Vec<u8>, Error> {
         let path = path.as_ref();
-        let mut file = self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK, 0).map_err(cannot("read", path))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(cannot("read", path))?;
-        Ok(bytes)
+        let file = self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK, 0).map_err(cannot("read", path))?;
+        outside::read_open(file, MAX_READ).map_err(cannot("read", path))
     }
 
     /// What is in the text file `path`.
@@ -154,13 +157,23 @@ impl Tree {
     }
 
     /// Opens the file `path` with these flags (close-on-exec is added); a file that the flags create gets `mode` less
-    /// the umask.
+    /// the umask. Does not wait for the other end of a fifo.
     ///
     /// # Errors
-    /// The system's.
+    /// It is a fifo, or the OS error.
     pub fn open_file(&self, path: impl AsRef<Path>, flags: OFlags, mode: u32) -> Result<File, Error> {
         let path = path.as_ref();
-        self.open_at(path, flags, mode).map_err(cannot("open", path))
+        let open = || {
+            if flags.contains(OFlags::PATH) {
+                return self.open_at(path, flags, mode);
+            }
+            let file = self.open_at(path, flags | OFlags::NONBLOCK | OFlags::NOCTTY, mode)?;
+            if file.metadata()?.file_type().is_fifo() {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a fifo, no file"));
+            }
+            Ok(file)
+        };
+        open().map_err(cannot("open", path))
     }
 
     /// Creates the folder `path` with `mode` less the umask.

@@ -43,6 +43,9 @@ enum Case {
     LowerOne,
 }
 
+/// The longest name that commands may make, in bytes: much longer than any path.
+const MAX_NAME: usize = 64 << 10;
+
 impl Transform {
     /// Reads an expression such as `s,^,prefix/,S`.
     ///
@@ -72,14 +75,22 @@ impl Transform {
         Ok(Self { commands })
     }
 
-    /// The name as the commands rewrite it.
-    pub(crate) fn apply(&self, name: &[u8], target: Target) -> Vec<u8> {
+    /// Returns the name as the commands rewrite it.
+    ///
+    /// # Errors
+    /// It gets longer than any name may be: commands that double it are soon beyond all memory.
+    pub(crate) fn apply(&self, name: &[u8], target: Target) -> Result<Vec<u8>, Error> {
         let applies = |command: &&Command| match target {
             Target::Member => command.members,
             Target::HardLink => command.hard_links,
             Target::SymbolicLink => command.symbolic_links,
         };
-        self.commands.iter().filter(applies).fold(name.to_vec(), |name, command| command.apply(&name))
+        self.commands.iter().filter(applies).try_fold(name.to_vec(), |name, command| command.apply(&name)).ok_or_else(
+            || {
+                let name = String::from_utf8_lossy(name);
+                Error::failed(format!("the transform makes a name of more than {MAX_NAME} bytes of `{name}`"))
+            },
+        )
     }
 }
 
@@ -116,7 +127,7 @@ impl Command {
         let command = Self {
             pattern,
             replacement: parts(&replacement),
-            matches: first..if global { usize::MAX } else { first + 1 },
+            matches: first..if global { usize::MAX } else { first.saturating_add(1) },
             members: targets.contains('r'),
             hard_links: targets.contains('h'),
             symbolic_links: targets.contains('s'),
@@ -124,7 +135,8 @@ impl Command {
         Ok((command, rest))
     }
 
-    fn apply(&self, name: &[u8]) -> Vec<u8> {
+    /// The rewritten name; none if it gets too long.
+    fn apply(&self, name: &[u8]) -> Option<Vec<u8>> {
         let mut result = Vec::new();
         let mut end = 0;
         for (index, captures) in self.pattern.captures_iter(name).enumerate() {
@@ -133,14 +145,14 @@ impl Command {
             }
             let Some(whole) = captures.get(0) else { continue };
             result.extend_from_slice(&name[end..whole.start()]);
-            self.replace(&captures, &mut result);
+            self.replace(&captures, &mut result)?;
             end = whole.end();
         }
         result.extend_from_slice(&name[end..]);
-        result
+        (result.len() <= MAX_NAME).then_some(result)
     }
 
-    fn replace(&self, captures: &Captures<'_>, result: &mut Vec<u8>) {
+    fn replace(&self, captures: &Captures<'_>, result: &mut Vec<u8>) -> Option<()> {
         let (mut case, mut once) = (Case::Keep, None);
         for part in &self.replacement {
             let text = match part {
@@ -155,6 +167,9 @@ impl Command {
                     continue;
                 }
             };
+            if result.len() + text.len() > MAX_NAME {
+                return None;
+            }
             for byte in text {
                 result.push(match once.take().unwrap_or(case) {
                     Case::Keep => *byte,
@@ -163,6 +178,7 @@ impl Command {
                 });
             }
         }
+        Some(())
     }
 }
 
@@ -274,7 +290,7 @@ mod tests {
 
     fn renamed(expression: &str, name: &str) -> String {
         let transform = Transform::parse(expression).expect("the expression is valid");
-        String::from_utf8(transform.apply(name.as_bytes(), Target::Member)).expect("still UTF-8")
+        String::from_utf8(transform.apply(name.as_bytes(), Target::Member).expect("short")).expect("still UTF-8")
     }
 
     #[test]
@@ -302,8 +318,18 @@ mod tests {
     #[test]
     fn flags_choose_the_targets() {
         let transform = Transform::parse("s/^/x/S").expect("the expression is valid");
-        assert_eq!(transform.apply(b"a", Target::SymbolicLink), b"a");
-        assert_eq!(transform.apply(b"a", Target::HardLink), b"xa");
+        assert_eq!(transform.apply(b"a", Target::SymbolicLink).expect("short"), b"a");
+        assert_eq!(transform.apply(b"a", Target::HardLink).expect("short"), b"xa");
+    }
+
+    #[test]
+    fn names_do_not_grow_without_end() {
+        for expression in ["s/.*/&&/;".repeat(100), format!("s/.*/{}/", "&".repeat(70_000))] {
+            let transform = Transform::parse(&expression).expect("the expression is valid");
+            let error = transform.apply(b"name", Target::Member).expect_err("it is too long").to_string();
+            assert_eq!(error, "the transform makes a name of more than 65536 bytes of `name`");
+        }
+        assert_eq!(renamed("s/a/b/18446744073709551615", "a"), "a");
     }
 
     #[test]

@@ -28,8 +28,8 @@ fn object<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Va
 ///
 /// # Errors
 /// What is wrong with it, with line and column.
-pub(super) fn read(text: &str) -> Result<Metadata, String> {
-    let written: Written = serde_json::from_str(text).map_err(|error| error.to_string())?;
+pub(super) fn read(text: &[u8]) -> Result<Metadata, String> {
+    let written: Written = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     if written.schema.is_none() && written.schema_2.is_none() {
         return Err("neither `schema` nor `schema_2` is given".to_owned());
     }
@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn only_osbuilds_shape_is_taken() {
         let ok = r#"{"summary": "", "description": [], "schema": {}}"#;
-        assert!(read(ok).is_ok());
+        assert!(read(ok.as_bytes()).is_ok());
         for wrong in [
             "[]",
             r#"{"summary": "", "description": []}"#,
@@ -60,7 +60,7 @@ mod tests {
             r#"{"summary": "", "description": [], "schema": {}, "capabilities": [1]}"#,
             r#"{"summary": "", "description": [], "schema": {}, "more": 1}"#,
         ] {
-            assert!(read(wrong).is_err(), "{wrong}");
+            assert!(read(wrong.as_bytes()).is_err(), "{wrong}");
         }
     }
 }

@@ -50,23 +50,27 @@ impl Document {
         Self::parse(&text::read(tree, path)?, path)
     }
 
-    fn parse(text: &str, path: &str) -> Result<Self, Error> {
+    pub(crate) fn parse(text: &str, path: &str) -> Result<Self, Error> {
         let (text, byte_order_mark) = text.strip_prefix('\u{feff}').map_or((text, false), |rest| (rest, true));
         let mut lines: Vec<Line> = Vec::new();
         if text.is_empty() {
             return Ok(Self { lines, byte_order_mark });
         }
+        // Fillers do not end an option; a section does.
+        let mut last = None;
         for (index, line) in text.split('\n').enumerate() {
             let kind = kind(line);
-            // Fillers do not end an option; a section does.
-            let above = lines.iter().rev().find(|line| line.kind != Kind::Filler).map(|line| &line.kind);
+            let above = last.map(|last: usize| &lines[last].kind);
             let fits = match (&kind, above) {
                 (None, _) | (Some(Kind::Option(_)), None) => false,
                 (Some(Kind::Continuation(_)), None | Some(Kind::Section(_))) => false,
                 (Some(_), _) => true,
             };
             match kind {
-                Some(kind) if fits => lines.push(Line { text: line.to_owned(), kind }),
+                Some(kind) if fits => {
+                    last = if kind == Kind::Filler { last } else { Some(index) };
+                    lines.push(Line { text: line.to_owned(), kind });
+                }
                 _ => return Err(Error::failed(format!("/{path}:{}: `{line}` is no line of an INI file", index + 1))),
             }
         }

@@ -19,6 +19,7 @@ use std::path::Path;
 
 use osbc_module_api::*;
 
+use crate::image_blobs::MAX_DOCUMENT;
 use crate::registry_image::{Description, Item, Location, Transport, digest, is_list, source_schema, verified};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
@@ -72,7 +73,7 @@ fn list(context: &SourceContext, location: &Location, expected: &str, folder: &P
     location.copy(context, expected, &["--multi-arch=index-only"], folder)?;
     let name = location.reference(expected);
     let path = folder.join("manifest.json");
-    let text = fs::read(&path).map_err(Error::io("read", &path))?;
+    let text = outside::read(&path, MAX_DOCUMENT).map_err(Error::io("read", &path))?;
     let manifest =
         serde_json::from_slice(&text).map_err(|error| Error::failed(format!("{name} is no JSON: {error}")))?;
     if !is_list(&manifest) {

@@ -84,28 +84,35 @@ mod tests {
     use osbc_module_api::testing::Case;
 
     use super::*;
+    use crate::registry_image::digest;
 
     const ID: &str = "sha256:0000";
 
     /// An image of two layers in the folder `folder`, in skopeo's `dir` format.
     fn image(folder: &Path) {
         fs::create_dir_all(folder).unwrap();
-        let layer = |name: &str, script: &str, compress: &str| {
+        let layer = |script: &str, compress: &str| {
             let root = tempfile::tempdir().unwrap();
-            let archive = folder.join(name);
-            let script = format!("{script}; tar {compress} -cf '{}' *", archive.display());
-            assert!(Command::new("sh").args(["-ec", &script]).current_dir(root.path()).status().unwrap().success());
-            json!({"digest": format!("sha256:{name}")})
+            let script = format!("{script}; tar {compress} -cf - *");
+            let output = Command::new("sh").args(["-ec", &script]).current_dir(root.path()).output().unwrap();
+            assert!(output.status.success());
+            put(folder, &output.stdout)
         };
-        let first = layer(
-            "aa",
-            "mkdir etc usr; echo 1 >etc/a; echo 1 >etc/b; ln etc/b etc/c; ln -s usr lib; chmod 700 usr",
-            "-z",
-        );
-        let second =
-            layer("bb", "mkdir etc; touch etc/.wh.a; echo 2 >etc/new; mknod null c 1 3; chown 7:8 etc/new", "");
-        fs::write(folder.join("manifest.json"), json!({"schemaVersion": 2, "layers": [first, second]}).to_string())
-            .unwrap();
+        let first =
+            layer("mkdir etc usr; echo 1 >etc/a; echo 1 >etc/b; ln etc/b etc/c; ln -s usr lib; chmod 700 usr", "-z");
+        let second = layer("mkdir etc; touch etc/.wh.a; echo 2 >etc/new; mknod null c 1 3; chown 7:8 etc/new", "");
+        write_manifest(folder, &[first, second]);
+    }
+
+    /// Puts a blob into the image, and returns its descriptor.
+    fn put(folder: &Path, blob: &[u8]) -> Value {
+        let digest = digest(blob);
+        fs::write(folder.join(&digest[7..]), blob).unwrap();
+        json!({"digest": digest, "size": blob.len()})
+    }
+
+    fn write_manifest(folder: &Path, layers: &[Value]) {
+        fs::write(folder.join("manifest.json"), json!({"schemaVersion": 2, "layers": layers}).to_string()).unwrap();
     }
 
     fn case() -> Case {
@@ -140,12 +147,26 @@ mod tests {
         if !has_root() || !has_tool("tar") {
             return;
         }
-        let data = json!({"archives": {ID: {"format": "dir", "name": "a"}}});
-        let case = Case::new(&MODULE).input("images", data, |tree| {
-            let folder = tree.path_for_tools("/").unwrap().join(ID);
-            image(&folder);
-            fs::write(folder.join("aa"), b"\x1f\x8bno gzip").unwrap();
+        let refused = |layers: &dyn Fn(&Path) -> Value| {
+            let data = json!({"archives": {ID: {"format": "dir", "name": "a"}}});
+            let case = Case::new(&MODULE).input("images", data, |tree| {
+                let folder = tree.path_for_tools("/").unwrap().join(ID);
+                fs::create_dir(&folder).unwrap();
+                write_manifest(&folder, &[layers(&folder)]);
+            });
+            case.run(json!({})).err()
+        };
+        assert!(refused(&|folder| put(folder, b"\x1f\x8bno gzip")).contains("decompress"));
+        let other = refused(&|folder| {
+            let layer = put(folder, b"what it was");
+            put(folder, b"what it is");
+            fs::rename(folder.join(&digest(b"what it is")[7..]), folder.join(&digest(b"what it was")[7..])).unwrap();
+            json!({ "digest": layer["digest"] })
         });
-        assert!(case.run(json!({})).err().contains("decompress"));
+        assert!(
+            other.starts_with("cannot use the image a (sha256:0000): the blob ")
+                && other.contains(&digest(b"what it is")),
+            "{other}"
+        );
     }
 }

@@ -300,7 +300,10 @@ fn pipes_do_not_block() {
     let yard = Yard::new();
     rustix::fs::mkfifoat(&yard.tree, "pipe", Mode::from_raw_mode(0o644)).unwrap();
     assert!(yard.tree.write("pipe", "x").is_err());
-    assert_eq!(yard.tree.read("pipe").unwrap(), b"");
+    assert!(yard.tree.read("pipe").unwrap_err().to_string().ends_with("/pipe: it is no regular file"));
+    let opened = yard.tree.open_file("pipe", OFlags::RDONLY, 0);
+    assert!(opened.unwrap_err().to_string().ends_with("/pipe: it is a fifo, no file"));
+    assert!(yard.tree.open_file("pipe", OFlags::PATH, 0).is_ok());
 }
 
 /// Whether the test may run; it must where the tests are to be complete.
