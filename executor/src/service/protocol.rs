@@ -22,6 +22,8 @@ const BY_DESCRIPTOR: &[u8] = b"<args-via-fd>";
 const DESCRIPTORS: usize = 253;
 /// The largest document that is read: far more than any module has to say.
 const LIMIT: usize = 64 << 20;
+/// The most values that a document may have: each takes much more memory than text.
+const VALUES: usize = 4_000_000;
 /// What goes into one packet where the kernel does not say.
 const SMALL: usize = 64_000;
 
@@ -39,6 +41,8 @@ pub(crate) enum ReceiveError {
     Io(#[from] io::Error),
     #[error("it sent {size} bytes at once; more than {LIMIT} are not read")]
     TooLarge { size: u64 },
+    #[error("it sent a document of more than {VALUES} values")]
+    TooMany,
     #[error("it sent something that is no JSON: {0}")]
     NoJson(serde_json::Error),
     #[error("it sent a document by a descriptor that is no file")]
@@ -116,8 +120,26 @@ pub(crate) fn receive(socket: impl AsFd) -> Result<Option<Message>, ReceiveError
         }
         packet = read_file(descriptors.remove(0))?;
     }
+    if values(&packet) > VALUES {
+        return Err(ReceiveError::TooMany);
+    }
     let value = serde_json::from_slice(&packet).map_err(ReceiveError::NoJson)?;
     Ok(Some(Message { value, descriptors }))
+}
+
+/// About how many values a document has: what stands before, between and in brackets.
+fn values(text: &[u8]) -> usize {
+    let (mut count, mut quoted, mut escaped) = (1, false, false);
+    for byte in text {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = quoted,
+            b'"' => quoted = !quoted,
+            b',' | b'[' | b'{' | b':' if !quoted => count += 1,
+            _ => {}
+        }
+    }
+    count
 }
 
 /// A whole file; a pipe or the like could keep who reads it waiting.
@@ -195,6 +217,11 @@ mod tests {
         assert!(garbage(BY_DESCRIPTOR, &[pipe]).contains("no file"));
         assert!(garbage(BY_DESCRIPTOR, &[large(0)]).contains("no JSON"));
         assert!(garbage(BY_DESCRIPTOR, &[large(LIMIT + 1)]).contains("67108865 bytes"));
+        let mut many = File::from(memfd_create("many", MemfdFlags::CLOEXEC).expect("a file"));
+        write!(many, "[{}0]", "0,".repeat(VALUES)).expect("written");
+        seek(&many, SeekFrom::Start(0)).expect("it is a file");
+        assert!(garbage(BY_DESCRIPTOR, &[many.into()]).contains("more than 4000000 values"));
+        assert_eq!(values(br#"{"a,[": ["\",:", {}]}"#), 6);
         send(&ours, &json!(1)).expect("sent");
         assert_eq!(receive(&theirs).expect("fine").expect("there").value, json!(1));
     }

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 const MODULES: &str = "usr/lib/modules";
 /// The same in trees where `/lib` is not merged into `/usr`.
 const OLD_MODULES: &str = "lib/modules";
+/// The largest module, unpacked, in bytes.
+const MAX_MODULE: u64 = 256 << 20;
 
 /// A kernel with modules.
 #[derive(Debug, Serialize, Deserialize)]
@@ -167,19 +169,24 @@ fn plain(name: &str) -> String {
     name.replace('-', "_")
 }
 
-fn decompressed(bytes: Vec<u8>) -> io::Result<Vec<u8>> {
-    let mut plain = Vec::new();
-    match bytes.as_slice() {
-        [0x1f, 0x8b, ..] => flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut plain)?,
-        [0xfd, b'7', b'z', b'X', b'Z', ..] => liblzma::read::XzDecoder::new(&bytes[..]).read_to_end(&mut plain)?,
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => zstd::Decoder::new(&bytes[..])?.read_to_end(&mut plain)?,
+pub(crate) fn decompressed(bytes: Vec<u8>) -> io::Result<Vec<u8>> {
+    let decoder: Box<dyn Read> = match bytes.as_slice() {
+        [0x1f, 0x8b, ..] => Box::new(flate2::read::GzDecoder::new(&bytes[..])),
+        [0xfd, b'7', b'z', b'X', b'Z', ..] => Box::new(liblzma::read::XzDecoder::new(&bytes[..])),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::new(&bytes[..])?),
         _ => return Ok(bytes),
     };
+    let mut plain = Vec::new();
+    decoder.take(MAX_MODULE + 1).read_to_end(&mut plain)?;
+    if plain.len() as u64 > MAX_MODULE {
+        let reason = format!("unpacked it has more than {MAX_MODULE} bytes, which no module has");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+    }
     Ok(plain)
 }
 
 /// The modules that a module needs, by what its section `.modinfo` says (ELF, 64 bits, little-endian). None where it is none.
-fn needs(module: &[u8]) -> Option<Vec<String>> {
+pub(crate) fn needs(module: &[u8]) -> Option<Vec<String>> {
     let number = |at: usize, length: usize| {
         let bytes = module.get(at..at.checked_add(length)?)?;
         let number = bytes.iter().rev().fold(0, |number: u64, byte| number << 8 | u64::from(*byte));
@@ -191,7 +198,7 @@ fn needs(module: &[u8]) -> Option<Vec<String>> {
     let (headers, size, count, names) = (number(0x28, 8)?, number(0x3a, 2)?, number(0x3c, 2)?, number(0x3e, 2)?);
     let header = |index: usize| headers.checked_add(index.checked_mul(size)?);
     let content = |header: usize| {
-        let (offset, length) = (number(header + 0x18, 8)?, number(header + 0x20, 8)?);
+        let (offset, length) = (number(header.checked_add(0x18)?, 8)?, number(header.checked_add(0x20)?, 8)?);
         module.get(offset..offset.checked_add(length)?)
     };
     let names = content(header(names)?)?;
