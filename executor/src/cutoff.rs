@@ -55,7 +55,7 @@ impl Contents {
     }
 }
 
-fn parse(line: &str) -> Option<(OwnKey, ContentKey, Lower)> {
+pub(crate) fn parse(line: &str) -> Option<(OwnKey, ContentKey, Lower)> {
     let mut words = line.split(' ');
     let (own, key, id) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     Some((own, key, Lower { id, instance: words.next()?.to_owned() }))

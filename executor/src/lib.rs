@@ -17,6 +17,8 @@ mod extents;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod fetch;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod helper;
 pub mod history;
 pub mod interrupt;

@@ -258,7 +258,7 @@ fn switched_off() -> Option<Obstacle> {
 
 /// A user's ranges in the text of a file of subordinate ids, by name or number; and the first id behind all ranges of the
 /// text.
-fn ranges(text: &str, name: &str, user: Uid) -> (Vec<(u32, u32)>, u32) {
+pub(crate) fn ranges(text: &str, name: &str, user: Uid) -> (Vec<(u32, u32)>, u32) {
     let number = user.to_string();
     let (mut own, mut free) = (Vec::new(), 100_000);
     for line in text.lines() {

@@ -2,7 +2,7 @@
 //! its socket; what it writes goes to whoever watches. Knows osbuild's messages, and nothing of sources or devices.
 
 pub(crate) mod desk;
-mod lines;
+pub(crate) mod lines;
 pub(crate) mod protocol;
 mod remains;
 

@@ -61,7 +61,7 @@ mod layout;
 mod lease;
 mod links;
 mod look;
-mod object;
+pub(crate) mod object;
 pub mod osbuild;
 mod prepared;
 mod remove;

@@ -12,7 +12,7 @@
 mod guest;
 mod host;
 mod initramfs;
-mod kernel;
+pub(crate) mod kernel;
 mod modprobe;
 
 use std::fs::File;

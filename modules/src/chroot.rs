@@ -9,7 +9,7 @@
 //! the stage ends, nothing stays mounted, and no mount is ever seen by anybody else. What stays, as with osbuild, are the
 //! directories of the mounts that the tree did not have.
 
-mod architecture;
+pub(crate) mod architecture;
 mod attend;
 mod contain;
 mod root;

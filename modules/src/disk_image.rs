@@ -30,7 +30,7 @@ pub(crate) fn virtual_size(cx: &StageContext, path: &str) -> Result<u64, Error> 
     size.ok_or_else(|| Error::failed(format!("`qemu-img info` says nothing of the size of {path}")))
 }
 
-fn of_header(image: &File) -> io::Result<Option<u64>> {
+pub(crate) fn of_header(image: &File) -> io::Result<Option<u64>> {
     let mut header = [0; 32];
     match image.read_exact_at(&mut header, 0) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),

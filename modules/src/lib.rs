@@ -26,6 +26,8 @@ mod filesystem;
 mod filesystem_mount;
 mod firstboot;
 pub mod foreign;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod grub;
 mod image_blobs;
 mod image_conversion;

@@ -79,7 +79,7 @@ impl Report {
         Self::parse(&sfdisk.arg("--json").arg(device).output()?)
     }
 
-    fn parse(text: &[u8]) -> Result<Self, Error> {
+    pub(crate) fn parse(text: &[u8]) -> Result<Self, Error> {
         #[derive(Deserialize)]
         struct Document {
             partitiontable: Report,

@@ -21,7 +21,7 @@ pub(crate) struct Subscriptions {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Repository {
+pub(crate) struct Repository {
     base_urls: Vec<String>,
     secrets: Secrets,
 }
@@ -72,7 +72,7 @@ impl Subscriptions {
 }
 
 /// The repositories of a `.repo` file whose certificate and key are there.
-fn parse(text: &str, root: &Path, authority: &Path) -> Vec<Repository> {
+pub(crate) fn parse(text: &str, root: &Path, authority: &Path) -> Vec<Repository> {
     let mut sections: Vec<Vec<(String, String)>> = Vec::new();
     for line in text.lines() {
         let continued = line.starts_with([' ', '\t']);

@@ -5,7 +5,7 @@ const LONGEST: usize = 64 << 10;
 
 /// Turns pieces of output into lines with a prefix. A line ends with a line feed, a carriage return, or both.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(crate) struct Lines {
     prefix: String,
     pending: Vec<u8>,
     /// Whether the last line ended with a carriage return, which a line feed may belong to.
@@ -14,12 +14,12 @@ pub(super) struct Lines {
 
 impl Lines {
     /// Lines behind `prefix`.
-    pub(super) fn new(prefix: &str) -> Self {
+    pub(crate) fn new(prefix: &str) -> Self {
         Self { prefix: prefix.to_owned(), pending: Vec::new(), returned: false }
     }
 
     /// Says the lines that `piece` completes.
-    pub(super) fn push(&mut self, piece: &[u8], say: &mut dyn FnMut(&str)) {
+    pub(crate) fn push(&mut self, piece: &[u8], say: &mut dyn FnMut(&str)) {
         self.pending.extend_from_slice(piece);
         let mut start = 0;
         while let Some(length) = self.pending[start..].iter().position(|byte| matches!(byte, b'\n' | b'\r')) {
@@ -37,7 +37,7 @@ impl Lines {
     }
 
     /// Says what is left at the end.
-    pub(super) fn finish(&mut self, say: &mut dyn FnMut(&str)) {
+    pub(crate) fn finish(&mut self, say: &mut dyn FnMut(&str)) {
         if !self.pending.is_empty() {
             let rest = std::mem::take(&mut self.pending);
             self.returned = false;

@@ -20,7 +20,7 @@
 //! is the access time of its lock.
 
 mod file;
-mod info;
+pub(crate) mod info;
 mod room;
 mod write;
 

@@ -62,7 +62,7 @@ fn machine_of(program: &Path) -> Option<String> {
 }
 
 /// The machine by the header of an ELF file.
-fn number(head: &[u8]) -> Option<String> {
+pub(crate) fn number(head: &[u8]) -> Option<String> {
     let is_elf = head.starts_with(b"\x7fELF");
     let [one, other] = *head.get(18..20).filter(|_| is_elf)?.first_chunk()?;
     let number = if head[5] == 2 { u16::from_be_bytes([one, other]) } else { u16::from_le_bytes([one, other]) };

@@ -29,7 +29,7 @@ pub enum Limit {
 
 /// The content of `cache.info`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Info {
+pub(crate) struct Info {
     version: Option<i64>,
     /// None where none was ever set. For osbuild that means that nothing is kept; who asks for a checkpoint in such a
     /// store wants one.
@@ -80,7 +80,7 @@ impl Info {
         }
     }
 
-    fn of(document: &Value) -> Self {
+    pub(crate) fn of(document: &Value) -> Self {
         let empty = Map::new();
         let entries = document.as_object().unwrap_or(&empty);
         let limit = match entries.get("maximum-size") {

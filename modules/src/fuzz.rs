@@ -1,0 +1,214 @@
+//! The parsers of outside bytes in this crate as functions of bytes: what fuzzers and the tests feed. None may panic, take
+//! long, or take much memory, whatever it is fed.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use osbc_module_api::{Kind, Library, Value};
+use osbc_pytext::fnmatch::Pattern;
+
+use crate::archive::transform::Transform;
+use crate::archive::{Target, names::Names};
+use crate::builtin::{BuiltIn, MODULES};
+use crate::checksum::Checksum;
+use crate::debian::control::Control;
+use crate::debian::package::Package;
+use crate::foreign::Foreign;
+use crate::image_layers::Layers;
+use crate::lvm2::{Disk, Item};
+use crate::url::{Url, unquote};
+use crate::{
+    compression, cpio, debian, disk_image, grub, ini, lorax, pacman_database, partition_table, pe, proxy,
+    registry_image, rhsm, runners, toml, yaml,
+};
+
+/// A parser by its name, and what feeds it.
+pub type Parser = (&'static str, fn(&[u8]));
+
+/// The parsers.
+pub const PARSERS: &[Parser] = &[
+    ("compression", |data| {
+        let Ok(Some(decoder)) = compression::decoder(data) else { return };
+        // What is unpacked is content, of any size.
+        let _ = io::copy(&mut decoder.take(16 << 20), &mut io::sink());
+    }),
+    ("control", |data| {
+        for paragraph in Control::all(&String::from_utf8_lossy(data)) {
+            paragraph.field("Description");
+            paragraph.relations("Depends");
+            paragraph.full_name();
+        }
+    }),
+    ("cpio", |data| {
+        let links = BTreeMap::from([(b"folder".to_vec(), 3)]);
+        with_file(data, |_, file| drop(cpio::set_links(file, 3, &links)));
+    }),
+    ("deb", |data| {
+        with_file(data, |path, _| {
+            let Ok(package) = Package::open(path) else { return };
+            package.lines("conffiles").count();
+            let _ = package.each_control_file(|_, content| io::copy(content, &mut io::sink()).map(drop));
+            let Ok(mut files) = package.data() else { return };
+            for member in debian::archive::members(&mut files).into_iter().flatten() {
+                let Ok(_) = member else { return };
+            }
+        });
+    }),
+    ("disk-image", |data| with_file(data, |_, file| drop(disk_image::of_header(file)))),
+    ("elf", |data| drop(crate::chroot::architecture::number(data))),
+    ("grub", |data| drop(grub::environment(&String::from_utf8_lossy(data)))),
+    ("ini", |data| {
+        let text = String::from_utf8_lossy(data);
+        let Ok(mut document) = ini::Document::parse(&text, "etc/x.conf") else { return };
+        assert_eq!(document.text(), text, "what is not changed stays");
+        document.ensure_section("a");
+        document.set("a", "k", "one\ntwo").expect("the section is there");
+        ini::Document::parse(&document.text(), "x").expect("what is written can be read");
+    }),
+    ("lorax", |data| {
+        let text = String::from_utf8_lossy(data);
+        lorax::unescaped(&text);
+        let _ = lorax::expanded(&[text.into_owned()]);
+    }),
+    ("lvm2", |data| {
+        with_file(data, |path, _| {
+            let Ok(mut disk) = Disk::open(path) else { return };
+            disk.metadata.rename_group("new");
+            disk.metadata.set("creation_time", Item::Number(1));
+            // Areas may lie on each other, so what is read again need not be what was written.
+            let _ = disk.write().and_then(|()| Disk::open(path));
+        });
+    }),
+    ("lvm2-text", |data| {
+        use crate::lvm2::Metadata;
+        let Ok(metadata) = Metadata::parse(&String::from_utf8_lossy(data)) else { return };
+        metadata.text();
+    }),
+    ("module-options", |data| {
+        // The first byte chooses the module, as far as the options do not.
+        let Some((first, text)) = data.split_first() else { return };
+        let Ok(options) = serde_json::from_slice::<Value>(text) else { return };
+        let count = MODULES.len();
+        for row in MODULES.iter().cycle().skip(usize::from(*first) * 2 % count).take(2) {
+            let _ = (row.def.parse)(&options);
+        }
+    }),
+    ("names", |data| {
+        with_directory(|folder| {
+            fs::write(folder.join("passwd"), data)?;
+            fs::write(folder.join("group"), data)?;
+            let _ = Names::read(folder).map(|names| names.user(0).len() + names.group(0).len());
+            Ok(())
+        });
+    }),
+    ("oci-layout", |data| {
+        with_directory(|folder| {
+            let blobs = folder.join("blobs/sha256");
+            fs::create_dir_all(&blobs)?;
+            // The rest of an image, for an index that names it.
+            for blob in [&b"layer"[..], MANIFEST, data] {
+                fs::write(blobs.join(&registry_image::digest(blob)[7..]), blob)?;
+            }
+            fs::write(folder.join("index.json"), data)?;
+            let _ = Layers::in_layout(folder);
+            fs::write(folder.join("manifest.json"), data)?;
+            let _ = Layers::flat(folder);
+            Ok(())
+        });
+    }),
+    ("on-disk-module", |data| {
+        with_directory(|folder| {
+            let stages = folder.join("stages");
+            fs::create_dir_all(&stages)?;
+            for name in ["source", "described", "described.meta.json"] {
+                fs::write(stages.join(name), data)?;
+            }
+            let library = Foreign::new(folder);
+            for name in ["source", "described"] {
+                let _ = library.module(Kind::Stage, name);
+            }
+            Ok(())
+        });
+    }),
+    ("os-release", |data| {
+        let names = BuiltIn.names(Kind::Runner).unwrap_or_default();
+        runners::for_host(&String::from_utf8_lossy(data), names.iter().map(String::as_str));
+    }),
+    ("pacman", |data| drop(pacman_database::package(&String::from_utf8_lossy(data)))),
+    ("partition-table", |data| {
+        if let Ok(report) = partition_table::Report::parse(data) {
+            report.numbered(14);
+        }
+    }),
+    ("pattern", |data| {
+        Pattern::new(&String::from_utf8_lossy(data)).is_match("usr/lib/x");
+    }),
+    ("pe", |data| {
+        if let Ok(layout) = pe::Layout::read(data) {
+            layout.align(layout.end);
+        }
+        for place in [pe::timestamp(data), pe::checksum_place(data)].into_iter().flatten() {
+            assert!(place + 4 <= data.len(), "what is written there lies in the file");
+        }
+        let _ = pe::checksum(data);
+    }),
+    ("proxy", |data| {
+        let text = String::from_utf8_lossy(data);
+        let (url, exceptions) = text.split_once('\n').unwrap_or((&text, ""));
+        let variables = [("http_proxy", url), ("no_proxy", exceptions)];
+        let environment = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let _ = proxy::choose("http", &environment);
+    }),
+    ("repo-file", |data| drop(rhsm::parse(&String::from_utf8_lossy(data), Path::new("/none"), Path::new("/none")))),
+    ("toml", |data| {
+        let Ok(table) = toml::Table::parse(&String::from_utf8_lossy(data)) else { return };
+        toml::Table::parse(&table.text()).expect("what is written can be read");
+    }),
+    ("transform", |data| {
+        if let Ok(transform) = Transform::parse(&String::from_utf8_lossy(data)) {
+            let _ = transform.apply(b"usr/lib/aa", Target::Member);
+        }
+    }),
+    ("url", |data| {
+        let text = String::from_utf8_lossy(data);
+        unquote(&text);
+        let _ = Checksum::parse(&text);
+        if let Ok(url) = Url::parse(&text) {
+            url.request();
+            url.display();
+        }
+    }),
+    ("yaml", |data| {
+        if let Ok(value) = serde_json::from_slice::<Value>(data) {
+            yaml::dump(&value, "sources");
+        }
+    }),
+];
+
+/// The manifest that the seeds of `oci-layout` name.
+const MANIFEST: &[u8] =
+    br#"{"layers":[{"digest":"sha256:dac1d7cfa95021764849fd102524e141488c5e3a90f861dbb5a12d9ac8584f85","size":5}]}"#;
+
+/// Calls `parser` with a file that holds these bytes, and its path.
+fn with_file(data: &[u8], parser: impl FnOnce(&Path, &File)) {
+    let file = tempfile::NamedTempFile::new().and_then(|mut file| file.write_all(data).map(|()| file));
+    if let Ok(file) = file {
+        parser(file.path(), file.as_file());
+    }
+}
+
+/// Calls `parser` with a directory of its own.
+fn with_directory(parser: impl FnOnce(&Path) -> io::Result<()>) {
+    let folder = tempfile::tempdir().expect("there is room for a directory");
+    parser(folder.path()).expect("there is room for the files");
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_parser_survives_what_it_is_fed() {
+        osbc_fixtures::fuzz::survive(super::PARSERS);
+    }
+}
