@@ -1,12 +1,13 @@
 //! Why a stage runs, in words: compared with the last build of the same manifest, whose record the store keeps.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use osbc_compiler::compare::{Cause, Change, Comparison};
 use osbc_executor::record::{ManifestName, Record};
 use osbc_executor::store::Store;
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{Edge, Graph, NodeId, Plan, Value};
+use osbc_ir::{Edge, Graph, NodeId, Plan, Value, redact};
 use serde::Serialize;
 
 use crate::past::{Past, State};
@@ -16,20 +17,22 @@ use crate::render;
 const SHOWN: usize = 60;
 
 /// The last build of a manifest, as recorded.
-pub(crate) struct LastBuild {
+pub(crate) struct LastBuild<'p> {
     pub(crate) record: Record,
     pub(crate) graph: Graph,
+    /// What the manifest is now, as its record will have it.
+    now: Cow<'p, Graph>,
     past: Past,
 }
 
-impl LastBuild {
-    /// The last build of the manifest that was read from `path` and became `graph`; none if none is recorded that can be
+impl<'p> LastBuild<'p> {
+    /// The last build of the manifest that was read from `path` and became `now`; none if none is recorded that can be
     /// read.
-    pub(crate) fn of(store: &Store, path: &Path, graph: &Graph) -> Option<Self> {
-        let record = Record::last_of(store, &ManifestName::new(path, graph)).ok()??;
+    pub(crate) fn of(store: &Store, path: &Path, now: &'p Graph) -> Option<Self> {
+        let record = Record::last_of(store, &ManifestName::new(path, now)).ok()??;
         let graph = record.graph().ok()?;
         let past = Past::new(&record.events().ok()?);
-        Some(Self { record, graph, past })
+        Some(Self { record, graph, now: redact::graph(now), past })
     }
 
     /// What became of a stage then; none if the build had nothing to do with it.
@@ -82,15 +85,15 @@ impl Stage {
 /// The causes of all stages that run.
 pub(crate) struct Causes<'a> {
     plan: &'a Plan,
-    last: Option<(&'a LastBuild, Comparison<'a>)>,
+    last: Option<(&'a LastBuild<'a>, Comparison<'a>)>,
     /// For every node, whether a step of its own segment goes on from it.
     goes_on: Vec<bool>,
 }
 
 impl<'a> Causes<'a> {
     /// Compares a plan with the last build.
-    pub(crate) fn new(plan: &'a Plan, last: Option<&'a LastBuild>) -> Self {
-        let last = last.map(|last| (last, Comparison::new(&last.graph, &plan.graph)));
+    pub(crate) fn new(plan: &'a Plan, last: Option<&'a LastBuild<'a>>) -> Self {
+        let last = last.map(|last| (last, Comparison::new(&last.graph, &last.now)));
         let mut goes_on = vec![false; plan.graph.dag.node_count()];
         for step in plan.segments.iter().filter_map(|segment| segment.steps.split_last()).flat_map(|(_, steps)| steps) {
             goes_on[step.index()] = true;

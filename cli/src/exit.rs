@@ -8,7 +8,7 @@ use miette::GraphicalReportHandler;
 use osbc_compiler::{ReadError, Report};
 use osbc_executor::export::ExportError;
 use osbc_executor::store::StoreError;
-use osbc_ir::{Cause, NodeOutcome, Outcome};
+use osbc_ir::{Cause, NodeOutcome, Outcome, printable, redact};
 use osbc_module_api::LibraryError;
 
 use crate::commands::manual::print;
@@ -114,7 +114,7 @@ impl Failure {
                 // When standard output is gone, so is who would have read it.
                 print(format!("{:#}\n", report.to_json()).as_bytes()).ok();
             }
-            other => anstream::eprintln!("osbc: {other}"),
+            other => say(&format!("osbc: {other}")),
         }
         self.code()
     }
@@ -129,6 +129,11 @@ impl Failure {
             | Failure::Library(_) => ENVIRONMENT,
         })
     }
+}
+
+/// Writes a line for people to standard error, without secrets of URLs and without what could control a terminal.
+pub(crate) fn say(line: &str) {
+    anstream::eprintln!("{}", printable::text(&redact::text(line)));
 }
 
 /// Shows what clap has to say: help and version on standard output with 0, mistakes on standard error with 2.

@@ -14,7 +14,7 @@ use osbc_executor::store::Lease;
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{NodeOutcome, Outcome, Plan};
 
-use crate::exit::Failure;
+use crate::exit::{Failure, say};
 use crate::summary::Exported;
 
 /// How many results are copied at the same time.
@@ -140,12 +140,12 @@ fn succeeded(outcome: &NodeOutcome) -> bool {
 /// Warns of what an export could not keep.
 pub(crate) fn warn_of_lost(copied: &Copied, to: &Path) {
     for lost in &copied.lost {
-        anstream::eprintln!(
+        say(&format!(
             "osbc: warning: the file system of {} does not take the attribute {} of {}",
             to.display(),
             lost.attribute,
             lost.path.display()
-        );
+        ));
     }
 }
 

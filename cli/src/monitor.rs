@@ -16,7 +16,7 @@ use osbc_executor::event::writer::{Form, WriteError, Writer};
 use osbc_executor::event::{Event, Monitor, Tee};
 use osbc_ir::Plan;
 
-use crate::exit::Failure;
+use crate::exit::{Failure, say};
 
 /// The monitor that fits where standard error goes to, and what it draws on.
 pub(crate) fn for_stderr(plan: &Arc<Plan>) -> (Box<dyn Monitor>, Screen) {
@@ -101,7 +101,7 @@ fn add(
 pub(crate) fn warn_of_lost(files: &[EventFile]) {
     for file in files {
         if let Some(error) = file.error.take() {
-            anstream::eprintln!("osbc: warning: {} ends too early: {error}", file.path.display());
+            say(&format!("osbc: warning: {} ends too early: {error}", file.path.display()));
         }
     }
 }

@@ -231,10 +231,10 @@ fn in_vm(arguments: &Arguments, written: &Graph) -> Result<BTreeSet<PipelineInde
             Some(index) => drop(found.insert(PipelineIndex(index))),
             None => {
                 let known: Vec<&str> = pipelines.iter().map(|pipeline| pipeline.name.as_str()).collect();
-                anstream::eprintln!(
+                exit::say(&format!(
                     "osbuild: warning: --in-vm names `{wanted}`, which is no pipeline; there are {}",
                     known.join(", ")
-                );
+                ));
             }
         }
     }
@@ -281,12 +281,12 @@ fn export_all(exports: &[Export], script: &Script, lease: &Lease, output: &Path)
             continue;
         }
         for lost in &export(lease, id, &to, ownership)?.lost {
-            anstream::eprintln!(
+            exit::say(&format!(
                 "osbuild: warning: the file system of {} does not take the attribute {} of {}",
                 to.display(),
                 lost.attribute,
                 lost.path.display()
-            );
+            ));
         }
     }
     Ok(())

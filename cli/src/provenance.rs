@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use osbc_ir::graph::Graph;
-use osbc_ir::{Export, Value};
+use osbc_ir::{Export, Value, redact};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -34,7 +34,8 @@ pub(crate) fn slsa(graph: &Graph, export: &Export, artifact: &Path, manifest: &s
     let items = attest::items(graph, &pipelines).into_iter().map(|(module, item)| {
         let (algorithm, hex) = item.checksum.split_once(':').unwrap_or(("osbcItem", &item.checksum));
         let described = item.description.as_str().or_else(|| item.description.get("url")?.as_str());
-        let place = described.map_or_else(|| format!("urn:osbc:{module}:{}", item.checksum), str::to_owned);
+        let place = described
+            .map_or_else(|| format!("urn:osbc:{module}:{}", item.checksum), |url| redact::url(url).into_owned());
         json!({"uri": place, "digest": {algorithm: hex}})
     });
     Ok(json!({

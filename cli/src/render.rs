@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use osbc_ir::Graph;
 use osbc_ir::graph::{Node, NodeIndex};
+use osbc_ir::{Graph, printable};
 
 /// The pipeline and module of a stage, or the checksum and source of an item.
 pub(crate) fn node_name(graph: &Graph, node: NodeIndex) -> (&str, &str) {
@@ -50,13 +50,14 @@ pub(crate) fn count(number: usize, noun: &str) -> String {
 
 /// Rows with aligned columns, two spaces apart; a header row comes first.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|cell| printable::line(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
             write!(line, "{cell:width$}  ").expect("a string grows");
@@ -84,7 +85,7 @@ mod tests {
 
     #[test]
     fn columns_line_up_without_trailing_spaces() {
-        let rows = [vec!["pipeline".into(), "ran".into()], vec!["tree".into(), "9".into()]];
-        assert_eq!(table(&rows), "pipeline  ran\ntree      9\n");
+        let rows = [vec!["pipeline".into(), "ran".into()], vec!["tr\nee".into(), "9".into()]];
+        assert_eq!(table(&rows), "pipeline    ran\ntr\\u000aee  9\n");
     }
 }

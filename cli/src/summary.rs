@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use osbc_compiler::passes::{OccurrenceAction, PipelineOccurrences, occurrences};
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{Cause, NodeOutcome, Outcome, Plan};
+use osbc_ir::{Cause, NodeOutcome, Outcome, Plan, printable, redact};
 use serde_json::{Value, json};
 
 use crate::render;
@@ -57,6 +57,7 @@ impl<'a> Summary<'a> {
         let mut text = String::new();
         for (node, outcome) in &self.outcome.nodes {
             let (place, name) = render::node_name(&self.plan.graph, *node);
+            let (place, name) = (printable::line(place), printable::line(name));
             match outcome {
                 NodeOutcome::Ran(result) if !result.success && result.cause != Some(Cause::Interrupted) => {
                     let error = result.error.as_deref().unwrap_or("it gives no reason");
@@ -194,9 +195,9 @@ impl<'a> Summary<'a> {
         all
     }
 
-    fn options(&self, node: NodeIndex) -> Option<&Value> {
+    fn options(&self, node: NodeIndex) -> Option<Value> {
         let stage = self.plan.graph.stage_node(node)?;
-        Some(&self.plan.graph.stage(stage).1.options)
+        Some(redact::value(&self.plan.graph.stage(stage).1.options))
     }
 
     fn counts(&self, pipeline: &PipelineOccurrences) -> Counts {

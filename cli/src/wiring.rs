@@ -17,7 +17,7 @@ use osbc_modules::foreign::Foreign;
 use osbc_modules::runners;
 
 use crate::args::{ManifestArgs, Modules, TargetArgs};
-use crate::exit::Failure;
+use crate::exit::{Failure, say};
 use crate::{env, render, rootless};
 
 /// Where a system says what it is, in order of preference (os-release(5)).
@@ -182,10 +182,10 @@ pub(crate) fn plan_in(prepared: &Prepared, store: &Store, exports: bool) -> Resu
         && let Some((need, have)) = store.make_room_for(&plan)?
     {
         let (need, have) = (render::bytes(need), render::bytes(have));
-        anstream::eprintln!(
+        say(&format!(
             "osbc: warning: this build is expected to need {need}, and the store {} has {have}; `--store` names another",
             store.path().display()
-        );
+        ));
     }
     Ok((plan, lease))
 }
@@ -193,7 +193,7 @@ pub(crate) fn plan_in(prepared: &Prepared, store: &Store, exports: bool) -> Resu
 /// Warns of what was damaged and is made anew; says whether there is any.
 pub(crate) fn tell_damages(damages: &[Damage]) -> bool {
     for Damage { path, reason, .. } in damages {
-        anstream::eprintln!("osbc: warning: {} was damaged: {reason}; it is set aside and made anew", path.display());
+        say(&format!("osbc: warning: {} was damaged: {reason}; it is set aside and made anew", path.display()));
     }
     !damages.is_empty()
 }

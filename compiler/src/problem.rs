@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use serde_json::{Map, json};
 
-use osbc_ir::Value;
+use osbc_ir::{Value, redact};
 
 use crate::place::Place;
 use crate::spans::locate;
@@ -180,6 +180,11 @@ impl Report {
     /// Finds the problems' places in the text.
     pub(crate) fn new(text: &SourceText, problems: Problems) -> Self {
         let Problems { kept: mut problems, incomplete } = problems;
+        for Problem { message, label, help, .. } in &mut problems {
+            for text in [message, label].into_iter().chain(help) {
+                *text = redact::text(text).into_owned();
+            }
+        }
         problems.sort_by_cached_key(|problem| (problem.path.to_string(), problem.message.clone()));
         problems.dedup_by(|a, b| a.message == b.message && a.path == b.path);
         let root = Place::root();

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <store>/logs/<build>/build.json      the header: which manifest, what was asked for, how it ended
-//! <store>/logs/<build>/graph.json      the sealed graph; a hard link where an earlier build had the same, and still has it
+//! <store>/logs/<build>/graph.json      the sealed graph without secrets of URLs; a hard link where an earlier build has it too
 //! <store>/logs/<build>/events.jsonl    what happened, without output (crate::event::line)
 //! <store>/logs/<build>/NNN-….log       the output of each stage that ran (crate::log)
 //! ```
@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use osbc_ir::{Graph, NodeOutcome, Outcome, Plan};
+use osbc_ir::{Graph, NodeOutcome, Outcome, Plan, redact};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +30,7 @@ use crate::{lock, regular};
 /// How many builds are kept of those that did something, and of those that had nothing to do.
 const KEPT: usize = 20;
 /// The version of [`Header`] and of what lies beside it.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 const HEADER: &str = "build.json";
 const GRAPH: &str = "graph.json";
@@ -172,7 +172,7 @@ impl Record {
         Ok(all.into_iter().find(|record| record.header.manifest == *manifest && record.header.end.is_some()))
     }
 
-    /// The graph that was built. Its ids are those of then.
+    /// The graph that was built, URLs in it as [`redact::graph`] shows them. Its ids are those of then.
     ///
     /// # Errors
     /// It cannot be read: who may not read the trees may not read this either.
@@ -230,7 +230,7 @@ impl<'a> Recording<'a> {
             build: format!("{}-{unique}", timestamp(now)),
             manifest: about.manifest.clone(),
             exports: plan.exports.iter().map(|export| export.name.clone()).collect(),
-            arguments: about.arguments.clone(),
+            arguments: about.arguments.iter().map(|argument| redact::text(argument).into_owned()).collect(),
             osbc: env!("CARGO_PKG_VERSION").to_owned(),
             started: micros_since_1970(now),
             graph: digest(&plan.graph),
@@ -258,7 +258,7 @@ impl<'a> Recording<'a> {
         header.graph_file = match linked {
             Some(same) => same.header.graph_file.clone(),
             None => {
-                let text = serde_json::to_vec(&*plan.graph)?;
+                let text = serde_json::to_vec(&*redact::graph(&plan.graph))?;
                 create(&graph)?.write_all(&text)?;
                 Some(hash(&text))
             }

@@ -6,7 +6,9 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{Cause, Edge, Input, Kind, ModuleRef, PipelineIndex, Reference, Resource, Stage, StageResult, Target};
+use osbc_ir::{
+    Cause, Edge, Input, Kind, ModuleRef, PipelineIndex, Reference, Resource, Stage, StageResult, Target, redact,
+};
 use osbc_module_api::{LibraryError, Provider};
 
 use crate::delete::remove_tree;
@@ -133,7 +135,8 @@ fn result(reply: StageReply) -> StageResult {
         StageFailure::Interrupted => Cause::Interrupted,
         _ => Cause::Stage,
     });
-    let error = reply.failure.map(|failure| failure.to_string());
+    // A module may have named a URL of its options.
+    let error = reply.failure.map(|failure| redact::text(&failure.to_string()).into_owned());
     StageResult {
         success: error.is_none(),
         output: String::new(),

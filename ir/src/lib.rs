@@ -13,6 +13,8 @@ pub mod manifest;
 pub mod module;
 pub mod outcome;
 pub mod plan;
+pub mod printable;
+pub mod redact;
 mod seal;
 pub mod sink;
 pub mod stage;

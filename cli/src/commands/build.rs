@@ -14,14 +14,14 @@ use osbc_executor::runner::LocalRunner;
 use osbc_executor::shell::{ShellRunner, When};
 use osbc_executor::store::Lease;
 use osbc_executor::{Parts, Settings, run as run_plan};
-use osbc_ir::{Outcome, Plan, Value};
+use osbc_ir::{Outcome, Plan, Value, printable};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::args::{BuildArgs, SbomFormat};
 use crate::commands::check;
 use crate::commands::manual::print;
-use crate::exit::{self, Failure};
+use crate::exit::{self, Failure, say};
 use crate::exports::Exports;
 use crate::summary::{Exported, Summary};
 use crate::terminal::Terminal;
@@ -90,13 +90,13 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
     if args.json {
         print(summary.json().as_bytes())?;
     } else {
-        anstream::eprint!("{}", summary.failures());
+        anstream::eprint!("{}", printable::text(&summary.failures()));
         print(summary.table(args.output.is_some()).as_bytes())?;
     }
     let code = exit::of_build(&outcome);
     let last = if code == 0 { not_exported.pop() } else { None };
     for error in &not_exported {
-        anstream::eprintln!("osbc: {error}");
+        say(&format!("osbc: {error}"));
     }
     last.map_or(Ok(ExitCode::from(code)), |error| Err(error.into()))
 }

@@ -2,13 +2,12 @@
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use osbc_compiler::compare::{Change, Comparison, ItemChange, PipelinePair, StagePair, changes_of_values, items};
 use osbc_compiler::passes;
 use osbc_executor::store::Store;
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{Graph, Pipeline, PipelineIndex, Value};
+use osbc_ir::{Graph, Pipeline, PipelineIndex, Value, redact};
 use serde_json::json;
 
 use crate::args::{DiffArgs, ManifestArgs};
@@ -22,11 +21,11 @@ const OF_PIPELINES: [&str; 3] = ["/build", "/runner", "/source-epoch"];
 
 /// Compares.
 pub(crate) fn run(args: &DiffArgs) -> Result<ExitCode, Failure> {
-    let graph = |path: &std::path::Path| -> Result<Arc<Graph>, Failure> {
+    let graph = |path: &std::path::Path| -> Result<Graph, Failure> {
         let args =
             ManifestArgs { manifest: path.to_owned(), libdir: args.libdir.clone(), modules: args.modules.clone() };
         let (_, graph, _) = wiring::compile(&args)?;
-        Ok(Arc::new(passes::share(graph)))
+        Ok(redact::graph(&passes::share(graph)).into_owned())
     };
     let failure = |failure: Failure| failure.with_json(args.json);
     let (old, new) = (graph(&args.old).map_err(failure)?, graph(&args.new).map_err(failure)?);

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use osbc_compiler::compare::Cause;
 use osbc_compiler::passes::{Occurrence, OccurrenceAction, occurrences};
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{Graph, Plan};
+use osbc_ir::{Graph, Plan, printable};
 use serde_json::{Value, json};
 
 use crate::args::ExplainArgs;
@@ -103,14 +103,19 @@ fn find(graph: &Graph, name: &str) -> Result<Vec<(usize, usize)>, Failure> {
 struct Explanation<'a> {
     plan: &'a Plan,
     causes: Causes<'a>,
-    last: Option<&'a LastBuild>,
+    last: Option<&'a LastBuild<'a>>,
 }
 
 impl Explanation<'_> {
     /// One stage, in full.
     fn stage(&self, one: &Written) -> String {
         let Written { pipeline, occurrence, place: (_, position) } = one;
-        let mut text = format!("{pipeline}: {} (stage {position})  {}\n", occurrence.module, occurrence.id.short());
+        let mut text = format!(
+            "{}: {} (stage {position})  {}\n",
+            printable::line(pipeline),
+            occurrence.module,
+            occurrence.id.short()
+        );
         let why = reason(&occurrence.reason);
         let act = match occurrence.action {
             OccurrenceAction::Run => format!("runs: {why}"),
@@ -160,7 +165,7 @@ impl Explanation<'_> {
                     1 => "; 1 stage follows".to_owned(),
                     several => format!("; {several} stages follow"),
                 };
-                line(&mut text, 0, &format!("{pipeline}: {name}: {}{follow}", cause_words(cause)));
+                line(&mut text, 0, &format!("{}: {name}: {}{follow}", printable::line(&pipeline), cause_words(cause)));
                 if let Cause::Changed { changes } = cause {
                     change_lines(changes).iter().for_each(|change| line(&mut text, 1, change));
                 }

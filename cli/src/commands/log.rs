@@ -1,18 +1,20 @@
 //! `osbc log`: the builds that are kept, the stages of one, and what a stage wrote.
 
 use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use osbc_executor::record::{Header, Record};
 use osbc_executor::regular;
+use osbc_ir::printable;
 use serde::Serialize;
 use serde_json::json;
 
 use crate::args::LogArgs;
 use crate::builds::{self, Builds, events, find_stage, short, unreadable};
-use crate::commands::manual::print;
-use crate::exit::Failure;
+use crate::commands::manual::{print, print_as_is};
+use crate::exit::{Failure, say};
 use crate::past::{Past, PastNode, State};
 use crate::render;
 
@@ -115,7 +117,8 @@ fn show_build(record: &Record, past: &Past, json: bool) -> String {
     if let Some(end) = &header.end {
         write!(text, " in {}", render::duration(Duration::from_micros(end.duration))).expect("a string grows");
     }
-    write!(text, "\n{}: {}\n\n", header.manifest.path, header.exports.join(", ")).expect("a string grows");
+    write!(text, "\n{}: {}\n\n", header.manifest.path, printable::line(&header.exports.join(", ")))
+        .expect("a string grows");
     let nodes = in_order(past);
     let mut rows = Vec::new();
     for same in nodes.chunk_by(|one, other| folds(one) && folds(other) && one.state == other.state) {
@@ -179,14 +182,15 @@ fn show_stage(builds: &Builds, record: &Record, node: &PastNode, json: bool) -> 
         return print(format!("{document:#}\n").as_bytes());
     }
     if node.log.is_none() {
-        anstream::eprintln!(
+        say(&format!(
             "osbc: {} was {}; this is its log of the build {}",
             node.name(),
             node.state.word(),
             record.header.build
-        );
+        ));
     }
-    print(&content)
+    // Into a file or a pipe it is copied.
+    if io::stdout().is_terminal() { print(&content) } else { print_as_is(&content) }
 }
 
 /// The newest build before this one that ran a stage, and the log of it there.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
+use osbc_ir::printable;
 
 use crate::args::Args;
 use crate::exit::Failure;
@@ -35,8 +36,13 @@ pub(crate) fn man(directory: Option<&Path>) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Writes to standard output; a reader that has gone away is no failure.
+/// Writes a text to standard output, without what could control a terminal; a reader that has gone away is no failure.
 pub(crate) fn print(text: &[u8]) -> Result<ExitCode, Failure> {
+    print_as_is(printable::text(&String::from_utf8_lossy(text)).as_bytes())
+}
+
+/// Writes bytes to standard output.
+pub(crate) fn print_as_is(text: &[u8]) -> Result<ExitCode, Failure> {
     match io::stdout().write_all(text).and_then(|()| io::stdout().flush()) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use osbc_compiler::passes::{
     FetchOccurrence, Occurrence, OccurrenceAction, OccurrenceReason, PipelineOccurrences, occurrences,
 };
-use osbc_ir::{Action, Edge, Export, Kind, Plan};
+use osbc_ir::{Action, Edge, Export, Kind, Plan, printable};
 use osbc_module_api::Catalog;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::args::PlanArgs;
 use crate::causes::{Causes, LastBuild};
 use crate::commands::manual::print;
-use crate::exit::Failure;
+use crate::exit::{Failure, say};
 use crate::{render, rootless, wiring};
 
 /// Prints the plan.
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &PlanArgs) -> Result<ExitCode, Failure> {
     let last = store.and_then(|store| LastBuild::of(&store, &args.manifest.manifest, &plan.graph));
     let causes = last.as_ref().map(|last| Causes::new(&plan, Some(last)));
     if let Some(reason) = rootless::out_of_reach(&plan) {
-        anstream::eprintln!("osbc: warning: this user cannot build this: {reason}");
+        say(&format!("osbc: warning: this user cannot build this: {reason}"));
     }
     let document = Document::of(&plan, choices(&plan, &prepared.catalog)?, causes.as_ref());
     let text = if args.json { format!("{:#}\n", document.json()) } else { document.text() };
@@ -125,7 +125,7 @@ impl<'a> Document<'a> {
         let exported: HashSet<&str> = self.exports.iter().map(|export| export.name.as_str()).collect();
         for pipeline in &self.pipelines {
             let mark = if exported.contains(pipeline.name.as_str()) { "  (exported)" } else { "" };
-            writeln!(text, "{}{mark}", pipeline.name).expect("a string grows");
+            writeln!(text, "{}{mark}", printable::line(&pipeline.name)).expect("a string grows");
             let same = |one: &Occurrence, other: &Occurrence| folds(one) && fold_key(one) == fold_key(other);
             let rows: Vec<_> = pipeline.stages.chunk_by(same).map(|stages| stage_row(stages, self.causes)).collect();
             text.push_str(&indented(&rows));

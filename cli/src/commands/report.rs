@@ -7,7 +7,7 @@ use crate::args::ReportArgs;
 use crate::builds::{Builds, events, unreadable};
 use crate::commands::log::{no_such_build, result};
 use crate::commands::manual::print;
-use crate::exit::Failure;
+use crate::exit::{Failure, say};
 use crate::report::Page;
 
 /// Writes the page.
@@ -24,6 +24,6 @@ pub(crate) fn run(args: &ReportArgs) -> Result<ExitCode, Failure> {
         return print(text.as_bytes());
     }
     std::fs::write(&args.output, text).map_err(|source| Failure::Output { path: args.output.clone(), source })?;
-    anstream::eprintln!("osbc: {} tells of the build {}", args.output.display(), record.header.build);
+    say(&format!("osbc: {} tells of the build {}", args.output.display(), record.header.build));
     Ok(ExitCode::SUCCESS)
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use osbc_executor::event::{Event, Monitor};
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{NodeOutcome, Plan};
+use osbc_ir::{NodeOutcome, Plan, printable};
 
 use super::plain;
 use crate::render;
@@ -36,6 +36,7 @@ impl Live {
 
     fn start_stage(&mut self, node: NodeIndex) {
         let (pipeline, module) = render::node_name(&self.plan.graph, node);
+        let (pipeline, module) = (printable::line(pipeline), printable::line(module));
         let bar = self.bars.insert_before(&self.total, ProgressBar::new_spinner());
         bar.set_style(style("{spinner:.cyan} {prefix:.bold}  {elapsed:.dim}  {wide_msg:.dim}"));
         bar.set_prefix(format!("{pipeline}: {module}"));
@@ -72,7 +73,7 @@ impl Live {
         self.total.inc(1);
         if failed {
             let (place, name) = render::node_name(&self.plan.graph, node);
-            self.bars.println(format!("failed: {place}: {name}")).ok();
+            self.bars.println(format!("failed: {}: {}", printable::line(place), printable::line(name))).ok();
         }
     }
 }

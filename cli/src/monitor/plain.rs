@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use osbc_executor::event::{Event, Monitor};
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{Cause, NodeOutcome, Plan, StageResult};
+use osbc_ir::{Cause, NodeOutcome, Plan, StageResult, printable};
 
 use crate::render;
 
@@ -27,6 +27,7 @@ impl Plain {
     fn line(&mut self, node: NodeIndex, end: &str) {
         self.done += 1;
         let (place, name) = render::node_name(&self.plan.graph, node);
+        let (place, name) = (printable::line(place), printable::line(name));
         let width = self.total.to_string().len();
         // Progress that nobody can read any more is no reason to fail a build.
         writeln!(io::stderr(), "[{:width$}/{}] {place}: {name} {end}", self.done, self.total).ok();

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 
-use osbc_ir::{CompatId, Graph, Have, PipelineIndex, Plan, Runner, StageResult, Value, compat};
+use osbc_ir::{CompatId, Graph, Have, PipelineIndex, Plan, Runner, StageResult, Value, compat, redact};
 
 use super::course::{Course, Names, StageRun};
 use super::sources::SourceReport;
@@ -49,9 +49,10 @@ impl Script {
     }
 
     /// Its options; none if osbuild would take them for not set.
-    fn options(&self, run: usize, stage: &StageRun) -> Option<&Value> {
+    fn options(&self, run: usize, stage: &StageRun) -> Option<Value> {
         Some(&self.stage(run, stage).options)
             .filter(|options| options.as_object().is_none_or(|entries| !entries.is_empty()))
+            .map(redact::value)
     }
 
     fn stage(&self, run: usize, stage: &StageRun) -> &osbc_ir::Stage {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use miette::GraphicalReportHandler;
 use osbc_compiler::passes::ExportError;
 use osbc_compiler::{Phase, ReadError, Report};
+use osbc_ir::{printable, redact};
 use serde_json::Value;
 
 use super::arguments::Arguments;
@@ -71,8 +72,8 @@ impl Refusal {
                 let problems = report.render(&GraphicalReportHandler::new(), SHOWN);
                 format!("{name} has errors:\n\n{problems}")
             }
-            Refusal::Request(reason) => format!("{reason}\n"),
-            Refusal::Failed(reason) => format!("{reason}\nFailed\n"),
+            Refusal::Request(reason) => format!("{}\n", shown(reason)),
+            Refusal::Failed(reason) => format!("{}\nFailed\n", shown(reason)),
             Refusal::Aborted => "\nAborted\n".to_owned(),
         }
     }
@@ -80,7 +81,7 @@ impl Refusal {
     fn document(&self) -> Value {
         match self {
             Refusal::Manifest(report) => report.to_json(),
-            Refusal::Request(reason) | Refusal::Failed(reason) => refusal(reason),
+            Refusal::Request(reason) | Refusal::Failed(reason) => refusal(&redact::text(reason)),
             Refusal::Aborted => refusal("the build was ended"),
         }
     }
@@ -96,6 +97,11 @@ impl Refusal {
             Refusal::Aborted => exit::INTERRUPTED,
         })
     }
+}
+
+/// A reason as people see it.
+fn shown(reason: &str) -> String {
+    printable::text(&redact::text(reason)).into_owned()
 }
 
 impl From<Failure> for Refusal {

@@ -1,6 +1,7 @@
 //! Problems as miette shows them: a few lines of the manifest around each. Long lines, such as a minified manifest's
 //! only one, are cut to a window around what is underlined; line and column stay those of the file.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
@@ -9,7 +10,9 @@ use miette::{
     SpanContents,
 };
 
-use super::{Located, Report};
+use osbc_ir::{printable, redact};
+
+use super::{Located, Problem, Report};
 
 /// How much of a line is shown before and after the beginning of what is underlined, in bytes.
 const BEFORE: usize = 40;
@@ -18,7 +21,12 @@ const AFTER: usize = 100;
 impl Report {
     /// The problems for any handler of miette's, in order.
     pub fn diagnostics(&self) -> impl Iterator<Item = impl Diagnostic + Send + Sync + 'static> + '_ {
-        self.problems.iter().map(|located| Shown::new(self.text.name(), self.text.as_str(), located))
+        // All that is shown keeps the place that it has in the manifest.
+        let text = match redact::masked(self.text.as_str()) {
+            Cow::Borrowed(text) => printable::in_place(text),
+            Cow::Owned(text) => Cow::Owned(printable::in_place(&text).into_owned()),
+        };
+        self.problems.iter().map(move |located| Shown::new(self.text.name(), &text, located))
     }
 
     /// The first `limit` problems as text, each ending with an empty line, and how many more there are.
@@ -47,7 +55,12 @@ struct Shown {
 
 impl Shown {
     fn new(name: &str, text: &str, located: &Located) -> Self {
-        Self { located: located.clone(), excerpt: Excerpt::new(name, text, located) }
+        let mut shown = located.clone();
+        let Problem { message, label, help, .. } = &mut shown.problem;
+        for text in [message, label].into_iter().chain(help) {
+            *text = printable::text(text).into_owned();
+        }
+        Self { located: shown, excerpt: Excerpt::new(&printable::line(name), text, located) }
     }
 }
 
@@ -174,7 +187,7 @@ mod tests {
 
     use super::*;
     use crate::place::Place;
-    use crate::problem::{Code, Phase, Problem};
+    use crate::problem::{Code, Phase};
     use crate::text::SourceText;
 
     fn render(text: &str, place: Place) -> String {
@@ -213,6 +226,27 @@ mod tests {
          4 │     "c": 2
            ╰────
           help: write it right
+        "#);
+    }
+
+    #[test]
+    fn secrets_and_control_characters_of_the_manifest_are_not_shown() {
+        let text = "{\"u\": \"http://me:pass@h/x?t=1\", \"\u{9b}2J\": [\"\u{7f}\"]}\n";
+        let text = SourceText::from_bytes("m\u{1b}.json", text.into()).expect("text");
+        let message = "'https://me:pass@h/?t=1' is no \u{1b}[2J";
+        let problem = Problem::new(Code::Schema, Phase::Validate, Place::root().with("u"), message).label("http://a@h");
+        let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_width(100);
+        let report = Report::new(&text, problem.into());
+        assert!(!report.to_json().to_string().contains("pass"), "{}", report.to_json());
+        insta::assert_snapshot!(report.render(&handler, 10), @r#"
+        osbc::schema
+
+          × 'https://h/?t=***' is no \u001b[2J
+           ╭─[m\u001b.json:1:7]
+         1 │ {"u": "http://********h/x?t=*", "??2J": ["?"]}
+           ·       ────────────┬───────────
+           ·                   ╰── http://h
+           ╰────
         "#);
     }
 

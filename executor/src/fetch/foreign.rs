@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{ItemNode, NodeOutcome, Source, SourceItem};
+use osbc_ir::{ItemNode, NodeOutcome, Source, SourceItem, redact};
 use osbc_module_api::{Map, OnDisk, Value};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::FetchError;
+use super::{FetchError, failed};
 use crate::run::{Message, Worker};
 use crate::service::desk::Desk;
 use crate::service::{CallError, Home, Service};
@@ -47,7 +47,7 @@ pub(super) fn run(worker: &Worker<'_>, module: &OnDisk, nodes: &[NodeIndex], num
     for (position, (node, _)) in items.iter().enumerate() {
         let outcome = match &outcomes {
             Ok(outcomes) => outcomes[position].clone(),
-            Err(error) => NodeOutcome::FetchFailed { error: error.to_string() },
+            Err(error) => failed(&error.to_string()),
         };
         success &= matches!(outcome, NodeOutcome::Fetched { .. });
         worker.tell(Message::Finished { node: *node, outcome: Box::new(outcome) });
@@ -91,17 +91,15 @@ fn fetch(
                 let bytes = path.symlink_metadata().map_or(0, |metadata| metadata.len());
                 Ok(NodeOutcome::Fetched { bytes })
             }
-            (Slot::Fetch(_), Some(said)) if !said.success => Ok(NodeOutcome::FetchFailed { error: said.error.clone() }),
+            (Slot::Fetch(_), Some(said)) if !said.success => Ok(failed(&said.error)),
             (Slot::Fetch(download), said) => {
                 let there = download.adopt()?;
                 Ok(match (there, said, &general) {
                     (Some(bytes), _, _) => NodeOutcome::Fetched { bytes },
                     // It keeps its items elsewhere: as objects of a repository, say.
                     (None, Some(_), _) => NodeOutcome::Fetched { bytes: 0 },
-                    (None, None, Some(error)) => NodeOutcome::FetchFailed { error: error.clone() },
-                    (None, None, None) => {
-                        NodeOutcome::FetchFailed { error: "the source says nothing about this item".into() }
-                    }
+                    (None, None, Some(error)) => failed(error),
+                    (None, None, None) => failed("the source says nothing about this item"),
                 })
             }
         }
@@ -120,7 +118,7 @@ fn call(
     let context = worker.context;
     let cache = context.lease.store().sources_to_tell()?;
     std::fs::create_dir_all(&cache).map_err(StoreError::io("make", &cache))?;
-    let say = |text: &str| worker.tell(Message::FetchOutput { node, text: text.to_owned() });
+    let say = |text: &str| worker.tell(Message::FetchOutput { node, text: redact::text(text).into_owned() });
     let mut desk = Desk::new(say).until(context.interrupt.descriptor());
     let uid = format!("source/{}", source.module.name);
     let failed = |reason: String| FetchError::Service { module: source.module.name.clone(), reason };

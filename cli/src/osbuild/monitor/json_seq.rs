@@ -202,7 +202,7 @@ impl Display for JsonSeq {
                 "output": last_of(&output(result)),
                 "error": error(result),
             })),
-            options: script.options(run, stage).cloned(),
+            options: script.options(run, stage),
             duration: started.map(|started| started.elapsed().as_secs_f64()),
             metadata: Some(result.metadata.clone()),
         };

@@ -2,11 +2,12 @@
 //! one that began first is shown as it goes; what the others write waits until it is through, so that the text of a
 //! stage is never mixed with another's.
 
+use std::borrow::Cow;
 use std::collections::{HashSet, VecDeque};
 use std::io::{Read as _, Seek as _, Write as _};
 
 use jiff::{Timestamp, tz::TimeZone};
-use osbc_ir::StageResult;
+use osbc_ir::{StageResult, printable};
 use osbc_pytext::json::to_string_indented;
 use tempfile::SpooledTempFile;
 
@@ -117,7 +118,7 @@ impl Log {
         self.current = Some(run);
         let pipeline = script.pipeline(run);
         let id = script.course.runs[run].id.map_or_else(|| "None".to_owned(), |id| id.to_string());
-        let mut head = self.bold(&format!("Pipeline {}: {id}", pipeline.name)) + "\n";
+        let mut head = self.bold(&format!("Pipeline {}: {id}", self.fit(&pipeline.name))) + "\n";
         if self.headed.insert(run) {
             let build = pipeline.build.and_then(|build| script.names().id(build));
             let build = build.map_or_else(|| "<host>".to_owned(), |id| id.to_string());
@@ -132,6 +133,15 @@ impl Log {
             head += "\n";
         }
         self.out.write(&head);
+    }
+
+    /// What a module wrote, as a terminal may have it; to anybody else it goes as it is.
+    fn fit<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        match (self.out.is_terminal, text.contains('\r')) {
+            (false, _) => Cow::Borrowed(text),
+            (true, false) => printable::text(text),
+            (true, true) => Cow::Owned(printable::text(&text.replace("\r\n", "\n").replace('\r', "\n")).into_owned()),
+        }
     }
 
     fn bold(&self, text: &str) -> String {
@@ -151,7 +161,7 @@ impl Display for Log {
     }
 
     fn source_output(&mut self, _: &Script, source: usize, text: &str) {
-        self.add(Of::Source(source), text);
+        self.add(Of::Source(source), &self.fit(text));
     }
 
     fn finish_source(&mut self, script: &Script, source: usize, _: &SourceReport) {
@@ -167,12 +177,12 @@ impl Display for Log {
     fn stage(&mut self, script: &Script, run: usize, stage: &StageRun) {
         let title = self.bold(&format!("{}: {}", script.module(run, stage), stage.id));
         let options =
-            script.options(run, stage).map_or_else(|| "{}".to_owned(), |options| to_string_indented(options, 2));
+            script.options(run, stage).map_or_else(|| "{}".to_owned(), |options| to_string_indented(&options, 2));
         self.open(script, Of::Stage { run, position: stage.position }, &format!("{title} {options}\n"));
     }
 
     fn output(&mut self, _: &Script, run: usize, stage: &StageRun, text: &str) {
-        self.add(Of::Stage { run, position: stage.position }, text);
+        self.add(Of::Stage { run, position: stage.position }, &self.fit(text));
     }
 
     fn result(&mut self, script: &Script, run: usize, stage: &StageRun, result: &StageResult) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use osbc_executor::event::{Event, Monitor};
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{NodeOutcome, Outcome, StageResult, Value};
+use osbc_ir::{NodeOutcome, Outcome, StageResult, Value, redact};
 
 use super::{Display, Script};
 use crate::osbuild::result::{stage_result, unsaid_reason};
@@ -115,7 +115,7 @@ impl Narrator {
         if let (CURL, NodeOutcome::Fetched { .. }, Some(url)) =
             (source.module.name.as_str(), outcome, url(&item.description))
         {
-            let line = format!("source/{CURL} ({CURL}): Downloaded {url}\n");
+            let line = format!("source/{CURL} ({CURL}): Downloaded {}\n", redact::url(url));
             self.display.source_output(&script, node_item.source, &line);
         }
         self.fetches.insert(node, outcome.clone());
