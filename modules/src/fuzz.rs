@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use osbc_ir::redact;
 use osbc_module_api::{Kind, Library, Value};
 use osbc_pytext::fnmatch::Pattern;
 
@@ -159,7 +160,9 @@ pub const PARSERS: &[Parser] = &[
         let (url, exceptions) = text.split_once('\n').unwrap_or((&text, ""));
         let variables = [("http_proxy", url), ("no_proxy", exceptions)];
         let environment = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        let _ = proxy::choose("http", &environment);
+        for place in ["http://h.test/", "http://10.0.0.1:81/", "http://[::1]/"] {
+            let _ = Url::parse(place).map(|place| proxy::choose(&place, &environment));
+        }
     }),
     ("repo-file", |data| drop(rhsm::parse(&String::from_utf8_lossy(data), Path::new("/none"), Path::new("/none")))),
     ("toml", |data| {
@@ -179,6 +182,9 @@ pub const PARSERS: &[Parser] = &[
             url.request();
             url.display();
         }
+        assert_eq!(redact::masked(&text).len(), text.len(), "all keeps its place");
+        assert_eq!(redact::url(&redact::url(&text)), redact::url(&text), "once is enough");
+        redact::text(&text);
     }),
     ("yaml", |data| {
         if let Ok(value) = serde_json::from_slice::<Value>(data) {

@@ -59,7 +59,7 @@ fn reachable(url: &str) -> bool {
 pub(crate) fn fastest_first(mirrors: Vec<String>) -> Vec<String> {
     let (sender, times) = mpsc::channel();
     for (index, mirror) in mirrors.iter().enumerate() {
-        let (sender, place) = (sender.clone(), place(mirror));
+        let (sender, place) = (sender.clone(), Url::parse(mirror).ok().map(|url| url.address()));
         thread::spawn(move || {
             let start = Instant::now();
             let connected = place.is_some_and(|place| connect(&place));
@@ -78,15 +78,7 @@ pub(crate) fn fastest_first(mirrors: Vec<String>) -> Vec<String> {
     order.into_iter().map(|(_, mirror)| mirror).collect()
 }
 
-/// Host and port of a mirror.
-fn place(mirror: &str) -> Option<String> {
-    let url = Url::parse(mirror).ok()?;
-    let port = if url.scheme == "https" { 443 } else { 80 };
-    let named = url.host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    Some(if named { url.host.to_owned() } else { format!("{}:{port}", url.host) })
-}
-
-fn connect(place: &str) -> bool {
+fn connect(place: &(String, u16)) -> bool {
     let Ok(addresses) = place.to_socket_addrs() else { return false };
     addresses.into_iter().any(|address| TcpStream::connect_timeout(&address, PATIENCE).is_ok())
 }
@@ -126,7 +118,5 @@ mod tests {
         let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let down = format!("http://{gone}/os");
         assert_eq!(fastest_first(vec![down.clone(), up.clone()]), [up, down]);
-        assert_eq!(place("https://a.test/os").as_deref(), Some("a.test:443"));
-        assert_eq!(place("http://a.test:8080/os").as_deref(), Some("a.test:8080"));
     }
 }

@@ -9,7 +9,6 @@ use osbc_module_api::{Error, SourceContext, Value};
 
 use crate::checksum::Checksum;
 use crate::download::{Access, Downloader, Patience};
-use crate::proxy;
 use crate::url::Url;
 
 /// Downloads a small file and drops it; `environment` may name proxies.
@@ -31,7 +30,6 @@ pub fn ask(url: &str, checksum: &str, environment: &BTreeMap<String, String>) ->
         interrupted: &|| false,
         environment,
     };
-    let access = Access { proxy: proxy::choose(&url.scheme, environment)?, ..Access::default() };
     let patience = Patience { tries: 2, stall: Duration::from_secs(15), ..Patience::default() };
-    Downloader::new(patience).fetch(&context, &url, &access, &expected)
+    Downloader::new(patience).fetch(&context, &url, &Access::default(), &expected)
 }

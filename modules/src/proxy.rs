@@ -4,6 +4,7 @@
 //! plain requests of plain requests instead: the proxy gets the whole URL.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -12,32 +13,105 @@ use ureq::config::Config;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 use ureq::{Proxy, ProxyProtocol};
 
-/// The proxy for URLs of a scheme, by the environment: osbuild's own variable, else those that curl knows.
-pub(crate) fn choose(scheme: &str, environment: &BTreeMap<String, String>) -> Result<Option<Proxy>, Error> {
-    let names: &[&str] = match scheme {
+use crate::url::{Url, unquote};
+
+/// Returns the proxy for a URL, by the environment: osbuild's own variable, else those that curl knows. `None` if there is
+/// none, or the URL is an exception of theirs.
+///
+/// # Errors
+/// The value of the variable that counts is no proxy's URL.
+pub(crate) fn choose(url: &Url<'_>, environment: &BTreeMap<String, String>) -> Result<Option<Proxy>, Error> {
+    let names: &[&str] = match url.scheme.as_str() {
         // Not `HTTP_PROXY`, which a web server may have set from a request.
         "http" => &["OSBUILD_SOURCES_CURL_PROXY", "http_proxy", "all_proxy", "ALL_PROXY"],
         _ => &["OSBUILD_SOURCES_CURL_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"],
     };
-    let Some((name, url)) = first(environment, names) else { return Ok(None) };
-    let proxy = Proxy::new(url).map_err(|_| Error::failed(format!("the value of {name} is not a proxy's URL")))?;
+    let Some((name, value)) = first(environment, names) else { return Ok(None) };
     let exceptions = first(environment, &["no_proxy", "NO_PROXY"]).map_or("", |(_, list)| list);
-    let mut builder = Proxy::builder(proxy.protocol()).host(proxy.host()).port(proxy.port());
-    if let Some(user) = proxy.username() {
-        builder = builder.username(user);
+    let (host, port) = url.address();
+    if exceptions.split([',', ' ', '\t']).any(|exception| is_exception(exception, &host, port)) {
+        return Ok(None);
     }
-    if let Some(password) = proxy.password() {
-        builder = builder.password(password);
+    let no_url =
+        || Error::failed(format!("the value of {name} is not a proxy's URL; it is like http://proxy.test:3128"));
+    parse(value).map(Some).ok_or_else(no_url)
+}
+
+/// Returns the name of a proxy, for people.
+pub(crate) fn name(proxy: &Proxy) -> String {
+    format!("{}://{}:{}", proxy.protocol().to_string().to_ascii_lowercase(), proxy.host(), proxy.port())
+}
+
+/// A proxy as curl reads one: `http` if there is no scheme, 1080 if there is no port.
+fn parse(value: &str) -> Option<Proxy> {
+    let (scheme, rest) = value.split_once("://").unwrap_or(("http", value));
+    let protocol = match scheme.to_ascii_lowercase().as_str() {
+        "http" => ProxyProtocol::Http,
+        "https" => ProxyProtocol::Https,
+        "socks" | "socks4" => ProxyProtocol::Socks4,
+        "socks4a" => ProxyProtocol::Socks4A,
+        "socks5" => ProxyProtocol::Socks5,
+        "socks5h" => ProxyProtocol::Socks5h,
+        _ => return None,
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let (user, place) = authority.rsplit_once('@').map_or((None, authority), |(user, place)| (Some(user), place));
+    let usual = if protocol == ProxyProtocol::Https { 443 } else { 1080 };
+    let (host, port) = match place.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
+        _ => (place, usual),
+    };
+    if host.is_empty() {
+        return None;
     }
-    for exception in exceptions.split([',', ' ']).filter(|exception| !exception.is_empty()) {
-        // A name stands for itself and all below it, with a leading dot or without.
-        let name = exception.trim_start_matches('.');
-        builder = builder.no_proxy(name);
-        if name != "*" {
-            builder = builder.no_proxy(&format!(".{name}"));
+    let mut builder = Proxy::builder(protocol).host(host).port(port);
+    if let Some(user) = user {
+        let (user, password) = user.split_once(':').map_or((user, None), |(user, password)| (user, Some(password)));
+        builder = builder.username(&String::from_utf8(unquote(user)).ok()?);
+        if let Some(password) = password {
+            builder = builder.password(&String::from_utf8(unquote(password)).ok()?);
         }
     }
-    builder.build().map(Some).map_err(|_| Error::failed(format!("the value of {name} is not a proxy's URL")))
+    builder.build().ok()
+}
+
+/// Whether an exception of `no_proxy` is about a host: `*` is about all, a network about the addresses in it, a name
+/// about itself and all below it, with a leading dot or without. A port behind it must be the same.
+fn is_exception(exception: &str, host: &str, port: u16) -> bool {
+    let own = host.parse::<IpAddr>().ok();
+    let bare = |text: &str| text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
+    if let (Some((network, bits)), Some(own)) = (exception.split_once('/'), own) {
+        return bare(network).zip(bits.parse().ok()).is_some_and(|(network, bits)| is_within(own, network, bits));
+    }
+    if let Some(address) = bare(exception) {
+        return own == Some(address);
+    }
+    let (name, only) = match exception.rsplit_once(':').map(|(name, only)| (name, only.parse::<u16>())) {
+        Some((name, Ok(only))) => (name, Some(only)),
+        _ => (exception, None),
+    };
+    if only.is_some_and(|only| only != port) {
+        return false;
+    }
+    let name = name.trim_matches('.').to_ascii_lowercase();
+    let host = host.trim_end_matches('.');
+    match own {
+        Some(own) if name != "*" => bare(&name) == Some(own),
+        _ => name == "*" || !name.is_empty() && (host == name || host.ends_with(&format!(".{name}"))),
+    }
+}
+
+/// Whether the first `bits` of two addresses are the same.
+fn is_within(address: IpAddr, network: IpAddr, bits: u32) -> bool {
+    match (address, network) {
+        (IpAddr::V4(address), IpAddr::V4(network)) if bits <= 32 => {
+            (address.to_bits() ^ network.to_bits()).checked_shr(32 - bits).unwrap_or(0) == 0
+        }
+        (IpAddr::V6(address), IpAddr::V6(network)) if bits <= 128 => {
+            (address.to_bits() ^ network.to_bits()).checked_shr(128 - bits).unwrap_or(0) == 0
+        }
+        _ => false,
+    }
 }
 
 /// The first of these variables that is set to something.
@@ -60,7 +134,7 @@ impl Connector<()> for Forward {
         let Some(proxy) = details.config.proxy() else { return Ok(None) };
         let speaks_http = matches!(proxy.protocol(), ProxyProtocol::Http | ProxyProtocol::Https);
         let authority = details.uri.authority().filter(|_| speaks_http && details.uri.scheme_str() == Some("http"));
-        let Some(authority) = authority.filter(|_| !proxy.is_no_proxy(details.uri)) else { return Ok(None) };
+        let Some(authority) = authority else { return Ok(None) };
         let to_proxy = ConnectionDetails {
             uri: proxy.uri(),
             addrs: details.resolver.resolve(proxy.uri(), &self.direct, details.timeout)?,
@@ -128,9 +202,9 @@ fn complete(request: &[u8], origin: &str, header: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn chosen(scheme: &str, variables: &[(&str, &str)]) -> Option<Proxy> {
+    fn chosen(url: &str, variables: &[(&str, &str)]) -> Option<String> {
         let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        choose(scheme, &environment).unwrap()
+        choose(&Url::parse(url).unwrap(), &environment).unwrap().map(|proxy| name(&proxy))
     }
 
     #[test]
@@ -141,36 +215,71 @@ mod tests {
             ("HTTPS_PROXY", "secure:3"),
             ("ALL_PROXY", "socks5://any:4"),
         ];
-        let host = |scheme, variables: &[_]| chosen(scheme, variables).map(|proxy| proxy.host().to_owned());
-        assert_eq!(host("http", &all).unwrap(), "own");
-        assert_eq!(host("http", &all[1..]).unwrap(), "plain");
-        assert_eq!(host("https", &all[1..]).unwrap(), "secure");
-        assert_eq!(host("http", &all[2..]).unwrap(), "any");
-        assert_eq!(host("http", &[("HTTP_PROXY", "http://cgi:1"), ("http_proxy", "")]), None);
+        assert_eq!(chosen("http://h", &all).unwrap(), "http://own:1");
+        assert_eq!(chosen("http://h", &all[1..]).unwrap(), "http://plain:2");
+        assert_eq!(chosen("https://h", &all[1..]).unwrap(), "http://secure:3");
+        assert_eq!(chosen("http://h", &all[2..]).unwrap(), "socks5://any:4");
+        assert_eq!(chosen("http://h", &[("HTTP_PROXY", "http://cgi:1"), ("http_proxy", "")]), None);
     }
 
     #[test]
-    fn exceptions_hold_for_a_name_and_all_below_it() {
-        let proxy = chosen("http", &[("http_proxy", "http://u:p%40ss@p:1"), ("no_proxy", "a.test, .b.test,127.0.0.1")]);
-        let proxy = proxy.unwrap();
-        let direct = |url: &str| proxy.is_no_proxy(&url.parse().unwrap());
-        for url in ["http://a.test/x", "http://sub.a.test", "http://b.test", "http://c.b.test:80/", "http://127.0.0.1/"]
-        {
+    fn proxies_are_read_as_curl_reads_them() {
+        for (value, read) in [
+            ("proxy.test", "http://proxy.test:1080"),
+            ("proxy.test:3128/", "http://proxy.test:3128"),
+            ("me:p%40ss@proxy.test:3128", "http://proxy.test:3128"),
+            ("https://proxy.test", "https://proxy.test:443"),
+            ("socks5h://[::1]:9", "socks5h://[::1]:9"),
+            ("SOCKS://s", "socks4://s:1080"),
+        ] {
+            assert_eq!(parse(value).map(|proxy| name(&proxy)).as_deref(), Some(read), "{value}");
+        }
+        let proxy = parse("me:p%40s%3As@p").unwrap();
+        assert_eq!((proxy.username(), proxy.password()), (Some("me"), Some("p@s:s")));
+        for value in ["gopher://p", "http://", "http://p:port", "user@"] {
+            assert!(parse(value).is_none(), "{value}");
+        }
+    }
+
+    #[test]
+    fn exceptions_hold_for_names_networks_and_ports() {
+        let list = "a.test, .b.test,127.0.0.1\t10.0.0.0/8 [::1] fe80::/10 c.test:81 D.test. 192.168.1.1/33";
+        let direct = |url: &str| chosen(url, &[("http_proxy", "p"), ("no_proxy", list)]).is_none();
+        for url in [
+            "http://a.test/x",
+            "http://sub.A.test",
+            "http://b.test",
+            "http://c.b.test:80/",
+            "http://127.0.0.1/",
+            "http://10.1.2.3:8080",
+            "http://[::1]:81/",
+            "http://[FE80::1]/",
+            "http://c.test:81",
+            "http://d.test.",
+        ] {
             assert!(direct(url), "{url}");
         }
-        for url in ["http://aa.test", "http://a.test.other", "http://127.0.0.2"] {
+        for url in [
+            "http://aa.test",
+            "http://a.test.other",
+            "http://127.0.0.2",
+            "http://11.0.0.1",
+            "http://10.test",
+            "http://[::2]/",
+            "http://c.test",
+            "http://192.168.1.1",
+        ] {
             assert!(!direct(url), "{url}");
         }
-        assert_eq!((proxy.username(), proxy.password()), (Some("u"), Some("p@ss")));
-        let none = chosen("http", &[("http_proxy", "http://p"), ("NO_PROXY", "*")]).unwrap();
-        assert!(none.is_no_proxy(&"http://any.test".parse().unwrap()));
+        assert!(chosen("http://any.test", &[("http_proxy", "http://p"), ("NO_PROXY", "*")]).is_none());
+        assert!(chosen("http://1.2.3.4", &[("http_proxy", "http://p"), ("NO_PROXY", "0.0.0.0/0")]).is_none());
     }
 
     #[test]
     fn what_is_no_proxy_is_refused_by_the_variables_name() {
-        let environment = BTreeMap::from([("http_proxy".to_owned(), "gopher://p".to_owned())]);
-        let refusal = choose("http", &environment).unwrap_err().to_string();
-        assert_eq!(refusal, "the value of http_proxy is not a proxy's URL");
+        let environment = BTreeMap::from([("http_proxy".to_owned(), "gopher://me:pass@p".to_owned())]);
+        let refusal = choose(&Url::parse("http://h").unwrap(), &environment).unwrap_err().to_string();
+        assert_eq!(refusal, "the value of http_proxy is not a proxy's URL; it is like http://proxy.test:3128");
     }
 
     #[test]

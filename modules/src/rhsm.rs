@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use osbc_ir::redact;
 use osbc_module_api::Error;
 
 use crate::download::Secrets;
@@ -67,7 +68,7 @@ impl Subscriptions {
         known
             .or(self.fallback.as_ref())
             .cloned()
-            .ok_or_else(|| Error::failed(format!("no Red Hat subscription of this host covers {url}")))
+            .ok_or_else(|| Error::failed(format!("no Red Hat subscription of this host covers {}", redact::url(url))))
     }
 }
 

@@ -1,20 +1,23 @@
 //! Downloads from a server in the test's own process, whose every answer is written out.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
 
-use osbc_fixtures::has_tool;
 use osbc_module_api::json;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
 
 use super::*;
+
+mod certificates;
+mod limits;
+mod proxies;
+mod redirections;
 
 /// What the server saw of a request: its lines up to the empty one.
 type Request = Vec<String>;
@@ -134,12 +137,14 @@ struct Download {
     folder: TempDir,
     downloader: Downloader,
     access: Access,
+    environment: BTreeMap<String, String>,
 }
 
 impl Download {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Self { folder, downloader: Downloader::new(hurried()), access: Access::default() }
+        let (access, environment) = (Access::default(), BTreeMap::new());
+        Self { folder, downloader: Downloader::new(hurried()), access, environment }
     }
 
     fn target(&self) -> PathBuf {
@@ -162,7 +167,7 @@ impl Download {
             shared: Path::new("/nowhere"),
             progress: &|_, _| {},
             interrupted,
-            environment: &BTreeMap::new(),
+            environment: &self.environment,
         };
         let fetched = self.downloader.fetch(&context, &Url::parse(url).unwrap(), &self.access, expected);
         fetched.map(|()| fs::read(self.target()).unwrap()).map_err(|error| error.to_string())
@@ -191,18 +196,6 @@ fn a_file_is_downloaded_and_its_bytes_are_counted() {
     assert_eq!(request[0], "GET /a%20b HTTP/1.1");
     assert!(header(request, "user-agent").unwrap().starts_with("osbc/"));
     assert_eq!(header(request, "range"), None);
-}
-
-#[test]
-fn redirections_are_followed_and_passwords_sent_to_the_first_host_alone() {
-    let server = Server::new(|_, _, out| say(out, "200 OK", &[], b"hello"));
-    let elsewhere = server.url("/there");
-    let first = Server::new(move |_, _, out| say(out, "302 Found", &[&format!("Location: {elsewhere}")], b""));
-    let url = first.url("/here").replace("://", "://me:pass@");
-    assert_eq!(Download::new().fetch(&url, &checksum_of(b"hello")).unwrap(), b"hello");
-    assert_eq!(header(&first.requests()[0], "authorization"), Some("Basic bWU6cGFzcw=="));
-    assert_eq!(server.requests()[0][0], "GET /there HTTP/1.1");
-    assert_eq!(header(&server.requests()[0], "authorization"), None);
 }
 
 #[test]
@@ -309,31 +302,6 @@ fn a_server_that_always_cuts_off_is_given_up_and_what_came_is_kept_for_later() {
 }
 
 #[test]
-fn a_server_that_stalls_is_given_up_before_and_within_the_answer() {
-    let before = Server::new(|_, _, _| sleep(Duration::from_secs(20)));
-    let within = Server::new(|_, _, out| {
-        say(out, "200 OK", &["Content-Length: 1000000"], b"some");
-        sleep(Duration::from_secs(20));
-    });
-    let trickle = Server::new(|_, _, out| {
-        say(out, "200 OK", &["Content-Length: 1000000"], b"");
-        while out.write_all(b"x").is_ok() {
-            sleep(Duration::from_millis(20));
-        }
-    });
-    for server in [before, within, trickle] {
-        let mut download = Download::new();
-        download.downloader.patience.tries = 2;
-        download.downloader.patience.stall = Duration::from_millis(400);
-        let start = Instant::now();
-        let refusal = download.fetch(&server.url("/a"), &checksum_of(b"hello")).unwrap_err();
-        assert!(refusal.contains(": the server stalled: "), "{refusal}");
-        assert!(refusal.ends_with(" (tried 2 times)"), "{refusal}");
-        assert!(start.elapsed() < Duration::from_secs(10));
-    }
-}
-
-#[test]
 fn a_wrong_checksum_is_named_with_the_right_one_and_nothing_is_left() {
     let server = Server::new(|_, _, out| say(out, "200 OK", &[], b"hello"));
     let download = Download::new();
@@ -343,18 +311,6 @@ fn a_wrong_checksum_is_named_with_the_right_one_and_nothing_is_left() {
     assert_eq!(refusal, format!("cannot download {}: {reason}", server.url("/a")));
     assert_eq!(server.count(), 1);
     assert!(!download.target().exists());
-}
-
-#[test]
-fn behind_a_redirection_a_wrong_checksum_is_worth_another_try() {
-    let broken = Server::new(|_, _, out| say(out, "200 OK", &[], b"broken"));
-    let right = Server::new(|_, _, out| say(out, "200 OK", &[], b"hello"));
-    let mirrors = [broken.url("/a"), right.url("/a")];
-    let server = Server::new(move |_, number, out| {
-        say(out, "302 Found", &[&format!("Location: {}", mirrors[(number - 1).min(1)])], b"");
-    });
-    assert_eq!(Download::new().fetch(&server.url("/a"), &checksum_of(b"hello")).unwrap(), b"hello");
-    assert_eq!(server.count(), 2);
 }
 
 #[test]
@@ -412,165 +368,4 @@ fn keep_answering(stream: TcpStream) {
         }
         line.clear();
     }
-}
-
-fn through(proxy: &Server, exceptions: &str) -> Access {
-    let variables = [
-        ("http_proxy", format!("http://me:pass@{}", proxy.address)),
-        ("https_proxy", format!("http://me:pass@{}", proxy.address)),
-        ("no_proxy", exceptions.to_owned()),
-    ];
-    let environment = variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    Access { proxy: crate::proxy::choose("http", &environment).unwrap(), ..Access::default() }
-}
-
-#[test]
-fn a_plain_request_goes_to_the_proxy_with_the_whole_url() {
-    let proxy = Server::new(|_, _, out| say(out, "200 OK", &[], b"hello"));
-    let download = Download { access: through(&proxy, ""), ..Download::new() };
-    assert_eq!(download.fetch("http://nowhere.test:8080/a b?c", &checksum_of(b"hello")).unwrap(), b"hello");
-    let request = &proxy.requests()[0];
-    assert_eq!(request[0], "GET http://nowhere.test:8080/a%20b?c HTTP/1.1");
-    assert_eq!(header(request, "host"), Some("nowhere.test:8080"));
-    assert_eq!(header(request, "proxy-authorization"), Some("Basic bWU6cGFzcw=="));
-}
-
-#[test]
-fn a_request_that_is_to_be_secret_asks_the_proxy_for_a_tunnel() {
-    let proxy = Server::new(|_, _, out| say(out, "403 Forbidden", &[], b""));
-    let download = Download { access: through(&proxy, ""), ..Download::new() };
-    let refusal = download.fetch("https://nowhere.test/a", &checksum_of(b"hello")).unwrap_err();
-    assert_eq!(refusal, "cannot download https://nowhere.test/a: the proxy server responded 403");
-    assert_eq!(proxy.requests()[0][0], "CONNECT nowhere.test:443 HTTP/1.1");
-    assert_eq!(header(&proxy.requests()[0], "proxy-authorization"), Some("Basic bWU6cGFzcw=="));
-    assert_eq!(proxy.count(), 1);
-}
-
-#[test]
-fn an_exception_goes_past_the_proxy() {
-    let proxy = Server::new(|_, _, out| say(out, "403 Forbidden", &[], b""));
-    let server = Server::new(|_, _, out| say(out, "200 OK", &[], b"hello"));
-    let download = Download { access: through(&proxy, "127.0.0.1"), ..Download::new() };
-    assert_eq!(download.fetch(&server.url("/a"), &checksum_of(b"hello")).unwrap(), b"hello");
-    assert_eq!((proxy.count(), server.count()), (0, 1));
-    assert_eq!(server.requests()[0][0], "GET /a HTTP/1.1");
-}
-
-/// An authority, and a certificate and key signed by it for the server and for a client.
-struct Certificates {
-    folder: TempDir,
-}
-
-impl Certificates {
-    /// None where there is no tool to make them.
-    fn new() -> Option<Self> {
-        if !has_tool("openssl") {
-            return None;
-        }
-        let folder = tempfile::tempdir().unwrap();
-        let script = r#"
-            set -e
-            new="-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -batch -days 2"
-            openssl req -x509 $new -keyout ca.key -out ca.pem -subj /CN=authority \
-                -addext basicConstraints=critical,CA:TRUE
-            for name in server client; do
-                printf 'subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n' > ext
-                openssl req $new -keyout $name.key -out $name.csr -subj /CN=$name
-                openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out $name.pem
-            done
-        "#;
-        let made = Command::new("sh").args(["-c", script]).current_dir(&folder).output().unwrap();
-        assert!(made.status.success(), "{made:?}");
-        Some(Self { folder })
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// A server that knows itself by its certificate and wants its clients to do so.
-    fn server(&self) -> Server {
-        let certificate = CertificateDer::from_pem_file(self.path("server.pem")).unwrap();
-        let key = PrivateKeyDer::from_pem_file(self.path("server.key")).unwrap();
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(self.path("ca.pem")).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier =
-            rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_client_cert_verifier(verifier.build().unwrap())
-            .with_single_cert(vec![certificate], key)
-            .unwrap();
-        let answer = |_: &Request, _: usize, out: &mut dyn Write| say(out, "200 OK", &[], b"hello");
-        Server::start(Arc::new(answer), Some(Arc::new(config)))
-    }
-
-    fn secrets(&self, authority: Option<&str>) -> Secrets {
-        Secrets {
-            authority: authority.map(|name| self.path(name)),
-            certificate: self.path("client.pem"),
-            key: self.path("client.key"),
-        }
-    }
-}
-
-#[test]
-fn client_and_server_know_each_other_by_their_certificates() {
-    let Some(certificates) = Certificates::new() else { return };
-    let server = certificates.server();
-    let url = format!("https://{}/a", server.address);
-    let fetch = |insecure, secrets| {
-        let access = Access { insecure, secrets, proxy: None };
-        Download { access, ..Download::new() }.fetch(&url, &checksum_of(b"hello"))
-    };
-    assert_eq!(fetch(false, Some(certificates.secrets(Some("ca.pem")))).unwrap(), b"hello");
-    assert_eq!(fetch(true, Some(certificates.secrets(None))).unwrap(), b"hello", "any server is trusted");
-    assert_eq!(server.count(), 2);
-
-    let stranger = fetch(false, Some(certificates.secrets(None))).unwrap_err();
-    assert!(stranger.contains("certificate") && !stranger.contains("tried"), "{stranger}");
-    let unknown = fetch(true, None).unwrap_err();
-    assert!(unknown.to_lowercase().contains("certificate") && !unknown.contains("tried"), "{unknown}");
-    assert_eq!(server.count(), 2, "no request was made");
-}
-
-/// Runs itself once more, since the environment of a process is fixed once it has threads.
-#[test]
-fn ssl_cert_file_names_the_authorities_of_the_system() {
-    if let Ok(url) = std::env::var("OSBC_TEST_URL") {
-        let folder = PathBuf::from(std::env::var_os("OSBC_TEST_CERTIFICATES").unwrap());
-        let secrets =
-            Secrets { authority: None, certificate: folder.join("client.pem"), key: folder.join("client.key") };
-        let access = Access { secrets: Some(secrets), ..Access::default() };
-        Download { access, ..Download::new() }.fetch(&url, &checksum_of(b"hello")).unwrap();
-        return;
-    }
-    let Some(certificates) = Certificates::new() else { return };
-    let server = certificates.server();
-    let again = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "download::tests::ssl_cert_file_names_the_authorities_of_the_system"])
-        .env("OSBC_TEST_URL", format!("https://{}/a", server.address))
-        .env("OSBC_TEST_CERTIFICATES", certificates.folder.path())
-        .env("SSL_CERT_FILE", certificates.path("ca.pem"))
-        .output()
-        .unwrap();
-    assert!(again.status.success(), "{again:?}");
-    assert_eq!(server.count(), 1);
-}
-
-#[test]
-fn files_that_hold_no_certificate_or_key_are_refused_by_name() {
-    let Some(certificates) = Certificates::new() else { return };
-    let refused = |secrets| {
-        let access = Access { secrets: Some(secrets), ..Access::default() };
-        Download { access, ..Download::new() }.fetch("https://127.0.0.1:1/a", &checksum_of(b"hello")).unwrap_err()
-    };
-    let swapped = Secrets { key: certificates.path("client.pem"), ..certificates.secrets(None) };
-    assert!(refused(swapped).ends_with("client.pem holds no unencrypted key in PEM form"));
-    let swapped = Secrets { certificate: certificates.path("client.key"), ..certificates.secrets(None) };
-    assert!(refused(swapped).ends_with("client.key holds no certificate in PEM form"));
-    let missing = Secrets { authority: Some(certificates.path("gone.pem")), ..certificates.secrets(None) };
-    assert!(refused(missing).starts_with("cannot read "));
 }

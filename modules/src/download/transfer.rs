@@ -1,24 +1,32 @@
-//! One request and its answer, on a thread of its own: whoever waits for it can stop waiting at any time. The thread
+//! One request with its redirections and its answer, on a thread of its own: whoever waits for it can stop waiting at any time. The thread
 //! then ends by itself, at the latest when the connection times out.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, Read};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use osbc_ir::redact;
 use osbc_module_api::Error;
+use ureq::Body;
 use ureq::http::{HeaderName, Response, header};
-use ureq::{Agent, Body, ResponseExt};
 
+use super::agents::{Access, Agents};
+use super::target::Target;
 use super::{Again, Failure};
-use crate::url::{Url, unquote};
+use crate::proxy;
+use crate::url::Url;
 
 /// How many chunks may wait to be written.
 const AHEAD: usize = 8;
 
 const CHUNK: usize = 128 << 10;
+
+/// How many redirections are followed, which is curl's number.
+const REDIRECTIONS: u32 = 50;
 
 /// A request that is under way.
 pub(super) struct Transfer {
@@ -41,7 +49,7 @@ pub(super) enum Message {
     /// All came; the last message.
     End,
     /// Nothing more will come; the last message.
-    Failed(ureq::Error),
+    Failed(Failure),
 }
 
 /// What an answer says about itself.
@@ -56,18 +64,21 @@ pub(super) struct Head {
     pub(super) validator: Option<String>,
     /// When to ask again.
     pub(super) retry_after: Option<Duration>,
-    /// Where a redirection led.
-    pub(super) redirected: Option<String>,
+    /// Where it comes from.
+    pub(super) place: Place,
 }
 
 impl Transfer {
-    pub(super) fn start(agent: Agent, url: &Url, resume: Option<Resume>) -> Result<Self, Error> {
-        let request = url.request();
-        let user = url.user.map(|user| format!("Basic {}", BASE64_STANDARD.encode(unquote(user))));
+    /// Asks for what `url` names, by way of `agents`.
+    ///
+    /// # Errors
+    /// There is no thread for it.
+    pub(super) fn start(way: Way, url: &Url, resume: Option<Resume>) -> Result<Self, Error> {
+        let target = Target::first(url);
         let (sender, messages) = sync_channel(AHEAD);
         let work = move || {
             // Nobody may be waiting any more.
-            run(&agent, &request, user, resume, &sender).ok();
+            run(&way, target, resume.as_ref(), &sender).ok();
         };
         let name = "download".to_owned();
         thread::Builder::new().name(name).spawn(work).map_err(Error::io("start a thread for", url.display()))?;
@@ -75,32 +86,26 @@ impl Transfer {
     }
 }
 
+/// How servers are reached.
+pub(super) struct Way {
+    pub(super) agents: Arc<Agents>,
+    pub(super) access: Access,
+    /// Names the proxies.
+    pub(super) environment: BTreeMap<String, String>,
+    /// How long a server may take for the head of an answer, and between two parts of it.
+    pub(super) stall: Duration,
+}
+
 /// Nobody waits for the messages.
 struct Abandoned;
 
-fn run(
-    agent: &Agent,
-    url: &str,
-    user: Option<String>,
-    resume: Option<Resume>,
-    sender: &SyncSender<Message>,
-) -> Result<(), Abandoned> {
+fn run(way: &Way, first: Target, resume: Option<&Resume>, sender: &SyncSender<Message>) -> Result<(), Abandoned> {
     let send = |message| sender.send(message).map_err(|_| Abandoned);
-    let mut request = agent.get(url);
-    if let Some(user) = user {
-        request = request.header(header::AUTHORIZATION, user);
-    }
-    if let Some(resume) = resume {
-        request = request.header(header::RANGE, format!("bytes={}-", resume.from));
-        if let Some(validator) = resume.validator {
-            request = request.header(header::IF_RANGE, validator);
-        }
-    }
-    let response = match request.call() {
-        Ok(response) => response,
-        Err(error) => return send(Message::Failed(error)),
+    let (response, place) = match ask(way, first, resume) {
+        Ok(answer) => answer,
+        Err(failure) => return send(Message::Failed(failure)),
     };
-    let head = Head::of(&response, url);
+    let head = Head::of(&response, &place);
     let wanted = matches!(head.status, 200 | 206);
     send(Message::Head(head))?;
     if !wanted {
@@ -116,13 +121,61 @@ fn run(
                 send(Message::Chunk(chunk))?;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return send(Message::Failed(error.into())),
+            Err(error) => return send(Message::Failed(explain(error.into(), way.stall).at(&place))),
         }
     }
 }
 
+/// Where an answer comes from, for people.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Place {
+    /// Where redirections led.
+    pub(super) redirected: Option<String>,
+    /// The proxy that was gone through.
+    proxy: Option<String>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(url) = &self.redirected {
+            write!(f, " for {url}")?;
+        }
+        if let Some(proxy) = &self.proxy {
+            write!(f, " (through the proxy {proxy})")?;
+        }
+        Ok(())
+    }
+}
+
+/// Asks, and goes where redirections lead.
+fn ask(way: &Way, first: Target, resume: Option<&Resume>) -> Result<(Response<Body>, Place), Failure> {
+    let mut target = first;
+    let mut redirected = None;
+    for _ in 0..=REDIRECTIONS {
+        let proxy = proxy::choose(&Url::parse(&target.url)?, &way.environment)?;
+        let place = Place { redirected: redirected.clone(), proxy: proxy.as_ref().map(proxy::name) };
+        let agent = way.agents.get(&way.access, proxy.as_ref(), way.stall)?;
+        let mut request = agent.get(&target.url);
+        if let Some(authorization) = &target.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        if let Some(resume) = resume {
+            request = request.header(header::RANGE, format!("bytes={}-", resume.from));
+            if let Some(validator) = &resume.validator {
+                request = request.header(header::IF_RANGE, validator);
+            }
+        }
+        let response = request.call().map_err(|error| explain(error, way.stall).at(&place))?;
+        let location = response.headers().get(header::LOCATION).filter(|_| response.status().is_redirection());
+        let Some(location) = location else { return Ok((response, place)) };
+        target = target.follow(location.as_bytes()).map_err(|reason| Failure::lasting(reason).at(&place))?;
+        redirected = Some(redact::url(&target.url).into_owned());
+    }
+    Err(Failure::lasting(format!("the server redirects more than {REDIRECTIONS} times")))
+}
+
 impl Head {
-    fn of(response: &Response<Body>, asked: &str) -> Self {
+    fn of(response: &Response<Body>, place: &Place) -> Self {
         let get = |name: HeaderName| response.headers().get(name)?.to_str().ok().map(str::trim);
         let length = get(header::CONTENT_LENGTH).and_then(|length| length.parse().ok());
         let status = response.status().as_u16();
@@ -131,15 +184,13 @@ impl Head {
             _ => (None, length),
         };
         let strong = get(header::ETAG).filter(|tag| tag.starts_with('"'));
-        let reached = response.get_uri();
-        let redirected = asked.parse().map_or(true, |asked: ureq::http::Uri| asked != *reached);
         Self {
             status,
             start,
             total,
             validator: strong.or_else(|| get(header::LAST_MODIFIED)).map(str::to_owned),
             retry_after: get(header::RETRY_AFTER).and_then(|wait| wait.parse().ok()).map(Duration::from_secs),
-            redirected: redirected.then(|| shown(&reached.to_string())),
+            place: place.clone(),
         }
     }
 
@@ -147,8 +198,8 @@ impl Head {
     pub(super) fn refusal(&self) -> Failure {
         let again =
             if matches!(self.status, 408 | 429 | 500..) { Again::After(self.retry_after) } else { Again::Never };
-        let from = self.redirected.as_ref().map_or(String::new(), |url| format!(" for {url}"));
-        Failure::Remote { reason: format!("the server answered {}{}{from}", self.status, self.phrase()), again }
+        let reason = format!("the server answered {}{}", self.status, self.phrase());
+        Failure::Remote { reason, again }.at(&self.place)
     }
 
     /// What the status means, where that is common knowledge.
@@ -156,10 +207,6 @@ impl Head {
         let status = ureq::http::StatusCode::from_u16(self.status).ok();
         status.and_then(|status| status.canonical_reason()).map_or(String::new(), |reason| format!(" {reason}"))
     }
-}
-
-fn shown(url: &str) -> String {
-    Url::parse(url).map_or_else(|_| url.to_owned(), |url| url.display())
 }
 
 /// The first byte and the length of the whole out of `bytes 5-9/10`.
@@ -170,12 +217,15 @@ fn part(range: &str) -> (Option<u64>, Option<u64>) {
 }
 
 /// Why a request failed, and whether another try may help.
-pub(super) fn explain(error: ureq::Error, stall: Duration) -> Failure {
+fn explain(error: ureq::Error, stall: Duration) -> Failure {
     use ureq::{Error, Timeout};
 
     match error {
         Error::Timeout(Timeout::Resolve) => Failure::remote("the look-up of the host's name took too long"),
         Error::Timeout(Timeout::Connect) => Failure::remote("the host did not take the connection in time"),
+        Error::Timeout(Timeout::RecvResponse) => {
+            Failure::remote(format!("the server stalled: no whole head of an answer in {:.1} s", stall.as_secs_f32()))
+        }
         Error::Timeout(_) => Failure::remote(format!("the server stalled: nothing in {:.1} s", stall.as_secs_f32())),
         Error::HostNotFound => Failure::remote("the host was not found"),
         Error::ConnectionFailed => Failure::remote("the connection failed"),
@@ -183,6 +233,9 @@ pub(super) fn explain(error: ureq::Error, stall: Duration) -> Failure {
             let lasting = reason.contains("responded 4");
             let reason = format!("the {}", reason.split('/').next().unwrap_or_default());
             if lasting { Failure::lasting(reason) } else { Failure::remote(reason) }
+        }
+        Error::LargeResponseHeader(_, longest) => {
+            Failure::lasting(format!("the server's headers are longer than {} KiB", longest >> 10))
         }
         Error::Protocol(reason) => Failure::remote(format!("the server does not speak HTTP: {reason}")),
         Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -192,7 +245,7 @@ pub(super) fn explain(error: ureq::Error, stall: Duration) -> Failure {
         Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => Failure::lasting(error.to_string()),
         Error::Io(error) => Failure::remote(error.to_string()),
         Error::Rustls(error) => Failure::lasting(error.to_string()),
-        other => Failure::lasting(other.to_string()),
+        other => Failure::lasting(redact::text(&other.to_string())),
     }
 }
 

@@ -6,7 +6,8 @@
 //! perhaps `OSBUILD_SOURCES_CURL_SSL_CA_CERT` name. The path of a URL is given as it is, without `%` codes.
 //!
 //! A download is tried up to ten times, goes on where it was cut off, and must have the item's checksum. What another
-//! try will not mend (404, a wrong certificate) fails at once. Proxies are found as curl does, or named by
+//! try will not mend (404, a wrong certificate) fails at once, and so do files that the disk has no room for. Redirections
+//! are followed up to 50 times, but not from `https` to `http`. Proxies are found as curl does, or named by
 //! `OSBUILD_SOURCES_CURL_PROXY`. `file://` URLs are copied.
 //!
 //! ```json
@@ -25,6 +26,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
 use osbc_module_api::*;
@@ -32,7 +34,6 @@ use osbc_module_api::*;
 use crate::checksum::{Checksum, PATTERN};
 use crate::client_secrets::secrets;
 use crate::download::{Access, DOWNLOADER};
-use crate::proxy;
 use crate::url::Url;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
@@ -121,8 +122,7 @@ fn fetch(context: &SourceContext, checksum: &str, description: &Value) -> Result
         "file" => copy(context, &url, &expected),
         "http" | "https" => {
             let secrets = item.secrets.map(|provider| secrets(context, &provider.name, &item.url)).transpose()?;
-            let proxy = proxy::choose(&url.scheme, context.environment)?;
-            DOWNLOADER.fetch(context, &url, &Access { insecure: item.insecure, secrets, proxy }, &expected)
+            DOWNLOADER.fetch(context, &url, &Access { insecure: item.insecure, secrets }, &expected)
         }
         scheme => {
             let reason =
@@ -138,8 +138,14 @@ fn copy(context: &SourceContext, url: &Url, expected: &Checksum) -> Result<(), E
         return Err(Error::failed(format!("cannot copy {}: a file:// URL is of this host", url.display())));
     }
     let path = PathBuf::from(url.path);
-    let mut source = File::open(&path).map_err(Error::io("open", &path))?;
-    let total = source.metadata().map_err(Error::io("inspect", &path))?.len();
+    // Opening a pipe that nobody writes to would wait, and a device may have no end.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let mut source = File::options().read(true).custom_flags(flags).open(&path).map_err(Error::io("open", &path))?;
+    let metadata = source.metadata().map_err(Error::io("inspect", &path))?;
+    if !metadata.is_file() {
+        return Err(Error::failed(format!("cannot copy {}: it is no regular file", path.display())));
+    }
+    let total = metadata.len();
     let mut target = File::create(context.target).map_err(Error::io("write", context.target))?;
     let mut hasher = expected.hasher();
     let mut buffer = vec![0; 1 << 20];
@@ -153,7 +159,11 @@ fn copy(context: &SourceContext, url: &Url, expected: &Checksum) -> Result<(), E
             break;
         }
         hasher.update(&buffer[..length]);
-        target.write_all(&buffer[..length]).map_err(Error::io("write", context.target))?;
+        if let Err(error) = target.write_all(&buffer[..length]) {
+            // Others may have use for the room.
+            std::fs::remove_file(context.target).ok();
+            return Err(Error::io("write", context.target)(error));
+        }
         done += length as u64;
         (context.progress)(done, Some(total));
     }
@@ -200,6 +210,8 @@ mod tests {
         let refused = item(other, json!(url), &[]).unwrap_err();
         assert_eq!(refused, format!("{} has the checksum {HELLO} instead of {other}", path.display()));
         assert!(item(HELLO, json!("file:///nowhere/at/all"), &[]).unwrap_err().starts_with("cannot open /nowhere"));
+        let refused = item(HELLO, json!("file:///dev/zero"), &[]).unwrap_err();
+        assert_eq!(refused, "cannot copy /dev/zero: it is no regular file");
         let refused = item(HELLO, json!("file://elsewhere/a"), &[]).unwrap_err();
         assert_eq!(refused, "cannot copy file://elsewhere/a: a file:// URL is of this host");
     }

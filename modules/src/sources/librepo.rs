@@ -32,7 +32,6 @@ use crate::checksum::Checksum;
 use crate::client_secrets::secrets;
 use crate::download::{Access, DOWNLOADER, Downloader, Patience};
 use crate::mirrors::{fastest_first, of_list, of_metalink};
-use crate::proxy;
 use crate::url::{Url, unquote};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
@@ -162,11 +161,8 @@ fn fetch(context: &SourceContext, checksum: &str, description: &Value) -> Result
     let mirror = options.mirrors.get(&item.mirror).ok_or_else(|| {
         Error::failed(format!("the mirror {} of {} is not among the options", item.mirror, item.path))
     })?;
-    let access = |url: &str| -> Result<Access, Error> {
-        let secrets = mirror.secrets.as_ref().map(|provider| secrets(context, &provider.name, &mirror.url));
-        let proxy = proxy::choose(&Url::parse(url)?.scheme, context.environment)?;
-        Ok(Access { insecure: mirror.insecure, secrets: secrets.transpose()?, proxy })
-    };
+    let secrets = mirror.secrets.as_ref().map(|provider| secrets(context, &provider.name, &mirror.url));
+    let access = Access { insecure: mirror.insecure, secrets: secrets.transpose()? };
     let _turn = mirror.max_parallels.filter(|most| *most > 0).map(|most| Turn::take(context, &mirror.url, most));
     let _turn = _turn.transpose()?;
     let bases = bases(context, mirror, &access)?;
@@ -174,7 +170,7 @@ fn fetch(context: &SourceContext, checksum: &str, description: &Value) -> Result
     let mut last = None;
     for base in (0..rounds).flat_map(|_| &bases) {
         let url = package_url(base, &item.path);
-        match downloader.fetch(context, &Url::parse(&url)?, &access(&url)?, &expected) {
+        match downloader.fetch(context, &Url::parse(&url)?, &access, &expected) {
             Err(Error::Failed { reason }) => last = Some(reason),
             result => return result,
         }
@@ -199,11 +195,7 @@ fn package_url(base: &str, path: &str) -> String {
 static LISTS: Mutex<BTreeMap<(String, bool), Vec<String>>> = Mutex::new(BTreeMap::new());
 
 /// The places that have the repository, in the order in which they are tried.
-fn bases(
-    context: &SourceContext,
-    mirror: &Mirror,
-    access: &dyn Fn(&str) -> Result<Access, Error>,
-) -> Result<Vec<String>, Error> {
+fn bases(context: &SourceContext, mirror: &Mirror, access: &Access) -> Result<Vec<String>, Error> {
     if mirror.kind == MirrorKind::Baseurl {
         return Ok(vec![mirror.url.clone()]);
     }
@@ -213,7 +205,7 @@ fn bases(
     if let Some(known) = lists.get(&key) {
         return Ok(known.clone());
     }
-    let text = DOWNLOADER.text(context, &Url::parse(&mirror.url)?, &access(&mirror.url)?)?;
+    let text = DOWNLOADER.text(context, &Url::parse(&mirror.url)?, access)?;
     let mut list = if mirror.kind == MirrorKind::Metalink { of_metalink(&text)? } else { of_list(&text)? };
     if mirror.fastest_mirror {
         list = fastest_first(list);
