@@ -25,5 +25,6 @@ mod recovery;
 mod report;
 mod resolve;
 mod rootless;
+mod secrets;
 mod shell;
 mod store;
