@@ -17,15 +17,18 @@
 pub(crate) mod message;
 
 mod api;
+mod calls;
 mod confine;
 mod foreign;
 mod host;
 mod inside;
 mod isolation;
+mod lock;
 mod network;
 pub(crate) mod root;
 mod shell;
 mod spec;
+mod supervise;
 mod surroundings;
 pub(crate) mod sys;
 mod teardown;
@@ -33,6 +36,7 @@ mod teardown;
 pub(crate) use isolation::Isolation;
 pub(crate) use network::Network;
 pub(crate) use spec::{environment, epoch_variable};
+pub(crate) use supervise::Supervisor;
 pub(crate) use surroundings::leave_mounts;
 pub(crate) use sys::close_descriptors;
 

@@ -5,18 +5,19 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use osbc_module_api::Value;
 use osbc_module_api::loopdev::{Config, LoopDevice};
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::mount::{MountAttrFlags, MoveMountFlags, move_mount};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::root::{self, make_folder, mount_stack};
-use super::sys;
+use super::{supervise, sys};
 use crate::request::{HostRequest, ReferenceFrom, StageRequest, TreeStack};
 use crate::service::desk::Answer;
 use crate::service::protocol::Message;
@@ -28,6 +29,8 @@ pub(super) struct Report {
     pub(super) exception: Option<Value>,
     /// The loop devices that it got.
     pub(super) loops: Vec<OwnedFd>,
+    /// A handle on its process, once it is in the sandbox.
+    pub(super) stage: Option<OwnedFd>,
 }
 
 /// The endpoint `osbuild`: takes exceptions, answers nothing.
@@ -41,14 +44,16 @@ pub(super) fn exceptions(report: &Rc<RefCell<Report>>) -> Answer<'static> {
     })
 }
 
-/// The endpoint `remoteloop`: makes loop devices, which live as long as the stage.
-pub(super) fn loop_devices(report: &Rc<RefCell<Report>>) -> Answer<'static> {
+/// The endpoint `remoteloop`: makes loop devices, which live as long as the stage. `nodes` is a folder out of its reach for
+/// their nodes.
+pub(super) fn loop_devices(report: &Rc<RefCell<Report>>, nodes: PathBuf) -> Answer<'static> {
     let report = Rc::clone(report);
     Box::new(move |message| {
-        Some(match loop_device(message) {
+        let mut report = report.borrow_mut();
+        Some(match loop_device(message, &nodes, report.stage.as_ref()) {
             Ok(device) => {
                 let name = device.name();
-                report.borrow_mut().loops.push(device.into_fd());
+                report.loops.push(device.into_fd());
                 json!({"devname": name})
             }
             Err(error) => exception("OSError", &format!("cannot make a loop device: {error}")),
@@ -72,7 +77,7 @@ struct LoopRequest {
     sector_size: Option<u32>,
 }
 
-fn loop_device(message: Message) -> io::Result<LoopDevice> {
+fn loop_device(message: Message, nodes: &Path, stage: Option<&OwnedFd>) -> io::Result<LoopDevice> {
     let request = LoopRequest::deserialize(&message.value)?;
     let descriptor = |index: usize| {
         let missing = || io::Error::new(io::ErrorKind::InvalidInput, format!("there is no descriptor {index}"));
@@ -86,8 +91,27 @@ fn loop_device(message: Message) -> io::Result<LoopDevice> {
         read_only: request.read_only,
         lock: request.lock,
     };
-    let nodes = format!("/proc/self/fd/{}", descriptor(request.dir_fd)?.as_raw_fd());
-    LoopDevice::attach(descriptor(request.fd)?, &config, Path::new(&nodes))
+    let folder = descriptor(request.dir_fd)?;
+    let stage = stage.ok_or(io::ErrorKind::NotConnected)?;
+    let device = LoopDevice::attach(descriptor(request.fd)?, &config, nodes)?;
+    let name = device.name();
+    show_node(&nodes.join(&name), folder, &name, stage)?;
+    Ok(device)
+}
+
+/// Lets a device's node appear in a folder of the stage's, where nodes that it makes itself do not work.
+fn show_node(node: &Path, folder: &OwnedFd, name: &str, stage: &OwnedFd) -> io::Result<()> {
+    let mount = sys::copy_mount(root::open(node).map_err(io::Error::other)?)?;
+    sys::set_attributes(&mount, MountAttrFlags::MOUNT_ATTR_NOSUID)?;
+    let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    drop(openat(folder, name, create, Mode::from_raw_mode(0o600))?);
+    let target = openat(folder, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    let shown = supervise::in_child(|| {
+        supervise::enter_mounts(stage)?;
+        move_mount(&mount, "", &target, "", flags)
+    });
+    Ok(shown?)
 }
 
 /// The endpoint `store`: what inputs ask for.

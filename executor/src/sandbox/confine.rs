@@ -1,26 +1,22 @@
 //! Takes rights away from the process that runs a stage: capabilities, the gain of privileges by executing, and
-//! system calls that act on the whole machine.
+//! system calls (`calls`).
 //!
 //! `no_new_privs` always holds, as in the reference implementation: everything in the sandbox is mounted without
 //! setuid, so nothing that a stage runs could gain anything but by a transition of a security module.
-//!
-//! The filter is the second line behind the capabilities. It forbids what stays possible with `CAP_SYS_ADMIN`, and what
-//! a module might get by asking for more: loading kernels, modules and BPF programs, opening files by handle (which
-//! reaches around mount namespaces), swap, clocks, rebooting. What stages do need (mount, chroot, mknod, unshare,
-//! keyctl for LUKS) stays. The kernel's second table of system calls is filtered too, since 32-bit trees run their
-//! own programs.
 //!
 //! Where a stage writes to nothing but its tree, calls that wait for the disk do nothing: whether a result has reached it is
 //! the store's concern, which waits once for many.
 
 use std::collections::HashSet;
 use std::io;
+use std::os::fd::OwnedFd;
 
 use caps::{CapSet, Capability};
-use osbc_module_api::system_calls::{Filter, Rule, Verdict, When};
+use osbc_module_api::container::LAST_CALL;
+use osbc_module_api::system_calls::Filter;
 use rustix::io::Errno;
 
-use super::spec;
+use super::{calls, spec};
 
 /// What calls that wait for the disk do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,20 +27,55 @@ pub(crate) enum Syncs {
     Pass,
 }
 
-/// Confines the calling process, for good: it has a single thread.
+/// Who is confined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Who {
+    /// A function of ours, which is called.
+    BuiltIn,
+    /// A program, which is executed.
+    OnDisk,
+}
+
+/// Confines the calling process, for good: it has a single thread. Returns the listener that answers for the mounts of a
+/// program.
 ///
 /// # Errors
 /// A capability is unknown, or the kernel refuses.
-pub(crate) fn confine(more_capabilities: &[String], syncs: Syncs) -> io::Result<()> {
+pub(crate) fn confine(more_capabilities: &[String], syncs: Syncs, who: Who) -> io::Result<Option<OwnedFd>> {
     let wanted = spec::capabilities(more_capabilities)
         .map_err(|name| io::Error::new(io::ErrorKind::InvalidInput, format!("there is no capability {name}")))?;
+    leave_keys()?;
     rustix::thread::set_no_new_privs(true)?;
-    Filter::new(&rules(syncs), None).apply()?;
-    keep_capabilities(&wanted).map_err(io::Error::other)
+    let listener = match who {
+        Who::BuiltIn => {
+            Filter::new(&calls::of_built_in(syncs), None).apply()?;
+            None
+        }
+        Who::OnDisk => Some(Filter::new(&calls::of_on_disk(syncs), Some(LAST_CALL)).apply_with_listener()?),
+    };
+    keep_capabilities(&wanted).map_err(io::Error::other)?;
+    Ok(listener)
+}
+
+/// Leaves the keys of the host's session for none.
+fn leave_keys() -> io::Result<()> {
+    /// Of <linux/keyctl.h>.
+    const JOIN_SESSION_KEYRING: libc::c_long = 1;
+    #[expect(unsafe_code, reason = "no dependency wraps keyctl")]
+    // SAFETY: without a name the call reads no memory.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
+    match result {
+        // A kernel without keys, or a container whose own filter refuses them.
+        -1 => match Errno::from_io_error(&io::Error::last_os_error()) {
+            Some(Errno::NOSYS | Errno::PERM) => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        },
+        _ => Ok(()),
+    }
 }
 
 /// Keeps of its capabilities those wanted: a container's root may lack some of them from the start.
-fn keep_capabilities(wanted: &HashSet<Capability>) -> Result<(), caps::errors::CapsError> {
+pub(super) fn keep_capabilities(wanted: &HashSet<Capability>) -> Result<(), caps::errors::CapsError> {
     let permitted = caps::read(None, CapSet::Permitted)?;
     for capability in caps::all().difference(wanted) {
         // One that is not in the set is none that the kernel knows, or gone already.
@@ -57,55 +88,4 @@ fn keep_capabilities(wanted: &HashSet<Capability>) -> Result<(), caps::errors::C
     caps::set(None, CapSet::Effective, &kept)?;
     caps::set(None, CapSet::Permitted, &kept)?;
     caps::set(None, CapSet::Inheritable, &kept)
-}
-
-/// What no stage may do, whatever its capabilities are.
-const FORBIDDEN: &[&str] = &[
-    "acct",
-    "bpf",
-    "clock_settime",
-    "clock_settime64",
-    "delete_module",
-    "finit_module",
-    "init_module",
-    "kexec_file_load",
-    "kexec_load",
-    "open_by_handle_at",
-    "perf_event_open",
-    "reboot",
-    "settimeofday",
-    "stime",
-    "swapoff",
-    "swapon",
-];
-
-/// The calls that wait for the disk. `msync` is none of them, since it says whether memory is mapped, too.
-const SYNCS: &[&str] = &["fdatasync", "fsync", "sync", "sync_file_range", "syncfs"];
-
-/// Returns the rules of a stage.
-fn rules(syncs: Syncs) -> Vec<Rule> {
-    let rule = |verdict| move |call: &&'static str| Rule { call, when: When::Always, verdict };
-    let skipped = if syncs == Syncs::Pass { SYNCS } else { &[] };
-    let refused = FORBIDDEN.iter().map(rule(Verdict::Refuse(Errno::PERM)));
-    refused.chain(skipped.iter().map(rule(Verdict::Skip))).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use osbc_module_api::system_calls::is_known;
-
-    use super::*;
-
-    #[test]
-    fn every_call_is_known() {
-        assert!(FORBIDDEN.iter().chain(SYNCS).all(|name| is_known(name)));
-        assert_eq!(rules(Syncs::Pass).len(), rules(Syncs::Wait).len() + SYNCS.len());
-    }
-
-    #[test]
-    fn what_stages_need_is_allowed() {
-        for needed in ["mount", "umount2", "chroot", "mknodat", "unshare", "keyctl"] {
-            assert!(rules(Syncs::Pass).iter().all(|rule| rule.call != needed), "{needed}");
-        }
-    }
 }

@@ -11,13 +11,14 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use osbc_module_api::{Map, OnDisk, Value};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use serde_json::json;
 
 use super::root::{self, make_folder};
@@ -56,6 +57,7 @@ pub(super) fn prepare(request: &StageRequest, module: &OnDisk, around: &mut Surr
     let api = place(spec::API);
     make_folder(&api, 0o755).map_err(io::Error::other)?;
     fs::write(api.join(ARGUMENTS), serde_json::to_vec(&arguments(request, around))?)?;
+    around.own = Some(root::open(&place(spec::OWN)).map_err(io::Error::other)?);
     let root = around.root.clone();
     around.host.listen(&root)
 }
@@ -169,7 +171,7 @@ fn not_started(command: &Command, module: &OnDisk, error: &io::Error) -> String 
 /// Puts to the reply what an on-disk stage left besides its exit status: the metadata that it wrote, the exception that
 /// it reported.
 pub(super) fn complete(reply: &mut StageReply, around: &Surroundings<'_>) {
-    match metadata(&around.root.join(spec::META)) {
+    match metadata(around.own.as_ref()) {
         Ok(metadata) => reply.metadata = metadata,
         Err(reason) if reply.failure.is_none() => reply.failure = Some(StageFailure::Module(reason)),
         // Why it failed says more.
@@ -182,13 +184,14 @@ pub(super) fn complete(reply: &mut StageReply, around: &Surroundings<'_>) {
     }
 }
 
-/// The metadata that a module wrote; `null` when none.
-fn metadata(path: &PathBuf) -> Result<Value, String> {
+/// The metadata that a module wrote in the sandbox's own folder, opened before the module ran; `null` when none.
+fn metadata(folder: Option<&OwnedFd>) -> Result<Value, String> {
     // The module may have put anything there.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::open(path, flags, Mode::empty()).map(File::from);
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
     let mut text = Vec::new();
-    let read = file.map_err(io::Error::from).and_then(|file| {
+    let read = folder.ok_or(io::ErrorKind::NotFound.into()).and_then(|folder| {
+        let file = File::from(openat2(folder, spec::META, flags, Mode::empty(), resolve)?);
         if !file.metadata()?.is_file() {
             return Err(io::Error::other("it is no file any more"));
         }

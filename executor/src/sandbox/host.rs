@@ -15,6 +15,7 @@ use serde_json::json;
 
 use super::api::{self, Report, StoreApi};
 use super::root::make_folder;
+use super::supervise::Supervisor;
 use super::{message, spec};
 use crate::request::{InputRequest, MountRequest, Said, StageRequest};
 use crate::service::desk::{self, Desk};
@@ -56,6 +57,12 @@ impl<'a> HostSide<'a> {
         !self.services.is_empty()
     }
 
+    /// Answers for the mounts of the stage's process while it serves.
+    pub(super) fn supervise(&mut self, stage: OwnedFd, supervisor: Supervisor) {
+        self.report.borrow_mut().stage = Some(stage);
+        self.desk.watch(supervisor);
+    }
+
     /// Serves until there is something to read from `awaited`.
     pub(super) fn wait(&mut self, awaited: impl AsFd) -> io::Result<()> {
         self.desk.wait(awaited, None).map(drop)
@@ -78,7 +85,9 @@ impl<'a> HostSide<'a> {
     pub(super) fn listen(&mut self, root: &Path) -> io::Result<()> {
         let folder = open_folder(&root.join(spec::API.trim_start_matches('/')))?;
         self.desk.listen(folder.as_fd(), "osbuild", api::exceptions(&self.report))?;
-        self.desk.listen(folder.as_fd(), "remoteloop", api::loop_devices(&self.report))
+        let nodes = root.with_file_name("loops");
+        make_folder(&nodes, 0o700).map_err(io::Error::other)?;
+        self.desk.listen(folder.as_fd(), "remoteloop", api::loop_devices(&self.report, nodes))
     }
 
     /// Lets an input's module make it visible at the folder `target`, and gives its reply.

@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Seek, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,9 +27,10 @@ use rustix::fs::{MemfdFlags, Mode, memfd_create};
 use rustix::mount::UnmountFlags;
 use rustix::process::{DumpableBehavior, PidfdFlags, pidfd_open};
 
-use super::confine::Syncs;
+use super::confine::{Syncs, Who};
+use super::supervise::Supervisor;
 use super::surroundings::Surroundings;
-use super::{Isolation, Job, confine, foreign, message, root, shell, spec, sys};
+use super::{Isolation, Job, confine, foreign, lock, message, root, shell, spec, sys};
 use crate::request::{ShellMoment, StageFailure, StageReply, StageRequest};
 
 /// Runs the stage in the sandbox. Afterwards nothing that it started is alive, or this process is itself in the sandbox
@@ -58,7 +59,8 @@ fn run_here(
     client: &UnixStream,
 ) -> io::Result<StageReply> {
     let shell = request.shell.as_ref().map(shell::connect).transpose()?;
-    let mut reply = inside(request, job, around, isolation, client.as_fd(), shell.as_ref());
+    let ends = Ends { answer: client.as_fd(), shell: shell.as_ref(), supervisor: None };
+    let mut reply = inside(request, job, around, isolation, &ends);
     let (own, children) = (used(UsageWho::RUSAGE_SELF), used(UsageWho::RUSAGE_CHILDREN));
     reply.written = own.0.zip(children.0).map(|(own, children)| own + children);
     reply.memory = own.1.max(children.1);
@@ -80,6 +82,7 @@ fn start_and_wait(
     }
     let shell = request.shell.as_ref().map(shell::connect).transpose()?;
     let answer = File::from(memfd_create("answer", MemfdFlags::CLOEXEC)?);
+    let (supervisor, supervised) = UnixStream::pair()?;
     // What is in the buffer would be written twice.
     io::stdout().flush()?;
     #[expect(unsafe_code, reason = "the stage is called, not executed")]
@@ -90,7 +93,11 @@ fn start_and_wait(
             // Its mounts are taken down by the other process, which must go on seeing them.
             let own = unshare(CloneFlags::CLONE_NEWNS);
             let reply = match own {
-                Ok(()) => inside(request, job, around, isolation, answer.as_fd(), shell.as_ref()),
+                Ok(()) => {
+                    let supervisor = Some(&supervised);
+                    let ends = Ends { answer: answer.as_fd(), shell: shell.as_ref(), supervisor };
+                    inside(request, job, around, isolation, &ends)
+                }
                 Err(error) => StageReply::failed(cannot_enter(&error.into())),
             };
             let written = message::send(&answer, &reply);
@@ -98,7 +105,10 @@ fn start_and_wait(
         }
         ForkResult::Parent { child } => {
             // The end of the stage's process shall be the end of the connection.
-            drop(shell);
+            drop((shell, supervised));
+            if let Some(listener) = message::receive_descriptor(&supervisor)? {
+                around.host.supervise(handle_on(child)?, Supervisor::new(listener)?);
+            }
             let status = if served { wait_and_serve(child, around)? } else { wait_for_all(child)? };
             let mut answer = answer;
             answer.rewind()?;
@@ -132,9 +142,13 @@ fn require_single_thread() -> io::Result<()> {
 
 /// Waits for the stage, with which all that it started ends, and serves it and the services meanwhile.
 fn wait_and_serve(stage: Pid, around: &mut Surroundings<'_>) -> io::Result<WaitStatus> {
-    let process = rustix::process::Pid::from_raw(stage.as_raw()).ok_or(io::ErrorKind::InvalidInput)?;
-    around.host.wait(pidfd_open(process, PidfdFlags::empty())?)?;
+    around.host.wait(handle_on(stage)?)?;
     Ok(waitpid(stage, None)?)
+}
+
+fn handle_on(process: Pid) -> io::Result<OwnedFd> {
+    let process = rustix::process::Pid::from_raw(process.as_raw()).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(pidfd_open(process, PidfdFlags::empty())?)
 }
 
 /// Waits for the stage, then ends all that it left running and waits for that too.
@@ -165,22 +179,32 @@ fn describe_end(status: WaitStatus) -> String {
     }
 }
 
-/// All that happens in the stage's process, which has a mount namespace of its own. `answer` is where its reply will go.
+/// What the stage's process keeps open of what it was started with.
+struct Ends<'a> {
+    /// Where its reply will go.
+    answer: BorrowedFd<'a>,
+    shell: Option<&'a UnixStream>,
+    /// Who answers for its mounts; `None` if the process that prepared it is the same.
+    supervisor: Option<&'a UnixStream>,
+}
+
+/// All that happens in the stage's process, which has a mount namespace of its own.
 fn inside(
     request: &StageRequest,
     job: &Job<'_>,
     around: &mut Surroundings<'_>,
     isolation: &Isolation,
-    answer: BorrowedFd<'_>,
-    shell: Option<&UnixStream>,
+    ends: &Ends<'_>,
 ) -> StageReply {
-    let kept: Vec<_> = std::iter::once(answer).chain(shell.map(AsFd::as_fd)).collect();
+    let shell = ends.shell;
+    let kept: Vec<_> =
+        std::iter::once(ends.answer).chain([shell, ends.supervisor].into_iter().flatten().map(AsFd::as_fd)).collect();
     let prepared = isolation
         .join()
         .map(|()| devices(request, around))
         // What else is open is the helper's; this process ends before the owners of that notice.
         .and_then(|devices| sys::close_descriptors(&kept).map(|()| devices))
-        .and_then(|devices| enter(&around.root, request).map(|()| devices))
+        .and_then(|devices| enter(&around.root, request, job, ends.supervisor).map(|()| devices))
         .and_then(|devices| context(request, around, devices));
     let context = match prepared {
         Ok(context) => context,
@@ -240,19 +264,34 @@ fn call(function: fn(&StageContext) -> Result<(), Error>, context: &StageContext
     }
 }
 
-/// Enters the sandbox of a stage, whose root is at `root`.
-fn enter(root: &Path, request: &StageRequest) -> io::Result<()> {
-    root::mount_processes(root).map_err(io::Error::other)?;
+/// Enters the sandbox of a stage, whose root is at `root`, and tells the supervisor that it has.
+fn enter(root: &Path, request: &StageRequest, job: &Job<'_>, supervisor: Option<&UnixStream>) -> io::Result<()> {
+    root::mount_views(root).map_err(io::Error::other)?;
+    let who = match job {
+        Job::Call(_) => Who::BuiltIn,
+        Job::Execute(_) => Who::OnDisk,
+    };
+    if who == Who::OnDisk {
+        root::settle_devices(root).map_err(io::Error::other)?;
+    }
     // The old root comes to lie on the new one and is taken away: no host is left in this mount namespace.
     rustix::process::chdir(root)?;
     rustix::process::pivot_root(".", ".")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH)?;
+    if who == Who::OnDisk {
+        lock::lock_mounts()?;
+    }
     rustix::process::chdir("/")?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     // What others see of a device or a file system on one may have to be on it; assemblers make devices themselves.
     let is_stage = request.module.kind == Kind::Stage;
     let tree_alone = is_stage && request.devices.is_empty() && request.mounts.is_empty();
-    confine::confine(&request.capabilities, if tree_alone { Syncs::Pass } else { Syncs::Wait })
+    let syncs = if tree_alone { Syncs::Pass } else { Syncs::Wait };
+    let listener = confine::confine(&request.capabilities, syncs, who)?;
+    match supervisor {
+        Some(supervisor) => message::send_descriptor(supervisor, listener.as_ref().map(AsFd::as_fd)),
+        None => Ok(()),
+    }
 }
 
 /// The devices as the stage sees them. The handles that keep them open stay with the process that closes them.

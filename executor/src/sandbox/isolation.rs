@@ -1,5 +1,5 @@
-//! The namespaces of a stage besides those of mounts and processes: network, System V objects, host name. The worker has
-//! them before it has a stage, and stays outside itself: what it prepares belongs to the host.
+//! The namespaces of a stage besides those of mounts and processes: network, System V objects, host name, control groups. The
+//! worker has all but the last before it has a stage, and stays outside itself: what it prepares belongs to the host.
 
 use std::fs::File;
 use std::io;
@@ -33,13 +33,18 @@ impl Isolation {
         Ok(Self { network, objects, names })
     }
 
-    /// Enters them.
+    /// Enters them, and a new one of control groups.
     ///
     /// # Errors
     /// The kernel refuses.
     pub(crate) fn join(&self) -> io::Result<()> {
         self.network.join()?;
-        join((&self.objects, &self.names))
+        join((&self.objects, &self.names))?;
+        match unshare(CloneFlags::CLONE_NEWCGROUP) {
+            // A kernel without control groups.
+            Ok(()) | Err(nix::Error::EINVAL) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

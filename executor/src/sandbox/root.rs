@@ -4,20 +4,26 @@
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, symlink};
 use std::path::{Path, PathBuf};
 
+use osbc_module_api::container;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, makedev, mknodat, openat2};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
-use super::spec::{CMDLINE, Item, PROCESSES, READ_ONLY_PROC, ROOT, When};
+use super::spec::{CMDLINE, Item, PROCESSES, ROOT, SHOWN, SYSTEM, When};
 use super::sys;
 use crate::request::TreeStack;
 use crate::{overlay, rootless};
 
 /// The file beside the root that becomes `/proc/cmdline`.
 const CMDLINE_FILE: &str = "cmdline";
+/// What hides files and folders, beside the root.
+const EMPTY_FILE: &str = "nothing";
+const EMPTY_FOLDER: &str = "none";
+/// The folder of device nodes, in the root and beside it.
+const NODES: &str = "dev";
 
 /// Something that could not be made, and where.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +89,8 @@ pub(crate) fn build(place: &Path, build_root: Option<&TreeStack>, more: &[Item])
         make(&root, &build_root, *item)?;
     }
     make_file(&place.join(CMDLINE_FILE), CMDLINE, 0o444)?;
+    make_file(&place.join(EMPTY_FILE), "", 0o444)?;
+    make_folder(&place.join(EMPTY_FOLDER), 0o555)?;
     Ok(root)
 }
 
@@ -120,13 +128,8 @@ fn make(root: &Path, build_root: &BuildRoot, item: Item) -> Result<(), RootError
             mknodat(CWD, &path, FileType::CharacterDevice, mode, makedev(major, minor))
                 .map_err(cannot("make the device node", &path))
         }
-        // Its mount comes later: it shows the namespace of the process that makes it.
-        Item::Processes { at } => make_folder(&root.join(at), 0o755),
-        Item::System { at } => {
-            let target = root.join(at);
-            make_folder(&target, 0o755)?;
-            bind(open(Path::new("/sys"))?, &target, sys::READ_ONLY | MountAttrFlags::MOUNT_ATTR_NOEXEC)
-        }
+        // Their mounts come later: they show the namespaces of the process that makes them.
+        Item::Processes { at } | Item::System { at } => make_folder(&root.join(at), 0o755),
         Item::BuildRoot { at, when } => match build_root.find(at, when)? {
             Some((found, is_folder)) => {
                 let target = root.join(at);
@@ -142,21 +145,72 @@ fn make(root: &Path, build_root: &BuildRoot, item: Item) -> Result<(), RootError
     }
 }
 
-/// Mounts `/proc` below the root that [`build`] made: the processes of the calling process's pid namespace.
+/// Mounts `/proc` and `/sys` below the root that [`build`] made: what the calling process's namespaces of processes and of
+/// networks have.
 ///
 /// # Errors
 /// The kernel refuses.
-pub(crate) fn mount_processes(root: &Path) -> Result<(), RootError> {
-    let target = &root.join(PROCESSES);
+pub(crate) fn mount_views(root: &Path) -> Result<(), RootError> {
     let attributes = sys::PLAIN | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    new_mount(target, "proc", &[], attributes)?;
-    for name in READ_ONLY_PROC {
-        let path = target.join(name);
+    let read_only = attributes | MountAttrFlags::MOUNT_ATTR_RDONLY;
+    let processes = &root.join(PROCESSES);
+    new_mount(processes, "proc", &[], attributes)?;
+    for path in container::READ_ONLY.map(|path| inside(root, path)) {
         if path.exists() {
-            bind(open(&path)?, &path, attributes | MountAttrFlags::MOUNT_ATTR_RDONLY)?;
+            bind(open(&path)?, &path, read_only)?;
         }
     }
-    bind(open(&root.with_file_name(CMDLINE_FILE))?, &target.join("cmdline"), sys::READ_ONLY)
+    bind(open(&root.with_file_name(CMDLINE_FILE))?, &processes.join("cmdline"), sys::READ_ONLY)?;
+    let system = &root.join(SYSTEM);
+    match sys::new_mount("sysfs", &[], read_only) {
+        Ok(mount) => sys::attach(mount, system).map_err(cannot("mount", system))?,
+        // Without root, where a container hides parts of its own: all of it is read-only, and so is this.
+        Err(error) if rootless::in_namespace() && error.kind() == io::ErrorKind::PermissionDenied => {
+            bind(open(Path::new("/sys"))?, system, read_only)?;
+            hide(root, &system.join("fs/cgroup"))?;
+        }
+        Err(error) => return Err(cannot("make a file system for", system)(error)),
+    }
+    let hidden = container::HIDDEN.into_iter().filter(|path| *path != SHOWN);
+    hidden.map(|path| inside(root, path)).try_for_each(|path| hide(root, &path))
+}
+
+/// Where an absolute path of the sandbox lies below its root.
+fn inside(root: &Path, path: &str) -> PathBuf {
+    root.join(path.trim_start_matches('/'))
+}
+
+/// Hides what is at a path, if there is something, behind something empty.
+fn hide(root: &Path, path: &Path) -> Result<(), RootError> {
+    let Ok(status) = fs::symlink_metadata(path) else { return Ok(()) };
+    let empty = root.with_file_name(if status.is_dir() { EMPTY_FOLDER } else { EMPTY_FILE });
+    bind(open(&empty)?, path, sys::READ_ONLY | MountAttrFlags::MOUNT_ATTR_NOEXEC)
+}
+
+/// Lets device nodes work that are in `/dev` of the root that [`build`] made, and none that is made there later, by
+/// whomever.
+///
+/// # Errors
+/// The kernel refuses.
+pub(crate) fn settle_devices(root: &Path) -> Result<(), RootError> {
+    let target = root.join(NODES);
+    sys::set_attributes_of_one(open(&target)?, MountAttrFlags::MOUNT_ATTR_NODEV).map_err(cannot("set up", &target))?;
+    show_nodes(&root.with_file_name(NODES), &target)
+}
+
+/// Mounts each node of a folder over itself as it is seen at `target`.
+fn show_nodes(folder: &Path, target: &Path) -> Result<(), RootError> {
+    for entry in fs::read_dir(folder).map_err(cannot("list", folder))? {
+        let entry = entry.map_err(cannot("list", folder))?;
+        let (path, target) = (entry.path(), target.join(entry.file_name()));
+        let kind = entry.file_type().map_err(cannot("examine", &path))?;
+        if kind.is_dir() {
+            show_nodes(&path, &target)?;
+        } else if kind.is_char_device() || kind.is_block_device() {
+            bind(open(&path)?, &target, MountAttrFlags::MOUNT_ATTR_NOSUID)?;
+        }
+    }
+    Ok(())
 }
 
 /// A new file system without a device at the folder `target`, which is made.

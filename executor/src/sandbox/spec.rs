@@ -18,8 +18,12 @@ pub(crate) const DEVICES: &str = "/dev";
 pub(crate) const PROCESSES: &str = "proc";
 /// What `/proc/cmdline` says.
 pub(crate) const CMDLINE: &str = "root=/dev/osbuild\n";
-/// Where an on-disk module writes its metadata, relative to the root.
-pub(crate) const META: &str = "run/osbuild/meta";
+/// What the kernel says of the machine and its devices, relative to the root.
+pub(crate) const SYSTEM: &str = "sys";
+/// The folder of the sandbox's own things, relative to the root.
+pub(crate) const OWN: &str = "run/osbuild";
+/// Where an on-disk module writes its metadata, in [`OWN`].
+pub(crate) const META: &str = "meta";
 /// Where an on-disk module lies.
 pub(crate) const BIN: &str = "/run/osbuild/bin";
 /// Where its runner lies.
@@ -48,7 +52,7 @@ pub(crate) enum Item {
     Node { at: &'static str, major: u32, minor: u32, optional: bool },
     /// The processes of the sandbox, with `/proc/cmdline` replaced and what is dangerous to write read-only.
     Processes { at: &'static str },
-    /// The host's `/sys`, read-only.
+    /// What the kernel shows at `/sys`, read-only and with the network of the sandbox.
     System { at: &'static str },
     /// A folder or file of the build root at the same path, read-only; left out where the build root has none.
     BuildRoot { at: &'static str, when: When },
@@ -89,7 +93,7 @@ pub(crate) const ROOT: &[Item] = &[
     Item::Memory { at: "run", mode: 0o755, devices: false },
     Item::Memory { at: "tmp", mode: 0o1777, devices: false },
     Item::Processes { at: PROCESSES },
-    Item::System { at: "sys" },
+    Item::System { at: SYSTEM },
     Item::BuildRoot { at: "etc/mke2fs.conf", when: When::Found },
     Item::BuildRoot { at: "etc/containers", when: When::Found },
     Item::BuildRoot { at: "ostree", when: When::Found },
@@ -98,15 +102,15 @@ pub(crate) const ROOT: &[Item] = &[
     Item::Folder { at: "run/osbuild/tree", mode: 0o755 },
     Item::Folder { at: "run/osbuild/inputs", mode: 0o755 },
     Item::Folder { at: "run/osbuild/mounts", mode: 0o755 },
-    Item::File { at: META },
+    Item::File { at: "run/osbuild/meta" },
 ];
 
 /// What a stage with a shell in its place finds besides.
 pub(crate) const FOR_SHELLS: &[Item] =
     &[Item::Terminals { at: "dev/pts" }, Item::Link { at: "dev/ptmx", to: "pts/ptmx" }];
 
-/// Folders of `/proc` that change the whole machine when written to.
-pub(crate) const READ_ONLY_PROC: [&str; 4] = ["sys", "sysrq-trigger", "irq", "bus"];
+/// What a container's `/sys` hides and a stage's does not: tools that make file systems look there for their device.
+pub(crate) const SHOWN: &str = "/sys/dev/block";
 
 /// The capabilities that every stage has.
 pub(crate) const CAPABILITIES: [Capability; 19] = [

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Component, Path, PathBuf};
 
@@ -31,6 +32,8 @@ const USERS: [(&str, &str); 2] = [("/etc/passwd", "root:x:0:0:root:/root:/bin/ba
 pub(super) struct Surroundings<'a> {
     /// The sandbox's root, seen from outside.
     pub(super) root: PathBuf,
+    /// The folder of an on-disk stage's own things, opened before the stage can put another one there.
+    pub(super) own: Option<OwnedFd>,
     /// The inputs by name, with paths of the sandbox.
     pub(super) inputs: BTreeMap<String, MappedInput>,
     /// The devices in the request's order, as the modules returned them.
@@ -57,6 +60,7 @@ impl<'a> Surroundings<'a> {
     pub(super) fn new(client: &'a UnixStream) -> Self {
         Self {
             root: PathBuf::new(),
+            own: None,
             inputs: BTreeMap::new(),
             devices: Vec::new(),
             mounts: BTreeMap::new(),

@@ -28,8 +28,17 @@ struct MountAttributes {
 
 /// Switches attributes on for a mount and all mounts below it.
 pub(crate) fn set_attributes(mount: impl AsFd, attributes: MountAttrFlags) -> io::Result<()> {
+    change_attributes(mount, attributes, libc::AT_RECURSIVE)
+}
+
+/// Switches attributes on for a mount alone.
+pub(crate) fn set_attributes_of_one(mount: impl AsFd, attributes: MountAttrFlags) -> io::Result<()> {
+    change_attributes(mount, attributes, 0)
+}
+
+fn change_attributes(mount: impl AsFd, attributes: MountAttrFlags, recursive: libc::c_int) -> io::Result<()> {
     let argument = MountAttributes { set: u64::from(attributes.bits()), clear: 0, propagation: 0, user_namespace: 0 };
-    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+    let flags = libc::AT_EMPTY_PATH | recursive;
     #[expect(unsafe_code, reason = "no dependency wraps mount_setattr")]
     // SAFETY: the path is a terminated string, the argument has the layout and the size that the call expects, and
     // the kernel keeps no reference to either.

@@ -13,6 +13,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept
 
 use super::lines::Lines;
 use super::protocol::{self, Message};
+use crate::sandbox::Supervisor;
 
 /// How many connections there may be at a time; who wants one more waits.
 const CONNECTIONS: usize = 64;
@@ -28,6 +29,7 @@ pub(crate) struct Desk<'a> {
     interrupt: Option<BorrowedFd<'a>>,
     outputs: Vec<Output>,
     endpoints: Vec<Endpoint<'a>>,
+    supervisor: Option<Supervisor>,
 }
 
 /// What a service writes.
@@ -47,7 +49,7 @@ struct Endpoint<'a> {
 impl<'a> Desk<'a> {
     /// One that passes on what services write, line by line.
     pub(crate) fn new(say: impl FnMut(&str) + 'a) -> Self {
-        Self { say: Box::new(say), interrupt: None, outputs: Vec::new(), endpoints: Vec::new() }
+        Self { say: Box::new(say), interrupt: None, outputs: Vec::new(), endpoints: Vec::new(), supervisor: None }
     }
 
     /// The same, which gives up waiting once there is something to read from `interrupt`.
@@ -83,6 +85,11 @@ impl<'a> Desk<'a> {
         Ok(())
     }
 
+    /// Answers for a stage's mounts too.
+    pub(crate) fn watch(&mut self, supervisor: Supervisor) {
+        self.supervisor = Some(supervisor);
+    }
+
     /// Serves until there is something to read from `awaited`, or its end; false when `until` came before.
     ///
     /// # Errors
@@ -98,6 +105,7 @@ impl<'a> Desk<'a> {
                 polled.push(PollFd::new(&endpoint.listener, flags));
                 polled.extend(endpoint.connections.iter().map(readable));
             }
+            polled.extend(self.supervisor.as_ref().map(|supervisor| PollFd::new(supervisor, PollFlags::IN)));
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             let left = left.and_then(|left| Timespec::try_from(left).ok());
             let ready = match poll(&mut polled, left.as_ref()) {
@@ -148,7 +156,11 @@ impl<'a> Desk<'a> {
                 connections.push(connection);
             }
         }
+        let asked = self.supervisor.is_some() && next();
         self.outputs.retain(|output| output.pipe.is_some());
+        if asked {
+            self.supervisor = self.supervisor.take().filter(Supervisor::answer);
+        }
         Ok(())
     }
 }

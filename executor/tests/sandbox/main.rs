@@ -1,6 +1,7 @@
 //! Stages in their sandbox, for real: every test starts the helper process as osbc does. The helper is this very program,
 //! which is why it brings its own harness: libtest's runs tests beside other threads, and the helper must begin alone.
 
+mod contained;
 mod devices;
 mod environment;
 mod foreign;
@@ -20,7 +21,16 @@ fn main() -> ExitCode {
         ["parent", request] => life::be_parent(request),
         ["measure", count] => place::measure(count.parse().expect("a number of stages")),
         _ => harness::run(
-            &[environment::TESTS, trees::TESTS, devices::TESTS, life::TESTS, foreign::TESTS, hostile::TESTS].concat(),
+            &[
+                environment::TESTS,
+                trees::TESTS,
+                devices::TESTS,
+                life::TESTS,
+                foreign::TESTS,
+                hostile::TESTS,
+                contained::TESTS,
+            ]
+            .concat(),
             &arguments,
         ),
     }

@@ -5,6 +5,7 @@
 //! processor whose tables are not known here a filter allows everything, and capabilities have to do.
 
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
 
 use libc::sock_filter;
 use rustix::io::Errno;
@@ -29,6 +30,8 @@ pub enum When {
     All(&'static [(u8, u32)]),
     /// When this argument has none of these values.
     NoneOf(u8, &'static [u32]),
+    /// When this argument, as far as this mask lets it through, has one of these values.
+    Masked(u8, u32, &'static [u32]),
 }
 
 /// What becomes of a system call.
@@ -38,6 +41,8 @@ pub enum Verdict {
     Refuse(Errno),
     /// It is not made and returns 0.
     Skip,
+    /// Whoever has the listener that [`Filter::apply_with_listener`] returns answers in the kernel's place.
+    Ask,
 }
 
 /// A filter, ready to be applied.
@@ -70,12 +75,33 @@ impl Filter {
     /// # Errors
     /// The kernel refuses.
     pub fn apply(&self) -> io::Result<()> {
-        let length = u16::try_from(self.program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let program = libc::sock_fprog { len: length, filter: self.program.as_ptr().cast_mut() };
+        let program = self.program()?;
         #[expect(unsafe_code, reason = "no dependency wraps filters")]
         // SAFETY: the program outlives the call, which copies and does not change it.
         let result = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Applies it likewise, and returns the descriptor at which the calls of [`Verdict::Ask`] are answered.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn apply_with_listener(&self) -> io::Result<OwnedFd> {
+        let program = self.program()?;
+        let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+        #[expect(unsafe_code, reason = "no dependency wraps filters")]
+        // SAFETY: the program outlives the call, which copies and does not change it; what is returned is a new descriptor.
+        unsafe {
+            match libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) {
+                -1 => Err(io::Error::last_os_error()),
+                listener => Ok(OwnedFd::from_raw_fd(i32::try_from(listener).map_err(io::Error::other)?)),
+            }
+        }
+    }
+
+    fn program(&self) -> io::Result<libc::sock_fprog> {
+        let length = u16::try_from(self.program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        Ok(libc::sock_fprog { len: length, filter: self.program.as_ptr().cast_mut() })
     }
 }
 
@@ -97,7 +123,7 @@ const TABLES: &[(usize, u32)] = if cfg!(target_arch = "x86_64") {
 const NONE: u32 = u32::MAX;
 
 /// The numbers of calls on x86_64, i386, aarch64 and arm.
-const NUMBERS: [(&str, [u32; 4]); 54] = [
+const NUMBERS: [(&str, [u32; 4]); 74] = [
     ("_sysctl", [156, 149, NONE, 149]),
     ("acct", [163, 51, 89, 51]),
     ("add_key", [248, 286, 217, 309]),
@@ -105,9 +131,16 @@ const NUMBERS: [(&str, [u32; 4]); 54] = [
     ("cachestat", [451, 451, 451, 451]),
     ("clock_settime", [227, 264, 112, 262]),
     ("clock_settime64", [NONE, 404, NONE, 404]),
+    ("clone", [56, 120, 220, 120]),
+    ("clone3", [435, 435, 435, 435]),
     ("delete_module", [176, 129, 106, 129]),
+    ("fanotify_init", [300, 338, 262, 367]),
     ("fdatasync", [75, 148, 83, 148]),
     ("finit_module", [313, 350, 273, 379]),
+    ("fsconfig", [431, 431, 431, 431]),
+    ("fsmount", [432, 432, 432, 432]),
+    ("fsopen", [430, 430, 430, 430]),
+    ("fspick", [433, 433, 433, 433]),
     ("fsync", [74, 118, 82, 118]),
     ("futex_waitv", [449, 449, 449, 449]),
     ("init_module", [175, 128, 105, 128]),
@@ -116,16 +149,24 @@ const NUMBERS: [(&str, [u32; 4]); 54] = [
     ("io_uring_enter", [426, 426, 426, 426]),
     ("io_uring_register", [427, 427, 427, 427]),
     ("io_uring_setup", [425, 425, 425, 425]),
+    ("ioctl", [16, 54, 29, 54]),
     ("ioperm", [173, 101, NONE, NONE]),
     ("iopl", [172, 110, NONE, NONE]),
+    ("ioprio_set", [251, 289, 30, 314]),
     ("kcmp", [312, 349, 272, 378]),
     ("kexec_file_load", [320, NONE, 294, 401]),
     ("kexec_load", [246, 283, 104, 347]),
+    ("keyctl", [250, 288, 219, 311]),
     ("lookup_dcookie", [212, 253, 18, 249]),
     ("migrate_pages", [256, 294, 238, 400]),
+    ("mount", [165, 21, 40, 21]),
+    ("mount_setattr", [442, 442, 442, 442]),
+    ("move_mount", [429, 429, 429, 429]),
     ("move_pages", [279, 317, 239, 344]),
     ("nfsservctl", [180, 169, 42, 169]),
+    ("nice", [NONE, 34, NONE, 34]),
     ("open_by_handle_at", [304, 342, 265, 371]),
+    ("open_tree", [428, 428, 428, 428]),
     ("perf_event_open", [298, 336, 241, 364]),
     ("personality", [135, 136, 92, 136]),
     ("process_madvise", [440, 440, 440, 440]),
@@ -133,9 +174,12 @@ const NUMBERS: [(&str, [u32; 4]); 54] = [
     ("quotactl_fd", [443, 443, 443, 443]),
     ("reboot", [169, 88, 142, 88]),
     ("request_key", [249, 287, 218, 310]),
+    ("sched_setattr", [314, 351, 274, 380]),
+    ("sched_setscheduler", [144, 156, 119, 156]),
     ("set_mempolicy_home_node", [450, 450, 450, 450]),
     ("setdomainname", [171, 121, 162, 121]),
     ("sethostname", [170, 74, 161, 74]),
+    ("setpriority", [141, 97, 140, 97]),
     ("settimeofday", [164, 79, 170, 79]),
     ("socket", [41, 359, 198, 281]),
     ("stime", [NONE, 25, NONE, 25]),
@@ -145,6 +189,8 @@ const NUMBERS: [(&str, [u32; 4]); 54] = [
     ("sync_file_range", [277, 314, 84, 341]),
     ("syncfs", [306, 344, 267, 373]),
     ("sysfs", [139, 135, NONE, 135]),
+    ("syslog", [103, 103, 116, 103]),
+    ("unshare", [272, 310, 97, 337]),
     ("uselib", [134, 86, NONE, 86]),
     ("userfaultfd", [323, 374, 282, 388]),
     ("ustat", [136, 62, NONE, 62]),
@@ -164,6 +210,7 @@ const ARCHITECTURE: u32 = 4;
 const ARGUMENTS: u32 = 16;
 const ALLOW: u32 = 0x7FFF_0000;
 const FAIL: u32 = 0x0005_0000;
+const ASK: u32 = libc::SECCOMP_RET_USER_NOTIF;
 /// x86_64 has its calls a second time from here on (x32); nothing uses them.
 const SECOND_RANGE: u32 = 0x4000_0000;
 /// arm has calls of its own from here on.
@@ -199,6 +246,7 @@ fn body(rule: &Rule) -> Vec<sock_filter> {
     let verdict = give(match rule.verdict {
         Verdict::Refuse(errno) => FAIL | errno.raw_os_error().unsigned_abs(),
         Verdict::Skip => FAIL,
+        Verdict::Ask => ASK,
     });
     let mut body = Vec::new();
     match rule.when {
@@ -218,6 +266,14 @@ fn body(rule: &Rule) -> Vec<sock_filter> {
                 body.push(equal(*value, past, 0));
             }
             body.push(verdict);
+        }
+        When::Masked(index, mask, values) => {
+            body.extend([argument(index), instruction(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, mask, 0, 0)]);
+            for (left, value) in (0..values.len()).rev().zip(values) {
+                let past = u8::try_from(left + 1).expect("the list is short");
+                body.push(equal(*value, past, 0));
+            }
+            body.extend([jump(1), verdict]);
         }
     }
     body.push(load(NUMBER));
@@ -275,6 +331,7 @@ mod tests {
                     };
                 }
                 code if code == libc::BPF_RET | libc::BPF_K => return now.k,
+                code if code == libc::BPF_ALU | libc::BPF_AND | libc::BPF_K => value &= now.k,
                 code if code == libc::BPF_JMP | libc::BPF_JA => at += usize::try_from(now.k).unwrap(),
                 code => {
                     let hit = if code & 0xF0 == libc::BPF_JEQ { value == now.k } else { value >= now.k };
@@ -334,10 +391,40 @@ mod tests {
     }
 
     #[test]
+    fn masks_let_a_part_of_an_argument_decide() {
+        let rules = [
+            Rule { call: "ioctl", when: When::Masked(1, 0xFF, &[1, 2, 3]), verdict: Verdict::Refuse(Errno::PERM) },
+            Rule { call: "ioctl", when: When::Masked(0, 0xFF, &[7]), verdict: Verdict::Ask },
+        ];
+        let filter = Filter::new(&rules, None);
+        for (column, architecture) in TABLES {
+            let number = numbers("ioctl").unwrap()[*column];
+            let with = |first, second| run(&filter, *architecture, number, [first, second, 0, 0, 0, 0]);
+            for second in [1, 2, 3, 0x103] {
+                assert_eq!(with(7, second), REFUSED, "{second:x}");
+            }
+            for second in [0, 4, 0x400, 0xFF] {
+                assert_eq!((with(7, second), with(1, second)), (ASK, ALLOW), "{second:x}");
+            }
+        }
+    }
+
+    #[test]
     #[cfg(target_arch = "x86_64")]
     fn the_numbers_are_those_of_the_system() {
         for (name, number) in [
             ("acct", libc::SYS_acct),
+            ("clone", libc::SYS_clone),
+            ("fanotify_init", libc::SYS_fanotify_init),
+            ("ioctl", libc::SYS_ioctl),
+            ("ioprio_set", libc::SYS_ioprio_set),
+            ("keyctl", libc::SYS_keyctl),
+            ("mount", libc::SYS_mount),
+            ("sched_setattr", libc::SYS_sched_setattr),
+            ("sched_setscheduler", libc::SYS_sched_setscheduler),
+            ("setpriority", libc::SYS_setpriority),
+            ("syslog", libc::SYS_syslog),
+            ("unshare", libc::SYS_unshare),
             ("fsync", libc::SYS_fsync),
             ("open_by_handle_at", libc::SYS_open_by_handle_at),
             ("reboot", libc::SYS_reboot),
