@@ -16,13 +16,13 @@ pub fn line(name: &str) -> Cow<'_, str> {
 
 /// Returns a text in which all that could control a terminal is `?`, so that all places stay; so do line breaks and tabs.
 pub fn in_place(text: &str) -> Cow<'_, str> {
-    let is_other = |char| is_control(char) && !matches!(char, '\n' | '\r' | '\t');
-    if !text.contains(is_other) {
+    if !text.contains(|char| is_control(char) && !matches!(char, '\n' | '\t')) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len());
-    for char in text.chars() {
-        match is_other(char) {
+    for (at, char) in text.char_indices() {
+        let ends_line = char == '\r' && text[at + 1..].starts_with('\n');
+        match is_control(char) && !matches!(char, '\n' | '\t') && !ends_line {
             true => shown.extend(std::iter::repeat_n('?', char.len_utf8())),
             false => shown.push(char),
         }
@@ -72,6 +72,6 @@ mod tests {
 
     #[test]
     fn places_stay() {
-        assert_eq!(in_place("é\x1b[\u{9b}\u{202e}x\r\n"), "é?[?????x\r\n");
+        assert_eq!(in_place("é\x1b[\u{9b}\u{202e}x\ry\r\n"), "é?[?????x?y\r\n");
     }
 }

@@ -130,57 +130,57 @@ fn is_scheme(text: &str) -> bool {
         && text.chars().all(|char| char.is_ascii_alphanumeric() || "+-.".contains(char))
 }
 
-/// Tells the pieces of what follows the `://` of a URL, in order.
-fn take_apart(rest: &str, tell: &mut impl FnMut(Piece, &str)) {
+/// Emits the pieces of what follows the `://` of a URL, in order.
+fn take_apart(rest: &str, emit: &mut impl FnMut(Piece, &str)) {
     let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
     // A password may hold one of the marks: what precedes it is no host and port then, and the last `@` ends it.
     let user = authority.rfind('@').map_or(0, |at| at + 1);
     let user = if is_place(&authority[user..]) { user } else { rest.rfind('@').map_or(user, |at| at + 1) };
     let (user, whole) = rest.split_at(user);
-    tell(Piece::User, user);
+    emit(Piece::User, user);
     let (rest, fragment) = whole.split_at(whole.find('#').unwrap_or(whole.len()));
     let (path, query) = rest.split_at(rest.find('?').unwrap_or(rest.len()));
     if let Some(nested) = path.find("://").map(|at| at + 3) {
-        tell(Piece::Plain, &path[..nested]);
-        return take_apart(&whole[nested..], tell);
+        emit(Piece::Plain, &path[..nested]);
+        return take_apart(&whole[nested..], emit);
     }
     for segment in path.split_inclusive('/') {
         let (name, parameters) = segment.split_at(segment.find(';').unwrap_or(segment.len()));
-        tell(Piece::Plain, name);
+        emit(Piece::Plain, name);
         let (parameters, slash) = parameters.split_at(parameters.find('/').unwrap_or(parameters.len()));
-        tell_pairs(parameters, ';', tell);
-        tell(Piece::Plain, slash);
+        emit_pairs(parameters, ';', emit);
+        emit(Piece::Plain, slash);
     }
     if let Some(query) = query.strip_prefix('?') {
-        tell(Piece::Plain, "?");
-        tell_pairs(query, '&', tell);
+        emit(Piece::Plain, "?");
+        emit_pairs(query, '&', emit);
     }
     if let Some(fragment) = fragment.strip_prefix('#') {
-        tell(Piece::Plain, "#");
-        tell_value(fragment, tell);
+        emit(Piece::Plain, "#");
+        emit_value(fragment, emit);
     }
 }
 
-/// Tells `name=value` pairs. What has no name is a value in a query, and a name among the parameters of a path.
-fn tell_pairs(pairs: &str, separator: char, tell: &mut impl FnMut(Piece, &str)) {
+/// Emits `name=value` pairs. What has no name is a value in a query, and a name among the parameters of a path.
+fn emit_pairs(pairs: &str, separator: char, emit: &mut impl FnMut(Piece, &str)) {
     for pair in pairs.split_inclusive(separator) {
         let (pair, end) = pair.split_at(pair.len() - usize::from(pair.ends_with(separator)));
         match pair.find('=').map(|equals| pair.split_at(equals + 1)) {
             Some((name, value)) => {
-                tell(Piece::Plain, name);
-                tell_value(value, tell);
+                emit(Piece::Plain, name);
+                emit_value(value, emit);
             }
-            None if separator == ';' => tell(Piece::Plain, pair),
-            None => tell_value(pair, tell),
+            None if separator == ';' => emit(Piece::Plain, pair),
+            None => emit_value(pair, emit),
         }
-        tell(Piece::Plain, end);
+        emit(Piece::Plain, end);
     }
 }
 
-/// Tells a value; of nothing there is nothing to hide.
-fn tell_value(value: &str, tell: &mut impl FnMut(Piece, &str)) {
+/// Emits a value; of nothing there is nothing to hide.
+fn emit_value(value: &str, emit: &mut impl FnMut(Piece, &str)) {
     if !value.is_empty() {
-        tell(Piece::Value, value);
+        emit(Piece::Value, value);
     }
 }
 

@@ -165,7 +165,7 @@ impl Explanation<'_> {
                     1 => "; 1 stage follows".to_owned(),
                     several => format!("; {several} stages follow"),
                 };
-                line(&mut text, 0, &format!("{}: {name}: {}{follow}", printable::line(&pipeline), cause_words(cause)));
+                line(&mut text, 0, &format!("{}: {name}: {}{follow}", printable::line(pipeline), cause_words(cause)));
                 if let Cause::Changed { changes } = cause {
                     change_lines(changes).iter().for_each(|change| line(&mut text, 1, change));
                 }

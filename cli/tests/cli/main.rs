@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod containers;
+mod control_characters;
 mod cutoff;
 mod debian;
 mod doctor;

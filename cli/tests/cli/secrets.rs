@@ -87,13 +87,13 @@ impl Searched {
         let said = self.said.iter().filter(|(_, text)| has(text));
         let mut found: Vec<String> =
             said.map(|(what, text)| format!("{what}: {}", String::from_utf8_lossy(text))).collect();
-        let mut folders = vec![self.place.path("")];
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(&folder).expect("lists").flatten() {
+        let mut directories = vec![self.place.path("")];
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(&directory).expect("lists").flatten() {
                 let (path, kind) = (entry.path(), entry.file_type().expect("has a type"));
                 let name = entry.file_name();
                 if kind.is_dir() && !["sources", "https:"].iter().any(|own| name == *own) {
-                    folders.push(path);
+                    directories.push(path);
                 } else if kind.is_file() && has(&std::fs::read(&path).expect("reads")) {
                     found.push(path.display().to_string());
                 }

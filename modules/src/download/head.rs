@@ -128,10 +128,11 @@ fn end_of_head(input: &[u8]) -> Option<usize> {
     ends.next()
 }
 
-/// A head with the needed headers alone.
+/// A head with its status and the needed headers alone. The reason behind the status is whatever a server likes to say.
 fn lean(head: &[u8]) -> Vec<u8> {
     let mut lines = head.split_inclusive(|byte| *byte == b'\n');
-    let mut kept = lines.next().unwrap_or_default().to_vec();
+    let first = lines.next().unwrap_or_default();
+    let mut kept = first.get(.."HTTP/1.1 200".len()).map_or(first.to_vec(), |status| [status, b"\r\n"].concat());
     for line in lines {
         let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
         let is_needed = NEEDED.iter().any(|needed| name.eq_ignore_ascii_case(needed.as_bytes()));
@@ -155,7 +156,7 @@ mod tests {
 
     #[test]
     fn only_what_a_download_needs_is_kept() {
-        let head = b"HTTP/1.1 200 OK\r\nX: y\r\nContent-Length: 5\r\nSet-Cookie: a\r\n\tb\r\nETAG: \"1\"\r\n\r\n";
-        assert_eq!(lean(head), b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nETAG: \"1\"\r\n\r\n");
+        let head = b"HTTP/1.1 404 \x1b[2J\r\nX: y\r\nContent-Length: 5\r\nSet-Cookie: a\r\n\tb\r\nETAG: \"1\"\r\n\r\n";
+        assert_eq!(lean(head), b"HTTP/1.1 404\r\nContent-Length: 5\r\nETAG: \"1\"\r\n\r\n");
     }
 }

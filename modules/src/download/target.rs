@@ -37,7 +37,7 @@ impl Target {
             [b'/', ..] => format!("{origin}{fit}"),
             [b'?', ..] => format!("{}{fit}", self.url.split('?').next().unwrap_or_default()),
             [b'#', ..] => self.url.clone(),
-            _ => format!("{origin}{}/{fit}", from.path.rsplit_once('/').map_or("", |(folder, _)| folder)),
+            _ => format!("{origin}{}/{fit}", from.path.rsplit_once('/').map_or("", |(directory, _)| directory)),
         };
         let to = Url::parse(&whole).map_err(|_| no_url())?;
         if !matches!(to.scheme.as_str(), "http" | "https") || to.host.is_empty() {
@@ -106,15 +106,15 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_is_told_to_the_same_place_alone() {
+    fn who_asks_is_sent_to_the_same_place_alone() {
         let from = Target::first(&Url::parse("http://me:p%40ss@h/a").unwrap());
         assert_eq!(from.authorization.as_deref(), Some("Basic bWU6cEBzcw=="));
-        let told = |location: &str| from.follow(location.as_bytes()).unwrap().authorization;
-        assert_eq!(told("/b"), from.authorization);
-        assert_eq!(told("http://H:80/b"), from.authorization);
+        let sent = |location: &str| from.follow(location.as_bytes()).unwrap().authorization;
+        assert_eq!(sent("/b"), from.authorization);
+        assert_eq!(sent("http://H:80/b"), from.authorization);
         for elsewhere in ["http://h:81/b", "https://h/b", "http://i/b"] {
-            assert_eq!(told(elsewhere), None, "{elsewhere}");
+            assert_eq!(sent(elsewhere), None, "{elsewhere}");
         }
-        assert_eq!(told("http://i:j@k/").as_deref(), Some("Basic aTpq"));
+        assert_eq!(sent("http://i:j@k/").as_deref(), Some("Basic aTpq"));
     }
 }
