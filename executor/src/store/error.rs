@@ -7,6 +7,8 @@ use osbc_ir::StageId;
 
 use crate::copy::CopyError;
 
+/// Who has so much room and got none was refused for another reason.
+const AMPLE: u64 = 64 << 20;
 /// With so few inodes left a failure is taken to have come of that.
 const FEW_INODES: u64 = 16;
 
@@ -70,10 +72,11 @@ pub enum StoreError {
     },
     /// The file system is full, or the user's part of it.
     #[error(
-        "cannot {act} {}: no space left{}, {} free; make room or name a store elsewhere",
+        "cannot {act} {}: no space left{}, {} free{}; make room or name a store elsewhere",
         path.display(),
         need.map(|need| format!(", {} needed", bytes(need))).unwrap_or_default(),
-        bytes(*have)
+        bytes(*have),
+        if need.is_none() && *have >= AMPLE { " (a quota or the disk below the file system may be full)" } else { "" }
     )]
     NoSpace {
         /// What was tried.
@@ -310,6 +313,10 @@ mod tests {
     fn the_system_s_word_becomes_a_way_out() {
         let error = StoreError::io("write", "/tmp/x")(io::Error::from(io::ErrorKind::StorageFull));
         assert!(error.to_string().starts_with("cannot write /tmp/x: no space left, "), "{error}");
+        for (have, is_ample) in [(AMPLE - 1, false), (AMPLE, true)] {
+            let error = StoreError::NoSpace { act: "write", path: "/tmp/x".into(), need: None, have };
+            assert_eq!(error.to_string().contains("a quota or the disk below"), is_ample, "{error}");
+        }
         let error = StoreError::io("write", "/tmp/x")(io::Error::from(io::ErrorKind::ReadOnlyFilesystem));
         assert!(error.to_string().starts_with("cannot write /tmp/x: the file system is read-only; name another store"));
     }
