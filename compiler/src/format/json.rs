@@ -83,19 +83,21 @@ impl<'de> Visitor<'de> for Exact<'_> {
         while let Some(item) = items.next_element_seed(self)? {
             list.push(item);
         }
+        list.shrink_to_fit();
         Ok(Value::Array(list))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
-        let mut object = Map::new();
+        let mut all: Vec<(String, Value)> = Vec::new();
         while let Some(key) = entries.next_key()? {
             match key {
-                Key::Name(name) => {
-                    object.insert(name, entries.next_value_seed(self)?);
-                }
+                Key::Name(name) => all.push((name, entries.next_value_seed(self)?)),
                 Key::Number => return number(entries.next_value()?).map(Value::Number),
             }
         }
+        // An object that grows as it is read takes three times the room of the few entries that most have.
+        let mut object = Map::with_capacity(all.len());
+        object.extend(all);
         Ok(Value::Object(object))
     }
 }
