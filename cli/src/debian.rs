@@ -2,6 +2,8 @@
 //! them.
 
 pub(crate) mod apt;
+#[cfg(test)]
+mod fuzz;
 pub(crate) mod graph;
 pub(crate) mod lock;
 pub(crate) mod reach;

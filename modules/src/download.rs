@@ -15,9 +15,9 @@ use crate::checksum::Checksum;
 use crate::url::Url;
 
 mod agents;
-mod head;
+pub(crate) mod head;
 mod partial;
-mod target;
+pub(crate) mod target;
 mod transfer;
 
 use agents::Agents;

@@ -21,7 +21,7 @@ use crate::image_layers::Layers;
 use crate::lvm2::{Disk, Item};
 use crate::url::{Url, unquote};
 use crate::{
-    compression, cpio, debian, disk_image, grub, ini, lorax, pacman_database, partition_table, pe, proxy,
+    compression, cpio, debian, disk_image, download, grub, ini, lorax, pacman_database, partition_table, pe, proxy,
     registry_image, rhsm, runners, toml, yaml,
 };
 
@@ -60,6 +60,11 @@ pub const PARSERS: &[Parser] = &[
     ("disk-image", |data| with_file(data, |_, file| drop(disk_image::of_header(file)))),
     ("elf", |data| drop(crate::chroot::architecture::number(data))),
     ("grub", |data| drop(grub::environment(&String::from_utf8_lossy(data)))),
+    ("http-head", |data| {
+        if let Some(end) = download::head::end_of_head(data) {
+            assert!(download::head::lean(&data[..end]).len() <= end);
+        }
+    }),
     ("ini", |data| {
         let text = String::from_utf8_lossy(data);
         let Ok(mut document) = ini::Document::parse(&text, "etc/x.conf") else { return };
@@ -162,6 +167,11 @@ pub const PARSERS: &[Parser] = &[
         let environment = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         for place in ["http://h.test/", "http://10.0.0.1:81/", "http://[::1]/"] {
             let _ = Url::parse(place).map(|place| proxy::choose(&place, &environment));
+        }
+    }),
+    ("redirection", |data| {
+        for from in ["http://h:1/a/b?c", "https://me:secret@h"] {
+            let _ = Url::parse(from).map(|from| download::target::Target::first(&from).follow(data));
         }
     }),
     ("repo-file", |data| drop(rhsm::parse(&String::from_utf8_lossy(data), Path::new("/none"), Path::new("/none")))),

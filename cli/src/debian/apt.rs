@@ -24,7 +24,7 @@ pub(crate) struct Apt {
 
 /// A repository of a release.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Repository {
+pub(super) struct Repository {
     /// Its own name for itself, in small letters.
     label: String,
     /// Where it is, with a slash at the end.
@@ -153,27 +153,7 @@ impl Apt {
             return Err(self.refused(&String::from_utf8_lossy(&output.stderr)));
         }
         let text = String::from_utf8_lossy(&output.stdout);
-        text.lines().filter(|line| line.starts_with('\'')).map(|line| self.package(line)).collect()
-    }
-
-    /// A line such as `'http://…/pool/…/x_1%3a2_all.deb' x_1%3a2_all.deb 123 SHA256:…`.
-    fn package(&self, line: &str) -> Result<Locked, Failure> {
-        let strange = || Failure::environment(format!("cannot understand what apt says of a package: {line}"));
-        let (url, rest) = line[1..].split_once("' ").ok_or_else(strange)?;
-        let words: Vec<&str> = rest.split(' ').collect();
-        let [file, size, hash] = words.as_slice() else { return Err(strange()) };
-        let sha256 = hash.strip_prefix("SHA256:").ok_or_else(strange)?.to_owned();
-        let mut parts = file.strip_suffix(".deb").ok_or_else(strange)?.splitn(3, '_').map(unquoted);
-        let (name, version, architecture) = match (parts.next(), parts.next(), parts.next()) {
-            (Some(name), Some(version), Some(architecture)) => (name, version, architecture),
-            _ => return Err(strange()),
-        };
-        let from = self.repositories.iter().find(|one| url.starts_with(&one.url)).ok_or_else(|| {
-            Failure::environment(format!("apt takes {name} from a repository that it did not name before: {url}"))
-        })?;
-        let (path, repository) = (unquoted(&url[from.url.len()..]), from.label.clone());
-        let size = size.parse().map_err(|_| strange())?;
-        Ok(Locked { name, version, architecture, size, sha256, repository, path, sets: Vec::new() })
+        text.lines().filter(|line| line.starts_with('\'')).map(|line| package(line, &self.repositories)).collect()
     }
 
     /// Why apt refused, with names that come close to those that it does not know.
@@ -213,8 +193,28 @@ impl Apt {
     }
 }
 
+/// The package of a line such as `'http://…/pool/…/x_1%3a2_all.deb' x_1%3a2_all.deb 123 SHA256:…`.
+pub(super) fn package(line: &str, repositories: &[Repository]) -> Result<Locked, Failure> {
+    let strange = || Failure::environment(format!("cannot understand what apt says of a package: {line}"));
+    let (url, rest) = line.strip_prefix('\'').and_then(|line| line.split_once("' ")).ok_or_else(strange)?;
+    let words: Vec<&str> = rest.split(' ').collect();
+    let [file, size, hash] = words.as_slice() else { return Err(strange()) };
+    let sha256 = hash.strip_prefix("SHA256:").ok_or_else(strange)?.to_owned();
+    let mut parts = file.strip_suffix(".deb").ok_or_else(strange)?.splitn(3, '_').map(unquoted);
+    let (name, version, architecture) = match (parts.next(), parts.next(), parts.next()) {
+        (Some(name), Some(version), Some(architecture)) => (name, version, architecture),
+        _ => return Err(strange()),
+    };
+    let from = repositories.iter().find(|one| url.starts_with(&one.url)).ok_or_else(|| {
+        Failure::environment(format!("apt takes {name} from a repository that it did not name before: {url}"))
+    })?;
+    let (path, repository) = (unquoted(&url[from.url.len()..]), from.label.clone());
+    let size = size.parse().map_err(|_| strange())?;
+    Ok(Locked { name, version, architecture, size, sha256, repository, path, sets: Vec::new() })
+}
+
 /// What apt says of the indexes that it has, the packages' alone.
-fn indexes(text: &str) -> Vec<Repository> {
+pub(super) fn indexes(text: &str) -> Vec<Repository> {
     let line = |line: &str| match line.split('\t').collect::<Vec<_>>().as_slice() {
         ["Packages", url, label, codename] => {
             Some(Repository { label: slug(label), url: (*url).to_owned(), codename: (*codename).to_owned() })
@@ -256,7 +256,7 @@ fn is_part(codename: &str, release: &str) -> bool {
 }
 
 /// The package that a line of apt's says is unknown.
-fn unknown_package(line: &str) -> Option<&str> {
+pub(super) fn unknown_package(line: &str) -> Option<&str> {
     let name = line.strip_prefix("E: Unable to locate package ");
     let name = name.or_else(|| {
         line.strip_prefix("E: Package '")?.split_once("' has no installation candidate").map(|(name, _)| name)
@@ -346,10 +346,9 @@ mod tests {
     fn what_apt_says_of_a_package_is_taken_apart() {
         let repository =
             Repository { label: "debian".into(), url: "http://a.example/debian/".into(), codename: "x".into() };
-        let (folder, architecture) = (tempfile::tempdir().expect("a folder"), "amd64".to_owned());
-        let apt = Apt { folder, architecture, foreign: false, repositories: vec![repository] };
+        let read = |line: &str| package(line, std::slice::from_ref(&repository));
         let line = "'http://a.example/debian/pool/main/g/gcc/libstdc%2b%2b6_12_amd64.deb' libstdc++6_1%3a12_amd64.deb 12 SHA256:ab";
-        let package = apt.package(line).expect("it is whole");
+        let package = read(line).expect("it is whole");
         assert_eq!((package.name.as_str(), package.version.as_str()), ("libstdc++6", "1:12"));
         assert_eq!(
             (package.path.as_str(), package.repository.as_str()),
@@ -357,7 +356,7 @@ mod tests {
         );
         for line in ["'http://a.example/debian/x' x 1", "'http://b.example/x_1_all.deb' x_1_all.deb 1 SHA256:ab", "'x"]
         {
-            assert!(apt.package(line).is_err(), "{line}");
+            assert!(read(line).is_err(), "{line}");
         }
     }
 

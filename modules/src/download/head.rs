@@ -119,7 +119,7 @@ impl<T: Transport> Transport for Lean<T> {
 }
 
 /// Where the empty line after the headers ends.
-fn end_of_head(input: &[u8]) -> Option<usize> {
+pub(crate) fn end_of_head(input: &[u8]) -> Option<usize> {
     let breaks = input.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
     let mut ends = breaks.filter_map(|at| {
         let rest = &input[at..];
@@ -129,10 +129,12 @@ fn end_of_head(input: &[u8]) -> Option<usize> {
 }
 
 /// A head with its status and the needed headers alone. The reason behind the status is whatever a server likes to say.
-fn lean(head: &[u8]) -> Vec<u8> {
+pub(crate) fn lean(head: &[u8]) -> Vec<u8> {
     let mut lines = head.split_inclusive(|byte| *byte == b'\n');
     let first = lines.next().unwrap_or_default();
-    let mut kept = first.get(.."HTTP/1.1 200".len()).map_or(first.to_vec(), |status| [status, b"\r\n"].concat());
+    // With the end that it has: what is kept must fit where the head was.
+    let (line, end) = first.split_at(first.trim_ascii_end().len());
+    let mut kept = line.get(.."HTTP/1.1 200".len()).map_or(first.to_vec(), |status| [status, end].concat());
     for line in lines {
         let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
         let is_needed = NEEDED.iter().any(|needed| name.eq_ignore_ascii_case(needed.as_bytes()));

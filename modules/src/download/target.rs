@@ -7,7 +7,7 @@ use crate::url::{Url, quote, unquote, without_dots};
 
 /// What a request asks for, and as whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Target {
+pub(crate) struct Target {
     /// The URL as it is sent, without user information.
     pub(super) url: String,
     /// Who asks, as the value of a header.
@@ -16,12 +16,12 @@ pub(super) struct Target {
 
 impl Target {
     /// What a manifest names.
-    pub(super) fn first(url: &Url<'_>) -> Self {
+    pub(crate) fn first(url: &Url<'_>) -> Self {
         Self { url: url.request(), authorization: url.user.map(basic) }
     }
 
     /// Returns where a redirection from here leads, or why it is not followed.
-    pub(super) fn follow(&self, location: &[u8]) -> Result<Self, String> {
+    pub(crate) fn follow(&self, location: &[u8]) -> Result<Self, String> {
         let location = location.trim_ascii();
         let mut fit = String::new();
         quote(&mut fit, location, |byte| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte));

@@ -3,19 +3,15 @@
 
 use std::fs;
 
-use miette::{GraphicalReportHandler, GraphicalTheme};
-use osbc_compiler::{IdScheme, SourceText, compile, describe};
-use osbc_ir::{Runner, Value};
-use osbc_module_api::{Catalog, Library};
-use osbc_modules::builtin::BuiltIn;
-use osbc_modules::runners::{BUILT_IN, for_host};
-use osbc_pytext::json;
+use osbc_ir::Value;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, RngSeed, TestRng, TestRunner};
 use serde_json::json;
 
+mod exercise;
+
 /// The manifests that are damaged: the good fixtures and the broken ones.
-fn seeds() -> Vec<Vec<u8>> {
+fn seeds() -> Vec<Value> {
     let mut seeds = Vec::new();
     for folder in ["", "broken"] {
         for entry in fs::read_dir(osbc_fixtures::manifest(folder)).expect("the fixtures") {
@@ -27,29 +23,7 @@ fn seeds() -> Vec<Vec<u8>> {
     }
     assert!(seeds.len() > 30, "only {} seeds", seeds.len());
     seeds.sort();
-    seeds
-}
-
-/// Compiles bytes as far as they go.
-fn exercise(bytes: Vec<u8>, catalog: &Catalog, host: &Runner) {
-    let Ok(text) = SourceText::from_bytes("m.json", bytes) else { return };
-    match compile(&text, catalog, host) {
-        Ok(manifest) => {
-            let graph = manifest.seal();
-            for ids in [IdScheme::Osbuild, IdScheme::Blake3] {
-                assert!(json::to_string(&describe(&graph, ids)).starts_with("{\""));
-            }
-        }
-        Err(report) => {
-            assert!(!report.problems().is_empty());
-            for located in report.problems() {
-                assert!(located.line > 0 && located.column > 0 && located.span.end <= text.as_str().len());
-            }
-            let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor());
-            assert!(report.render(&handler, 3).contains("osbc::"));
-            assert!(report.to_json()["errors"][0]["path"].is_array());
-        }
-    }
+    seeds.iter().filter_map(|bytes| serde_json::from_slice(bytes).ok()).collect()
 }
 
 /// All values inside a value, by pointer.
@@ -120,46 +94,22 @@ fn damage(value: &mut Value, place: usize, how: usize) {
     }
 }
 
-fn run<S: Strategy>(cases: u32, strategy: S, test: impl Fn(S::Value, &Catalog, &Runner)) {
-    let libraries: Vec<Box<dyn Library>> = vec![Box::new(BuiltIn)];
-    let (catalog, host) = (Catalog::new(libraries), for_host("", BUILT_IN));
-    let config = Config { cases, failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..Config::default() };
-    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
-    let result = runner.run(&strategy, |value| {
-        test(value, &catalog, &host);
-        Ok(())
-    });
-    result.unwrap_or_else(|error| panic!("{error}"));
-}
-
 #[test]
-fn damaged_text_is_compiled_or_refused() {
-    let seeds = seeds();
-    let edits = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..4_u8), 1..6);
-    let strategy = (prop::sample::select(seeds), edits);
-    run(1_000, strategy, |(mut bytes, edits), catalog, host| {
-        for (at, byte, how) in edits {
-            let at = at.index(bytes.len().max(1));
-            match how {
-                0 if at < bytes.len() => bytes[at] = byte,
-                1 => bytes.truncate(at),
-                2 => bytes.insert(at, byte),
-                _ if at < bytes.len() => drop(bytes.remove(at)),
-                _ => {}
-            }
-        }
-        exercise(bytes, catalog, host);
-    });
+fn the_compiler_survives_what_it_is_fed() {
+    osbc_fixtures::fuzz::survive(&[("v1", exercise::v1), ("v2", exercise::v2), ("broken-manifests", exercise::v1)]);
 }
 
 #[test]
 fn damaged_manifests_are_compiled_or_refused() {
-    let seeds: Vec<Value> = seeds().iter().filter_map(|bytes| serde_json::from_slice(bytes).ok()).collect();
     let edits = prop::collection::vec((any::<usize>(), 0..17_usize), 1..5);
-    run(2_000, (prop::sample::select(seeds), edits), |(mut manifest, edits), catalog, host| {
+    let config = Config { cases: 2_000, failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    let result = runner.run(&(prop::sample::select(seeds()), edits), |(mut manifest, edits)| {
         for (place, how) in edits {
             damage(&mut manifest, place, how);
         }
-        exercise(manifest.to_string().into_bytes(), catalog, host);
+        exercise::v1(manifest.to_string().as_bytes());
+        Ok(())
     });
+    result.unwrap_or_else(|error| panic!("{error}"));
 }
