@@ -13,6 +13,7 @@ pub mod error;
 pub mod location;
 pub mod loopdev;
 pub mod outside;
+pub mod rights;
 pub mod runner;
 pub mod schema;
 pub mod snapshot;

@@ -9,8 +9,10 @@ use std::thread::{JoinHandle, sleep, spawn};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::thread::CapabilitySet;
 
 use crate::error::Error;
+use crate::rights::Rights;
 
 /// Where a build root keeps its tools; the `PATH` of the sandbox.
 pub const FOLDERS: [&str; 2] = ["/usr/sbin", "/usr/bin"];
@@ -38,7 +40,14 @@ impl Tool {
     /// # Errors
     /// It is not there.
     pub fn find(name: &str) -> Result<Self, Error> {
-        Self::find_in(&FOLDERS, name, "in the build root")
+        let mut tool = Self::find_in(&FOLDERS, name, "in the build root")?;
+        let rights = rights_of(name);
+        #[expect(unsafe_code, reason = "rights are given up by what the tool is to become")]
+        // SAFETY: it makes system calls and nothing else, which is allowed after a fork of any process.
+        unsafe {
+            tool.command.pre_exec(move || rights.take());
+        }
+        Ok(tool)
     }
 
     /// Looks for `name` on the host, for sources, inputs, devices and mounts.
@@ -207,6 +216,28 @@ impl Error {
     }
 }
 
+/// What no tool of a build root has unless it needs it: what reaches beyond the files that the stage works on.
+const BEYOND_FILES: CapabilitySet = CapabilitySet::SYS_ADMIN
+    .union(CapabilitySet::IPC_LOCK)
+    .union(CapabilitySet::MKNOD)
+    .union(CapabilitySet::SYS_NICE)
+    .union(CapabilitySet::SYS_RESOURCE);
+
+/// Returns what a tool of the build root may do: what the stage may, less what reaches beyond its files.
+fn rights_of(tool: &str) -> Rights {
+    match tool {
+        // They mount, or run programs of the tree in sandboxes of their own.
+        "bootc" | "mount" | "ostree" | "rpm-ostree" | "skopeo" | "zipl" => Rights::of_stage(),
+        // They make nodes and attributes `trusted.*` of trees, or read those.
+        "cp" | "dnf-3" | "mkfs.erofs" | "mksquashfs" | "pacman" | "rpm" | "tar" => Rights::of_stage(),
+        // They ask the kernel for devices, keep keys in its memory, or tell it of partitions and subvolumes.
+        "btrfs" | "cryptsetup" | "lvcreate" | "parted" | "pvcreate" | "sgdisk" | "veritysetup" | "vgcreate" => {
+            Rights::of_stage()
+        }
+        _ => Rights::container(CapabilitySet::all() - BEYOND_FILES),
+    }
+}
+
 /// The packages that have a tool on the common distributions, for the message that it is missing.
 pub fn packages_of(tool: &str) -> &'static str {
     match tool {
@@ -271,5 +302,33 @@ pub fn packages_of(tool: &str) -> &'static str {
         "grub2-mkimage" | "grub-mkimage" => "the package `grub-common` (Debian, Ubuntu) or `grub2-tools` (Fedora)",
         "zipl" => "the package `s390-tools` (Debian, Ubuntu) or `s390utils-core` (Fedora)",
         _ => "the package that has it",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The number of a set of capabilities in a process's status.
+    fn set(status: &str, name: &str) -> CapabilitySet {
+        let digits = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("it is there");
+        CapabilitySet::from_bits_retain(u64::from_str_radix(digits.trim(), 16).expect("a hexadecimal number"))
+    }
+
+    #[test]
+    fn a_tool_has_no_right_beyond_its_files_unless_it_needs_it_as_root() {
+        if !osbc_fixtures::has_root() {
+            return;
+        }
+        let own = std::fs::read_to_string("/proc/self/status").expect("/proc is mounted");
+        let output = Tool::find("cat").expect("there").arg("/proc/self/status").output().expect("it runs");
+        let seen = String::from_utf8(output).expect("text");
+        let (before, after) = (set(&own, "CapPrm"), set(&seen, "CapPrm"));
+        assert_eq!(after, before - BEYOND_FILES);
+        assert!(!set(&seen, "CapBnd").intersects(BEYOND_FILES));
+        assert!(after.contains(CapabilitySet::DAC_OVERRIDE | CapabilitySet::CHOWN));
+        assert!(seen.contains("NoNewPrivs:\t1") && seen.contains("Seccomp:\t2"), "{seen}");
+        let list = Tool::find("tar").expect("there").arg("--version").output().expect("it runs");
+        assert!(!list.is_empty());
     }
 }

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use nix::unistd::{ForkResult, fork};
 use osbc_module_api::Error;
-use osbc_module_api::container::{CAPABILITIES, HIDDEN, LAST_CALL, READ_ONLY, REFUSED};
-use osbc_module_api::system_calls::Filter;
+use osbc_module_api::container::{HIDDEN, READ_ONLY};
+pub(super) use osbc_module_api::rights::Rights;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, CWD, FileType, statat};
 use rustix::io::Errno;
@@ -21,33 +21,8 @@ use rustix::mount::{MountFlags, mount, mount_bind, mount_bind_recursive, mount_r
 use rustix::process::{
     DumpableBehavior, Signal, WaitOptions, set_dumpable_behavior, set_parent_process_death_signal, setsid, wait,
 };
-use rustix::thread::{
-    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set, clear_ambient_capability_set,
-    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
-};
 
 use super::architecture::cannot_start;
-
-/// What a program may do.
-#[derive(Debug)]
-pub(super) struct Rights {
-    /// The capabilities that it keeps, and its filter; none if it may do what the stage may.
-    contained: Option<(CapabilitySet, Filter)>,
-}
-
-impl Rights {
-    /// Returns those that a container has, and these capabilities besides, as far as the stage has them.
-    pub(super) fn container(more: CapabilitySet) -> Self {
-        let named = |name: &str| name.strip_prefix("CAP_").and_then(CapabilitySet::from_name);
-        let usual: CapabilitySet = CAPABILITIES.into_iter().filter_map(named).collect();
-        Self { contained: Some((usual | more, Filter::new(REFUSED, Some(LAST_CALL)))) }
-    }
-
-    /// Returns all those of the stage.
-    pub(super) fn of_stage() -> Self {
-        Self { contained: None }
-    }
-}
 
 /// A program that runs in a pid namespace of its own.
 #[derive(Debug)]
@@ -136,9 +111,11 @@ fn message(reports: &mut PipeReader) -> io::Result<Option<i32>> {
     }
 }
 
+type Step = fn(&First) -> io::Result<()>;
+
 /// Steps before the program, in order, and what each is about. A status is never negative, so that a failed step is said by
 /// its negative number, counted from 1.
-const STEPS: [(&str, fn(&First) -> io::Result<()>); 5] = [
+const STEPS: [(&str, Step); 5] = [
     ("mount /proc for", |_| mount_processes()),
     ("hide parts of /proc for", |first| first.hide()),
     ("make parts of /proc read-only for", |_| protect()),
@@ -195,7 +172,7 @@ impl First {
 
     /// Covers what of `/proc` and, unless it is the stage's, `/sys` a container does not see.
     fn hide(&self) -> io::Result<()> {
-        let everywhere = self.rights.contained.is_some();
+        let everywhere = self.rights.are_a_containers();
         HIDDEN.iter().filter(|path| everywhere || path.starts_with("/proc/")).try_for_each(|path| cover(path))
     }
 
@@ -204,10 +181,7 @@ impl First {
         close(3, RawFd::MAX, libc::CLOSE_RANGE_CLOEXEC)?;
         // Nobody but who may trace everything reaches this process, whose memory is a copy of the stage's.
         set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-        let Some((kept, filter)) = &self.rights.contained else { return Ok(()) };
-        set_no_new_privs(true)?;
-        filter.apply()?;
-        keep(*kept)
+        self.rights.take()
     }
 }
 
@@ -223,12 +197,11 @@ fn cover(path: &str) -> io::Result<()> {
         Err(Errno::NOENT) => return Ok(()),
         status => status?,
     };
-    Ok(match FileType::from_raw_mode(status.st_mode) {
-        FileType::Directory => {
-            mount("tmpfs", path, "tmpfs", QUIET | MountFlags::RDONLY, Some(c"mode=755,nr_inodes=1"))?
-        }
-        _ => mount_bind("/dev/null", path)?,
-    })
+    let covered = match FileType::from_raw_mode(status.st_mode) {
+        FileType::Directory => mount("tmpfs", path, "tmpfs", QUIET | MountFlags::RDONLY, Some(c"mode=755,nr_inodes=1")),
+        _ => mount_bind("/dev/null", path),
+    };
+    Ok(covered?)
 }
 
 /// Makes what of `/proc` acts on the whole machine read-only.
@@ -257,21 +230,6 @@ fn leave_session() -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
-}
-
-/// Keeps these capabilities of the process and of all that it starts.
-fn keep(kept: CapabilitySet) -> io::Result<()> {
-    clear_ambient_capability_set()?;
-    for capability in (0..64).map(|bit| CapabilitySet::from_bits_retain(1 << bit)) {
-        // The kernel knows no further one behind the first that it does not know.
-        match capability_is_in_bounding_set(capability) {
-            Ok(there) if there && !kept.contains(capability) => remove_capability_from_bounding_set(capability)?,
-            Ok(_) => {}
-            Err(_) => break,
-        }
-    }
-    let permitted = capabilities(None)?.permitted & kept;
-    Ok(set_capabilities(None, CapabilitySets { effective: permitted, permitted, inheritable: permitted })?)
 }
 
 /// Closes these descriptors, or has them closed when another program begins.
