@@ -15,6 +15,9 @@ use crate::value::Value;
 /// What stands for a hidden value.
 const HIDDEN: &str = "***";
 
+/// How many URLs may lie in each other's paths; of more, the rest is hidden.
+const MAX_NESTED: usize = 8;
+
 /// A piece of a URL.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Piece {
@@ -131,7 +134,18 @@ fn is_scheme(text: &str) -> bool {
 }
 
 /// Emits the pieces of what follows the `://` of a URL, in order.
-fn take_apart(rest: &str, emit: &mut impl FnMut(Piece, &str)) {
+fn take_apart(mut rest: &str, emit: &mut impl FnMut(Piece, &str)) {
+    for _ in 0..MAX_NESTED {
+        match take_apart_once(rest, emit) {
+            Some(nested) => rest = nested,
+            None => return,
+        }
+    }
+    emit_value(rest, emit);
+}
+
+/// Does the same up to the `://` of a URL in the path, and returns what follows that.
+fn take_apart_once<'a>(rest: &'a str, emit: &mut impl FnMut(Piece, &str)) -> Option<&'a str> {
     let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
     // A password may hold one of the marks: what precedes it is no host and port then, and the last `@` ends it.
     let user = authority.rfind('@').map_or(0, |at| at + 1);
@@ -142,7 +156,7 @@ fn take_apart(rest: &str, emit: &mut impl FnMut(Piece, &str)) {
     let (path, query) = rest.split_at(rest.find('?').unwrap_or(rest.len()));
     if let Some(nested) = path.find("://").map(|at| at + 3) {
         emit(Piece::Plain, &path[..nested]);
-        return take_apart(&whole[nested..], emit);
+        return Some(&whole[nested..]);
     }
     for segment in path.split_inclusive('/') {
         let (name, parameters) = segment.split_at(segment.find(';').unwrap_or(segment.len()));
@@ -159,6 +173,7 @@ fn take_apart(rest: &str, emit: &mut impl FnMut(Piece, &str)) {
         emit(Piece::Plain, "#");
         emit_value(fragment, emit);
     }
+    None
 }
 
 /// Emits `name=value` pairs. What has no name is a value in a query, and a name among the parameters of a path.
@@ -273,6 +288,15 @@ mod tests {
             assert_eq!(url(&url(whole)), shown, "once is enough");
             assert_eq!(masked(whole).len(), whole.len());
         }
+    }
+
+    #[test]
+    fn of_urls_in_urls_without_end_the_rest_is_hidden() {
+        let whole = "http://h/".repeat(200_000);
+        let shown = "http://h/".repeat(MAX_NESTED) + "http://***";
+        assert_eq!(url(&whole), shown);
+        assert_eq!(url(&shown), shown);
+        assert_eq!(masked(&whole).len(), whole.len());
     }
 
     #[test]
