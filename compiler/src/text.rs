@@ -9,6 +9,9 @@ use std::sync::Arc;
 /// What a manifest on standard input is called.
 const STDIN: &str = "<stdin>";
 
+/// The largest text that is read, in bytes: a million stages have a tenth of it.
+const LARGEST: u64 = 1 << 30;
+
 /// Why there is no text of a manifest.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -30,6 +33,12 @@ pub enum ReadError {
         /// The line that it is on, counted from one.
         line: usize,
     },
+    /// There is no end of it.
+    #[error("{name} has more than {LARGEST} bytes, which no manifest has")]
+    TooLarge {
+        /// The file, or `<stdin>`.
+        name: String,
+    },
     /// There is nothing but white space.
     #[error("{name} is empty; a manifest is a JSON object")]
     Empty {
@@ -49,17 +58,16 @@ impl SourceText {
     /// Reads a file; `-` is standard input.
     ///
     /// # Errors
-    /// The file cannot be read, is not UTF-8, or is empty.
+    /// The file cannot be read, is too large, not UTF-8, or empty.
     pub fn read(path: &Path) -> Result<Self, ReadError> {
-        let mut bytes = Vec::new();
         let (name, result) = if path == Path::new("-") {
-            (STDIN.to_owned(), io::stdin().lock().read_to_end(&mut bytes))
+            (STDIN.to_owned(), read_within(io::stdin().lock()))
         } else {
-            let result = File::open(path).and_then(|mut file| file.read_to_end(&mut bytes));
-            (path.display().to_string(), result)
+            (path.display().to_string(), File::open(path).and_then(read_within))
         };
         match result {
-            Ok(_) => Self::from_bytes(name, bytes),
+            Ok(bytes) if bytes.len() as u64 > LARGEST => Err(ReadError::TooLarge { name }),
+            Ok(bytes) => Self::from_bytes(name, bytes),
             Err(source) => Err(ReadError::Unreadable { name, source }),
         }
     }
@@ -106,6 +114,13 @@ impl SourceText {
     }
 }
 
+/// Reads all, or a byte more than is read of a manifest.
+fn read_within(from: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,6 +134,12 @@ mod tests {
         );
         let error = SourceText::from_bytes("m.json", b" \n".to_vec()).expect_err("nothing in it");
         assert_eq!(error.to_string(), "m.json is empty; a manifest is a JSON object");
+    }
+
+    #[test]
+    fn a_file_without_end_is_no_manifest() {
+        let error = SourceText::read(Path::new("/dev/zero")).expect_err("it has no end").to_string();
+        assert_eq!(error, "/dev/zero has more than 1073741824 bytes, which no manifest has");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Boot loaders on disk images: GRUB 2 for BIOS and Open Firmware, zipl for s390x. Owns where their parts lie on the
 //! disk; takes the parts themselves from the build root.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -84,10 +84,10 @@ pub(crate) fn install_grub(
         .arg(&core)
         .args(modules(platform, disk.gpt, file_system)?)
         .run()?;
-    let core = fs::read(&core).map_err(Error::io("read", &core))?;
+    let core = outside::read(&core, outside::WHOLE).map_err(Error::io("read", &core))?;
     let boot = files.join("boot.img");
     let boot = match platform {
-        BIOS => Some(fs::read(&boot).map_err(Error::io("read", &boot))?),
+        BIOS => Some(outside::read(&boot, outside::WHOLE).map_err(Error::io("read", &boot))?),
         _ => None,
     };
     write_grub(image, disk, platform, &core, boot.as_deref())
@@ -210,6 +210,8 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn partition(start: u64, size: u64, kind: &str) -> Written {

@@ -6,13 +6,15 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use osbc_ir::redact;
-use osbc_module_api::{Kind, Library, Value};
+use osbc_module_api::{Entry, Kind, Library, SourceContext, Value, json};
 use osbc_pytext::fnmatch::Pattern;
 
 use crate::archive::transform::Transform;
 use crate::archive::{Target, names::Names};
-use crate::builtin::{BuiltIn, MODULES};
+use crate::builtin::{self, BuiltIn, MODULES};
 use crate::checksum::Checksum;
 use crate::debian::control::Control;
 use crate::debian::package::Package;
@@ -21,8 +23,8 @@ use crate::image_layers::Layers;
 use crate::lvm2::{Disk, Item};
 use crate::url::{Url, unquote};
 use crate::{
-    compression, cpio, debian, disk_image, download, grub, ini, lorax, pacman_database, partition_table, pe, proxy,
-    registry_image, rhsm, runners, toml, yaml,
+    compression, cpio, debian, disk_image, download, grub, ini, lorax, mirrors, pacman_database, partition_table, pe,
+    proxy, registry_image, rhsm, runners, toml, yaml,
 };
 
 /// A parser by its name, and what feeds it.
@@ -65,6 +67,23 @@ pub const PARSERS: &[Parser] = &[
             assert!(download::head::lean(&data[..end]).len() <= end);
         }
     }),
+    ("inline", |data| {
+        let row = builtin::find(Kind::Source, "org.osbuild.inline").expect("it is built in");
+        let Entry::Source(source) = row.def.entry else { return };
+        let item = json!({"encoding": "lzma+base64", "data": BASE64_STANDARD.encode(data)});
+        with_directory(|folder| {
+            let context = SourceContext {
+                options: &Value::Null,
+                target: &folder.join("item"),
+                shared: folder,
+                progress: &|_, _| {},
+                interrupted: &|| false,
+                environment: &BTreeMap::new(),
+            };
+            let _ = (source.fetch)(&context, NOTHING, &item);
+            Ok(())
+        });
+    }),
     ("ini", |data| {
         let text = String::from_utf8_lossy(data);
         let Ok(mut document) = ini::Document::parse(&text, "etc/x.conf") else { return };
@@ -91,6 +110,10 @@ pub const PARSERS: &[Parser] = &[
         use crate::lvm2::Metadata;
         let Ok(metadata) = Metadata::parse(&String::from_utf8_lossy(data)) else { return };
         metadata.text();
+    }),
+    ("mirrors", |data| {
+        let text = String::from_utf8_lossy(data);
+        let _ = (mirrors::of_list(&text), mirrors::of_metalink(&text));
     }),
     ("module-options", |data| {
         // The first byte chooses the module, as far as the options do not.
@@ -202,6 +225,9 @@ pub const PARSERS: &[Parser] = &[
         }
     }),
 ];
+
+/// The checksum of an empty item.
+const NOTHING: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 /// The manifest that the seeds of `oci-layout` name.
 const MANIFEST: &[u8] =

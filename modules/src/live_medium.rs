@@ -166,7 +166,7 @@ impl Medium<'_> {
                 ))
             })?;
             let path = format!("isolinux/{name}");
-            self.iso.write(&path, fs::read(place).map_err(Error::io("read", place))?)?;
+            self.iso.write(&path, outside::read(place, outside::WHOLE).map_err(Error::io("read", place))?)?;
             self.iso.chmod(path, 0o755)?;
         }
         let eltorito = ["-eltorito-boot", "isolinux/isolinux.bin", "-eltorito-catalog", "isolinux/boot.cat"];

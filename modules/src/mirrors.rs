@@ -1,6 +1,7 @@
 //! Lists of mirrors of a package repository: reading them and putting them in order. Knows nothing of how they are
 //! downloaded.
 
+use std::cmp::Reverse;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::mpsc;
 use std::thread;
@@ -9,6 +10,9 @@ use std::time::{Duration, Instant};
 use osbc_module_api::Error;
 
 use crate::url::Url;
+
+/// How many mirrors of a list are tried.
+const MAX_MIRRORS: usize = 200;
 
 /// How long a mirror may take to answer before it counts as the slowest.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -43,7 +47,7 @@ pub(crate) fn of_metalink(text: &str) -> Result<Vec<String>, Error> {
             reachable(base).then(|| (preference, base.to_owned()))
         })
         .collect();
-    mirrors.sort_by_key(|(preference, _)| -preference);
+    mirrors.sort_by_key(|(preference, _)| Reverse(*preference));
     some(mirrors.into_iter().map(|(_, mirror)| mirror).collect())
 }
 
@@ -55,8 +59,9 @@ fn reachable(url: &str) -> bool {
     ["http://", "https://"].iter().any(|scheme| url.starts_with(scheme))
 }
 
-/// The mirrors in the order in which they take connections.
-pub(crate) fn fastest_first(mirrors: Vec<String>) -> Vec<String> {
+/// The mirrors in the order in which they take connections; of many the first ones.
+pub(crate) fn fastest_first(mut mirrors: Vec<String>) -> Vec<String> {
+    mirrors.truncate(MAX_MIRRORS);
     let (sender, times) = mpsc::channel();
     for (index, mirror) in mirrors.iter().enumerate() {
         let (sender, place) = (sender.clone(), Url::parse(mirror).ok().map(|url| url.address()));
@@ -105,6 +110,8 @@ mod tests {
               <url protocol="http" preference="100"> http://a.test/os/repodata/repomd.xml </url>
             </resources></file></files></metalink>"#;
         assert_eq!(of_metalink(metalink).unwrap(), ["http://a.test/os/", "https://b.test/os/"]);
+        let least = metalink.replace("90", &i64::MIN.to_string());
+        assert_eq!(of_metalink(&least).unwrap(), ["http://a.test/os/", "https://b.test/os/"]);
         for broken in ["", "<metalink/>", "<metalink><file name=\"repomd.xml\"/></metalink>"] {
             assert!(of_metalink(broken).is_err(), "{broken}");
         }

@@ -19,6 +19,15 @@ use rustix::net::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+/// The longest message that is read, in bytes: options of a manifest of a gigabyte.
+const LONGEST: u64 = 1 << 30;
+
+/// The length of a message, if it is one.
+fn within(length: u64) -> io::Result<u64> {
+    let too_long = || io::Error::new(io::ErrorKind::InvalidData, format!("a message of {length} bytes"));
+    (length <= LONGEST).then_some(length).ok_or_else(too_long)
+}
+
 /// A message as bytes.
 ///
 /// # Errors
@@ -46,8 +55,9 @@ pub(crate) fn send(mut to: impl Write, message: &impl Serialize) -> io::Result<(
 pub(crate) fn receive<T: DeserializeOwned>(mut from: impl Read) -> io::Result<T> {
     let mut length = [0; 8];
     from.read_exact(&mut length)?;
+    let length = within(u64::from_le_bytes(length))?;
     let mut bytes = Vec::new();
-    from.take(u64::from_le_bytes(length)).read_to_end(&mut bytes)?;
+    from.take(length).read_to_end(&mut bytes)?;
     Ok(serde_json::from_slice(&bytes)?)
 }
 
@@ -57,7 +67,7 @@ pub(crate) fn receive<T: DeserializeOwned>(mut from: impl Read) -> io::Result<T>
 /// It is not what was expected.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<Option<(T, usize)>> {
     let Some((length, rest)) = bytes.split_first_chunk() else { return Ok(None) };
-    match usize::try_from(u64::from_le_bytes(*length)) {
+    match usize::try_from(within(u64::from_le_bytes(*length))?) {
         Ok(length) if length <= rest.len() => Ok(Some((serde_json::from_slice(&rest[..length])?, 8 + length))),
         _ => Ok(None),
     }

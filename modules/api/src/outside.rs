@@ -7,6 +7,9 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
+/// The largest file that goes into memory as a whole, in bytes.
+pub const WHOLE: u64 = 1 << 30;
+
 /// Reads the regular file `path`, following links, if it has at most `limit` bytes.
 ///
 /// # Errors

@@ -29,9 +29,6 @@ use crate::outside;
 pub use attributes::Times;
 pub use copy::Copy;
 
-/// The largest file that goes into memory as a whole, in bytes.
-const MAX_READ: u64 = 1 << 30;
-
 /// A handle on the root folder of a tree.
 #[derive(Debug)]
 pub struct Tree {
@@ -88,7 +85,7 @@ impl Tree {
     pub fn read(&self, path: impl AsRef<Path>) -> Result<Vec<u8>, Error> {
         let path = path.as_ref();
         let file = self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK, 0).map_err(cannot("read", path))?;
-        outside::read_open(file, MAX_READ).map_err(cannot("read", path))
+        outside::read_open(file, outside::WHOLE).map_err(cannot("read", path))
     }
 
     /// What is in the text file `path`.

@@ -98,6 +98,11 @@ fn size(description: &Value) -> Option<u64> {
     whole.then_some((text.len() / 4 * 3 - padding) as u64)
 }
 
+/// The most that compressed data may come to, in bytes: it is unpacked in memory.
+const MAX_DATA: usize = 1 << 30;
+/// The most memory that unpacking may take besides.
+const MAX_MEMORY: u64 = 1 << 30;
+
 fn fetch(context: &SourceContext, checksum: &str, description: &Value) -> Result<(), Error> {
     let expected = Checksum::parse(checksum)?;
     let item = Item::deserialize(description).map_err(Error::Options)?;
@@ -151,16 +156,19 @@ fn from_base64(text: &str) -> Result<Vec<u8>, Error> {
 /// Python's `lzma.decompress`.
 fn decompress(data: &[u8]) -> Result<Vec<u8>, Error> {
     let broken = |error| Error::failed(format!("the data cannot be decompressed: {error}"));
-    let mut all = Vec::new();
+    let mut all: Vec<u8> = Vec::new();
     let mut rest = data;
     loop {
-        let stream = Stream::new_auto_decoder(u64::MAX, 0).map_err(broken)?;
-        match decompress_one(stream, rest) {
+        let stream = Stream::new_auto_decoder(MAX_MEMORY, 0).map_err(broken)?;
+        match decompress_one(stream, rest, MAX_DATA - all.len()) {
             Ok(Some((out, used))) => {
                 all.extend(out);
                 rest = &rest[used..];
             }
             Ok(None) => return Err(Error::failed("the data cannot be decompressed: it ends early")),
+            Err(liblzma::stream::Error::MemLimit) => {
+                return Err(Error::failed(format!("the data has more than {MAX_DATA} bytes; offer it by a URL")));
+            }
             Err(_) if rest.len() < data.len() => return Ok(all),
             Err(error) => return Err(broken(error)),
         }
@@ -171,7 +179,11 @@ fn decompress(data: &[u8]) -> Result<Vec<u8>, Error> {
 }
 
 /// What one stream holds and how long it is; nothing when it ends early.
-fn decompress_one(mut stream: Stream, data: &[u8]) -> Result<Option<(Vec<u8>, usize)>, liblzma::stream::Error> {
+fn decompress_one(
+    mut stream: Stream,
+    data: &[u8],
+    room: usize,
+) -> Result<Option<(Vec<u8>, usize)>, liblzma::stream::Error> {
     let mut out = Vec::new();
     let mut used = 0;
     loop {
@@ -180,6 +192,9 @@ fn decompress_one(mut stream: Stream, data: &[u8]) -> Result<Option<(Vec<u8>, us
         let status = stream.process_vec(&data[used..], &mut out, Action::Run)?;
         let read = usize::try_from(stream.total_in() - read_before).unwrap_or(usize::MAX);
         used += read;
+        if out.len() > room {
+            return Err(liblzma::stream::Error::MemLimit);
+        }
         match status {
             Status::StreamEnd => return Ok(Some((out, used))),
             _ if read == 0 && out.len() == written_before => return Ok(None),

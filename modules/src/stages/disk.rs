@@ -36,7 +36,7 @@
 //! ```
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
@@ -186,7 +186,7 @@ fn grub(cx: &StageContext, image: &File, (start, size): (u64, u64), core: &str) 
         return Err(Error::failed(format!("GRUB's core image has {length} bytes, but its partition has {size}")));
     }
     let boot = Path::new("/usr/lib/grub").join(BIOS).join("boot.img");
-    let boot = fs::read(&boot).map_err(Error::io("read", &boot))?;
+    let boot = outside::read(&boot, outside::WHOLE).map_err(Error::io("read", &boot))?;
     embed(image, &core, Some(&boot), Place { sector: start / SECTOR, sector_size: SECTOR, says_rest: true })
 }
 
@@ -299,6 +299,7 @@ fn files(tree: &Tree, folder: &Path) -> Result<u64, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::process::Command;
 
     use osbc_fixtures::{has_file, has_tool};

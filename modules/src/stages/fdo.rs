@@ -40,7 +40,7 @@ struct Options {}
 
 fn run(cx: &StageContext) -> Result<(), Error> {
     let path = single_file::path(cx, "rootcerts")?;
-    let certificates = std::fs::read(&path).map_err(Error::io("read", &path))?;
+    let certificates = outside::read(&path, outside::WHOLE).map_err(Error::io("read", &path))?;
     let mode = std::fs::metadata(&path).map_err(Error::io("inspect", &path))?.permissions().mode();
     cx.tree.write(FILE, certificates)?;
     cx.tree.chmod(FILE, mode & 0o7777)

@@ -29,7 +29,6 @@
 //! }
 //! ```
 
-use std::fs;
 use std::path::Path;
 
 use osbc_module_api::*;
@@ -219,14 +218,14 @@ fn run(cx: &StageContext) -> Result<(), Error> {
         Some(name) => cx.tool(name)?,
     };
     tool.args(arguments(&options)).arg("--output").arg(&core).run()?;
-    let core = fs::read(&core).map_err(Error::io("read", &core))?;
+    let core = outside::read(&core, outside::WHOLE).map_err(Error::io("read", &core))?;
     let Some(location) = options.location.filter(|location| *location != 0) else {
         return cx.tree.write(&options.filename, core);
     };
     let sector = u64::try_from(location).map_err(|_| Error::failed("`location` lies before the disk"))?;
     let boot = Path::new(&files(&options.platform)).join("boot.img");
     let boot = match options.platform.as_str() {
-        BIOS => Some(fs::read(&boot).map_err(Error::io("read", &boot))?),
+        BIOS => Some(outside::read(&boot, outside::WHOLE).map_err(Error::io("read", &boot))?),
         _ => None,
     };
     // Beyond the gap behind the first sector it is a BIOS boot partition.

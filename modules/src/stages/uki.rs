@@ -73,7 +73,7 @@ fn run(cx: &StageContext, stub: &Path) -> Result<(), Error> {
         let packages = "systemd-boot-efi (Debian, Ubuntu) or systemd-boot-unsigned (Fedora)";
         Error::failed(format!("cannot read {} in the build root ({packages} has it): {error}", stub.display()))
     };
-    let executable = fs::read(stub).map_err(missing)?;
+    let executable = outside::read(stub, outside::WHOLE).map_err(missing)?;
     let layout = Layout::read(&executable).map_err(|error| Error::failed(format!("{}: {error}", stub.display())))?;
 
     let words = options.kernel.map(|kernel| kernel.opts.join(" ")).unwrap_or_default();
