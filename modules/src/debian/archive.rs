@@ -38,7 +38,7 @@ pub(crate) fn members<R: Read>(archive: &mut Archive<R>) -> io::Result<Members<'
 impl<'a, R: Read> Members<'a, R> {
     fn read(&mut self) -> io::Result<Option<Member<'a, R>>> {
         let (mut path, mut target) = (None, None);
-        while let Some(entry) = self.entries.next() {
+        for entry in self.entries.by_ref() {
             let mut entry = entry?;
             match entry.header().entry_type() {
                 EntryType::GNULongName => path = Some(long_name(&mut entry)?),
