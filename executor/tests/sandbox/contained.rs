@@ -17,26 +17,34 @@ use crate::place::{Place, on_disk};
 
 tests![
     root_an_on_disk_stage_reaches_nothing,
+    root_a_tool_of_the_build_root_reaches_nothing,
     root_an_on_disk_stage_changes_no_input,
     root_an_on_disk_stage_mounts_what_it_needs,
     root_what_an_on_disk_stage_left_is_not_followed,
 ];
 
 /// What an on-disk stage reaches by design: `CAP_SYS_RESOURCE` is among the capabilities that osbuild's contract gives, and
-/// the kernel asks for nothing else. The directory of control groups is there, and empty.
+/// the kernel asks for nothing else.
 const BY_DESIGN: [&str; 1] = ["spared-when-memory-runs-out"];
 
+/// What a tool reaches as a container does: podman's profile lets user namespaces and such sockets be.
+const AS_CONTAINERS: [&str; 3] = ["user-namespace", "user-namespace-by-clone", "virtual-sockets"];
+
 /// A key of the host's user, while it lives.
-struct Key(libc::c_long);
+struct Key {
+    name: String,
+    serial: libc::c_long,
+}
 
 impl Key {
     fn add(name: &str) -> Self {
-        let name = std::ffi::CString::new(name).expect("no zero");
+        let description = std::ffi::CString::new(name).expect("no zero");
         #[expect(unsafe_code, reason = "no dependency wraps keys")]
         // SAFETY: both texts are terminated and the content is as long as is said.
-        let key = unsafe { libc::syscall(libc::SYS_add_key, c"user".as_ptr(), name.as_ptr(), c"x".as_ptr(), 1, -4) };
-        assert!(key > 0, "{}", std::io::Error::last_os_error());
-        Self(key)
+        let serial =
+            unsafe { libc::syscall(libc::SYS_add_key, c"user".as_ptr(), description.as_ptr(), c"x".as_ptr(), 1, -4) };
+        assert!(serial > 0, "{}", std::io::Error::last_os_error());
+        Self { name: name.to_owned(), serial }
     }
 }
 
@@ -46,7 +54,7 @@ impl Drop for Key {
         #[expect(unsafe_code, reason = "no dependency wraps keys")]
         // SAFETY: the call reads no memory.
         unsafe {
-            libc::syscall(libc::SYS_keyctl, UNLINK, self.0, -4)
+            libc::syscall(libc::SYS_keyctl, UNLINK, self.serial, -4)
         };
     }
 }
@@ -77,34 +85,60 @@ fn probe(options: Value) -> Place {
     place
 }
 
-fn root_an_on_disk_stage_reaches_nothing() {
-    let name = format!("osbc-test-{}", std::process::id());
-    let _key = Key::add(&name);
-    let file = tempfile::tempfile().expect("a file");
-    file.set_len(1 << 20).expect("a size");
-    let nodes = tempfile::tempdir().expect("a folder");
-    let device = LoopDevice::attach(&file, &Config::default(), nodes.path()).expect("there is a free one");
-    let number: u32 = device.name().trim_start_matches("loop").parse().expect("a number");
-    let disk = fs::metadata(env!("CARGO_MANIFEST_DIR")).expect("is there").dev();
-    let mut place = probe(json!({}));
-    place.request.options = json!({
-        "disk": [major(disk), minor(disk)],
-        "loop": number,
-        "key": name,
-        "file": "/run/osbuild/inputs/item/item",
-        "hidden": place.folder(),
-    });
-    let seen = place.succeed();
-    let seen = seen.as_object().expect("an object");
-    assert!(seen.len() > 50, "{seen:?}");
-    let reached: BTreeSet<&str> =
-        seen.iter().filter(|(_, result)| *result == "reached").map(|(way, _)| way.as_str()).collect();
-    // Without root's own right to it, not even that.
-    assert!(reached.is_subset(&BY_DESIGN.into()), "{seen:?}");
-    // A way that could not even be tried says nothing.
-    for way in ["usr-by-remount", "file-by-remount", "core-pattern-by-new-proc", "disk-of-the-host"] {
+/// What the probe must not reach, while it lives.
+struct Targets {
+    key: Key,
+    device: LoopDevice,
+    _nodes: tempfile::TempDir,
+}
+
+impl Targets {
+    fn new(name: &str) -> Self {
+        let file = tempfile::tempfile().expect("a file");
+        file.set_len(1 << 20).expect("a size");
+        let nodes = tempfile::tempdir().expect("a folder");
+        let device = LoopDevice::attach(&file, &Config::default(), nodes.path()).expect("there is a free one");
+        Self { key: Key::add(name), device, _nodes: nodes }
+    }
+
+    /// The probe's options in a place.
+    fn options(&self, place: &Place, file: &str) -> Value {
+        let number: u32 = self.device.name().trim_start_matches("loop").parse().expect("a number");
+        let disk = fs::metadata(env!("CARGO_MANIFEST_DIR")).expect("is there").dev();
+        let disk = [major(disk), minor(disk)];
+        json!({"disk": disk, "loop": number, "key": self.key.name, "file": file, "hidden": place.folder()})
+    }
+}
+
+/// Nothing was reached but these; and what was refused was refused for its own reason, not because it could not be tried.
+fn assert_reached(seen: &Value, allowed: &[&str], refused: &[&str]) {
+    let results = seen.as_object().expect("an object");
+    assert!(results.len() > 50, "{seen}");
+    let reached = results.iter().filter(|(_, result)| *result == "reached").map(|(way, _)| way.as_str());
+    let reached: BTreeSet<&str> = reached.filter(|way| !allowed.contains(way)).collect();
+    assert_eq!(reached, BTreeSet::new(), "{seen}");
+    for way in refused {
         assert!(["EPERM", "EACCES", "EROFS"].contains(&seen[way].as_str().expect("text")), "{way}: {}", seen[way]);
     }
+}
+
+fn root_an_on_disk_stage_reaches_nothing() {
+    let targets = Targets::new(&format!("osbc-test-{}", std::process::id()));
+    let mut place = probe(json!({}));
+    place.request.options = targets.options(&place, "/run/osbuild/inputs/item/item");
+    let refused = ["usr-by-remount", "file-by-remount", "core-pattern-by-new-proc", "disk-of-the-host"];
+    assert_reached(&place.succeed(), &BY_DESIGN, &refused);
+}
+
+fn root_a_tool_of_the_build_root_reaches_nothing() {
+    let targets = Targets::new(&format!("osbc-tool-{}", std::process::id()));
+    let mut place = Place::new("tool", json!({}));
+    let program = place.tree().join("probe");
+    fs::copy(hostile_libdir().join("stages/org.example.probe"), &program).expect("copies");
+    let options = targets.options(&place, "/usr/bin/env").to_string();
+    place.request.options = json!({"words": ["/run/osbuild/tree/probe", options]});
+    let refused = ["usr-by-remount", "core-pattern-by-new-proc", "disk-of-the-host", "mount-namespaces-of-others"];
+    assert_reached(&place.succeed(), &AS_CONTAINERS, &refused);
 }
 
 fn stage(folder: &Path, text: &str) -> Place {

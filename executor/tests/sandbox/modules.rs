@@ -10,7 +10,7 @@ use std::time::Duration;
 use osbc_module_api::loopdev::{Config, LoopDevice};
 use osbc_module_api::{
     Catalog, DeviceContext, Entry, Error, InputContext, Kind, Library, LibraryError, Map, MappedInput, Module,
-    ModuleDef, MountContext, OpenDevice, Provider, Revision, Schema, StageContext, Value, json,
+    ModuleDef, MountContext, OpenDevice, Provider, Revision, Schema, StageContext, Tool, Value, json,
 };
 use rustix::fs::OFlags;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags};
@@ -24,7 +24,7 @@ const fn stage(name: &'static str, function: fn(&StageContext) -> Result<(), Err
     module(Kind::Stage, name, Entry::Stage(function))
 }
 
-static MODULES: [ModuleDef; 22] = [
+static MODULES: [ModuleDef; 23] = [
     stage("describe", describe),
     stage("write", |context| {
         let text = |name: &str| context.options[name].as_str().unwrap_or_default().to_owned();
@@ -68,6 +68,13 @@ static MODULES: [ModuleDef; 22] = [
         Ok(())
     }),
     stage("calls", calls),
+    // A tool of the build root, with what those have that need no more.
+    stage("tool", |context| {
+        let words = context.options["words"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let output = Tool::find("env")?.args(words).output()?;
+        context.set_metadata(serde_json::from_slice(&output).map_err(|error| Error::failed(error.to_string()))?);
+        Ok(())
+    }),
     stage("threads", |_| std::thread::spawn(|| ()).join().map_err(|_| Error::failed("the thread died"))),
     module(Kind::Input, "trees", Entry::Input(|context| show(context, "shown"))),
     module(Kind::Input, "elsewhere", Entry::Input(|context| show(context, "../../elsewhere"))),
