@@ -128,6 +128,11 @@ fn root_an_on_disk_stage_reaches_nothing() {
     place.request.options = targets.options(&place, "/run/osbuild/inputs/item/item");
     let refused = ["usr-by-remount", "file-by-remount", "core-pattern-by-new-proc", "disk-of-the-host"];
     assert_reached(&place.succeed(), &BY_DESIGN, &refused);
+    // A mount namespace of the stage's own making is no user namespace's.
+    place.request.options["apart"] = json!(true);
+    fs::remove_dir_all(&place.request.scratch).expect("removes the scratch folder");
+    fs::create_dir(&place.request.scratch).expect("makes it anew");
+    assert_reached(&place.succeed(), &BY_DESIGN, &refused);
 }
 
 fn root_a_tool_of_the_build_root_reaches_nothing() {
