@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
@@ -41,7 +42,7 @@ pub fn open(stack: &TreeStack) -> io::Result<OwnedFd> {
         (None, []) => Err(io::Error::new(io::ErrorKind::InvalidInput, "an empty stack has no root")),
         (None, [only]) => open_folder(only),
         (Some(upper), []) => open_folder(&upper.dir),
-        _ => mount(stack),
+        _ => mount_when_free(stack),
     }
 }
 
@@ -59,6 +60,24 @@ pub fn settle(work: &Path) -> io::Result<()> {
 fn open_folder(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
+}
+
+/// How long an upper directory may stay in use after its last mount was closed.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
+const RELEASE_INTERVAL: Duration = Duration::from_millis(2);
+
+/// Mounts a stack once its upper directory is free: a process that another thread is starting inherits the descriptor of
+/// the last mount, and holds it until it executes its program.
+fn mount_when_free(stack: &TreeStack) -> io::Result<OwnedFd> {
+    let start = Instant::now();
+    loop {
+        match mount(stack) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && start.elapsed() < RELEASE_TIMEOUT => {
+                std::thread::sleep(RELEASE_INTERVAL);
+            }
+            result => return result,
+        }
+    }
 }
 
 /// The detached mount of a stack with at least two folders.

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use osbc_executor::vm::has_kvm;
+use osbc_executor::vm::processor_arguments;
 use osbc_module_api::packages_of;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tempfile::TempDir;
@@ -97,8 +97,7 @@ enum End {
 fn machine(args: &BootArgs) -> Result<(Command, Option<TempDir>), Failure> {
     let format = format_of(&args.image)?;
     let mut command = Command::new(QEMU);
-    let acceleration = if has_kvm() { ["-accel", "kvm", "-cpu", "host"] } else { ["-accel", "tcg", "-cpu", "max"] };
-    command.args(["-machine", "q35", "-m", "1024", "-smp", "2"]).args(acceleration);
+    command.args(["-machine", "q35", "-m", "1024", "-smp", "2"]).args(processor_arguments());
     // What the guest writes is gone with it.
     let drive =
         format!("file={},format={format},if=virtio,snapshot=on", args.image.display().to_string().replace(',', ",,"));

@@ -62,6 +62,12 @@ impl Supervisor {
 
     /// Answers one call, for which the listener is readable. Returns `false` once nobody is left who could make one.
     pub(crate) fn answer(&self) -> bool {
+        // Before Linux 6.11 the kernel waits for a call also where nobody is left to make one.
+        match self.state() {
+            State::Called => {}
+            State::Waiting => return true,
+            State::Over => return false,
+        }
         let mut call = libc::seccomp_notif {
             id: 0,
             pid: 0,
@@ -70,8 +76,7 @@ impl Supervisor {
         };
         match self.request(libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut call) {
             // Whoever called was ended meanwhile, or all have ended.
-            Err(Errno::NOENT) => return self.has_callers(),
-            Err(Errno::INTR) => return true,
+            Err(Errno::NOENT | Errno::INTR) => return self.state() != State::Over,
             Err(_) => return false,
             Ok(()) => {}
         }
@@ -85,11 +90,16 @@ impl Supervisor {
         true
     }
 
-    fn has_callers(&self) -> bool {
+    fn state(&self) -> State {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let mut polled = [PollFd::new(&self.listener, PollFlags::IN)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut polled, Some(&now)).is_ok() && !polled[0].revents().contains(PollFlags::HUP)
+        match poll(&mut polled, Some(&now)).map(|_| polled[0].revents()) {
+            Ok(events) if events.contains(PollFlags::IN) => State::Called,
+            Ok(events) if events.contains(PollFlags::HUP) => State::Over,
+            Ok(_) | Err(Errno::INTR) => State::Waiting,
+            Err(_) => State::Over,
+        }
     }
 
     fn request<T>(&self, request: libc::Ioctl, argument: *mut T) -> Result<(), Errno> {
@@ -130,6 +140,17 @@ impl Supervisor {
         let mounts = open("ns/mnt", OFlags::RDONLY)?;
         Ok(Place { mounts, root: open("root", OFlags::PATH)?, folder: open("cwd", OFlags::PATH)? })
     }
+}
+
+/// What a listener has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// A call to answer.
+    Called,
+    /// No call now.
+    Waiting,
+    /// Nobody left who could make one.
+    Over,
 }
 
 /// Where paths of a call begin.

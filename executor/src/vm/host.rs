@@ -16,7 +16,7 @@ use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::initramfs::{Archive, LIBRARIES, MODULES};
 use super::kernel::Kernel;
-use super::{GUEST_PROCESS, MEMORY, ORDERS, OWN, Orders, PORT, Programs, ROOT, Word, has_kvm};
+use super::{GUEST_PROCESS, MEMORY, ORDERS, OWN, Orders, PORT, Programs, ROOT, Word, processor_arguments};
 use crate::request::{ReferenceFrom, Said, StageFailure, StageReply, StageRequest, TreeStack, Upper};
 use crate::sandbox::root::{self, make_folder};
 use crate::sandbox::{message, sys};
@@ -185,10 +185,9 @@ impl Machine {
         port.set_nonblocking(true)?;
         rustix::io::fcntl_setfd(&theirs, FdFlags::empty())?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from).min(PROCESSORS);
-        let accelerated = if has_kvm() { ["-accel", "kvm", "-cpu", "host"] } else { ["-accel", "tcg", "-cpu", "max"] };
         let mut command = Command::new(&programs.qemu);
         command.current_dir(place).args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
-        command.args(["-machine", "q35"]).args(accelerated).args(["-smp", &processors.to_string()]);
+        command.args(["-machine", "q35"]).args(processor_arguments()).args(["-smp", &processors.to_string()]);
         // What virtiofs passes lies in memory that the other process has too.
         command.args(["-m", &format!("{}M", MEMORY >> 20)]).args(["-numa", "node,memdev=memory"]);
         command.args(["-object", &format!("memory-backend-memfd,id=memory,size={MEMORY},share=on")]);
