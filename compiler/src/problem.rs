@@ -56,6 +56,8 @@ pub enum Code {
     DeviceCycle,
     /// Two mounts of a stage have one name.
     DuplicateMount,
+    /// A mount lies over an earlier one.
+    HiddenMount,
     /// A source that version 1 does not have.
     UnknownSource,
 }
@@ -82,6 +84,7 @@ impl Code {
             Code::UnknownDevice => "osbc::unknown_device",
             Code::DeviceCycle => "osbc::device_cycle",
             Code::DuplicateMount => "osbc::duplicate_mount",
+            Code::HiddenMount => "osbc::hidden_mount",
             Code::UnknownSource => "osbc::unknown_source",
         }
     }

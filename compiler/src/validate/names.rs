@@ -1,20 +1,24 @@
 //! What no schema can say: that every name leads somewhere, and only back. Most of it osbuild notices while loading.
 
 use std::collections::{HashMap, HashSet};
+use std::path::{Component, Path, PathBuf};
 
 use osbc_ir::{FormatVersion, InputOrigin, Kind};
 use osbc_module_api::runner::choose;
 
 use super::devices::{self, Fault};
 use super::modules::Modules;
-use super::suggest::{Suggestions, alternatives, did_you_mean};
-use crate::description::{Description, Input, Pipeline, Stage};
+use super::suggest::{Suggestions, alternatives, closest, did_you_mean};
+use crate::description::{Description, Input, Mount, Pipeline, Stage};
 use crate::format::v1::source_module;
 use crate::place::{Key, Place};
 use crate::problem::{Anchor, Code, Phase, Problem, Problems};
 
 /// The input module to which a pipeline without stages is an empty tree.
 const TREE_INPUT: &str = "org.osbuild.tree";
+
+/// The mount module that mounts nothing.
+const NO_MOUNT: &str = "org.osbuild.noop";
 
 /// Checks every name of a manifest.
 pub(crate) fn check(description: &Description, modules: &mut Modules<'_>, runners: &[String], problems: &mut Problems) {
@@ -179,13 +183,28 @@ impl<'a> Check<'a> {
         None
     }
 
+    /// What is meant to name a pipeline and does not; osbuild drops it, so that the input has nothing.
+    fn no_reference(&mut self, from: usize, written: &str, place: Place) {
+        let message = format!("`{written}` does not name a pipeline");
+        let earlier = self.description.pipelines[..from].iter().filter_map(|pipeline| pipeline.name.as_deref());
+        let write = |name: &str| format!("write \"name:{name}\"");
+        let help = match self.pipelines.contains_key(written) {
+            true => Some(write(written)),
+            false => self.suggestions.look(|| closest(written, earlier).map(write)),
+        };
+        let help = help.unwrap_or_else(|| "write \"name:\" and the name of an earlier pipeline".to_owned());
+        self.load(Code::UnknownPipeline, place, message, "has no `name:` in front", Some(help));
+    }
+
     fn input(&mut self, from: usize, input: &Input) {
         for reference in &input.references {
             let place = || input.place.with(reference.key.clone());
             match input.origin {
                 InputOrigin::Pipeline => {
-                    // What does not name a pipeline is dropped, as osbuild does.
-                    let Some(name) = reference.id.strip_prefix("name:") else { continue };
+                    let Some(name) = reference.id.strip_prefix("name:") else {
+                        self.no_reference(from, &reference.id, place());
+                        continue;
+                    };
                     let target = self.reference(from, &reference.id, place());
                     if target.is_some_and(|target| target.stages.is_empty()) && input.module != TREE_INPUT {
                         let message = format!("the pipeline `{name}` has no stages, so there is no tree to read");
@@ -238,6 +257,7 @@ impl<'a> Check<'a> {
 
     fn mounts(&mut self, stage: &Stage) {
         let mut names = HashSet::new();
+        self.hidden_mounts(stage);
         for mount in &stage.mounts {
             let place = stage.place.with("mounts").with(mount.index);
             if !names.insert(mount.name.as_str()) {
@@ -254,4 +274,33 @@ impl<'a> Check<'a> {
             }
         }
     }
+
+    /// A mount at or above where an earlier one is: what is written there no longer reaches the earlier one's partition.
+    fn hidden_mounts(&mut self, stage: &Stage) {
+        let mut there: Vec<(&str, PathBuf)> = Vec::new();
+        for mount in &stage.mounts {
+            let Some(target) =
+                mount.target.as_deref().filter(|target| mounts_a_device(mount) && !target.contains("://"))
+            else {
+                continue;
+            };
+            let names = Path::new(target).components().filter(|part| matches!(part, Component::Normal(_)));
+            let path: PathBuf = Path::new("/").join(names.collect::<PathBuf>());
+            if let Some((hidden, below)) = there.iter().find(|(_, below)| below.starts_with(&path)) {
+                let place = stage.place.with("mounts").with(mount.index).with("target");
+                let message = format!("the mount `{}` hides the mount `{hidden}`", mount.name);
+                let help = match *below == path {
+                    true => format!("both are at {}; give one of them another target", path.display()),
+                    false => format!("put it before `{hidden}`, which is at {}", below.display()),
+                };
+                self.load(Code::HiddenMount, place, message, "an earlier mount is here or below", Some(help));
+            }
+            there.push((&mount.name, path));
+        }
+    }
+}
+
+/// Whether a mount lays the file system of a device over what is at its target.
+fn mounts_a_device(mount: &Mount) -> bool {
+    mount.source.is_some() && mount.module != NO_MOUNT
 }
