@@ -86,15 +86,19 @@ fn open(context: &DeviceContext) -> Result<OpenDevice, Error> {
     let access = if options.read_only { OFlags::RDONLY } else { OFlags::RDWR };
     let file = context.tree.open_file(&options.filename, access | OFlags::NONBLOCK, 0)?;
     let length = file.metadata().map_err(Error::io("inspect", &options.filename))?.len();
-    let offset = bytes(options.start)?;
+    let (name, offset) = (&options.filename, bytes(options.start)?);
     if offset > length {
-        let name = &options.filename;
         return Err(Error::failed(format!("the start at byte {offset} lies beyond the end of {name} at {length}")));
+    }
+    // Nothing is meant by none, as for osbuild.
+    let size = options.size.filter(|size| *size != 0).map(bytes).transpose()?;
+    if let Some(size) = size.filter(|size| *size > length - offset) {
+        let part = format!("the part of {size} bytes from byte {offset} on");
+        return Err(Error::failed(format!("{part} reaches beyond the end of {name} at {length}")));
     }
     let config = Config {
         offset,
-        // Nothing is meant by none, as for osbuild.
-        size: options.size.filter(|size| *size != 0).map(bytes).transpose()?,
+        size,
         sector_size: sector,
         partscan: options.partscan,
         read_only: options.read_only,
@@ -229,6 +233,10 @@ mod tests {
         assert_eq!(
             refused(json!({"filename": "disk.img", "start": 4096})),
             "the start at byte 2097152 lies beyond the end of disk.img at 1048576"
+        );
+        assert_eq!(
+            refused(json!({"filename": "disk.img", "start": 2040, "size": 16})),
+            "the part of 8192 bytes from byte 1044480 on reaches beyond the end of disk.img at 1048576"
         );
         assert_eq!(
             refused(json!({"filename": "disk.img", "sector-size": 1000})),
