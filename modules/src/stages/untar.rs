@@ -1,8 +1,9 @@
 //! Extracts an archive.
 //!
 //! The one file of the input `file` is extracted to the folder `prefix` of the tree, which must be there. `tar` of the
-//! build root does it, with owners and modes as they are in the archive; what is compressed with gzip, bzip2, lzip,
-//! lzma, xz or zstd is decompressed without further tools.
+//! build root does it, with owners, modes, capabilities and access control lists as they are in the archive; what is
+//! compressed with gzip, bzip2, lzip, lzma, xz or zstd is decompressed without further tools. osbuild drops capabilities
+//! and access control lists.
 //!
 //! ```json
 //! {
@@ -26,7 +27,7 @@ use crate::tarball;
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.untar",
-    revision: 1,
+    revision: 2,
     capabilities: &["CAP_MAC_ADMIN"],
     schema: || Schema::stage::<Options>().inputs(&["file"]).done(),
     rejects: &[
@@ -51,18 +52,21 @@ fn root() -> String {
     "/".to_owned()
 }
 
+/// What `tar` sets beyond owners and modes.
+const OPTIONS: [&str; 3] = ["--acls", "--xattrs", "--xattrs-include=security.capability"];
+
 fn run(cx: &StageContext) -> Result<(), Error> {
     let options: Options = cx.options()?;
     let source = single_file::path(cx, "file")?;
     let target = cx.tree.path_for_tools(&options.prefix)?;
-    tarball::extract(cx, &source, &[], &target)
+    tarball::extract(cx, &source, &OPTIONS, &target)
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write;
 
-    use osbc_fixtures::has_tool;
+    use osbc_fixtures::{has_root, has_tool};
     use osbc_module_api::testing::Case;
 
     use super::*;
@@ -101,6 +105,38 @@ mod tests {
             let done = case(&packed(format)).dir("usr").run(json!({"prefix": "/usr"})).ok();
             assert_eq!(done.text("usr/a/b"), "content", "{format:?}");
             assert_eq!(done.tree.metadata("usr/a/large").unwrap().len(), 800_000, "{format:?}");
+        }
+    }
+
+    #[test]
+    fn root_capabilities_and_access_control_lists_are_kept() {
+        if !has_root() || !has_tool("tar") {
+            return;
+        }
+        let from = tempfile::tempdir().unwrap();
+        let file = from.path().join("ping");
+        std::fs::write(&file, "").unwrap();
+        // Version 2: CAP_NET_RAW, permitted and effective. Then: the user 1234 reads, beside owner, group, mask, others.
+        let capability: Vec<u8> = [0x0200_0001_u32, 1 << 13, 0, 0, 0].into_iter().flat_map(u32::to_le_bytes).collect();
+        let entries =
+            [(1_u16, 6_u16, u32::MAX), (2, 4, 1234), (4, 4, u32::MAX), (0x10, 4, u32::MAX), (0x20, 4, u32::MAX)];
+        let entry = |(tag, mode, id): (u16, u16, u32)| {
+            [tag.to_le_bytes().as_slice(), &mode.to_le_bytes(), &id.to_le_bytes()].concat()
+        };
+        let list: Vec<u8> = 2_u32.to_le_bytes().into_iter().chain(entries.into_iter().flat_map(entry)).collect();
+        let attributes = [("security.capability", &capability), ("system.posix_acl_access", &list)];
+        for (name, value) in attributes {
+            rustix::fs::setxattr(&file, name, value, rustix::fs::XattrFlags::empty()).unwrap();
+        }
+        let settings = Settings { acls: true, xattrs: Some(|_| true), ..Settings::default() };
+        let packed = archive::write(from.path(), &[".".into()], &settings, Vec::new()).unwrap();
+        let case = case(&packed);
+        let path = case.path().join("ping");
+        let _done = case.run(json!({})).ok();
+        for (name, value) in attributes {
+            let mut buffer = [0; 256];
+            let length = rustix::fs::getxattr(&path, name, &mut buffer).unwrap();
+            assert_eq!(&buffer[..length], value.as_slice(), "{name}");
         }
     }
 
