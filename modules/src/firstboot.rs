@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use osbc_module_api::Error;
 
+use crate::shell;
+
 /// Where a build root keeps keyboard maps.
 const KEYMAPS: [&str; 3] = ["usr/share/keymaps", "usr/share/kbd/keymaps", "usr/lib/kbd/keymaps"];
 
@@ -92,14 +94,7 @@ pub(crate) fn assignment(name: &str, value: &str) -> String {
     if !value.contains(needs_quotes) {
         return format!("{name}={value}\n");
     }
-    let mut quoted = String::new();
-    for c in value.chars() {
-        if "\"\\`$".contains(c) {
-            quoted.push('\\');
-        }
-        quoted.push(c);
-    }
-    format!("{name}=\"{quoted}\"\n")
+    format!("{name}={}\n", shell::quoted(value))
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ pub const PARSERS: &[Parser] = &[
     }),
     ("disk-image", |data| with_file(data, |_, file| drop(disk_image::of_header(file)))),
     ("elf", |data| drop(crate::chroot::architecture::number(data))),
-    ("grub", |data| drop(grub::environment(&String::from_utf8_lossy(data)))),
+    ("grub", |data| drop(grub::environment(&[("value", String::from_utf8_lossy(data).into_owned())]))),
     ("http-head", |data| {
         if let Some(end) = download::head::end_of_head(data) {
             assert!(download::head::lean(&data[..end]).len() <= end);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use osbc_module_api::*;
 
-use crate::build_root;
+use crate::{build_root, shell};
 
 /// How GRUB finds a file system.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -50,10 +50,22 @@ pub(crate) fn terminals(command: &str, terminals: Option<&[String]>) -> Option<S
     words(terminals).map(|terminals| format!("\n{command} {terminals}"))
 }
 
-/// Lines for `/etc/default/grub` of what is set, each with its value in quotes.
+/// Lines for `/etc/default/grub`, which a shell reads, of what is set, each with its value in quotes.
 pub(crate) fn quoted(settings: &[(&str, Option<String>)]) -> String {
     let set = settings.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
-    set.map(|(name, value)| format!("{name}=\"{value}\"\n")).collect()
+    set.map(|(name, value)| format!("{name}={}\n", shell::quoted(value))).collect()
+}
+
+/// The distributor that Fedora and its kin have in `/etc/default/grub`: what the system itself says.
+const OF_THE_SYSTEM: &str = "$(sed 's, release .*$,,g' /etc/system-release)";
+
+/// The line for `/etc/default/grub` that names the distributor, if it is set.
+pub(crate) fn distributor(name: Option<&String>) -> String {
+    match name.map_or("", String::as_str) {
+        "" => String::new(),
+        OF_THE_SYSTEM => format!("GRUB_DISTRIBUTOR=\"{OF_THE_SYSTEM}\"\n"),
+        name => format!("GRUB_DISTRIBUTOR={}\n", shell::quoted(name)),
+    }
 }
 
 /// A text unless it is empty, which means that it is not set.
@@ -66,17 +78,20 @@ pub(crate) fn words(list: Option<&[String]>) -> Option<String> {
     list.filter(|list| !list.is_empty()).map(|list| list.join(" "))
 }
 
-/// GRUB's environment block with these lines: 1024 bytes, filled up with `#`.
+/// GRUB's environment block with these variables: 1024 bytes, filled up with `#`.
 ///
 /// # Errors
 /// They do not fit.
-pub(crate) fn environment(lines: &str) -> Result<String, Error> {
+pub(crate) fn environment(variables: &[(&str, String)]) -> Result<String, Error> {
     const SIZE: usize = 1024;
-    let block = format!("# GRUB Environment Block\n{lines}");
-    let length = block.chars().count();
+    let mut block = "# GRUB Environment Block\n".to_owned();
+    for (name, value) in variables {
+        block += &format!("{name}={}\n", value.replace('\\', r"\\"));
+    }
+    let length = block.len();
     let rest = SIZE
         .checked_sub(length)
-        .ok_or_else(|| Error::failed(format!("GRUB's environment has {length} characters, but {SIZE} is the most")))?;
+        .ok_or_else(|| Error::failed(format!("GRUB's environment has {length} bytes, but {SIZE} is the most")))?;
     Ok(block + &"#".repeat(rest))
 }
 

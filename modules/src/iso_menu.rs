@@ -3,7 +3,7 @@
 use osbc_ir::Number;
 use osbc_module_api::*;
 
-use crate::template;
+use crate::{grub_script, template};
 
 /// What is installed.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -119,12 +119,14 @@ impl Menu {
     pub(crate) fn text(&self, firmware: Firmware) -> Result<String, Error> {
         let Self { product: Product { name, version }, kernel, isolabel, config, .. } = self;
         let options = kernel.opts.as_ref().ok_or_else(|| Error::failed("the kernel's `opts` are missing"))?.join(" ");
+        let options = grub_script::kernel_options("kernel.opts", &options)?;
+        let (name, version) = (grub_script::in_single_quotes(name), grub_script::in_single_quotes(version));
         let in_folder = |file: &str| match kernel.dir.as_str() {
             "" => file.to_owned(),
             folder if folder.ends_with('/') => format!("{folder}{file}"),
             folder => format!("{folder}/{file}"),
         };
-        let (linux, initrd) = (in_folder("vmlinuz"), in_folder("initrd.img"));
+        let [linux, initrd] = ["vmlinuz", "initrd.img"].map(|file| grub_script::word(&in_folder(file)));
         let timeout = config.timeout.to_string();
         let default = match &config.default {
             Some(number) => format!("set default=\"{number}\"\n"),
@@ -157,7 +159,7 @@ impl Menu {
             ("product", name.clone()),
             ("kernelpath", linux.clone()),
             ("initrdpath", initrd.clone()),
-            ("isolabel", isolabel.clone()),
+            ("isolabel", grub_script::in_single_quotes(isolabel)),
             ("root", options.clone()),
             ("timeout", timeout),
             ("defaultentry", default),
@@ -184,6 +186,7 @@ impl Menu {
     fn custom_entries(&self, values: &[(&str, String)]) -> String {
         let mut entries = String::new();
         for Custom { name, linux, initrd } in &self.custom {
+            let name = grub_script::in_single_quotes(name);
             let entry = format!("\nmenuentry '{name}' {CLASSES} {{\n\tlinux {linux}\n\tinitrd {initrd}\n}}");
             // The entries before it, and those that there are not yet.
             let mut all = values.to_vec();

@@ -2,7 +2,6 @@
 
 use osbc_module_api::*;
 
-use super::has_lone_percent;
 use crate::text;
 
 /// How far the second line of a new value is indented where the old one shows no other way.
@@ -97,13 +96,15 @@ impl Document {
     /// section's last. A comment behind the old value stays.
     ///
     /// # Errors
-    /// There is no such section, or the value has a `%` that means nothing.
+    /// There is no such section, or readers would take the value for something else.
     pub(crate) fn set(&mut self, section: &str, key: &str, value: &str) -> Result<(), Error> {
         if !self.has_section(section) {
             return Err(Error::failed(format!("there is no section `[{section}]`")));
         }
-        if has_lone_percent(value) {
-            return Err(Error::failed(format!("the value `{value}` has a `%` that means nothing")));
+        let is_comment = |(at, _)| value[..at].ends_with(char::is_whitespace);
+        if value.contains('\r') || value.match_indices([';', '#']).any(is_comment) {
+            let reason = "has what the file's readers take for a comment or the end of the line";
+            return Err(Error::failed(format!("the option `{key}` {reason}: {value:?}")));
         }
         let (mut old, mut behind, mut inside) = (None, 0, false);
         for (index, line) in self.lines.iter().enumerate() {
@@ -255,6 +256,10 @@ mod tests {
         }
         let mut document = Document::parse("[a]\n", "x").unwrap();
         assert!(document.set("b", "k", "v").unwrap_err().to_string().contains("no section `[b]`"));
-        assert!(document.set("a", "k", "50%").unwrap_err().to_string().contains("`%`"));
+        for value in ["a ;b", "a #b", "a\rb"] {
+            assert!(document.set("a", "k", value).unwrap_err().to_string().contains("`k`"), "{value}");
+        }
+        document.set("a", "k", "50%;a#b").unwrap();
+        assert_eq!(document.text(), "[a]\nk = 50%;a#b\n");
     }
 }

@@ -12,13 +12,14 @@
 
 use osbc_module_api::*;
 
+use crate::one_line;
 use crate::options::InOrder;
 use crate::python;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.anaconda",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -52,13 +53,16 @@ struct Options {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let options: InOrder<Options> = cx.options()?;
     let mut text = "\n# osbuild customizations\n\n[Anaconda]\n".to_owned();
     for (name, value) in &options.entries {
         let Value::Array(items) = value else { return Err(Error::failed(format!("`{name}` is to be a list"))) };
         text += &format!("{}=\n", name.replace('-', "_"));
         for item in items {
-            text += &format!("    {}\n", python::scalar(item)?);
+            let item = python::scalar(item)?;
+            one_line::refuse(name, one_line::word(name, &item)?, |c| matches!(c, '#' | ';'), "what begins a comment")?;
+            text += &format!("    {item}\n");
         }
     }
     cx.tree.create_dir_all(FOLDER, 0o777)?;

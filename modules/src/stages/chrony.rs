@@ -16,12 +16,13 @@
 use osbc_ir::Number;
 use osbc_module_api::*;
 
+use crate::one_line;
 use crate::text;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.chrony",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -156,7 +157,17 @@ enum Driver {
 struct Node(#[schemars(regex(pattern = r"^\/(?!\.\.)((?!\/\.\.\/).)+$"))] String);
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { timeservers, servers, leapsectz, refclocks } = cx.options()?;
+    let zones = leapsectz.iter().filter(|zone| !zone.is_empty()).map(|zone| ("leapsectz", zone));
+    let hosts = servers.iter().map(|server| ("servers.hostname", &server.hostname));
+    for (name, word) in zones.chain(hosts).chain(timeservers.iter().map(|server| ("timeservers", server))) {
+        one_line::word(name, word)?;
+    }
+    for clock in &refclocks {
+        let name = "refclocks.driver";
+        one_line::refuse(name, clock.driver.place(), |c| c.is_whitespace() || c == ':', "a blank or `:`")?;
+    }
     let text = text::read(&cx.tree, FILE)?;
     let gone = |line: &str| {
         let words: &[&str] = if leapsectz.is_some() { &["leapsectz "] } else { &[] };
@@ -200,6 +211,16 @@ impl RefClock {
 }
 
 impl Driver {
+    /// The path of the device or socket, if it is known by one.
+    fn place(&self) -> &str {
+        match self {
+            Self::Pps { device: Node(path), .. }
+            | Self::Sock { path: Node(path) }
+            | Self::Phc { path: Node(path), .. } => path,
+            Self::Shm { .. } => "",
+        }
+    }
+
     fn words(&self) -> String {
         let flag = |word: &str, said: &bool| said.then(|| word.to_owned());
         let number = |word: &str, number: &Option<Number>| number.as_ref().map(|number| format!("{word}={number}"));
@@ -276,5 +297,18 @@ mod tests {
     fn the_file_must_be_there() {
         let done = Case::new(&MODULE).dir("etc").run(json!({"timeservers": ["a"]}));
         assert!(done.err().starts_with("cannot read /etc/chrony.conf"));
+    }
+
+    #[test]
+    fn names_are_words() {
+        for (options, name) in [
+            (json!({"timeservers": ["a iburst"]}), "timeservers"),
+            (json!({"servers": [{"hostname": "a\tb"}]}), "servers.hostname"),
+            (json!({"leapsectz": "right UTC"}), "leapsectz"),
+            (json!({"refclocks": [{"driver": {"name": "SOCK", "path": "/run/a:b"}}]}), "refclocks.driver"),
+        ] {
+            let error = Case::new(&MODULE).file(FILE, BEFORE).run(options).err().to_owned();
+            assert!(error.starts_with(&format!("the option `{name}` has a blank")), "{error}");
+        }
     }
 }

@@ -17,13 +17,14 @@
 use osbc_module_api::*;
 
 use crate::build_root;
+use crate::one_line;
 use crate::options::InOrder;
 use crate::toml::Table;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.containers.storage.conf",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -155,6 +156,7 @@ const INTRO: [&str; 5] = [
 
 fn run(cx: &StageContext, root: &Tree) -> Result<(), Error> {
     let Options { filename, filebase, comment, config } = cx.options()?;
+    comment.iter().try_for_each(|line| one_line::line("comment", line).map(drop))?;
     let file = match filename {
         Filename::System => "etc/containers/storage.conf",
         Filename::Vendor => "usr/share/containers/storage.conf",

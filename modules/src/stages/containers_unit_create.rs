@@ -27,7 +27,7 @@ use crate::systemd_unit::{self, Variable};
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.containers.unit.create",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[

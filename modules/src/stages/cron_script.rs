@@ -14,12 +14,13 @@
 //! }
 //! ```
 
+use crate::one_line;
 use osbc_module_api::*;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.cron.script",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().version_2_alone(),
     rejects: &[
@@ -66,6 +67,7 @@ struct Simple {
 
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { interval, filename, simple: Simple { comment, command } } = cx.options()?;
+    comment.iter().try_for_each(|line| one_line::line("simple.comment", line).map(drop))?;
     let folder = match interval {
         Interval::Hourly => "etc/cron.hourly",
         Interval::Daily => "etc/cron.daily",

@@ -12,12 +12,13 @@
 //! }
 //! ```
 
+use crate::one_line;
 use osbc_module_api::*;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.crypttab",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -61,6 +62,7 @@ fn no_file() -> String {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { volumes } = cx.options()?;
     let lines = volumes.iter().map(Volume::line).collect::<Result<String, _>>()?;
     cx.tree.write("etc/crypttab", lines)
@@ -72,6 +74,13 @@ impl Volume {
         let named = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
         let device = named(uuid).map(|uuid| format!("UUID={uuid}")).or_else(|| named(path));
         let device = device.ok_or_else(|| Error::failed(format!("the device of `{volume}` has an empty name")))?;
+        for (name, field) in [("volume", volume), ("path", &device), ("keyfile", keyfile)] {
+            one_line::word(name, field)?;
+        }
+        one_line::refuse("options", options, char::is_whitespace, "a blank")?;
+        if volume.starts_with('#') {
+            return Err(Error::failed(format!("the option `volume` makes a comment of its line: {volume:?}")));
+        }
         Ok(format!("{volume}\t{device}\t{keyfile}\t{options}\n"))
     }
 }
@@ -97,5 +106,15 @@ mod tests {
     fn an_empty_name_is_refused() {
         let done = Case::new(&MODULE).dir("etc").run(json!({"volumes": [{"volume": "a", "uuid": ""}]}));
         assert_eq!(done.err(), "the device of `a` has an empty name");
+    }
+
+    #[test]
+    fn fields_are_words() {
+        let refused = |volume: Value| Case::new(&MODULE).dir("etc").run(json!({"volumes": [volume]})).err().to_owned();
+        let error = refused(json!({"volume": "a", "path": "/dev/my disk"}));
+        assert!(error.contains("`path` has a blank"), "{error}");
+        let error = refused(json!({"volume": "a", "path": "/dev/b", "options": "luks, discard"}));
+        assert!(error.contains("`options` has a blank"), "{error}");
+        assert!(refused(json!({"volume": "#a", "path": "/dev/b"})).contains("makes a comment"));
     }
 }

@@ -7,12 +7,13 @@
 //! { "type": "org.osbuild.debug-shell", "options": { "tty": "/dev/ttyS0" } }
 //! ```
 
+use crate::systemd_unit;
 use osbc_module_api::*;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.debug-shell",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[r#"{"options": {}}"#, r#"{"options": {"tty": 1}}"#, r#"{"options": {"tty": "/dev/tty1", "user": "a"}}"#],
@@ -51,7 +52,7 @@ struct Options {
 
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { tty } = cx.options()?;
-    cx.tree.write(UNIT, unit(&tty))?;
+    cx.tree.write(UNIT, unit(systemd_unit::setting("tty", &tty)?))?;
     cx.tree.symlink("../osbuild-debug-shell.service", LINK)
 }
 

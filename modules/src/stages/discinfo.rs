@@ -9,11 +9,12 @@
 use osbc_module_api::*;
 
 use crate::clock;
+use crate::one_line;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.discinfo",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[r#"{"options": {"basearch": "x86_64"}}"#, r#"{"options": {"basearch": "x86_64", "release": 42}}"#],
@@ -31,6 +32,7 @@ struct Options {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { basearch, release } = cx.options()?;
     let seconds = clock::seconds(&cx.meta);
     cx.tree.write(".discinfo", format!("{seconds}.0\n{release}\n{basearch}\n"))

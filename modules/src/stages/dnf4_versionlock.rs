@@ -11,11 +11,12 @@ use osbc_module_api::*;
 
 use crate::calendar::DateTime;
 use crate::clock;
+use crate::one_line;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.dnf4.versionlock",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -41,6 +42,7 @@ struct Options {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { add } = cx.options()?;
     let now = ctime(clock::seconds(&cx.meta));
     let lines: String = add.iter().map(|item| format!("\n# Added lock on {now}\n{item}\n")).collect();

@@ -13,13 +13,14 @@
 use osbc_module_api::*;
 
 use crate::ini;
+use crate::one_line;
 use crate::options::InOrder;
 use crate::python;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.dnf-automatic.config",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -69,6 +70,7 @@ enum UpgradeType {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { config: Some(config) } = cx.options()? else { return Ok(()) };
     ini::edit(&cx.tree, FILE, &config.entries, |value| match value {
         Value::Bool(said) => Ok(if *said { "yes" } else { "no" }.to_owned()),

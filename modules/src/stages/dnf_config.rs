@@ -13,13 +13,14 @@
 use osbc_module_api::*;
 
 use crate::ini;
+use crate::one_line;
 use crate::options::InOrder;
 use crate::python;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.dnf.config",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -101,6 +102,7 @@ enum Flag {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { variables, config } = cx.options()?;
     for Variable { name, value } in variables {
         cx.tree.write(format!("etc/dnf/vars/{name}"), format!("{value}\n"))?;

@@ -12,14 +12,15 @@
 
 use osbc_module_api::*;
 
-use crate::ini::{Sections, interpolated};
+use crate::ini::Sections;
+use crate::one_line;
 use crate::options::InOrder;
 use crate::python;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.dnf.module-config",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().version_2_alone(),
     rejects: &[
@@ -69,7 +70,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
             Value::Array(profiles) => python::join(", ", profiles)?,
             value => python::scalar(value)?,
         };
-        section.set(key, interpolated(&value)?);
+        section.set(key, one_line::trimmed(key, &value)?)?;
     }
     let path = format!("etc/dnf/modules.d/{name}.module");
     let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);

@@ -14,13 +14,15 @@
 
 use osbc_module_api::*;
 
+use crate::one_line;
 use crate::options::InOrder;
 use crate::python;
+use crate::shell;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.dracut.conf",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -83,13 +85,18 @@ struct Config {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { filename, config } = cx.options()?;
     let mut text = String::new();
     for (name, value) in &config.entries {
         text += &match value {
-            Value::Array(items) => format!("{name}+=\" {} \"\n", python::join(" ", items)?),
+            Value::Array(items) => {
+                let words = items.iter().filter_map(Value::as_str);
+                words.into_iter().try_for_each(|word| one_line::word(name, word).map(drop))?;
+                format!("{name}+={}\n", shell::quoted(&format!(" {} ", python::join(" ", items)?)))
+            }
             Value::Bool(said) => format!("{name}=\"{}\"\n", if *said { "yes" } else { "no" }),
-            value => format!("{name}=\"{}\"\n", python::scalar(value)?),
+            value => format!("{name}={}\n", shell::quoted(&python::scalar(value)?)),
         };
     }
     cx.tree.create_dir_all(FOLDER, 0o777)?;
@@ -108,5 +115,15 @@ mod tests {
         let done = Case::new(&MODULE).run(json!({"filename": "a.conf", "config": config})).ok();
         let text = "reproducible=\"yes\"\ndrivers+=\" a b \"\ncompress=\"xz\"\nearly_microcode=\"no\"\n";
         assert_eq!(done.text("usr/lib/dracut/dracut.conf.d/a.conf"), text);
+    }
+
+    #[test]
+    fn values_stand_for_themselves_and_items_are_words() {
+        let run = |config: Value| Case::new(&MODULE).run(json!({"filename": "a.conf", "config": config}));
+        let done = run(json!({"compress": "a $(id) \"b\"", "install_items": ["/a$b"]})).ok();
+        let text = "compress=\"a \\$(id) \\\"b\\\"\"\ninstall_items+=\" /a\\$b \"\n";
+        assert_eq!(done.text("usr/lib/dracut/dracut.conf.d/a.conf"), text);
+        let done = run(json!({"install_items": ["/a b"]}));
+        assert!(done.err().contains("`install_items` has a blank"), "{}", done.err());
     }
 }

@@ -9,12 +9,13 @@
 //! }
 //! ```
 
+use crate::systemd_unit;
 use osbc_module_api::*;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.first-boot",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -43,6 +44,7 @@ struct Options {
 
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { commands, wait_for_network } = cx.options()?;
+    commands.iter().try_for_each(|command| systemd_unit::setting("commands", command).map(drop))?;
     let wants = format!("{UNITS}/default.target.wants");
     cx.tree.create_dir_all(&wants, 0o777)?;
     cx.tree.write(format!("{UNITS}/osbuild-first-boot.service"), service(&commands, wait_for_network))?;
@@ -90,5 +92,11 @@ mod tests {
         let wants = "usr/lib/systemd/system/default.target.wants/osbuild-first-boot.service";
         let done = Case::new(&MODULE).file(wants, "").run(json!({"commands": []}));
         assert!(done.err().starts_with("cannot create the link"));
+    }
+
+    #[test]
+    fn a_command_is_one_line_of_the_unit() {
+        let error = Case::new(&MODULE).run(json!({"commands": ["/a\nUser=b"]})).err().to_owned();
+        assert!(error.starts_with("the option `commands` has a line break"), "{error}");
     }
 }

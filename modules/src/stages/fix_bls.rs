@@ -11,12 +11,12 @@
 use osbc_module_api::*;
 use regex::{NoExpand, Regex};
 
-use crate::{bls, text};
+use crate::{bls, one_line, text};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.fix-bls",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -49,6 +49,7 @@ fn yes() -> bool {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { prefix, require_boot_prefix } = cx.options()?;
     let path = if require_boot_prefix { "(/.*)+/boot" } else { "(/.*)*/boot" };
     let path = Regex::new(path).expect("a valid expression");

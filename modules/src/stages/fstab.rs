@@ -24,7 +24,7 @@ use crate::ostree::Deployment;
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.fstab",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -116,8 +116,37 @@ fn line(filesystem: &Filesystem) -> Result<String, Error> {
         Some(name) => Some(format!("{tag}{name}")),
     });
     let name = name.ok_or_else(|| Error::failed(format!("the file system at {path} has an empty name")))?;
+    if let Some(label) = [label, partlabel].into_iter().flatten().find(|label| label.starts_with(['"', '\''])) {
+        let reason = "begins with a quote, which mount(8) takes for more than a part of it; use the UUID";
+        return Err(Error::failed(format!("the label of the file system at {path} {reason}: {label:?}")));
+    }
+    // Nothing said is what `defaults` says, and an empty field none.
+    let options = if options.is_empty() { "defaults" } else { options };
     let (freq, passno) = (number(freq.as_ref())?, number(passno.as_ref())?);
+    let name = field("device", &name)?;
+    let name = name.strip_prefix('#').map_or_else(|| name.clone(), |rest| format!("\\043{rest}"));
+    let (path, vfs_type, options) = (field("path", path)?, field("vfs_type", vfs_type)?, field("options", options)?);
     Ok(format!("{name}\t{path}\t{vfs_type}\t{options}\t{freq}\t{passno}\n"))
+}
+
+/// A field, with an escape for what would end it.
+fn field(name: &str, value: &str) -> Result<String, Error> {
+    if value.is_empty() {
+        return Err(Error::failed(format!("the option `filesystems.{name}` is empty, which the file cannot say")));
+    }
+    let mut field = String::with_capacity(value.len());
+    for c in value.chars() {
+        match c {
+            ' ' | '\t' | '\n' | '\\' => field.push_str(&format!("\\{:03o}", u32::from(c))),
+            '\r' | '\0' => {
+                return Err(Error::failed(format!(
+                    "the option `filesystems.{name}` has a control character: {value:?}"
+                )));
+            }
+            c => field.push(c),
+        }
+    }
+    Ok(field)
 }
 
 fn number(number: Option<&Number>) -> Result<String, Error> {
@@ -127,7 +156,12 @@ fn number(number: Option<&Number>) -> Result<String, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+    use std::process::Command;
+
+    use osbc_fixtures::has_tool;
     use osbc_module_api::testing::Case;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -173,5 +207,50 @@ mod tests {
         let second = case().dir("ostree/deploy/other/deploy/abc.0");
         let done = second.run(json!({"filesystems": [], "ostree": {"deployment": {"default": true}}}));
         assert!(done.err().starts_with("the tree has more than one OSTree deployment"));
+    }
+
+    fn written(entry: &Value) -> Result<String, String> {
+        let done = Case::new(&MODULE).dir("etc").run(json!({"filesystems": [entry]}));
+        match &done.result {
+            Ok(()) => Ok(done.text("etc/fstab")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn what_would_end_a_field_has_an_escape() {
+        let entry = json!({"label": "my disk", "path": "/srv/a\tb\nc\\d", "vfs_type": "ext4", "options": ""});
+        let line = "LABEL=my\\040disk\t/srv/a\\011b\\012c\\134d\text4\tdefaults\t0\t0\n";
+        assert_eq!(written(&entry).unwrap(), line);
+        assert!(written(&json!({"device": "#a", "path": "/b"})).unwrap().starts_with("\\043a\t/b\t"));
+        for (entry, word) in [
+            (json!({"device": "a", "path": ""}), "`filesystems.path` is empty"),
+            (json!({"device": "a", "path": "/b", "vfs_type": ""}), "`filesystems.vfs_type` is empty"),
+            (json!({"device": "a", "path": "/b\r"}), "`filesystems.path` has a control character"),
+            (json!({"label": "\"a\"", "path": "/b"}), "begins with a quote"),
+        ] {
+            let error = written(&entry).unwrap_err();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        #[test]
+        fn mount_reads_back_what_was_written(name in "([ -~]|[\n\té€]|\\\\040){1,20}") {
+            if !has_tool("findmnt") {
+                return Ok(());
+            }
+            let (device, path) = (format!("/dev/{name}x"), format!("/srv/{name}x"));
+            let line = written(&json!({"device": device, "path": path, "vfs_type": "ext4"})).unwrap();
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(line.as_bytes()).unwrap();
+            let mut tool = Command::new("findmnt");
+            let tool = tool.args(["--json", "--list", "--output", "SOURCE,TARGET", "--tab-file"]).arg(file.path());
+            let output = tool.output().unwrap();
+            let read: Value = serde_json::from_slice(&output.stdout).unwrap();
+            prop_assert_eq!(&read["filesystems"], &json!([{"source": device, "target": path}]));
+        }
     }
 }

@@ -16,13 +16,14 @@
 use osbc_module_api::*;
 
 use crate::ini;
+use crate::one_line;
 use crate::options::InOrder;
 use crate::python;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.gcp.guest-agent.conf",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -171,6 +172,7 @@ struct NetworkInterfaces {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { config_scope, config } = cx.options()?;
     let file = match config_scope {
         Some(Scope::Distro) => "etc/default/instance_configs.cfg.distro",

@@ -9,13 +9,15 @@
 
 use osbc_module_api::*;
 
+use crate::one_line;
+use crate::shell;
 use crate::text;
 use std::os::unix::fs::PermissionsExt;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.greenboot",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -47,7 +49,11 @@ struct Config {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { config: Config { monitor_services } } = cx.options()?;
+    let word = |service: String| Ok(shell::escaped(one_line::word("config.monitor_services", &service)?));
+    let words = |services: Vec<String>| services.into_iter().map(word).collect::<Result<Vec<_>, Error>>();
+    let monitor_services = monitor_services.map(words).transpose()?;
     let text = text::read(&cx.tree, FILE)?;
     let mode = cx.tree.metadata(FILE)?.permissions().mode();
     cx.tree.replace(FILE, with_services(&text, monitor_services), mode)

@@ -29,12 +29,14 @@ use serde::Deserializer;
 use serde::de::Error as _;
 
 use crate::grub::{self, FileSystem, Uuid};
+use crate::one_line;
 use crate::{build_root, template};
+use crate::{grub_script, shell};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.grub2",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -290,6 +292,7 @@ fn zero() -> Number {
 }
 
 fn run(cx: &StageContext, root: &Tree) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let mut options: Options = cx.options()?;
     let from_uuid = |uuid: Option<Uuid>| uuid.map(|uuid| FileSystem { uuid: Some(uuid), label: None });
     let root_fs = options.rootfs.take().or_else(|| from_uuid(options.root_fs_uuid.take()));
@@ -339,13 +342,13 @@ impl Options {
         let Config { default, disable_recovery, disable_submenu, distributor, serial, .. } = &self.config;
         let Config { terminal, terminal_input, terminal_output, timeout, timeout_style, .. } = &self.config;
         let timeout = timeout.to_string();
-        let options = &self.kernel_opts;
-        let mut text = format!("GRUB_CMDLINE_LINUX=\"{options}\"\nGRUB_TIMEOUT={timeout}\nGRUB_ENABLE_BLSCFG=true\n");
+        let options = shell::quoted(&self.kernel_opts);
+        let mut text = format!("GRUB_CMDLINE_LINUX={options}\nGRUB_TIMEOUT={timeout}\nGRUB_ENABLE_BLSCFG=true\n");
         for (name, said) in [("RECOVERY", disable_recovery), ("SUBMENU", disable_submenu)] {
             text += &said.map(|said| format!("GRUB_DISABLE_{name}={said}\n")).unwrap_or_default();
         }
+        text += &grub::distributor(distributor.as_ref());
         text += &grub::quoted(&[
-            ("GRUB_DISTRIBUTOR", grub::set(distributor.as_ref())),
             ("GRUB_SERIAL_COMMAND", grub::set(serial.as_ref())),
             ("GRUB_TERMINAL", grub::words(terminal.as_deref())),
             ("GRUB_TERMINAL_INPUT", grub::words(terminal_input.as_deref())),
@@ -357,27 +360,24 @@ impl Options {
             Some(TimeoutStyle::Countdown) => "GRUB_TIMEOUT_STYLE=countdown\n",
             None => "",
         };
-        text += &default.as_ref().map(|default| format!("GRUB_DEFAULT={default}\n")).unwrap_or_default();
+        text +=
+            &default.as_ref().map(|default| format!("GRUB_DEFAULT={}\n", shell::assigned(default))).unwrap_or_default();
         text
     }
 
     fn environment(&self, root_fs: &FileSystem) -> Result<String, Error> {
         let (kind, name) = root_fs.name()?;
-        let mut lines = String::new();
-        if self.write_cmdline {
-            lines += &format!("kernelopts=root={kind}={name} {}\n", self.kernel_opts);
-        }
-        if let Some(entry) = self.saved_entry.as_ref().filter(|entry| !entry.is_empty()) {
-            lines += &format!("saved_entry={entry}\n");
-        }
-        grub::environment(&lines)
+        let root = grub_script::root(Some(kind), name)?;
+        let options = self.write_cmdline.then(|| ("kernelopts", format!("{root} {}", self.kernel_opts)));
+        let entry = grub::set(self.saved_entry.as_ref()).map(|entry| ("saved_entry", entry));
+        grub::environment(&[options, entry].into_iter().flatten().collect::<Vec<_>>())
     }
 
     /// The main `grub.cfg`.
     fn main(&self, grub_fs: &FileSystem, home: &str) -> Result<String, Error> {
         let (kind, name) = grub_fs.name()?;
         let timeout = self.config.timeout.to_string();
-        let search = format!("{} {name}", grub::search(kind));
+        let search = format!("{} {}", grub::search(kind), grub_script::word(name));
         let ignition = self.ignition.then(|| template::fill(IGNITION, &[("root", home)]));
         let greenboot = self.greenboot.then(|| GREENBOOT.to_owned());
         let features = [ignition, greenboot].into_iter().flatten().collect::<Vec<_>>().join("\n");
@@ -399,6 +399,10 @@ impl Options {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::process::Command;
+
+    use osbc_fixtures::has_tool;
     use osbc_module_api::testing::Case;
 
     use super::*;
@@ -493,6 +497,45 @@ mod tests {
     #[test]
     fn an_environment_that_is_too_large_is_refused() {
         let done = Case::new(&TEST).run(json!({"rootfs": {"label": "r"}, "kernel_opts": "x".repeat(1000)}));
-        assert_eq!(done.err(), "GRUB's environment has 1050 characters, but 1024 is the most");
+        assert_eq!(done.err(), "GRUB's environment has 1050 bytes, but 1024 is the most");
+    }
+
+    #[test]
+    fn values_are_as_their_readers_take_them() {
+        let kernel_opts = "ro dyndbg=\"file a/* +p\" x=$HOME y=`id` z=\\n";
+        let config = json!({"distributor": "My \"OS\" $(id)", "default": "a b"});
+        let done = Case::new(&TEST).run(json!({
+            "rootfs": {"label": "my root"}, "kernel_opts": kernel_opts, "config": config, "saved_entry": "a\\b",
+        }));
+        let done = done.ok();
+        let script = "\nprintf '%s|' \"$GRUB_CMDLINE_LINUX\" \"$GRUB_DISTRIBUTOR\" \"$GRUB_DEFAULT\"";
+        let script = done.text("etc/default/grub") + script;
+        let output = Command::new("/bin/sh").args(["-c", &script]).output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{kernel_opts}|My \"OS\" $(id)|a b|"));
+        assert!(done.text("boot/grub2/grub.cfg").contains("search --no-floppy --set=root --label 'my root'\n"));
+        assert_eq!(done.tree.metadata("boot/grub2/grubenv").unwrap().len(), 1024);
+        if !has_tool("grub-editenv") {
+            return;
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), done.text("boot/grub2/grubenv")).unwrap();
+        let output = Command::new("grub-editenv").arg(file.path()).arg("list").output().unwrap();
+        let expected = format!("kernelopts=root=\"LABEL=my root\" {kernel_opts}\nsaved_entry=a\\b\n");
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_environment_has_as_many_bytes_whatever_the_letters() {
+        let done = Case::new(&TEST).run(json!({"rootfs": {"label": "é"}})).ok();
+        assert_eq!(done.tree.metadata("boot/grub2/grubenv").unwrap().len(), 1024);
+    }
+
+    #[test]
+    fn the_systems_own_name_may_be_the_distributors_and_no_line_is_added() {
+        let own = "$(sed 's, release .*$,,g' /etc/system-release)";
+        let done = Case::new(&TEST).run(json!({"rootfs": {"label": "r"}, "config": {"distributor": own}})).ok();
+        assert!(done.text("etc/default/grub").contains(&format!("\nGRUB_DISTRIBUTOR=\"{own}\"\n")));
+        let done = Case::new(&TEST).run(json!({"rootfs": {"label": "r"}, "kernel_opts": "a\nb"}));
+        assert!(done.err().starts_with("the option `kernel_opts` has a line break"), "{}", done.err());
     }
 }

@@ -12,12 +12,13 @@
 //! }
 //! ```
 
+use crate::one_line;
 use osbc_module_api::*;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.grub2.d",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().any_devices().mounts().version_2_alone(),
     rejects: &[
@@ -59,6 +60,7 @@ struct Config {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { path, config: Config { terminal_input, terminal_output, serial } } = cx.options()?;
     let Location { tree, path, .. } = cx.location(&path)?;
     let terminals = |command: &str, terminals: &[String]| {

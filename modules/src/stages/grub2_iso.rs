@@ -19,13 +19,14 @@
 use osbc_module_api::*;
 
 use crate::iso_menu::{Config, Custom, Firmware, Kernel, Menu, Product};
+use crate::one_line;
 use crate::options::required;
 use crate::{build_root, grub};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.grub2.iso",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().version_2_alone(),
     rejects: &[
@@ -82,6 +83,7 @@ fn yes() -> bool {
 }
 
 fn run(cx: &StageContext, root: &Tree) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let options: Options = cx.options()?;
     let architectures = required(options.architectures, "architectures")?;
     let vendor = required(options.vendor, "vendor")?;

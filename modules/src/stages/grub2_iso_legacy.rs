@@ -17,11 +17,12 @@ use osbc_module_api::*;
 
 use crate::build_root;
 use crate::iso_menu::{Config, Custom, Firmware, Kernel, Menu, Product};
+use crate::one_line;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.grub2.iso.legacy",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().version_2_alone(),
     rejects: &[
@@ -90,6 +91,7 @@ enum Platform {
 }
 
 fn run(cx: &StageContext, root: &Tree) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { grub2dir, platform, product, kernel, isolabel, fips, .. } = cx.options()?;
     let Options { troubleshooting, test, install, custom, config, .. } = cx.options()?;
     let menu = Menu { product, kernel, isolabel, fips, troubleshooting, test, install, custom, config };

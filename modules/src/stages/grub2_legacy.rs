@@ -23,12 +23,14 @@ use osbc_module_api::*;
 use serde::Serialize;
 
 use crate::grub::{self, Uuid};
+use crate::one_line;
 use crate::{build_root, python, template};
+use crate::{grub_script, shell};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.grub2.legacy",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -237,6 +239,7 @@ enum TimeoutStyle {
 }
 
 fn run(cx: &StageContext, root: &Tree) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let options: Options = cx.options()?;
     if options.write_defaults {
         cx.tree.create_dir_all("etc/default", 0o777)?;
@@ -245,11 +248,11 @@ fn run(cx: &StageContext, root: &Tree) -> Result<(), Error> {
     cx.tree.create_dir_all("boot/grub2", 0o777)?;
     let defaults: Vec<&MenuEntry> = options.entries.iter().filter(|entry| entry.default).collect();
     let saved = match defaults.as_slice() {
-        [] => String::new(),
-        [entry] => format!("saved_entry=gnulinux-${}-advanced-{}\n", entry.kernel, entry.id),
+        [] => None,
+        [entry] => Some(("saved_entry", format!("gnulinux-${}-advanced-{}", entry.kernel, entry.id))),
         _ => return Err(Error::failed("more than one entry is the default one")),
     };
-    cx.tree.write("boot/grub2/grubenv", grub::environment(&saved)?)?;
+    cx.tree.write("boot/grub2/grubenv", grub::environment(saved.as_slice())?)?;
     if let Some(Uefi { vendor, install }) = &options.uefi {
         if *install {
             grub::copy_efi(root, "boot/efi/EFI", &cx.tree, vendor)?;
@@ -299,12 +302,12 @@ impl Config {
         let style = serde_json::to_value(self.timeout_style).map_err(Error::Options)?;
         let (timeout, style) = (self.timeout.to_string(), python::scalar(&style)?);
         let first = [
-            format!("GRUB_TIMEOUT={timeout}\nGRUB_CMDLINE_LINUX=\"{cmdline}\"\n"),
+            format!("GRUB_TIMEOUT={timeout}\nGRUB_CMDLINE_LINUX={}\n", shell::quoted(cmdline)),
             format!("GRUB_DISABLE_SUBMENU={disable_submenu}\nGRUB_DISABLE_RECOVERY={disable_recovery}\n"),
-            format!("GRUB_TIMEOUT_STYLE={style}\nGRUB_DEFAULT={default}\n"),
+            format!("GRUB_TIMEOUT_STYLE={style}\nGRUB_DEFAULT={}\n", shell::assigned(default)),
+            grub::distributor(distributor.as_ref()),
         ];
         let rest = grub::quoted(&[
-            ("GRUB_DISTRIBUTOR", grub::set(distributor.as_ref())),
             ("GRUB_SERIAL_COMMAND", grub::set(serial.as_ref())),
             ("GRUB_TERMINAL", grub::words(Some(&self.terminal))),
             ("GRUB_TERMINAL_INPUT", grub::words(Some(&self.terminal_input))),
@@ -318,9 +321,10 @@ impl Options {
     /// The file `grub.cfg`.
     fn main(&self, uefi: bool) -> Result<String, Error> {
         let (kind, name) = self.bootfs.as_ref().unwrap_or(&self.rootfs).name()?;
-        let search = kind.map_or(name.to_owned(), |kind| format!("{} {name}", grub::search(kind)));
+        let name = grub_script::word(name);
+        let search = kind.map_or(name.clone(), |kind| format!("{} {name}", grub::search(kind)));
         let (kind, name) = self.rootfs.name()?;
-        let root = kind.map_or(name.to_owned(), |kind| format!("{kind}={name}"));
+        let root = grub_script::root(kind, name)?;
         let loader = match &self.bios {
             Some(bios) if bios.platform == Platform::Bios => {
                 if uefi {
@@ -332,7 +336,8 @@ impl Options {
             _ => "",
         };
         let timeout = self.config.timeout.to_string();
-        let cmdline = format!("root={root} {}", self.config.cmdline);
+        let cmdline = format!("{root} {}", self.config.cmdline);
+        let cmdline = grub_script::kernel_options("config.cmdline", &cmdline)?;
         let home = if self.bootfs.is_some() { "/" } else { "/boot/" };
         let Config { serial, terminal_input, terminal_output, .. } = &self.config;
         let serial = grub::set(serial.as_ref()).map(|serial| format!("\n{serial}"));
@@ -351,8 +356,14 @@ impl Options {
         }
         let mut text = template::fill(MAIN, &values);
         for entry in &self.entries {
-            let title = entry.title();
-            let own = [("id", entry.id.as_str()), ("title", &title), ("kernel", &entry.kernel)];
+            let (id, title) = (grub_script::in_single_quotes(&entry.id), grub_script::in_single_quotes(&entry.title()));
+            let kernel = one_line::word("entries.kernel", &entry.kernel)?;
+            if grub_script::word(kernel) != kernel {
+                return Err(Error::failed(format!(
+                    "the option `entries.kernel` is no version of a kernel: {kernel:?}"
+                )));
+            }
+            let own = [("id", id.as_str()), ("title", &title), ("kernel", kernel)];
             text += &template::fill(ENTRY, &[values.as_slice(), &own].concat());
         }
         Ok(text + "\n")
@@ -429,5 +440,25 @@ menuentry 'Linux (3.10) 7 (X)' --class red --class gnu-linux --class gnu --class
     fn one_entry_is_the_default_one() {
         let options = json!({"rootfs": {"label": "r"}, "uefi": {"vendor": "x"}, "entries": [entry(true), entry(true)]});
         assert_eq!(Case::new(&TEST).run(options).err(), "more than one entry is the default one");
+    }
+
+    #[test]
+    fn titles_and_options_stand_for_themselves() {
+        let mut entry = entry(false);
+        entry["product"] = json!({"name": "It's { Linux", "version": "7"});
+        let options = json!({
+            "rootfs": {"label": "my root"}, "bios": {"platform": "i386-pc"}, "entries": [entry],
+            "config": {"cmdline": "a=$b;c d=\"e f\" g=`id`"},
+        });
+        let done = Case::new(&TEST).run(options).ok();
+        let text = done.text("boot/grub2/grub.cfg");
+        assert!(text.contains("\nmenuentry 'It'\\''s { Linux (3.10) 7' "), "{text}");
+        assert!(text.contains("--label 'my root'\n"), "{text}");
+        assert!(text.contains(" root=\"LABEL=my root\" a=\\$b\\;c d=\"e f\" g=`id`\n"), "{text}");
+        assert!(done.text("etc/default/grub").contains("GRUB_CMDLINE_LINUX=\"a=\\$b;c d=\\\"e f\\\" g=\\`id\\`\"\n"));
+        let options = json!({"rootfs": {"label": "r"}, "uefi": {"vendor": "x"}, "entries": [{
+            "id": "1", "kernel": "3;x", "product": {"name": "L", "version": "7"},
+        }]});
+        assert!(Case::new(&TEST).run(options).err().contains("`entries.kernel` is no version"));
     }
 }

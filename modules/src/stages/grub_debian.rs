@@ -26,12 +26,12 @@ use std::path::Path;
 
 use osbc_module_api::*;
 
-use crate::{bootloader, grub};
+use crate::{bootloader, grub, grub_script};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbc.grub-debian",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().any_inputs().version_2_alone(),
     rejects: &[
@@ -82,7 +82,7 @@ fn run(cx: &StageContext, root: &Tree) -> Result<(), Error> {
     }
     kernels.sort_by(|(one, _), (other, _)| newer(one, other));
     grub::copy_modules(root, &cx.tree, bootloader::BIOS, "boot/grub")?;
-    cx.tree.replace("boot/grub/grub.cfg", configuration(&options, &kernels), 0o644)
+    cx.tree.replace("boot/grub/grub.cfg", configuration(&options, &kernels)?, 0o644)
 }
 
 /// Orders versions, the newest first: numbers in them by their value.
@@ -99,22 +99,25 @@ fn newer(one: &str, other: &str) -> Ordering {
     words(other).cmp(&words(one))
 }
 
-fn configuration(options: &Options, kernels: &[(String, bool)]) -> String {
+fn configuration(options: &Options, kernels: &[(String, bool)]) -> Result<String, Error> {
     let mut text = format!("set timeout={}\n", options.timeout);
     if options.serial {
         text += "serial --unit=0 --speed=115200\nterminal_input console serial\nterminal_output console serial\n";
     }
     text += &format!("search --no-floppy --fs-uuid --set=root {}\n", options.root);
     let more: String = options.kernel_opts.iter().map(|word| format!(" {word}")).collect();
+    let more = grub_script::kernel_options("kernel_opts", &more)?;
     for (version, has_initrd) in kernels {
-        text += &format!("menuentry 'Debian GNU/Linux, with Linux {version}' {{\n");
-        text += &format!("  linux /boot/vmlinuz-{version} root=UUID={}{more}\n", options.root);
+        let title = grub_script::in_single_quotes(version);
+        text += &format!("menuentry 'Debian GNU/Linux, with Linux {title}' {{\n");
+        let kernel = grub_script::word(&format!("/boot/vmlinuz-{version}"));
+        text += &format!("  linux {kernel} root=UUID={}{more}\n", options.root);
         if *has_initrd {
-            text += &format!("  initrd /boot/initrd.img-{version}\n");
+            text += &format!("  initrd {}\n", grub_script::word(&format!("/boot/initrd.img-{version}")));
         }
         text += "}\n";
     }
-    text
+    Ok(text)
 }
 
 #[cfg(test)]

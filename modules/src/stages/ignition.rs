@@ -6,12 +6,14 @@
 //! { "type": "org.osbuild.ignition", "options": { "network": ["rd.neednet=1", "ip=dhcp"] } }
 //! ```
 
+use crate::one_line;
+use crate::shell;
 use osbc_module_api::*;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.ignition",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -40,12 +42,13 @@ fn boot() -> String {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { network, target } = cx.options()?;
     let Location { tree, path, .. } = cx.location(&target)?;
     let network = if network.is_empty() {
         String::new()
     } else {
-        format!("set ignition_network_kcmdline='{}'", network.join(" "))
+        format!("set ignition_network_kcmdline={}", shell::single_quoted(&network.join(" ")))
     };
     tree.write(path.join("ignition.firstboot"), network)
 }

@@ -12,12 +12,13 @@
 
 use osbc_module_api::*;
 
+use crate::one_line;
 use crate::text;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.insights-client.config",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -53,6 +54,7 @@ struct Config {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { config: Config { proxy }, path } = cx.options()?;
     let text = text::read_if_there(&cx.tree, &path)?.unwrap_or_default();
     cx.tree.write(&path, with_proxy(&text, proxy.as_deref()))

@@ -19,12 +19,13 @@
 use osbc_module_api::*;
 
 use crate::iso_menu::Product;
+use crate::one_line;
 use crate::template;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.isolinux",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().inputs(&["data"]).version_2_alone(),
     rejects: &[
@@ -64,6 +65,7 @@ struct Kernel {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { product, kernel, fips } = cx.options()?;
     let data = Tree::open(&cx.input("data")?.path)?;
     cx.tree.create_dir(FOLDER, 0o777)?;

@@ -10,12 +10,13 @@
 //! }
 //! ```
 
+use crate::one_line;
 use osbc_module_api::*;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.kernel-cmdline",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -50,6 +51,7 @@ struct Options {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { root_fs_uuid, kernel_opts, kernel_cmdline_size } = cx.options()?;
     let root = if root_fs_uuid.is_empty() { String::new() } else { format!("root=UUID={root_fs_uuid}") };
     let words: Vec<String> = [root, kernel_opts].into_iter().filter(|words| !words.is_empty()).collect();

@@ -14,11 +14,12 @@
 use osbc_module_api::*;
 
 use crate::bls;
+use crate::one_line;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.kernel-cmdline.bls-append",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().any_devices().mounts().version_2_alone(),
     rejects: &[
@@ -49,6 +50,7 @@ fn boot() -> String {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { kernel_opts, bootpath } = cx.options()?;
     let Location { tree, path, .. } = cx.location(&bootpath)?;
     bls::append_options(&tree, &path.to_string_lossy(), &kernel_opts)

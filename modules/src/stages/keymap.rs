@@ -14,11 +14,12 @@
 use osbc_module_api::*;
 
 use crate::firstboot::{self, BuildRoot};
+use crate::one_line;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.keymap",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -57,6 +58,7 @@ struct X11Keymap {
 }
 
 fn run(cx: &StageContext, build_root: &BuildRoot) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { keymap, x11_keymap, font } = cx.options()?;
     if !firstboot::is_name(&keymap) {
         return Err(Error::failed(format!("`{keymap}` is no valid keymap")));
@@ -66,12 +68,15 @@ fn run(cx: &StageContext, build_root: &BuildRoot) -> Result<(), Error> {
         console.push_str(&firstboot::assignment(name, &value));
     }
     if let Some(font) = font.filter(|font| !font.is_empty()) {
-        console.push_str(&format!("FONT={font}\n"));
+        console.push_str(&firstboot::assignment("FONT", &font));
     }
     cx.tree.create_dir_all("etc", 0o755)?;
     cx.tree.replace(CONSOLE, console, 0o644)?;
     let Some(X11Keymap { layouts }) = x11_keymap else { return Ok(()) };
     cx.tree.create_dir_all("etc/X11/xorg.conf.d", 0o755)?;
+    for layout in &layouts {
+        one_line::refuse("x11-keymap.layouts", layout, |c| matches!(c, '"' | ','), "a `\"` or `,`")?;
+    }
     cx.tree.write(X11, x11_section(&layouts))
 }
 

@@ -27,11 +27,12 @@ use osbc_module_api::*;
 
 use crate::options::{Entries, InOrder};
 use crate::python;
+use crate::{crypt, one_line, shell};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.kickstart",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -486,11 +487,40 @@ struct Post {
 fn run(cx: &StageContext) -> Result<(), Error> {
     let options: Options = cx.options()?;
     let path = Path::new(options.path.trim_start_matches('/'));
+    check(&cx.options)?;
+    for (UserName(name), user) in &options.users.0 {
+        crypt::check(&format!("users.{name}.password"), user.password.as_deref().unwrap_or_default())?;
+    }
+    if let Some(root) = options.rootpw.as_ref().filter(|root| root.iscrypted) {
+        crypt::check("rootpw.password", &root.password)?;
+    }
     let lines = lines(&options)?;
     if let Some(folder) = path.parent() {
         cx.tree.create_dir_all(folder, 0o777)?;
     }
     cx.tree.write(path, lines.join("\n") + "\n")
+}
+
+/// Checks that all but the commands, which are lines as they come, stand in a line each.
+fn check(options: &Value) -> Result<(), Error> {
+    let mut options = options.clone();
+    for post in options.get_mut("%post").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Value::Object(post) = post {
+            post.remove("commands");
+        }
+    }
+    one_line::check(&options)
+}
+
+/// A value as one word of a line, which is cut as a shell would cut it.
+fn word(value: &str) -> String {
+    let special = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '\\' | '#');
+    if value.contains(special) { shell::single_quoted(value) } else { value.to_owned() }
+}
+
+/// A value between double quotes, or single ones where these do not do.
+fn quoted(value: &str) -> String {
+    if value.contains(['"', '\\']) { shell::single_quoted(value) } else { format!("\"{value}\"") }
 }
 
 fn lines(options: &Options) -> Result<Vec<String>, Error> {
@@ -518,7 +548,7 @@ fn lines(options: &Options) -> Result<Vec<String>, Error> {
         lines.push(network_line(&network.entries)?);
     }
     if let Some(BootLoader { append }) = options.bootloader.as_ref().filter(|loader| !loader.append.is_empty()) {
-        lines.push(format!("bootloader --append='{append}'"));
+        lines.push(format!("bootloader --append={}", shell::single_quoted(append)));
     }
     for post in &options.post {
         lines.push(post.start());
@@ -532,25 +562,27 @@ fn lines(options: &Options) -> Result<Vec<String>, Error> {
 fn source(options: &Options) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(Ostree { osname, url, reference, remote, gpg }) = &options.ostree {
-        let remote = if remote.is_empty() { String::new() } else { format!(" --remote={remote}") };
+        let remote = if remote.is_empty() { String::new() } else { format!(" --remote={}", word(remote)) };
+        let (osname, url, reference) = (word(osname), word(url), word(reference));
         let gpg = if *gpg { "" } else { " --nogpg" };
         lines.push(format!("ostreesetup --osname={osname} --url={url} --ref={reference}{remote}{gpg}"));
     }
     if let Some(OstreeContainer { stateroot, url, transport, remote, .. }) = &options.ostreecontainer {
-        let mut line = format!("ostreecontainer --url={url}");
+        let mut line = format!("ostreecontainer --url={}", word(url));
         let transport = transport.map_or("", Transport::name);
         for (name, value) in [("stateroot", stateroot.as_str()), ("transport", transport), ("remote", remote)] {
             if !value.is_empty() {
-                line += &format!(" --{name}={value}");
+                line += &format!(" --{name}={}", word(value));
             }
         }
         lines.push(line);
     }
     if let Some(Bootc { source_imgref, target_imgref }) = &options.bootc {
-        let target = if target_imgref.is_empty() { String::new() } else { format!(" --target-imgref {target_imgref}") };
-        lines.push(format!("bootc --source-imgref {source_imgref}{target}"));
+        let target =
+            if target_imgref.is_empty() { String::new() } else { format!(" --target-imgref {}", word(target_imgref)) };
+        lines.push(format!("bootc --source-imgref {}{target}", word(source_imgref)));
     }
-    lines.extend(options.liveimg.as_ref().map(|LiveImage { url }| format!("liveimg --url {url}")));
+    lines.extend(options.liveimg.as_ref().map(|LiveImage { url }| format!("liveimg --url {}", word(url))));
     lines
 }
 
@@ -558,7 +590,7 @@ impl User {
     fn lines(&self, name: &str) -> Vec<String> {
         let mut line = format!("user --name {name}");
         if let Some(password) = &self.password {
-            let password = if password.is_empty() { r#""""# } else { password };
+            let password = if password.is_empty() { r#""""#.to_owned() } else { word(password) };
             line += &format!(" --password {password} --iscrypted");
         }
         let groups = self.groups.join(",");
@@ -572,22 +604,23 @@ impl User {
         ];
         for (option, value) in values {
             if !value.is_empty() {
-                line += &format!(" --{option} {value}");
+                line += &format!(" --{option} {}", word(&value));
             }
         }
-        let key = (!self.key.is_empty()).then(|| format!("sshkey --username {name} \"{}\"", self.key));
+        let key = (!self.key.is_empty()).then(|| format!("sshkey --username {name} {}", quoted(&self.key)));
         std::iter::once(line).chain(key).collect()
     }
 }
 
 impl RootPassword {
     fn line(&self) -> Option<String> {
+        let password = word(&self.password);
         let switches = [
             (self.lock, "--lock"),
             (self.plaintext, "--plaintext"),
             (self.iscrypted, "--iscrypted"),
             (self.allow_ssh, "--allow-ssh"),
-            (!self.password.is_empty(), self.password.as_str()),
+            (!self.password.is_empty(), password.as_str()),
         ];
         let words: Vec<&str> = switches.iter().filter(|(on, _)| *on).map(|(_, word)| *word).collect();
         (!words.is_empty()).then(|| format!("rootpw {}", words.join(" ")))
@@ -633,7 +666,7 @@ fn with_values(command: &str, names: &[&str], entries: &Map<String, Value>) -> R
         match entries.get(*name) {
             None | Some(Value::Bool(false)) => {}
             Some(Value::Bool(true)) => line += &format!(" --{name}"),
-            Some(value) => line += &format!(" --{name}={}", python::scalar(value)?),
+            Some(value) => line += &format!(" --{name}={}", word(&python::scalar(value)?)),
         }
     }
     Ok(line)
@@ -642,7 +675,7 @@ fn with_values(command: &str, names: &[&str], entries: &Map<String, Value>) -> R
 fn network_line(entries: &Map<String, Value>) -> Result<String, Error> {
     let mut line = with_values("network", &NETWORK, entries)?;
     for server in entries.get("nameservers").and_then(Value::as_array).into_iter().flatten() {
-        line += &format!(" --nameserver={}", python::scalar(server)?);
+        line += &format!(" --nameserver={}", word(&python::scalar(server)?));
     }
     match entries.get("activate") {
         Some(Value::Bool(true)) => line += " --activate",
@@ -660,7 +693,7 @@ impl Post {
         }
         for (option, value) in [("log", &self.log), ("interpreter", &self.interpreter)] {
             if !value.is_empty() {
-                line += &format!(" --{option} \"{value}\"");
+                line += &format!(" --{option} {}", quoted(value));
             }
         }
         line
@@ -728,12 +761,36 @@ mod tests {
     #[test]
     fn passwords_and_what_runs_in_the_end() {
         let text = written(json!({
-            "rootpw": {"iscrypted": true, "allow_ssh": true, "password": "h"},
+            "rootpw": {"iscrypted": true, "allow_ssh": true, "password": "$6$h"},
             "bootloader": {"append": "a=b"},
             "%post": [{"commands": ["x", "y"], "log": "/l", "interpreter": "/i", "nochroot": true, "erroronfail": true}],
         }));
-        let expected = "rootpw --iscrypted --allow-ssh h\nbootloader --append='a=b'\n\
+        let expected = "rootpw --iscrypted --allow-ssh $6$h\nbootloader --append='a=b'\n\
             %post --erroronfail --nochroot --log \"/l\" --interpreter \"/i\"\nx\ny\n%end\n";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn values_are_words_of_their_lines() {
+        let options = json!({
+            "path": "/a.ks",
+            "liveimg": {"url": "https://x/a b"},
+            "users": {"u": {"password": "$6$x", "home": "/home/it's", "key": "ssh-rsa A \"b\""}},
+            "rootpw": {"plaintext": true, "password": "a #b"},
+            "bootloader": {"append": "a='b' c"},
+            "%post": [{"log": "/a \"b\"", "commands": ["one\ntwo"]}],
+        });
+        let done = Case::new(&MODULE).run(options).ok();
+        let lines = [
+            "liveimg --url 'https://x/a b'\n",
+            "user --name u --password $6$x --iscrypted --homedir '/home/it'\\''s'\n",
+            "sshkey --username u 'ssh-rsa A \"b\"'\n",
+            "rootpw --plaintext 'a #b'\n",
+            "bootloader --append='a='\\''b'\\'' c'\n",
+            "%post --log '/a \"b\"'\none\ntwo\n%end\n",
+        ];
+        assert_eq!(done.text("a.ks"), lines.concat());
+        let done = Case::new(&MODULE).run(json!({"path": "/a.ks", "lang": "C\nreboot"}));
+        assert!(done.err().starts_with("the option `lang` has a line break"), "{}", done.err());
     }
 }

@@ -6,12 +6,14 @@
 //! { "type": "org.osbuild.livesys", "options": { "livesys_session": "gnome" } }
 //! ```
 
+use crate::one_line;
+use crate::shell;
 use osbc_module_api::*;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.livesys",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().version_2_alone(),
     rejects: &[
@@ -34,8 +36,9 @@ struct Options {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { livesys_session } = cx.options()?;
-    cx.tree.write(FILE, format!("\nlivesys_session=\"{livesys_session}\"\n"))?;
+    cx.tree.write(FILE, format!("\nlivesys_session={}\n", shell::quoted(&livesys_session)))?;
     cx.tree.chown(FILE, Some(0), Some(0))?;
     cx.tree.chmod(FILE, 0o644)
 }

@@ -15,12 +15,13 @@
 //! }
 //! ```
 
+use crate::one_line;
 use osbc_module_api::*;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.modprobe",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -71,13 +72,23 @@ enum Command {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { filename, commands } = cx.options()?;
-    let line = |command: &Command| match command {
-        Command::Blacklist { modulename } => format!("blacklist {modulename}\n"),
-        Command::Install { modulename, cmdline } => format!("install {modulename} {cmdline}\n"),
-    };
+    let lines = commands.iter().map(line).collect::<Result<String, _>>()?;
     cx.tree.create_dir_all(FOLDER, 0o777)?;
-    cx.tree.write(format!("{FOLDER}/{filename}"), commands.iter().map(line).collect::<String>())
+    cx.tree.write(format!("{FOLDER}/{filename}"), lines)
+}
+
+fn line(command: &Command) -> Result<String, Error> {
+    let word = |modulename| one_line::word("commands.modulename", modulename);
+    Ok(match command {
+        Command::Blacklist { modulename } => format!("blacklist {}\n", word(modulename)?),
+        Command::Install { cmdline, .. } if cmdline.ends_with('\\') => {
+            let reason = "ends with a `\\`, which takes the next line for more of it";
+            return Err(Error::failed(format!("the option `commands.cmdline` {reason}: {cmdline:?}")));
+        }
+        Command::Install { modulename, cmdline } => format!("install {} {cmdline}\n", word(modulename)?),
+    })
 }
 
 #[cfg(test)]
@@ -98,5 +109,19 @@ mod tests {
             "filename": "x.conf", "commands": [],
         }));
         assert_eq!(done.ok().text("usr/lib/modprobe.d/x.conf"), "");
+    }
+
+    #[test]
+    fn what_takes_or_adds_a_line_is_refused() {
+        let refused = |command: Value| {
+            let done = Case::new(&MODULE).run(json!({"filename": "a.conf", "commands": [command]}));
+            done.err().to_owned()
+        };
+        let error = refused(json!({"command": "blacklist", "modulename": "a b"}));
+        assert!(error.contains("`commands.modulename` has a blank"), "{error}");
+        let error = refused(json!({"command": "install", "modulename": "a", "cmdline": "/bin/true \\"}));
+        assert!(error.contains("`commands.cmdline` ends with"), "{error}");
+        let error = refused(json!({"command": "install", "modulename": "a", "cmdline": "/bin/true\ninstall b c"}));
+        assert!(error.contains("`commands[0].cmdline` has a line break"), "{error}");
     }
 }

@@ -9,12 +9,13 @@
 //! }
 //! ```
 
+use crate::one_line;
 use osbc_module_api::*;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.nginx.conf",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().version_2_alone(),
     rejects: &[
@@ -67,7 +68,16 @@ impl Default for Config {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { path, config: Config { listen, root, pid, daemon } } = cx.options()?;
+    let meaning = |c: char| "\"'\\;{}".contains(c);
+    one_line::refuse("config.listen", &listen, meaning, "what ends a command of nginx")?;
+    let quoted = |value: &str| {
+        let special = |c: char| c.is_whitespace() || c == '#' || meaning(c);
+        let escaped = || value.replace('\\', r"\\").replace('"', "\\\"");
+        if value.is_empty() || value.contains(special) { format!("\"{}\"", escaped()) } else { value.to_owned() }
+    };
+    let (root, pid) = (quoted(&root), quoted(&pid));
     let daemon = if daemon { "on" } else { "off" };
     let server = format!("  server {{\n    listen {listen};\n    root {root};\n  }}\n");
     cx.tree.write(&path, format!("events {{}}\nhttp {{\n{server}}}\n\npid {pid};\ndaemon {daemon};\n"))
@@ -94,5 +104,14 @@ mod tests {
         let expected = "events {}\nhttp {\n  server {\n    listen a;\n    root /b;\n  }\n}\n\npid /c;\ndaemon off;\n";
         assert_eq!(done.text("x"), expected);
         assert!(Case::new(&MODULE).run(json!({})).err().starts_with("cannot write /etc/nginx/nginx.conf"));
+    }
+
+    #[test]
+    fn paths_are_quoted_where_they_must_be() {
+        let config = json!({"root": "/srv/a \"b\";c", "pid": "/run/x"});
+        let done = Case::new(&MODULE).run(json!({"path": "/x", "config": config})).ok();
+        assert!(done.text("x").contains("    root \"/srv/a \\\"b\\\";c\";\n"), "{}", done.text("x"));
+        let done = Case::new(&MODULE).run(json!({"path": "/x", "config": {"listen": "80; root /"}}));
+        assert!(done.err().contains("`config.listen` has what ends a command"), "{}", done.err());
     }
 }

@@ -25,7 +25,7 @@ use crate::options::InOrder;
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.nm.conf",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -179,9 +179,9 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_percent_sign_is_refused() {
-        let done = Case::new(&MODULE).run(json!({"path": "/x", "settings": {"main": {"plugins": ["%"]}}}));
-        assert_eq!(done.err(), "`%` has a `%` that means nothing; write `%%`");
-        assert!(!done.tree.exists("x").unwrap());
+    fn percent_signs_stay_and_line_breaks_make_no_setting() {
+        let settings = json!({"main": {"plugins": ["100%", "a\nb=c"]}});
+        let done = Case::new(&MODULE).run(json!({"path": "/x", "settings": settings})).ok();
+        assert_eq!(done.text("x"), "[main]\nplugins=100%,a\\nb=c\n\n");
     }
 }

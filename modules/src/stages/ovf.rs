@@ -19,11 +19,12 @@ use uuid::Uuid;
 
 use crate::checksum;
 use crate::disk_image;
+use crate::one_line;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.ovf",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().version_2_alone(),
     rejects: &[
@@ -77,6 +78,7 @@ struct VirtualBox {
 const VIRTUALBOX: &str = "080027";
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { vmdk, vmware, virtualbox } = cx.options()?;
     let (folder, name) = vmdk.rsplit_once('/').map_or(("", vmdk.as_str()), |(folder, name)| (folder, name));
     let stem = match name.trim_start_matches('.').rfind('.') {

@@ -16,12 +16,13 @@
 //! }
 //! ```
 
+use crate::one_line;
 use osbc_module_api::*;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.pacman.conf",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -74,12 +75,14 @@ enum SignatureLevel {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { architecture, repositories } = cx.options()?;
     let mut text = format!(
         "\n[options]\nArchitecture = {architecture}\nSigLevel    = Required DatabaseOptional\n\
          LocalFileSigLevel = Optional\n"
     );
     for Repository { name, siglevels, server, include } in repositories {
+        let name = one_line::refuse("repositories.name", &name, |c| c == ']', "a `]`")?;
         text += &format!("[{name}]\n");
         if !siglevels.is_empty() {
             let levels: Vec<String> = siglevels.iter().map(|level| format!("{level:?}")).collect();

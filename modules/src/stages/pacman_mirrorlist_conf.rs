@@ -11,12 +11,13 @@
 
 use std::path::Path;
 
+use crate::one_line;
 use osbc_module_api::*;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.pacman.mirrorlist.conf",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -44,6 +45,7 @@ fn filename() -> String {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { filename, mirrors } = cx.options()?;
     if let Some(folder) = Path::new(&filename).parent() {
         cx.tree.create_dir_all(folder, 0o777)?;

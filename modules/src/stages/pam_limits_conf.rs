@@ -17,12 +17,13 @@
 
 use osbc_module_api::*;
 
+use crate::one_line;
 use osbc_pytext::text;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.pam.limits.conf",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -74,11 +75,14 @@ fn value_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { filename, config } = cx.options()?;
     let line = |Limit { domain, kind, item, value }: &Limit| {
-        format!("{domain} {kind} {item} {}\n", text::str(value).unwrap_or_default())
+        let domain = one_line::word("config.domain", domain)?;
+        let domain = one_line::refuse("config.domain", domain, |c| c == '#', "a `#`, which begins a comment")?;
+        Ok(format!("{domain} {kind} {item} {}\n", text::str(value).unwrap_or_default()))
     };
-    let lines: String = config.iter().map(line).collect();
+    let lines = config.iter().map(line).collect::<Result<String, Error>>()?;
     cx.tree.write(format!("etc/security/limits.d/{filename}"), lines)
 }
 

@@ -11,6 +11,7 @@
 use osbc_ir::Number;
 use osbc_module_api::*;
 
+use crate::one_line;
 use crate::options::InOrder;
 use crate::settings::{self, Format};
 use osbc_pytext::text;
@@ -18,7 +19,7 @@ use osbc_pytext::text;
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.pwquality.conf",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -69,9 +70,14 @@ struct Config {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { config } = cx.options()?;
     let settings = config.entries.iter().filter_map(|(key, value)| Some((key.as_str(), text::str(value)?)));
-    settings::change(&cx.tree, "etc/security/pwquality.conf", FORMAT, settings.collect())
+    let settings: Vec<_> = settings.collect();
+    for (key, value) in &settings {
+        one_line::refuse(key, one_line::trimmed(key, value)?, |c| c == '#', "a `#`, which begins a comment")?;
+    }
+    settings::change(&cx.tree, "etc/security/pwquality.conf", FORMAT, settings)
 }
 
 #[cfg(test)]

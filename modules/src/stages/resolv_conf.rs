@@ -9,12 +9,13 @@
 //! }
 //! ```
 
+use crate::one_line;
 use osbc_module_api::*;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.resolv-conf",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -40,7 +41,11 @@ struct Options {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { nameserver, search } = cx.options()?;
+    for (name, words) in [("search", &search), ("nameserver", &nameserver)] {
+        words.iter().try_for_each(|word| one_line::word(name, word).map(drop))?;
+    }
     let mut text = "# This file was created by osbuild\n".to_owned();
     if !search.is_empty() {
         text += &format!("search {}\n", search.join(" "));

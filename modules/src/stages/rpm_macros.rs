@@ -16,12 +16,13 @@ use std::path::Path;
 
 use osbc_module_api::*;
 
+use crate::one_line;
 use crate::options::InOrder;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.rpm.macros",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -58,11 +59,16 @@ struct Macros {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { filename, macros } = cx.options()?;
     let value = |value: &Value| match value {
         Value::Array(items) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(":"),
         value => value.as_str().unwrap_or_default().to_owned(),
     };
+    if let Some((name, _)) = macros.entries.iter().find(|(_, own)| value(own).ends_with('\\')) {
+        let reason = "ends with a `\\`, which takes the next line for more of it";
+        return Err(Error::failed(format!("the option `macros.{name}` {reason}; leave it out")));
+    }
     let lines: String = macros.entries.iter().map(|(name, own)| format!("%{name} {}\n", value(own))).collect();
     if let Some(folder) = Path::new(&filename).parent() {
         cx.tree.create_dir_all(folder, 0o777)?;

@@ -13,11 +13,12 @@
 use osbc_module_api::*;
 
 use crate::options::{Entries, required};
+use crate::{one_line, shell};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.shell.init",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().version_2_alone(),
     rejects: &[
@@ -64,8 +65,11 @@ struct Variable {
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { files: Entries(files) } = cx.options()?;
     for (Name(name), File { env }) in files {
-        let line = |Variable { key, value }: &Variable| format!("export {key}=\"{value}\"\n");
-        let lines: String = required(env, "env")?.iter().map(line).collect();
+        let line = |Variable { key, value }: &Variable| {
+            let value = one_line::refuse(key, value, |c| c == '\0', "a NUL")?;
+            Ok(format!("export {key}={}\n", shell::quoted(value)))
+        };
+        let lines = required(env, "env")?.iter().map(line).collect::<Result<String, Error>>()?;
         cx.tree.write(format!("etc/profile.d/{name}"), lines)?;
     }
     Ok(())
@@ -86,5 +90,15 @@ mod tests {
         assert!(Case::new(&MODULE).run(options).err().contains("No such file"));
         let done = Case::new(&MODULE).run(json!({"files": {"a.sh": {}}}));
         assert_eq!(done.err(), "the option `env` is missing");
+    }
+
+    #[test]
+    fn a_shell_reads_the_values_back_and_runs_nothing() {
+        let value = "it's \"quoted\" $HOME `id` \\ x\ny";
+        let options = json!({"files": {"a.sh": {"env": [{"key": "A", "value": value}]}}});
+        let done = Case::new(&MODULE).dir("etc/profile.d").run(options).ok();
+        let script = format!("{}printf %s \"$A\"", done.text("etc/profile.d/a.sh"));
+        let output = std::process::Command::new("/bin/sh").args(["-c", &script]).output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), value);
     }
 }

@@ -18,12 +18,14 @@
 
 use osbc_module_api::*;
 
+use crate::one_line;
 use crate::options::{Entries, InOrder};
+use crate::shell;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.sysconfig",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -130,28 +132,31 @@ struct Desktop {
 const FOLDER: &str = "etc/sysconfig";
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let options: Options = cx.options()?;
     cx.tree.create_dir_all(FOLDER, 0o777)?;
-    plain(cx, "kernel", lines(&options.kernel.entries, ""))?;
-    plain(cx, "network", lines(&options.network.entries, ""))?;
+    plain(cx, "kernel", lines(&options.kernel.entries, shell::assigned))?;
+    plain(cx, "network", lines(&options.network.entries, shell::assigned))?;
     if let Some(NetworkScripts { ifcfg: Some(Entries(interfaces)) }) = options.network_scripts {
         cx.tree.create_dir_all(format!("{FOLDER}/network-scripts"), 0o777)?;
         for (Name(name), interface) in interfaces {
-            plain(cx, &format!("network-scripts/ifcfg-{name}"), lines(&interface.entries, "\""))?;
+            plain(cx, &format!("network-scripts/ifcfg-{name}"), lines(&interface.entries, shell::quoted))?;
         }
     }
     if let Some(Livesys { session }) = options.livesys {
-        public(cx, "livesys", &format!("livesys_session=\"{session}\"\n"))?;
+        public(cx, "livesys", &format!("livesys_session={}\n", shell::quoted(&session)))?;
     }
     if let Some(Desktop { preferred, displaymanager }) = options.desktop {
-        let line = |name, value: Option<String>| value.map(|value| format!("{name}={value}\n")).unwrap_or_default();
+        let line = |name, value: Option<String>| {
+            value.map(|value| format!("{name}={}\n", shell::assigned(&value))).unwrap_or_default()
+        };
         public(cx, "desktop", &(line("PREFERRED", preferred) + &line("DISPLAYMANAGER", displaymanager)))?;
     }
     Ok(())
 }
 
-/// The lines of a file: keys in capitals without `_`, values between quotes.
-fn lines(settings: &Map<String, Value>, quote: &str) -> String {
+/// The lines of a file: keys in capitals without `_`, values as `write` writes them.
+fn lines(settings: &Map<String, Value>, write: fn(&str) -> String) -> String {
     let line = |(key, value): (&String, &Value)| {
         let value = match value {
             Value::Bool(yes) => {
@@ -163,7 +168,7 @@ fn lines(settings: &Map<String, Value>, quote: &str) -> String {
             }
             value => value.as_str().unwrap_or_default(),
         };
-        format!("{}={quote}{value}{quote}\n", key.replace('_', "").to_uppercase())
+        format!("{}={}\n", key.replace('_', "").to_uppercase(), write(value))
     };
     settings.iter().map(line).collect()
 }
@@ -220,5 +225,15 @@ mod tests {
         assert_eq!(done.text("etc/sysconfig/livesys"), "livesys_session=\"gnome\"\n");
         assert_eq!(done.mode("etc/sysconfig/livesys"), 0o644);
         assert_eq!(done.text("etc/sysconfig/desktop"), "PREFERRED=GNOME\n");
+    }
+
+    #[test]
+    fn a_shell_reads_the_values_back() {
+        let options = json!({
+            "kernel": {"default_kernel": "a b"}, "network-scripts": {"ifcfg": {"eth0": {"device": "$x\"y"}}},
+        });
+        let done = Case::new(&MODULE).run(options).ok();
+        assert_eq!(done.text("etc/sysconfig/kernel"), "DEFAULTKERNEL=\"a b\"\n");
+        assert_eq!(done.text("etc/sysconfig/network-scripts/ifcfg-eth0"), "DEVICE=\"\\$x\\\"y\"\n");
     }
 }

@@ -13,12 +13,13 @@
 //! }
 //! ```
 
+use crate::one_line;
 use osbc_module_api::*;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.sysctld",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -56,13 +57,21 @@ struct Parameter {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { filename, config } = cx.options()?;
-    let line = |Parameter { key, value }: &Parameter| match value.as_str() {
+    let lines = config.iter().map(line).collect::<Result<String, _>>()?;
+    cx.tree.write(format!("usr/lib/sysctl.d/{filename}"), lines)
+}
+
+fn line(Parameter { key, value }: &Parameter) -> Result<String, Error> {
+    let key = one_line::refuse("config.key", one_line::word("config.key", key)?, |c| c == '=', "a `=`")?;
+    if key.starts_with(['#', ';']) {
+        return Err(Error::failed(format!("the option `config.key` makes a comment of its line: {key:?}")));
+    }
+    Ok(match one_line::trimmed("config.value", value)? {
         "" => format!("{key}\n"),
         value => format!("{key} = {value}\n"),
-    };
-    let lines: String = config.iter().map(line).collect();
-    cx.tree.write(format!("usr/lib/sysctl.d/{filename}"), lines)
+    })
 }
 
 #[cfg(test)]
@@ -78,5 +87,23 @@ mod tests {
         let done = Case::new(&MODULE).dir("usr/lib/sysctl.d").run(options.clone()).ok();
         assert_eq!(done.text("usr/lib/sysctl.d/a.conf"), "a.b = 1\n-a.*\nc\n");
         assert!(Case::new(&MODULE).run(options).err().contains("No such file"));
+    }
+
+    #[test]
+    fn what_makes_another_line_or_setting_is_refused() {
+        let refused = |parameter: Value| {
+            let options = json!({"filename": "a.conf", "config": [parameter]});
+            Case::new(&MODULE).dir("usr/lib/sysctl.d").run(options).err().to_owned()
+        };
+        for (key, value, word) in [
+            ("a", "1\nb = 2", "`config[0].value` has a line break"),
+            ("a", " 1", "`config.value` begins or ends"),
+            ("a=b", "1", "`config.key` has a `=`"),
+            ("a b", "1", "`config.key` has a blank"),
+            ("#a", "1", "makes a comment"),
+        ] {
+            let error = refused(json!({"key": key, "value": value}));
+            assert!(error.contains(word), "{error}");
+        }
     }
 }

@@ -21,7 +21,7 @@ use crate::options::InOrder;
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.systemd-journald",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -109,8 +109,10 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_percent_sign_is_refused() {
-        let options = json!({"filename": "a.conf", "config": {"Journal": {"Compress": "5%"}}});
-        assert!(Case::new(&MODULE).run(options).err().contains("`5%`"));
+    fn percent_signs_stay_and_line_breaks_are_refused() {
+        let with = |value: &str| json!({"filename": "a.conf", "config": {"Journal": {"Compress": value}}});
+        let done = Case::new(&MODULE).run(with("5%")).ok();
+        assert_eq!(done.text("usr/lib/systemd/journald.conf.d/a.conf"), "[Journal]\nCompress=5%\n\n");
+        assert!(Case::new(&MODULE).run(with("5\n6")).err().contains("`Compress` has a line break"));
     }
 }

@@ -12,12 +12,13 @@
 
 use std::collections::BTreeSet;
 
+use crate::one_line;
 use osbc_module_api::*;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.systemd.preset",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -49,11 +50,13 @@ struct Preset {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { presets: Some(presets) } = cx.options()? else { return Ok(()) };
     let mut names = BTreeSet::new();
     if let Some(Preset { name, .. }) = presets.iter().find(|preset| !names.insert(preset.name.as_str())) {
         return Err(Error::failed(format!("the unit `{name}` has more than one preset")));
     }
+    presets.iter().try_for_each(|preset| one_line::word("presets.name", &preset.name).map(drop))?;
     let lines: String = presets.iter().map(|Preset { name, state }| format!("{state} {name}\n")).collect();
     cx.tree.write("usr/lib/systemd/system-preset/50-osbuild.preset", lines)
 }

@@ -20,13 +20,15 @@
 //! }
 //! ```
 
+use crate::one_line;
+use crate::systemd_words;
 use osbc_module_api::*;
 use regex::Regex;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.systemd-sysusers.d",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -104,6 +106,7 @@ fn none() -> String {
 const RESERVED: [i128; 2] = [65535, 4_294_967_295];
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { config: Config { path_prefix, filename, entries } } = cx.options()?;
     if entries.is_empty() {
         return Err(Error::failed("there are no `entries`"));
@@ -137,8 +140,13 @@ fn line(entry: &Declaration) -> Result<String, Error> {
     if kind != "u" && [gecos, home, shell].iter().any(|field| !matches!(field.as_str(), "" | "-")) {
         return refuse("only an entry `u` has a description, a home and a shell");
     }
-    let gecos = if gecos == "-" { gecos.clone() } else { format!("\"{gecos}\"") };
-    Ok(format!("{}\n", format!("{kind} {name} {id} {gecos} {home} {shell}").trim()))
+    for (option, field) in [("gecos", gecos), ("home", home), ("shell", shell)] {
+        one_line::refuse(option, field, |c| c == ':', "a `:`, which separates the fields of a user")?;
+    }
+    let field = |text: &str| if text.is_empty() { String::new() } else { systemd_words::word(text) };
+    let gecos = if gecos == "-" { gecos.clone() } else { systemd_words::quoted(gecos) };
+    let home = if home.is_empty() && !shell.is_empty() { "-".to_owned() } else { field(home) };
+    Ok(format!("{}\n", format!("{kind} {name} {id} {gecos} {home} {}", field(shell)).trim()))
 }
 
 /// Whether a text is one number, or two with `between` between, none of them reserved.
@@ -192,5 +200,13 @@ mod tests {
             assert!(done.err().starts_with("the entry `"), "{entry}");
         }
         assert_eq!(write(json!([])).err(), "there are no `entries`");
+    }
+
+    #[test]
+    fn descriptions_are_quoted_and_gaps_are_dashes() {
+        let entry = json!({"type": "u", "name": "a", "id": "-", "gecos": "A \"B\" \\", "shell": "/bin/sh"});
+        let config = json!({"filename": "a.conf", "path-prefix": "etc", "entries": [entry]});
+        let done = Case::new(&MODULE).dir("etc/sysusers.d").run(json!({ "config": config })).ok();
+        assert_eq!(done.text("etc/sysusers.d/a.conf"), "u a - \"A \\\"B\\\" \\\\\" - /bin/sh\n");
     }
 }

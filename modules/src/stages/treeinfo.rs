@@ -32,7 +32,7 @@ use osbc_pytext::text;
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.treeinfo",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -216,7 +216,7 @@ fn fill(section: &mut Section, settings: &Map<String, Value>) -> Result<(), Erro
         };
         let text =
             text.ok_or_else(|| Error::failed(format!("the value of `{key}` has no form in a .treeinfo file")))?;
-        section.set(key, ini::interpolated(&text)?);
+        section.set(key, ini::interpolated(key, &text)?)?;
     }
     Ok(())
 }
@@ -263,12 +263,18 @@ mod tests {
             (json!({"a": [{}]}), "`config`"),
             (json!({"a": {"b": {}}}), "no form"),
             (json!({"a": {"b": [1]}}), "no form"),
-            (json!({"a": {"b": "5%"}}), "`%`"),
+            (json!({"a": {"b": "5\n\n"}}), "`b`"),
+            (json!({"a": {"b=c": "5"}}), "`b=c`"),
             (json!({"DEFAULT": {}}), "DEFAULT"),
         ] {
             let done = write(info);
             assert!(done.err().contains(word), "{}", done.err());
         }
         assert_eq!(write(json!({"checksums": []})).ok().text("os/.treeinfo"), "[header]\nversion=1.0\n\n");
+    }
+
+    #[test]
+    fn percent_signs_are_doubled_for_configparser() {
+        assert!(write(json!({"a": {"b": "5%"}})).ok().text("os/.treeinfo").contains("b=5%%\n"));
     }
 }

@@ -20,6 +20,7 @@
 //! }
 //! ```
 
+use crate::one_line;
 use osbc_module_api::*;
 use serde::Deserializer;
 use serde::de::Error as _;
@@ -27,7 +28,7 @@ use serde::de::Error as _;
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.udev.rules",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -161,19 +162,28 @@ fn item_schema(operators: &[&str], names: &[&str], with_argument: &[&str]) -> Va
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { filename, rules } = cx.options()?;
-    let text: String = rules.iter().map(text).collect();
+    let text = rules.iter().map(text).collect::<Result<String, _>>()?;
     cx.tree.write(filename, text)
 }
 
-fn text(rule: &Rule) -> String {
+fn text(rule: &Rule) -> Result<String, Error> {
     match rule {
-        Rule::Comment(Comment { comment }) => comment.iter().map(|line| format!("# {line}\n")).collect(),
-        Rule::Items(items) => {
-            let item = |Item { key: Key(key), op, val }: &Item| format!("{key}{op}\"{}\"", val.replace('"', "\\\""));
-            items.iter().map(item).collect::<Vec<_>>().join(", ") + "\n"
-        }
+        Rule::Comment(Comment { comment }) => Ok(comment.iter().map(|line| format!("# {line}\n")).collect()),
+        Rule::Items(items) => Ok(items.iter().map(item).collect::<Result<Vec<_>, _>>()?.join(", ") + "\n"),
     }
+}
+
+fn item(Item { key: Key(key), op, val }: &Item) -> Result<String, Error> {
+    if val.ends_with('\\') {
+        return Err(Error::failed(format!(
+            "a value of a rule cannot end with a `\\`, as that of `{key}` does: {val:?}"
+        )));
+    }
+    let end = key.len() - usize::from(key.ends_with('}'));
+    one_line::refuse("key.arg", &key[..end], |c| matches!(c, '}' | '"'), "a `}` or `\"`")?;
+    Ok(format!("{key}{op}\"{}\"", val.replace('"', "\\\"")))
 }
 
 #[cfg(test)]
@@ -199,5 +209,19 @@ mod tests {
         let text = "# one\n# two\nACTION!=\"remove\", KERNEL==\"vd*\", RUN{program}+=\"echo \\\"a\\\"\"\n\n";
         assert_eq!(done.text("etc/udev/rules.d/a.rules"), text);
         assert!(Case::new(&MODULE).run(json!({"filename": "a/b.rules", "rules": []})).err().contains("No such file"));
+    }
+
+    #[test]
+    fn what_ends_a_value_or_a_rule_is_refused() {
+        let refused = |item: Value| {
+            let done = Case::new(&MODULE).run(json!({"filename": "/a.rules", "rules": [[item]]}));
+            done.err().to_owned()
+        };
+        let error = refused(json!({"key": "KERNEL", "op": "==", "val": "a\\"}));
+        assert!(error.contains("cannot end with a `\\`"), "{error}");
+        let error = refused(json!({"key": {"name": "ENV", "arg": "a}=\"b"}, "op": "=", "val": "c"}));
+        assert!(error.contains("`key.arg` has a `}`"), "{error}");
+        let error = refused(json!({"key": "KERNEL", "op": "==", "val": "a\nb"}));
+        assert!(error.contains("`rules[0][0].val` has a line break"), "{error}");
     }
 }

@@ -27,13 +27,14 @@ use std::path::Path;
 use osbc_module_api::*;
 use rustix::fs::OFlags;
 
+use crate::one_line;
 use crate::pe::{self, Layout};
 use crate::single_file;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.uki",
-    revision: 2,
+    revision: 3,
     capabilities: &[],
     schema: || Schema::stage::<Options>().inputs(&["kernel", "initrd", "osrel"]).version_2_alone(),
     rejects: &[
@@ -68,6 +69,7 @@ struct Kernel {
 }
 
 fn run(cx: &StageContext, stub: &Path) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let options: Options = cx.options()?;
     let missing = |error| {
         let packages = "systemd-boot-efi (Debian, Ubuntu) or systemd-boot-unsigned (Fedora)";

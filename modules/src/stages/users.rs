@@ -1,7 +1,8 @@
 //! Creates and changes users.
 //!
 //! `useradd` and `usermod` of the build root do it, in the manifest's order. A user that is there is changed and keeps its
-//! number; its home folder is made by `mkhomedir_helper` of the tree if it is not there. Passwords are given as hashes.
+//! number; its home folder is made by `mkhomedir_helper` of the tree if it is not there. Passwords are given as hashes, for
+//! example those of `openssl passwd -6`; what is none is refused, where osbuild puts it into `/etc/shadow` as it is.
 //! The public keys are added to `~/.ssh/authorized_keys`. With `force_password_reset` the user must choose a new password at
 //! the first login.
 //!
@@ -32,6 +33,7 @@ use osbc_ir::Number;
 use osbc_module_api::*;
 
 use crate::chroot::Program;
+use crate::crypt;
 use crate::options::{Entries, required};
 use crate::rooted::Tools;
 use crate::text;
@@ -39,7 +41,7 @@ use crate::text;
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.users",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().any_devices().mounts().version_2_alone(),
     rejects: &[
@@ -107,6 +109,9 @@ struct User {
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { users, tools } = cx.options()?;
     let Entries(users) = required(users, "users")?;
+    for (Name(name), user) in &users {
+        crypt::check(&format!("users.{name}.password"), user.password.as_deref().unwrap_or_default())?;
+    }
     for (Name(name), user) in users {
         match Account::find(&cx.tree, &name)? {
             Some(account) => change(cx, tools, &name, &user, &account)?,
@@ -304,5 +309,13 @@ mod tests {
         let done = case.run(json!({"users": {"old": {"key": "secret"}}}));
         assert!(done.result.is_err());
         assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_password_that_is_no_hash_is_refused_and_not_said() {
+        let case = Case::new(&MODULE).file("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n");
+        let error = case.run(json!({"users": {"web": {"password": "secret"}}})).err().to_owned();
+        assert!(error.starts_with("the option `users.web.password` is no hash"), "{error}");
+        assert!(error.contains("openssl passwd -6") && !error.contains("secret"), "{error}");
     }
 }

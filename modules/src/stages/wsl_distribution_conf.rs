@@ -16,11 +16,12 @@ use osbc_ir::Number;
 use osbc_module_api::*;
 
 use crate::ini::Document;
+use crate::one_line;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.wsl-distribution.conf",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().version_2_alone(),
     rejects: &[
@@ -66,6 +67,7 @@ struct Shortcut {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { oobe, shortcut } = cx.options()?;
     let mut settings = Vec::new();
     if let Some(FirstStart { default_uid, default_name }) = oobe {
@@ -115,7 +117,12 @@ mod tests {
         for options in [json!({}), json!({"shortcut": {}})] {
             assert!(!Case::new(&MODULE).dir("etc").run(options).ok().tree.exists(FILE).unwrap());
         }
-        let done = Case::new(&MODULE).dir("etc").run(json!({"oobe": {"default_name": "5%"}}));
-        assert!(done.err().contains("`5%`"));
+    }
+
+    #[test]
+    fn percent_signs_stay_and_line_breaks_are_refused() {
+        let run = |name: &str| Case::new(&MODULE).dir("etc").run(json!({"oobe": {"default_name": name}}));
+        assert_eq!(run("5%").ok().text(FILE), "[oobe]\ndefaultName = 5%");
+        assert!(run("a\nb").err().starts_with("the option `oobe.default_name` has a line break"));
     }
 }

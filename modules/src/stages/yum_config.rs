@@ -13,11 +13,12 @@
 use osbc_module_api::*;
 
 use crate::ini::Document;
+use crate::one_line;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.yum.config",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -69,6 +70,7 @@ struct Langpacks {
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
+    one_line::check(&cx.options)?;
     let Options { config, plugins } = cx.options()?;
     if let Some(caching) = config.and_then(|config| config.http_caching) {
         set(&cx.tree, FILE, "http_caching", &caching)?;

@@ -26,7 +26,7 @@ use osbc_pytext::text;
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.yum.repos",
-    revision: 1,
+    revision: 2,
     capabilities: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
@@ -120,7 +120,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
         let others = settings.keys().map(String::as_str).filter(|key| *key != "id" && !FIRST.contains(key));
         for key in FIRST.into_iter().chain(others) {
             if let Some(value) = settings.get(key) {
-                section.set(key, ini::interpolated(&text(value))?);
+                section.set(key, ini::with_lines(key, &text(value))?)?;
             }
         }
     }
@@ -161,9 +161,18 @@ mod tests {
         let one = json!({"id": "a", "metalink": "m"});
         assert_eq!(write(json!([one, one])).err(), "there are two repositories `a`");
         assert!(write(json!([{"id": "DEFAULT", "metalink": "m"}])).err().contains("DEFAULT"));
-        assert!(write(json!([{"id": "a", "metalink": "m%20"}])).err().contains("`%%`"));
         let case = Case::new(&MODULE).file("etc/yum.repos.d/a.repo", "old");
         assert!(case.run(json!({"filename": "a.repo", "repos": [one]})).err().contains("File exists"));
         assert_eq!(Case::new(&MODULE).run(json!({"repos": [one]})).err(), "the option `filename` is missing");
+    }
+
+    #[test]
+    fn values_are_written_as_they_are() {
+        let url = "https://x/a%20b/$basearch/?t=1&u=2";
+        let done = write(json!([{"id": "a", "name": "50% off = x", "baseurl": [url]}])).ok();
+        assert_eq!(done.text("etc/yum.repos.d/a.repo"), format!("[a]\nname=50% off = x\nbaseurl={url}\n\n"));
+        let done = write(json!([{"id": "a", "metalink": "m", "name": "x\n"}]));
+        assert!(done.err().starts_with("the option `name` has a line"), "{}", done.err());
+        assert!(write(json!([{"id": "a]\n[b", "metalink": "m"}])).err().starts_with("a section cannot be called"));
     }
 }
