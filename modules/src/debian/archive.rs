@@ -5,7 +5,7 @@ use std::io::{self, Read};
 
 use tar::{Archive, Entries, Entry, EntryType};
 
-/// The longest name or target of a link, which is the longest path of Linux.
+/// The longest name or target of a link with the NUL behind it, which is the longest path of Linux.
 const LONGEST_NAME: u64 = 4096;
 /// How much the names of one archive take together: some hundred times what the largest packages have.
 const ALL_NAMES: usize = 256 << 20;
@@ -73,10 +73,10 @@ impl<'a, R: Read> Iterator for Members<'a, R> {
 fn long_name(entry: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut name = Vec::new();
     entry.take(LONGEST_NAME + 1).read_to_end(&mut name)?;
-    while name.pop_if(|last| *last == 0).is_some() {}
-    if name.len() as u64 >= LONGEST_NAME {
-        return Err(invalid(format!("it has a name of {LONGEST_NAME} bytes or more")));
+    if name.len() as u64 > LONGEST_NAME {
+        return Err(invalid(format!("it has a name of more than {LONGEST_NAME} bytes")));
     }
+    while name.pop_if(|last| *last == 0).is_some() {}
     Ok(name)
 }
 
@@ -150,8 +150,8 @@ mod tests {
     fn what_grows_without_bounds_is_refused() {
         let long = vec![b'x'; 1 << 20];
         for (kind, content, reason) in [
-            (EntryType::GNULongName, &long[..], "it has a name of 4096 bytes or more"),
-            (EntryType::GNULongLink, &long[..], "it has a name of 4096 bytes or more"),
+            (EntryType::GNULongName, &long[..], "it has a name of more than 4096 bytes"),
+            (EntryType::GNULongLink, &long[..], "it has a name of more than 4096 bytes"),
             (EntryType::XHeader, b"9 path=x\n", "it has a pax header"),
             (EntryType::XGlobalHeader, &long[..], "it has a pax header"),
         ] {

@@ -258,12 +258,112 @@ fn part(path: &Path, member: &Member) -> io::Result<Take<File>> {
     Ok(file.take(member.length))
 }
 
+/// Packages that `dpkg-deb` would not make.
+#[cfg(test)]
+pub(crate) mod testing {
+    /// Returns an `ar` archive of these members.
+    pub(crate) fn packed(members: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut archive = super::MAGIC.to_vec();
+        for (name, content) in members {
+            let size = content.len();
+            archive.extend(format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{size:<10}`\n", 0, 0, 0, 100_644).bytes());
+            archive.extend(*content);
+            archive.resize(archive.len().next_multiple_of(2), b'\n');
+        }
+        archive
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use osbc_fixtures::deb::Deb;
     use osbc_fixtures::has_tool;
+    use tar::{EntryType, Header};
 
+    use super::testing::packed;
     use super::*;
+    use crate::compression::Format;
+
+    const CONTROL: &[u8] = b"Package: one\nVersion: 1\nArchitecture: all\n";
+
+    /// Opens a package whose control data has these files, of so many zeros each where nothing else is said.
+    fn open_with(files: &[(&str, EntryType, u64)]) -> Result<Package, Error> {
+        let mut out = Format::Zstd.encoder(1, None, Vec::new()).unwrap();
+        let mut put = |name: &str, kind: EntryType, size: u64, content: &mut dyn Read| {
+            let mut header = Header::new_gnu();
+            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_entry_type(kind);
+            header.set_size(size);
+            header.set_mode(0o755);
+            header.set_mtime(0);
+            header.set_cksum();
+            out.write_all(header.as_bytes()).unwrap();
+            let written = io::copy(content, &mut out).unwrap();
+            let padding = vec![0; usize::try_from(written.next_multiple_of(512) - written).unwrap()];
+            out.write_all(&padding).unwrap();
+        };
+        put("./control", EntryType::Regular, CONTROL.len() as u64, &mut &CONTROL[..]);
+        for (name, kind, size) in files {
+            // More than is read in any case need not be there.
+            put(name, *kind, *size, &mut io::repeat(0).take((*size).min(100 << 20)));
+        }
+        let control = out.finish().unwrap();
+        assert!(control.len() < 1 << 20, "a small package");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bomb.deb");
+        let members: [(&str, &[u8]); 3] =
+            [("debian-binary", b"2.0\n"), ("control.tar.zst", &control), ("data.tar", &[0; 1024])];
+        std::fs::write(&path, packed(&members)).unwrap();
+        Package::open(&path)
+    }
+
+    #[test]
+    fn control_data_that_unpacks_to_more_than_any_has_is_refused() {
+        let plain = EntryType::Regular;
+        assert_eq!(open_with(&[("./postinst", plain, 10)]).unwrap().file("postinst").unwrap().mode, 0o755);
+        for (files, reason) in [
+            (
+                vec![("./postinst", plain, 6_000_000_000)],
+                "postinst of its control data has 6000000000 bytes; at most 67108864 are taken",
+            ),
+            (
+                vec![("./conffiles", plain, 3 << 20)],
+                "conffiles of its control data has 3145728 bytes; at most 2097152 are taken",
+            ),
+            (vec![("./a", plain, 40 << 20), ("./b", plain, 40 << 20)], "its control data has more than 67108864 bytes"),
+            (vec![("./name", EntryType::GNULongName, 50 << 20)], "it has a name of more than 4096 bytes"),
+            (vec![("./pax", EntryType::XHeader, 50 << 20)], "it has a pax header, which no package may have"),
+        ] {
+            let error = open_with(&files).map(drop).unwrap_err().to_string();
+            assert_eq!(error, format!("cannot read the package bomb.deb: {reason}"));
+        }
+    }
+
+    #[test]
+    fn headers_that_say_odd_things_are_refused() {
+        let whole = packed(&[("debian-binary", b"2.0\n"), ("control.tar", &[0; 1024]), ("data.tar", &[0; 1024])]);
+        let changed = |at: usize, bytes: &[u8]| {
+            let mut deb = whole.clone();
+            deb[at..at + bytes.len()].copy_from_slice(bytes);
+            deb
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("odd.deb");
+        for (deb, reason) in [
+            (changed(8 + 48, b"+4"), "a header of it is damaged"),
+            (changed(8 + 48, b"-4"), "a header of it is damaged"),
+            (changed(8 + 58, b"x"), "a header of it is damaged"),
+            (changed(8 + 48, b"9999999999"), "it is cut off: debian-binary should have 9999999999 bytes and has 2172"),
+            (changed(8 + 60, b"3.0\n"), "its format is not 2.0 but \"3.0\""),
+            (whole.clone(), "it has no control file"),
+        ] {
+            std::fs::write(&path, deb).unwrap();
+            let error = Package::open(&path).map(drop).unwrap_err().to_string();
+            assert_eq!(error, format!("cannot read the package odd.deb: {reason}"));
+        }
+    }
 
     #[test]
     fn packages_of_all_compressions_are_read() {

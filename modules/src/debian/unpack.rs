@@ -329,6 +329,7 @@ impl<W: Write> Write for Summing<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::debian::package::testing::packed;
 
     /// A package whose files are these members: names, kinds, and what links lead to.
     fn package(folder: &Path, members: &[(&str, EntryType, &str)]) -> Package {
@@ -353,14 +354,12 @@ mod tests {
         };
         let control = "Package: one\nVersion: 1\nArchitecture: all\n";
         let control = [("./control", EntryType::Regular, control), ("./conffiles", EntryType::Regular, "/etc/conf\n")];
-        let mut deb = b"!<arch>\n".to_vec();
-        let parts =
-            [("debian-binary", b"2.0\n".to_vec()), ("control.tar", archive(&control)), ("data.tar", archive(members))];
-        for (name, content) in parts {
-            deb.extend(format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, content.len()).bytes());
-            deb.extend(content);
-        }
         let path = folder.join("one.deb");
+        let deb = packed(&[
+            ("debian-binary", b"2.0\n"),
+            ("control.tar", &archive(&control)),
+            ("data.tar", &archive(members)),
+        ]);
         std::fs::write(&path, deb).unwrap();
         Package::open(&path).unwrap()
     }
