@@ -12,21 +12,22 @@
 pub(crate) mod architecture;
 mod attend;
 mod contain;
+mod image;
 mod root;
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::thread;
-use std::time::Duration;
 
 use osbc_module_api::*;
 use rustix::mount::mount_bind;
 pub(crate) use rustix::thread::CapabilitySet;
 
+pub(crate) use attend::Limit;
 use attend::Limits;
 use contain::Rights;
+use image::Image;
 
 /// Where programs are looked for, as a path of the tree.
 const FOLDERS: [&str; 4] = ["usr/sbin", "usr/bin", "sbin", "bin"];
@@ -126,7 +127,7 @@ impl<'a> Program<'a> {
     /// Lets it take so long and no longer, and lets it leave no process behind: either is then a failure that names what
     /// ran, and nothing does any more.
     #[must_use]
-    pub(crate) fn attended(mut self, limit: Duration) -> Self {
+    pub(crate) fn attended(mut self, limit: Limit) -> Self {
         self.limits = Limits { own: Some(limit), each: None };
         self
     }
@@ -134,7 +135,7 @@ impl<'a> Program<'a> {
     /// Lets each program that it starts take so long and no longer, itself as long as it wants, and lets it leave no
     /// process behind; else as [`Program::attended`].
     #[must_use]
-    pub(crate) fn attended_each(mut self, limit: Duration) -> Self {
+    pub(crate) fn attended_each(mut self, limit: Limit) -> Self {
         self.limits = Limits { own: None, each: Some(limit) };
         self
     }
@@ -166,12 +167,10 @@ impl<'a> Program<'a> {
             for (path, by) in &self.covers {
                 mount_bind(by, path).map_err(Error::io("mount a file on", path))?;
             }
-            let mut command = Command::new(&self.path);
-            command.arg0(&self.name).args(&self.arguments).current_dir("/").stdin(Stdio::null());
-            if let Some(variables) = self.environment {
-                command.env_clear().envs(variables);
-            }
-            attend::status(command, &self.path, rights, self.limits)
+            let environment = self.environment.as_deref();
+            let image = Image::new(&self.path, &self.name, &self.arguments, environment);
+            let image = image.map_err(Error::io("pass arguments to", &self.path))?;
+            attend::status(&self.path, image, rights, self.limits)
         };
         let joined = thread::scope(|scope| scope.spawn(inside).join());
         joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))

@@ -159,6 +159,9 @@ impl Maker<'_> {
         if *set != Set::Tools && !self.spec.exclude.is_empty() {
             options.insert("exclude".into(), json!(self.spec.exclude));
         }
+        if let Some(timeout) = self.spec.script_timeout {
+            options.insert("timeout".into(), json!(timeout));
+        }
         json!({"type": "org.osbc.deb", "inputs": {"packages": input}, "options": options})
     }
 

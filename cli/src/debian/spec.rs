@@ -1,6 +1,7 @@
 //! The description of a system, as a person writes it: TOML.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -45,6 +46,8 @@ pub(crate) struct Spec {
     /// Patterns of paths that packages have and the system has not.
     #[serde(default)]
     pub(crate) exclude: Vec<String>,
+    /// How many seconds a script of a package may take; half an hour unless given.
+    pub(crate) script_timeout: Option<NonZeroU32>,
     /// Whether the system says on its console that it has booted, and which units failed.
     #[serde(default)]
     pub(crate) boot_report: bool,

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::process::{Command, ExitStatus};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use osbc_module_api::Error;
 
 use super::contain::{Contained, Rights};
+use super::image::Image;
 
 /// The pause between two looks at what a program started.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
@@ -22,23 +23,32 @@ const SHOWN: usize = 200;
 const PROGRAM: u32 = 2;
 const FIRST: u32 = 1;
 
-/// How long things may take. Where there is any limit, nothing may be left running.
+/// How long a program may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limit {
+    /// The time.
+    pub(crate) time: Duration,
+    /// The option that sets it.
+    pub(crate) option: Option<&'static str>,
+}
+
+/// What may take how long. Where there is any limit, nothing may be left running.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Limits {
     /// The program.
-    pub(super) own: Option<Duration>,
+    pub(super) own: Option<Limit>,
     /// Each program that it starts itself.
-    pub(super) each: Option<Duration>,
+    pub(super) each: Option<Limit>,
 }
 
-/// Runs a command in the calling thread's mount namespace and returns how it ended. Nothing that it started is there any
+/// Runs a program in the calling thread's mount namespace and returns how it ended. Nothing that it started is there any
 /// more afterwards.
 ///
 /// # Errors
 /// It cannot be started, something is not done in time, or, if there is any limit, it leaves a process running.
-pub(super) fn status(command: Command, program: &Path, rights: Rights, limits: Limits) -> Result<ExitStatus, Error> {
+pub(super) fn status(program: &Path, image: Image, rights: Rights, limits: Limits) -> Result<ExitStatus, Error> {
     let wait_for = |error: io::Error| Error::io("wait for", program)(error);
-    let mut contained = Contained::start(command, program, rights)?;
+    let mut contained = Contained::start(program, image, rights)?;
     let begin = Instant::now();
     let mut seen = HashMap::new();
     let is_attended = limits.own.is_some() || limits.each.is_some();
@@ -47,12 +57,15 @@ pub(super) fn status(command: Command, program: &Path, rights: Rights, limits: L
             break status;
         }
         let processes = processes();
-        let of_own =
-            limits.own.filter(|limit| begin.elapsed() > *limit).map(|limit| (program.display().to_string(), limit));
-        if let Some((name, limit)) = of_own.or_else(|| late(&processes, &mut seen, limits.each)) {
+        let own = limits.own.filter(|limit| begin.elapsed() > limit.time);
+        let own = own.map(|limit| (program.display().to_string(), limit));
+        if let Some((name, Limit { time, option })) = own.or_else(|| late(&processes, &mut seen, limits.each)) {
             contained.end().map_err(wait_for)?;
-            let (limit, what) = (limit.as_secs(), words(&processes));
-            return Err(Error::failed(format!("{name} was not done after {limit} s and was ended; there ran: {what}")));
+            let option = option.map(|name| format!(" (`{name}` says how long it may take)")).unwrap_or_default();
+            let (time, what) = (time.as_secs(), words(&processes));
+            return Err(Error::failed(format!(
+                "{name} was not done after {time} s{option} and was ended; there ran: {what}"
+            )));
         }
     };
     if is_attended && !contained.is_empty(GRACE).map_err(wait_for)? {
@@ -97,16 +110,13 @@ impl Process {
 }
 
 /// Returns what the program started itself and has been there for longer than `limit`, by when each was `seen` first.
-fn late(
-    processes: &[Process],
-    seen: &mut HashMap<u32, Instant>,
-    limit: Option<Duration>,
-) -> Option<(String, Duration)> {
+fn late(processes: &[Process], seen: &mut HashMap<u32, Instant>, limit: Option<Limit>) -> Option<(String, Limit)> {
     let limit = limit?;
     let started: Vec<&Process> = processes.iter().filter(|process| process.parent == PROGRAM).collect();
     seen.retain(|number, _| started.iter().any(|process| process.number == *number));
-    let late =
-        started.into_iter().find(|process| seen.entry(process.number).or_insert_with(Instant::now).elapsed() > limit);
+    let late = started
+        .into_iter()
+        .find(|process| seen.entry(process.number).or_insert_with(Instant::now).elapsed() > limit.time);
     late.map(|process| (format!("`{}`", process.words), limit))
 }
 

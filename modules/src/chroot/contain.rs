@@ -7,7 +7,7 @@ use std::mem::size_of;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::unistd::{ForkResult, fork};
@@ -23,6 +23,7 @@ use rustix::process::{
 };
 
 use super::architecture::cannot_start;
+use super::image::Image;
 
 /// A program that runs in a pid namespace of its own.
 #[derive(Debug)]
@@ -38,9 +39,11 @@ impl Contained {
     ///
     /// # Errors
     /// The program cannot be started, or the kernel refuses what comes before that.
-    pub(super) fn start(mut command: Command, program: &Path, rights: Rights) -> Result<Self, Error> {
+    pub(super) fn start(program: &Path, image: Image, rights: Rights) -> Result<Self, Error> {
         let (mut reports, report) = io::pipe().map_err(Error::io("make a pipe for", program))?;
-        let first = First { rights, report };
+        let first = First { image, rights, report };
+        let mut command = Command::new(program);
+        command.current_dir("/").stdin(Stdio::null());
         #[expect(unsafe_code, reason = "what comes between fork and exec")]
         // SAFETY: it makes system calls and nothing else.
         unsafe {
@@ -130,12 +133,13 @@ fn failed_step(message: i32) -> Option<&'static str> {
 
 /// The first process of the pid namespace.
 struct First {
+    image: Image,
     rights: Rights,
     report: PipeWriter,
 }
 
 impl First {
-    /// Returns in the process that is to become the program.
+    /// Begins, and returns only if the program does not start.
     fn begin(&self) -> io::Result<()> {
         for ((_, step), number) in STEPS.iter().zip(1i32..) {
             if let Err(error) = step(self) {
@@ -146,7 +150,7 @@ impl First {
         #[expect(unsafe_code, reason = "the first process of a pid namespace is none that a program can be")]
         // SAFETY: this process has a single thread, and both go on with system calls alone.
         match unsafe { fork() }? {
-            ForkResult::Child => Ok(()),
+            ForkResult::Child => Err(self.image.start()),
             ForkResult::Parent { child } => self.reap(child.as_raw()),
         }
     }

@@ -41,6 +41,9 @@ pub(super) fn enter(root: &Path, has_tmp: bool, shared: &[&str]) -> Result<(), E
         let place = Tree::open(root)?.path_for_tools(folder)?;
         mount_bind_recursive(Path::new("/").join(folder), &place).map_err(Error::io("bind a directory to", &place))?;
     }
+    // In a user namespace whoever mounts a `/proc` must see one already; it comes to lie over this one.
+    let processes = Tree::open(root)?.path_for_tools("proc")?;
+    mount_bind_recursive("/proc", &processes).map_err(Error::io("bind /proc to", &processes))?;
     // The old root comes to lie on the new one and is taken away, and with it all that is not the tree's.
     rustix::process::chdir(root).map_err(Error::io("enter", root))?;
     rustix::process::pivot_root(".", ".").map_err(Error::io("change the root to", root))?;

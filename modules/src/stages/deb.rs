@@ -45,7 +45,7 @@ use std::time::Duration;
 use osbc_module_api::*;
 use rayon::prelude::*;
 
-use crate::chroot::Program;
+use crate::chroot::{Limit, Program};
 use crate::debian::claims;
 use crate::debian::control::Control;
 use crate::debian::database;
@@ -460,8 +460,8 @@ impl Install<'_> {
         all
     }
 
-    fn limit(&self) -> Duration {
-        Duration::from_secs(self.options.timeout.into())
+    fn limit(&self) -> Limit {
+        Limit { time: Duration::from_secs(self.options.timeout.into()), option: Some("timeout") }
     }
 }
 
@@ -635,7 +635,11 @@ mod tests {
             ("preinst", "exit 7", "preinst of the package one failed: exit status: 7"),
             ("postinst", daemon, "dpkg left processes running, which it may not: `sleep 1000`"),
             ("preinst", daemon, "left processes running, which it may not: `sleep 1000`"),
-            ("postinst", "sleep 1000", "one.postinst configure ` was not done after 1 s and was ended; there ran: "),
+            (
+                "postinst",
+                "sleep 1000",
+                "/one.postinst configure` was not done after 1 s (`timeout` says how long it may take)",
+            ),
         ] {
             let deb = Deb::new("one").script(script, commands);
             let timeout = if reason.contains("1 s") { 1 } else { 100 };

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use osbc_module_api::*;
 
-use crate::chroot::{CapabilitySet, Program};
+use crate::chroot::{CapabilitySet, Limit, Program};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -69,7 +69,7 @@ impl Compression {
 
 const MODULES: &str = "usr/lib/modules";
 /// Far more than any machine takes.
-const LIMIT: Duration = Duration::from_secs(3600);
+const LIMIT: Limit = Limit { time: Duration::from_secs(3600), option: None };
 
 fn run(cx: &StageContext) -> Result<(), Error> {
     let options: Options = cx.options()?;
