@@ -20,6 +20,7 @@ mod live;
 mod log;
 mod offline;
 mod ostree;
+mod package_scripts;
 mod packages;
 mod quickstart;
 mod recovery;

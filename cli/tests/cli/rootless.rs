@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::harness::{Place, leftovers, one_pipeline, osbc};
 
 /// A place that belongs to the ordinary user, with the command in it: where it was built may be out of their reach.
-fn place_of_tester() -> Place {
+pub(crate) fn place_of_tester() -> Place {
     let place = Place::new();
     fs::copy(osbc().get_program(), place.path("osbc")).expect("there is room");
     // For those users too that nothing belongs to.
@@ -32,7 +32,7 @@ fn osbc_as(user: &str, place: &Place) -> Command {
 }
 
 /// `osbc build MANIFEST --store … -o …` as the ordinary user.
-fn build_as_tester(place: &Place, manifest: &Path) -> Command {
+pub(crate) fn build_as_tester(place: &Place, manifest: &Path) -> Command {
     let mut command = osbc_as(TESTER, place);
     command.arg("build").arg(manifest).arg("--store").arg(place.store()).arg("-o").arg(place.output());
     command
