@@ -40,7 +40,7 @@ pub(crate) fn open(path: &Path, flags: OFlags, mode: Mode) -> io::Result<File> {
 /// It cannot be read, or is not a regular file.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut file = open(path, OFlags::RDONLY, FOR_ALL)?;
-    let mut content = Vec::with_capacity(file.metadata().map_or(0, |metadata| metadata.len() as usize));
+    let mut content = Vec::new();
     file.read_to_end(&mut content)?;
     Ok(content)
 }

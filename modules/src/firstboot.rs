@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use osbc_module_api::Error;
+use osbc_module_api::{Error, outside};
 
 use crate::shell;
 
@@ -27,7 +27,7 @@ impl BuildRoot {
 
     /// The one in a folder.
     pub(crate) fn at(root: &Path) -> Self {
-        let program = std::fs::read(root.join("usr/bin/systemd-firstboot")).unwrap_or_default();
+        let program = outside::read(root.join("usr/bin/systemd-firstboot"), outside::WHOLE).unwrap_or_default();
         Self { root: root.to_owned(), program }
     }
 
@@ -43,7 +43,7 @@ impl BuildRoot {
     /// Whether a time zone is known.
     pub(crate) fn has_timezone(&self, zone: &str) -> bool {
         let file = self.root.join("usr/share/zoneinfo").join(zone);
-        zone == "UTC" || std::fs::read(file).is_ok_and(|content| content.starts_with(b"TZif"))
+        zone == "UTC" || outside::read(file, outside::WHOLE).is_ok_and(|content| content.starts_with(b"TZif"))
     }
 
     /// The X11 keyboard settings that go with a console keymap, by the name of their variable; none where
@@ -56,7 +56,8 @@ impl BuildRoot {
             return Ok(Vec::new());
         }
         let path = self.root.join("usr/share/systemd/kbd-model-map");
-        let table = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+        let table = outside::read(&path, outside::WHOLE).map_err(Error::io("read", &path))?;
+        let table = String::from_utf8_lossy(&table);
         let rows = table.lines().map(str::trim).filter(|line| !line.starts_with('#'));
         let mut rows = rows.map(|line| line.split_whitespace().collect::<Vec<_>>()).filter(|row| row.len() >= 5);
         let values = match rows.find(|row| row[0] == keymap) {
@@ -125,6 +126,20 @@ mod tests {
         for name in ["", ".", "..", "a/b", "x\"y", "a'b", "a\\b", "a\nb", "a\u{7f}", &"a".repeat(128)] {
             assert!(!is_name(name), "{name}");
         }
+    }
+
+    #[test]
+    fn a_zone_is_a_regular_file() {
+        let root = tempfile::tempdir().unwrap();
+        let zones = root.path().join("usr/share/zoneinfo");
+        fs::create_dir_all(&zones).unwrap();
+        fs::write(zones.join("Here"), "TZif2").unwrap();
+        fs::write(zones.join("Text"), "no zone").unwrap();
+        std::os::unix::fs::symlink("/dev/zero", zones.join("Endless")).unwrap();
+        nix::unistd::mkfifo(&zones.join("Waiting"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+        let known = |zone: &&str| BuildRoot::at(root.path()).has_timezone(zone);
+        let zones = ["UTC", "Here", "Text", "Endless", "Waiting", "None"];
+        assert_eq!(zones.into_iter().filter(known).collect::<Vec<_>>(), ["UTC", "Here"]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! architecture.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -207,7 +207,10 @@ impl Medium<'_> {
 
         let template = |name: &str| {
             let path = Path::new(TEMPLATES).join(name);
-            fs::read_to_string(&path).map_err(Error::io("read", path))
+            let text = outside::read(&path, outside::WHOLE).and_then(|bytes| {
+                String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+            });
+            text.map_err(Error::io("read", path))
         };
         self.iso.write("images/redhat.exec", template("redhat.exec")?)?;
         let list = template("generic.ins")?.replace("images/kernel.img", KERNEL).replace("images/initrd.img", INITRD);

@@ -2,11 +2,10 @@
 //! an archive beside the numbers.
 
 use std::collections::HashMap;
-use std::fs;
 use std::io;
 use std::path::Path;
 
-use osbc_module_api::Error;
+use osbc_module_api::{Error, outside};
 
 /// The names that are known by number.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -37,7 +36,7 @@ impl Names {
 
 /// Name and number of each line; the first line of a number counts.
 fn table(path: &Path) -> Result<HashMap<u32, Vec<u8>>, Error> {
-    let text = match fs::read(path) {
+    let text = match outside::read(path, outside::WHOLE) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
         text => text.map_err(Error::io("read", path))?,
     };
@@ -54,6 +53,9 @@ fn table(path: &Path) -> Result<HashMap<u32, Vec<u8>>, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     #[test]
@@ -64,5 +66,7 @@ mod tests {
         let names = Names::read(etc.path()).expect("it is read");
         assert_eq!((names.user(0), names.user(1000), names.user(7)), (&b"root"[..], &b"ann"[..], &b""[..]));
         assert_eq!(names.group(0), b"");
+        symlink("/dev/zero", etc.path().join("group")).expect("a link");
+        assert!(Names::read(etc.path()).unwrap_err().to_string().ends_with("it is no regular file"));
     }
 }
