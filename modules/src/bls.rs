@@ -4,6 +4,8 @@ use osbc_module_api::{Error, Tree};
 
 use osbc_pytext::text::{is_line_end, lines};
 
+use crate::one_line;
+
 /// The paths of the entries of a boot folder; none if it has no folder for them.
 ///
 /// # Errors
@@ -22,13 +24,14 @@ pub(crate) fn entries(tree: &Tree, boot: &str) -> Result<Vec<String>, Error> {
 /// there is none. Every entry becomes a new file.
 ///
 /// # Errors
-/// There is no entry, or one cannot be read or written.
+/// There is no entry, one cannot be read or written, or an option has a line break.
 pub(crate) fn append_options(tree: &Tree, boot: &str, options: &[String]) -> Result<(), Error> {
     let entries = entries(tree, boot)?;
     if entries.is_empty() {
         let folder = format!("{}/loader/entries", boot.trim_end_matches('/'));
         return Err(Error::failed(format!("{folder} has no boot entry")));
     }
+    options.iter().try_for_each(|option| one_line::line("options", option).map(drop))?;
     let options = options.join(" ");
     for entry in entries {
         let text = with_options(&tree.read_to_string(&entry)?, &options);
@@ -84,5 +87,7 @@ mod tests {
         append_options(&tree, "/boot", &["y".to_owned()]).unwrap();
         assert_eq!(tree.read_to_string(expected[1]).unwrap(), "options x y\n");
         assert_eq!(tree.read_to_string("boot/loader/entries/.c.conf").unwrap(), "options x\n");
+        let error = append_options(&tree, "/boot", &["y\ninitrd /z".to_owned()]).unwrap_err().to_string();
+        assert!(error.starts_with("the option `options` has a line break"), "{error}");
     }
 }
