@@ -1,7 +1,8 @@
 //! Sets environment variables of login shells.
 //!
-//! Writes files of `/etc/profile.d`, which must be there, with a line for each variable. Values stand between double
-//! quotes as they are, so a shell replaces `$NAME` and the like in them.
+//! Writes files of `/etc/profile.d`, which must be there, with a line for each variable. In a value without quotes,
+//! backslashes and other uses of `$`, a shell replaces `$NAME` and `${NAME}`. Any other value it takes as it is and runs
+//! nothing of it, where osbuild writes what a shell takes apart.
 //!
 //! ```json
 //! {
@@ -10,7 +11,10 @@
 //! }
 //! ```
 
+use std::sync::LazyLock;
+
 use osbc_module_api::*;
+use regex::Regex;
 
 use crate::options::{Entries, required};
 use crate::{one_line, shell};
@@ -62,12 +66,18 @@ struct Variable {
     value: String,
 }
 
+/// Texts and variables, as they may stand between double quotes.
+static TEXT_AND_VARIABLES: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r#"^(?:[^"\\`$]|\$[A-Za-z_][0-9A-Za-z_]*|\$\{[A-Za-z_][0-9A-Za-z_]*\})*$"#).expect("a valid expression")
+});
+
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { files: Entries(files) } = cx.options()?;
     for (Name(name), File { env }) in files {
         let line = |Variable { key, value }: &Variable| {
             let value = one_line::refuse(key, value, |c| c == '\0', "a NUL")?;
-            Ok(format!("export {key}={}\n", shell::quoted(value)))
+            let plain = TEXT_AND_VARIABLES.is_match(value);
+            Ok(format!("export {key}={}\n", if plain { format!("\"{value}\"") } else { shell::quoted(value) }))
         };
         let lines = required(env, "env")?.iter().map(line).collect::<Result<String, Error>>()?;
         cx.tree.write(format!("etc/profile.d/{name}"), lines)?;
@@ -100,5 +110,20 @@ mod tests {
         let script = format!("{}printf %s \"$A\"", done.text("etc/profile.d/a.sh"));
         let output = std::process::Command::new("/bin/sh").args(["-c", &script]).output().unwrap();
         assert_eq!(String::from_utf8(output.stdout).unwrap(), value);
+    }
+
+    #[test]
+    fn text_with_variables_stays_and_commands_do_not() {
+        for (value, written) in [
+            ("/opt/bin:$PATH", "/opt/bin:$PATH"),
+            ("${A_1}'s", "${A_1}'s"),
+            ("$(id)", "\\$(id)"),
+            ("${A:-$(id)}", "\\${A:-\\$(id)}"),
+            ("$A 5$", "\\$A 5\\$"),
+        ] {
+            let options = json!({"files": {"a.sh": {"env": [{"key": "A", "value": value}]}}});
+            let done = Case::new(&MODULE).dir("etc/profile.d").run(options).ok();
+            assert_eq!(done.text("etc/profile.d/a.sh"), format!("export A=\"{written}\"\n"));
+        }
     }
 }
