@@ -133,12 +133,28 @@ pub(crate) fn with_lines<'a>(name: &str, value: &'a str) -> Result<&'a str, Erro
     Ok(value)
 }
 
-/// Returns the value of the option `name` for Python's `configparser`, which takes `%%` for a `%`.
+/// Returns the value of the option `name` for Python's `configparser`, which takes `%%` for a `%` and replaces `%(name)s`. A
+/// value that is written so already, as osbuild demands it, stays.
 ///
 /// # Errors
 /// As [`with_lines`].
 pub(crate) fn interpolated(name: &str, value: &str) -> Result<String, Error> {
-    Ok(with_lines(name, value)?.replace('%', "%%"))
+    let value = with_lines(name, value)?;
+    Ok(if has_lone_percent(&value.replace("%%", "")) { value.replace('%', "%%") } else { value.to_owned() })
+}
+
+/// Returns whether there is a `%` besides those of `%(name)s`.
+fn has_lone_percent(value: &str) -> bool {
+    let mut rest = value;
+    while let Some(at) = rest.find('%') {
+        let after = &rest[at + 1..];
+        let name = after.strip_prefix('(').and_then(|name| Some((name.find(')')?, name)));
+        match name {
+            Some((end, name)) if end > 0 && name[end..].starts_with(")s") => rest = &name[end + 2..],
+            _ => return true,
+        }
+    }
+    false
 }
 
 #[cfg(test)]
@@ -179,6 +195,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn percent_signs_are_doubled_unless_they_are_already_or_name_something() {
+        for value in ["", "a", "50%%", "%(name)s%%", "%%%(x)s"] {
+            assert_eq!(interpolated("name", value).unwrap(), value);
+        }
+        for (value, written) in
+            [("50%", "50%%"), ("a%20b%%", "a%%20b%%%%"), ("%()s", "%%()s"), ("%(name)d", "%%(name)d")]
+        {
+            assert_eq!(interpolated("name", value).unwrap(), written);
+        }
+    }
+
     /// Writes a file, and returns the value that Python's `configparser` reads from it.
     fn read(value: &str, interpolation: &str) -> String {
         let mut file = Sections::default();
@@ -207,7 +235,8 @@ mod tests {
             if let Ok(written) = with_lines("name", &value) {
                 prop_assert_eq!(read(written, "None"), value.clone());
                 let written = interpolated("name", &value).unwrap();
-                prop_assert_eq!(read(&written, "configparser.BasicInterpolation()"), value);
+                let meant = if written == value { value.replace("%%", "%") } else { value };
+                prop_assert_eq!(read(&written, "configparser.BasicInterpolation()"), meant);
             }
         }
     }
