@@ -153,3 +153,29 @@ pub(crate) fn test_root() -> (tempfile::TempDir, Tree) {
     }
     (folder, tree)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::process::Command;
+
+    use osbc_fixtures::has_tool;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+
+        #[test]
+        fn grub_reads_the_variables_back(one in "([ -~]|[\té€]|\\\\){0,20}", other in "([ -~]|\\\\){0,20}") {
+            if !has_tool("grub-editenv") {
+                return Ok(());
+            }
+            let file = tempfile::NamedTempFile::new().unwrap();
+            fs::write(file.path(), environment(&[("one", one.clone()), ("other", other.clone())]).unwrap()).unwrap();
+            let output = Command::new("grub-editenv").arg(file.path()).arg("list").output().unwrap();
+            prop_assert_eq!(String::from_utf8_lossy(&output.stdout), format!("one={one}\nother={other}\n"));
+        }
+    }
+}

@@ -217,7 +217,12 @@ fn value(value: &toml_edit::Value) -> Toml {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::process::Command;
+
+    use osbc_fixtures::has_tool;
     use osbc_module_api::json;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -239,6 +244,25 @@ mod tests {
         );
         let long = format!("text = \"{}\"\n\n[[long]]\n\n[long.more]\ndeep = 1\n", "x".repeat(100));
         assert_eq!(text(value), format!("{expected}{long}"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        #[test]
+        fn python_reads_back_what_was_written(key in "([ -~]|[\n\té€]){1,10}", value in "([ -~]|[\u{1}\n\r\té€\u{7f}]){0,20}") {
+            if !has_tool("python3") {
+                return Ok(());
+            }
+            let given = json!({"table": {&key: [&value]}, &key: &value});
+            prop_assume!(key != "table");
+            let file = tempfile::NamedTempFile::new().unwrap();
+            fs::write(file.path(), text(given.clone())).unwrap();
+            let script = "import json, sys, tomllib; print(json.dumps(tomllib.load(open(sys.argv[1], 'rb'))))";
+            let output = Command::new("python3").args(["-c", script]).arg(file.path()).output().unwrap();
+            let read: Option<Value> = serde_json::from_slice(&output.stdout).ok();
+            prop_assert_eq!(read, Some(given));
+        }
     }
 
     #[test]

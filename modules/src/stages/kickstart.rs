@@ -702,7 +702,11 @@ impl Post {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
+    use osbc_fixtures::has_tool;
     use osbc_module_api::testing::Case;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -768,6 +772,23 @@ mod tests {
         let expected = "rootpw --iscrypted --allow-ssh $6$h\nbootloader --append='a=b'\n\
             %post --erroronfail --nochroot --log \"/l\" --interpreter \"/i\"\nx\ny\n%end\n";
         assert_eq!(text, expected);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        #[test]
+        fn lines_are_cut_into_the_words_that_were_given(value in "([ -~]|[\té€]|'){1,20}") {
+            if !has_tool("python3") {
+                return Ok(());
+            }
+            let line = format!("{} {} {}", word(&value), quoted(&value), shell::single_quoted(&value));
+            // As pykickstart does it.
+            let script = "import json, shlex, sys; print(json.dumps(shlex.split(sys.argv[1], comments=True)))";
+            let output = Command::new("python3").args(["-c", script, &line]).output().unwrap();
+            let read: Option<Vec<String>> = serde_json::from_slice(&output.stdout).ok();
+            prop_assert_eq!(read, Some(vec![value; 3]), "{}", line);
+        }
     }
 
     #[test]

@@ -142,6 +142,7 @@ fn line(entry: &Declaration) -> Result<String, Error> {
     }
     for (option, field) in [("gecos", gecos), ("home", home), ("shell", shell)] {
         one_line::refuse(option, field, |c| c == ':', "a `:`, which separates the fields of a user")?;
+        one_line::refuse(option, field, char::is_control, "a control character")?;
     }
     let field = |text: &str| if text.is_empty() { String::new() } else { systemd_words::word(text) };
     let gecos = if gecos == "-" { gecos.clone() } else { systemd_words::quoted(gecos) };
@@ -157,7 +158,12 @@ fn are_ids(text: &str, between: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::process::Command;
+
+    use osbc_fixtures::{has_root, has_tool};
     use osbc_module_api::testing::{Case, Done};
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -200,6 +206,28 @@ mod tests {
             assert!(done.err().starts_with("the entry `"), "{entry}");
         }
         assert_eq!(write(json!([])).err(), "there are no `entries`");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20))]
+
+        #[test]
+        fn systemd_makes_the_user_that_was_written(gecos in "[A-Za-z\"'\\\\é€]([ -$&-9;-~]|é){0,20}x", home in "[ -$&-.0-9;-~]{1,10}") {
+            if !has_tool("systemd-sysusers") || !has_root() {
+                return Ok(());
+            }
+            let home = format!("/srv/{home}x");
+            let done = write(json!([{"type": "u", "name": "anna", "id": "990", "gecos": gecos, "home": home}])).ok();
+            let root = tempfile::tempdir().unwrap();
+            fs::create_dir(root.path().join("etc")).unwrap();
+            let path = root.path().join("a.conf");
+            fs::write(&path, done.text("usr/lib/sysusers.d/a.conf")).unwrap();
+            let mut tool = Command::new("systemd-sysusers");
+            let output = tool.arg(format!("--root={}", root.path().display())).arg(&path).output().unwrap();
+            let users = fs::read_to_string(root.path().join("etc/passwd")).unwrap_or_default();
+            let user = format!("anna:x:990:990:{gecos}:{home}:");
+            prop_assert!(users.lines().any(|line| line.starts_with(&user)), "{user}\n{users}\n{output:?}");
+        }
     }
 
     #[test]
