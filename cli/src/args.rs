@@ -78,6 +78,23 @@ impl Command {
     pub(crate) fn works_on_trees(&self) -> bool {
         matches!(self, Self::Build(_) | Self::Shell(_) | Self::Store(_) | Self::Doctor(_) | Self::Osbuild(_))
     }
+
+    /// Whether it reads manifests or a store, which takes all processors.
+    pub(crate) fn works_in_parallel(&self) -> bool {
+        let is_plain = matches!(
+            self,
+            Self::Boot(_)
+                | Self::Compat(_)
+                | Self::Completions { .. }
+                | Self::Doctor(_)
+                | Self::Log(_)
+                | Self::Man { .. }
+                | Self::Modules(_)
+                | Self::Report(_)
+                | Self::Resolve(_)
+        );
+        !is_plain
+    }
 }
 
 /// Where a manifest and its modules come from.

@@ -1,15 +1,18 @@
 //! How a command fails: whose failure it is decides the exit code, and nothing else does.
 
 use std::fmt::Display;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use miette::GraphicalReportHandler;
 use osbc_compiler::{ReadError, Report};
+use osbc_executor::RunError;
 use osbc_executor::export::ExportError;
 use osbc_executor::store::StoreError;
 use osbc_ir::{Cause, NodeOutcome, Outcome, printable, redact};
 use osbc_module_api::LibraryError;
+use osbc_module_api::threads::NoThread;
 
 use crate::commands::manual::print;
 
@@ -34,6 +37,12 @@ pub(crate) enum Failure {
     /// The store cannot be used. Exit code 3.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A plan cannot be run. Exit code 3.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// There is no thread to work with. Exit code 3.
+    #[error(transparent)]
+    NoThread(#[from] NoThread),
     /// A result cannot be written where it is wanted. Exit code 3.
     #[error(transparent)]
     Export(#[from] ExportError),
@@ -45,6 +54,9 @@ pub(crate) enum Failure {
         /// The system's word.
         source: std::io::Error,
     },
+    /// The user ended the command. Exit code 130.
+    #[error("interrupted")]
+    Interrupted,
     /// A module's description cannot be read. Exit code 3.
     #[error(transparent)]
     Library(#[from] LibraryError),
@@ -67,7 +79,7 @@ pub(crate) const INTERRUPTED: u8 = 130;
 pub(crate) fn of_build(outcome: &Outcome) -> u8 {
     let mut causes = outcome.nodes.values().filter_map(|node| match node {
         NodeOutcome::Ran(result) => result.cause,
-        NodeOutcome::FetchFailed { .. } => Some(Cause::Stage),
+        NodeOutcome::FetchFailed { cause, .. } => Some(*cause),
         NodeOutcome::Cached { .. }
         | NodeOutcome::Equal { .. }
         | NodeOutcome::Fetched { .. }
@@ -108,7 +120,7 @@ impl Failure {
     pub(crate) fn report(&self) -> ExitCode {
         match self {
             Failure::Manifest(report) => {
-                anstream::eprint!("{}", report.render(&GraphicalReportHandler::new(), SHOWN));
+                show(&report.render(&GraphicalReportHandler::new(), SHOWN));
             }
             Failure::ManifestAsJson(report) => {
                 // When standard output is gone, so is who would have read it.
@@ -124,16 +136,24 @@ impl Failure {
             Failure::Manifest(_) | Failure::ManifestAsJson(_) | Failure::Text(_) | Failure::Arguments(_) => BAD_REQUEST,
             Failure::Environment(_)
             | Failure::Store(_)
+            | Failure::Run(_)
+            | Failure::NoThread(_)
             | Failure::Export(_)
             | Failure::Output { .. }
             | Failure::Library(_) => ENVIRONMENT,
+            Failure::Interrupted => INTERRUPTED,
         })
     }
 }
 
 /// Writes a line for people to standard error, without secrets of URLs and without what could control a terminal.
 pub(crate) fn say(line: &str) {
-    anstream::eprintln!("{}", printable::text(&redact::text(line)));
+    show(&format!("{}\n", printable::text(&redact::text(line))));
+}
+
+/// Writes a text for people to standard error as it is. That may be full or gone: then there is nobody left to be told.
+pub(crate) fn show(text: &str) {
+    write!(anstream::stderr().lock(), "{text}").ok();
 }
 
 /// Shows what clap has to say: help and version on standard output with 0, mistakes on standard error with 2.

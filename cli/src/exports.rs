@@ -13,6 +13,7 @@ use osbc_executor::interrupt::Interrupt;
 use osbc_executor::store::Lease;
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{NodeOutcome, Outcome, Plan};
+use osbc_module_api::threads;
 
 use crate::exit::{Failure, say};
 use crate::summary::Exported;
@@ -45,17 +46,18 @@ impl Exports<'_> {
         let (ready, next) = crossbeam_channel::unbounded::<usize>();
         let results = Mutex::new(BTreeMap::new());
         let outcome = std::thread::scope(|scope| {
+            // With this the threads end, also where one is missing.
+            let mut watcher = Watcher { ready, waiting: self.by_node(), told: 0 };
             for _ in 0..COPIES {
-                scope.spawn(|| {
+                threads::spawn_scoped(scope, || {
                     for index in &next {
                         if !self.interrupt.is_raised() {
                             let result = self.export(index);
                             results.lock().unwrap_or_else(PoisonError::into_inner).insert(index, result);
                         }
                     }
-                });
+                })?;
             }
-            let mut watcher = Watcher { ready, waiting: self.by_node(), told: 0 };
             let outcome = build(&mut watcher)?;
             watcher.tell(None);
             for (node, _) in outcome.nodes.iter().filter(|(_, outcome)| succeeded(outcome)) {

@@ -18,6 +18,7 @@ mod render;
 mod report;
 mod rootless;
 mod sbom;
+mod signals;
 mod summary;
 mod terminal;
 mod wiring;
@@ -25,6 +26,7 @@ mod wiring;
 use std::process::ExitCode;
 
 use clap::Parser;
+use osbc_module_api::threads;
 
 use crate::args::{Args, Command, ResolveCommand};
 use crate::exit::Failure;
@@ -60,6 +62,9 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode, Failure> {
     if command.works_on_trees() {
         rootless::become_root();
+    }
+    if command.works_in_parallel() {
+        threads::start_pool()?;
     }
     match command {
         Command::Plan(args) => commands::plan::run(&args),

@@ -32,12 +32,13 @@ use osbc_executor::vm::Programs;
 use osbc_executor::{Parts, Settings, run as run_plan};
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{CompatId, Export, Graph, PipelineIndex, Runner};
-use osbc_module_api::Catalog;
+use osbc_module_api::{Catalog, threads};
 use osbc_pytext::fnmatch::Pattern;
 
-use crate::commands::build::{listen, local_runner, processors};
+use crate::commands::build::{local_runner, processors};
 use crate::commands::manual::print;
 use crate::monitor::{Screen, warn_of_lost, with_files};
+use crate::signals::listen;
 use crate::terminal::Terminal;
 use crate::{env, exit, rootless, wiring};
 use arguments::Arguments;
@@ -85,6 +86,7 @@ struct Checkpoint {
 }
 
 fn attempt(arguments: &Arguments) -> Result<ExitCode, Refusal> {
+    threads::start_pool().map_err(Refusal::environment)?;
     let asked = understand(arguments)?;
     if arguments.inspect {
         let described = describe::describe(&asked.written, describe::IdScheme::Osbuild);

@@ -61,7 +61,7 @@ pub(crate) struct PastWait {
 pub(crate) enum State {
     /// It failed.
     Failed,
-    /// It was at it when the events end.
+    /// It was at it when the build was ended, or when the events end.
     Unfinished,
     /// It ran or was fetched.
     Done,
@@ -164,16 +164,21 @@ impl Past {
             Happened::Waited { since, reason, .. } => {
                 node.waits.push(PastWait { since: *since, until: at, reason: *reason });
             }
-            Happened::StageFinished { success, error, written, log, .. } => {
-                node.state = if *success { State::Done } else { State::Failed };
+            Happened::StageFinished { success, interrupted, error, written, log, .. } => {
+                node.state = match (success, interrupted) {
+                    (true, _) => State::Done,
+                    (false, true) => State::Unfinished,
+                    (false, false) => State::Failed,
+                };
                 (node.finished, node.bytes) = (Some(at), *written);
                 (node.error, node.log) = (error.clone(), log.clone());
             }
             Happened::Fetched { bytes, .. } => {
                 (node.state, node.finished, node.bytes) = (State::Done, Some(at), Some(*bytes));
             }
-            Happened::FetchFailed { error, .. } => {
-                (node.state, node.finished, node.error) = (State::Failed, Some(at), Some(error.clone()));
+            Happened::FetchFailed { error, interrupted, .. } => {
+                node.state = if *interrupted { State::Unfinished } else { State::Failed };
+                (node.finished, node.error) = (Some(at), Some(error.clone()));
             }
             _ => {}
         }
@@ -200,6 +205,7 @@ mod tests {
         let finished = Happened::StageFinished {
             node: 1,
             success: false,
+            interrupted: false,
             error: Some("it broke".to_owned()),
             duration: 9,
             written: Some(4096),

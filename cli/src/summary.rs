@@ -59,7 +59,7 @@ impl<'a> Summary<'a> {
             let (place, name) = render::node_name(&self.plan.graph, *node);
             let (place, name) = (printable::line(place), printable::line(name));
             match outcome {
-                NodeOutcome::Ran(result) if !result.success && result.cause != Some(Cause::Interrupted) => {
+                NodeOutcome::Ran(result) if outcome.is_failure() => {
                     let error = result.error.as_deref().unwrap_or("it gives no reason");
                     line(&mut text, &format!("\nfailed: {place}: {name}\n  {error}"));
                     if let Some(options) = self.options(*node) {
@@ -75,7 +75,7 @@ impl<'a> Summary<'a> {
                         line(&mut text, &format!("  log: {}", log.display()));
                     }
                 }
-                NodeOutcome::FetchFailed { error } => {
+                NodeOutcome::FetchFailed { error, .. } if outcome.is_failure() => {
                     line(&mut text, &format!("\nfailed: {place}: {name}\n  {error}"));
                 }
                 _ => {}
@@ -163,7 +163,7 @@ impl<'a> Summary<'a> {
     fn failure(&self, node: NodeIndex, outcome: &NodeOutcome) -> Option<Value> {
         let (place, name) = render::node_name(&self.plan.graph, node);
         match outcome {
-            NodeOutcome::Ran(result) if !result.success => Some(json!({
+            NodeOutcome::Ran(result) if outcome.is_failure() => Some(json!({
                 "pipeline": place,
                 "module": name,
                 "id": self.plan.graph.stage_node(node).map(|stage| stage.id),
@@ -172,7 +172,9 @@ impl<'a> Summary<'a> {
                 "output": result.output,
                 "log": result.log.as_ref().map(|path| path.to_string_lossy()),
             })),
-            NodeOutcome::FetchFailed { error } => Some(json!({"module": place, "checksum": name, "error": error})),
+            NodeOutcome::FetchFailed { error, .. } if outcome.is_failure() => {
+                Some(json!({"module": place, "checksum": name, "error": error}))
+            }
             _ => None,
         }
     }

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{ItemNode, Kind, NodeOutcome, Plan, Source, SourceItem, Value, redact};
+use osbc_ir::{Cause, ItemNode, Kind, NodeOutcome, Plan, Source, SourceItem, Value, redact};
 use osbc_module_api::{Catalog, Entry, Error as ModuleError, Module, OnDisk, Provider, SourceContext};
 
 use crate::run::{Message, Worker};
@@ -74,7 +74,7 @@ fn run_one(worker: &Worker<'_>, node: NodeIndex, item: &ItemNode, number: usize)
     worker.tell(Message::FetchStarted { node, worker: number });
     let outcome = match fetch(worker, node, item) {
         Ok(bytes) => NodeOutcome::Fetched { bytes },
-        Err(error) => failed(&error.to_string()),
+        Err(error) => failed(worker, &error.to_string()),
     };
     let success = matches!(outcome, NodeOutcome::Fetched { .. });
     worker.tell(Message::Finished { node, outcome: Box::new(outcome) });
@@ -82,8 +82,10 @@ fn run_one(worker: &Worker<'_>, node: NodeIndex, item: &ItemNode, number: usize)
 }
 
 /// An item that could not be fetched. What the module says of it may hold URLs.
-fn failed(reason: &str) -> NodeOutcome {
-    NodeOutcome::FetchFailed { error: redact::text(reason).into_owned() }
+fn failed(worker: &Worker<'_>, reason: &str) -> NodeOutcome {
+    // What is ended may say anything.
+    let cause = if worker.context.interrupt.is_raised() { Cause::Interrupted } else { Cause::Stage };
+    NodeOutcome::FetchFailed { error: redact::text(reason).into_owned(), cause }
 }
 
 fn fetch(worker: &Worker<'_>, node: NodeIndex, item: &ItemNode) -> Result<u64, FetchError> {

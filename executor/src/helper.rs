@@ -56,7 +56,24 @@ fn serve(catalog: &Catalog) -> io::Result<()> {
     // Whoever started us may have left some open for their own use.
     sandbox::close_descriptors(&[])?;
     let control = take_socket()?;
-    let control = if rootless::in_namespace() { leave_namespaces(control)? } else { control };
+    if rootless::in_namespace() {
+        match leave_namespaces() {
+            Ok(ForkResult::Child) => rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?,
+            Ok(ForkResult::Parent { child }) => {
+                // The other side learns of the server's end by its socket.
+                drop(control);
+                let end = waitpid(child, None)?;
+                std::process::exit(if end == WaitStatus::Exited(child, 0) { 0 } else { 1 });
+            }
+            Err(error) => {
+                let reason = cannot_start(error);
+                while let Some(ends) = message::receive_ends(&control)? {
+                    refuse(&ends, &reason);
+                }
+                return Ok(());
+            }
+        }
+    }
     rustix::process::umask(Mode::empty());
     let processes = File::open("/proc/self/ns/pid")?;
     let server = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
@@ -79,31 +96,21 @@ fn serve(catalog: &Catalog) -> io::Result<()> {
             }
             Err(error) => {
                 let Some(ends) = message::receive_ends(&control)? else { return Ok(()) };
-                refuse(&ends, &format!("cannot start the stage's process: {}", with_hint(error)));
+                refuse(&ends, &cannot_start(error));
             }
         }
         reap(&mut networks)?;
     }
 }
 
-/// Goes on in a child, in namespaces that belong to this user namespace: who is root only here could leave the machine's for
-/// new ones, and not come back as the server does for each worker.
-fn leave_namespaces(control: OwnedFd) -> io::Result<OwnedFd> {
+/// Forks a child that goes on in namespaces that belong to this user namespace: who is root only here could leave the
+/// machine's for new ones, and not come back as the server does for each worker.
+fn leave_namespaces() -> io::Result<ForkResult> {
     unshare(NAMESPACES)?;
     #[expect(unsafe_code, reason = "the first process of the new namespace must be a child")]
     // SAFETY: this process has a single thread, so the child's memory is consistent.
-    match unsafe { fork() }? {
-        ForkResult::Child => {
-            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-            Ok(control)
-        }
-        ForkResult::Parent { child } => {
-            // The other side learns of the server's end by its socket.
-            drop(control);
-            let end = waitpid(child, None)?;
-            std::process::exit(if end == WaitStatus::Exited(child, 0) { 0 } else { 1 });
-        }
-    }
+    let forked = unsafe { fork() };
+    Ok(forked?)
 }
 
 /// The networks that workers have, and those that are free.
@@ -153,6 +160,10 @@ fn refuse(ends: &StageEnds, reason: &str) {
     message::send_descriptor(&ends.socket, None).ok();
     let reply = StageReply::failed(StageFailure::Environment(reason.to_owned()));
     message::send(&ends.socket, &Said::Reply(Box::new(reply))).ok();
+}
+
+fn cannot_start(error: io::Error) -> String {
+    format!("cannot start the stage's process: {}", with_hint(error))
 }
 
 fn with_hint(error: io::Error) -> String {

@@ -42,6 +42,7 @@ mod service;
 pub mod shell;
 mod step;
 pub mod store;
+pub mod temporary;
 #[cfg(test)]
 mod testing;
 mod tokens;
@@ -50,4 +51,4 @@ pub mod vm;
 mod walk;
 
 pub use cutoff::foreseen;
-pub use run::{Parts, Settings, run};
+pub use run::{Parts, RunError, Settings, run};

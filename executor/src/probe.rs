@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
 use osbc_module_api::loopdev::{Config, LoopDevice, release};
+use osbc_module_api::threads;
 use rustix::fs::{Mode, OFlags, ftruncate};
 use rustix::io::Errno;
 use rustix::mount::{FsOpenFlags, fsopen};
 
 use crate::overlay;
 use crate::request::{TreeStack, Upper};
+use crate::temporary::{self, OwnedDirectory};
 
 /// The namespaces that a stage gets.
 const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWNS
@@ -47,7 +49,7 @@ pub fn file_system(name: &str) -> io::Result<bool> {
 /// # Errors
 /// Why not.
 pub fn layers(folder: &Path) -> io::Result<()> {
-    let place = tempfile::Builder::new().prefix("osbc-doctor-").tempdir_in(folder)?;
+    let place = OwnedDirectory::new(folder, temporary::COMMAND)?;
     let path = |name: &str| place.path().join(name);
     for name in ["lower", "upper", "work"] {
         std::fs::create_dir(path(name))?;
@@ -79,7 +81,7 @@ pub fn node(path: &str) -> io::Result<()> {
 /// Runs on a thread of its own, whose namespaces end with it.
 fn aside<T: Send>(trial: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
-        let trial = scope.spawn(trial).join();
+        let trial = threads::spawn_scoped(scope, trial).map_err(io::Error::other)?.join();
         trial.unwrap_or_else(|_| Err(io::Error::other("the trial panicked")))
     })
 }

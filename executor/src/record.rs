@@ -127,10 +127,7 @@ impl End {
             interrupted: outcome.interrupted,
             duration: micros(duration),
             ran: count(|node| matches!(node, NodeOutcome::Ran(result) if result.success)),
-            failed: count(|node| match node {
-                NodeOutcome::Ran(result) => !result.success,
-                node => matches!(node, NodeOutcome::FetchFailed { .. }),
-            }),
+            failed: count(NodeOutcome::is_failure),
             cached: count(|node| matches!(node, NodeOutcome::Cached { .. } | NodeOutcome::Equal { .. })),
             fetched: count(|node| matches!(node, NodeOutcome::Fetched { .. })),
         }

@@ -4,12 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Action, NodeOutcome, Outcome, Pipeline, Plan, Runner, Segment, Stage, StageNode, Value};
 use osbc_module_api::Catalog;
+use osbc_module_api::threads::{self, NoThread};
 
 use crate::cutoff::Cutoff;
 use crate::event::{Event, Monitor, Tee, Wait};
@@ -131,12 +133,23 @@ pub(crate) enum Message {
     Finished { node: NodeIndex, outcome: Box<NodeOutcome> },
 }
 
+/// Why a plan was not run, or its results are not in the store.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// There are not enough threads; nothing was begun.
+    #[error(transparent)]
+    NoThread(#[from] NoThread),
+    /// The disk refused to take what was stored; of that, what had not reached it was taken back.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Does what a plan says. The lease must be the one that the plan was made with. Every failure of a stage or fetch is in
 /// the outcome; the monitor is called on this thread only.
 ///
 /// # Errors
-/// The disk refused to take what was stored; of that, what had not reached it was taken back.
-pub fn run(plan: &Plan, lease: &Lease, parts: Parts<'_>) -> Result<Outcome, StoreError> {
+/// See [`RunError`].
+pub fn run(plan: &Plan, lease: &Lease, parts: Parts<'_>) -> Result<Outcome, RunError> {
     let (start, wall) = (Instant::now(), SystemTime::now());
     let Parts { runner, catalog, monitor, machine, interrupt, settings, about } = parts;
     let recording = Recording::begin(lease.store(), plan, about);
@@ -175,22 +188,33 @@ pub fn run(plan: &Plan, lease: &Lease, parts: Parts<'_>) -> Result<Outcome, Stor
         history,
         cutoff,
     };
+    // Closed until all threads are there: without one of them nothing is to begin.
+    let gate = RwLock::new(false);
+    let may_begin = || *gate.read().unwrap_or_else(PoisonError::into_inner);
     std::thread::scope(|scope| {
-        if !plan.segments.is_empty() {
-            scope.spawn(|| context.cutoff.note_all(&sealed, interrupt));
-        }
-        for number in 0..FETCHES.min(context.fetches.len()) {
-            let worker = Worker { context: &context, scheduler: &scheduler, messages: messages.clone() };
-            scope.spawn(move || worker.fetch(number));
-        }
-        for number in 0..settings.jobs.get().min(plan.segments.len()) {
-            let worker = Worker { context: &context, scheduler: &scheduler, messages: messages.clone() };
-            scope.spawn(move || worker.run_stages(number));
-        }
-        drop(messages);
+        let mut is_open = gate.write().unwrap_or_else(PoisonError::into_inner);
+        let worker = || Worker { context: &context, scheduler: &scheduler, messages: messages.clone() };
+        let start_all = || {
+            if !plan.segments.is_empty() {
+                threads::spawn_scoped(scope, || context.cutoff.note_all(&sealed, interrupt))?;
+            }
+            for number in 0..FETCHES.min(context.fetches.len()) {
+                let (worker, may_begin) = (worker(), &may_begin);
+                threads::spawn_scoped(scope, move || may_begin().then(|| worker.fetch(number)))?;
+            }
+            for number in 0..settings.jobs.get().min(plan.segments.len()) {
+                let (worker, may_begin) = (worker(), &may_begin);
+                threads::spawn_scoped(scope, move || may_begin().then(|| worker.run_stages(number)))?;
+            }
+            Ok::<_, NoThread>(())
+        };
+        let started = start_all();
+        *is_open = started.is_ok();
+        drop((is_open, messages));
         watch(&receiver, interrupt, start, &mut tell, &mut outcome);
         context.cutoff.close();
-    });
+        started
+    })?;
     outcome.interrupted = interrupt.is_raised();
     // Both are for the next build to know more; this one is as good without.
     history::append(&lease.store().layout().history(), &lines(plan, lease, &outcome)).ok();

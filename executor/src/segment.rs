@@ -93,6 +93,10 @@ fn attempt(worker: &Worker<'_>, segment: &Segment, number: usize, again: Option<
             result.duration = start.elapsed();
         }
         let success = result.success;
+        if !success && context.interrupt.is_raised() {
+            // What is ended may say anything.
+            result.cause = Some(Cause::Interrupted);
+        }
         if again.is_none_or(|at| index >= at) || !success {
             worker.tell(Message::Finished { node, outcome: Box::new(NodeOutcome::Ran(result)) });
         }

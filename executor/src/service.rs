@@ -4,7 +4,6 @@
 pub(crate) mod desk;
 pub(crate) mod lines;
 pub(crate) mod protocol;
-mod remains;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,8 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sched::{CloneFlags, unshare};
-use osbc_module_api::{OnDisk, Value};
+use osbc_module_api::{OnDisk, Value, host_program};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
@@ -22,7 +20,6 @@ use serde_json::json;
 
 use desk::Desk;
 use protocol::{Message, ReceiveError};
-use remains::Namespace;
 
 /// How long a service may take to end after its socket was closed: it unmounts and writes back meanwhile.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -49,8 +46,7 @@ pub(crate) struct Service {
     uid: String,
     child: Child,
     handle: OwnedFd,
-    /// Its own mount namespace, if it has one, for what it leaves running.
-    namespace: Option<Namespace>,
+    home: Home,
     /// None after it was closed.
     socket: Option<OwnedFd>,
 }
@@ -58,9 +54,9 @@ pub(crate) struct Service {
 /// Where a service runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Home {
-    /// In the mount namespace of its stage, and ends with that.
+    /// In the namespaces of its stage, and ends with those.
     Stage,
-    /// In one of its own, with the mounts of the host, where that is allowed.
+    /// On the host, in a pid namespace of its own.
     Host,
 }
 
@@ -88,21 +84,20 @@ impl Service {
         }
         command.process_group(0).current_dir("/").stdin(Stdio::null());
         command.stdout(write_end.try_clone()?).stderr(write_end);
-        settle(&mut command, &theirs, passed, home);
+        settle(&mut command, &theirs, passed);
+        if home == Home::Host {
+            host_program::contain(&mut command);
+        }
         let mut child = command.spawn().map_err(|error| start_error(module, &error))?;
         let handle = match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
             Ok(handle) => handle,
             Err(error) => {
-                child.kill()?;
-                child.wait()?;
+                end(&mut child, home)?;
                 return Err(error.into());
             }
         };
         // From here on it is stopped when this is dropped.
-        let mut service = Self { uid: uid.to_owned(), child, handle, namespace: None, socket: Some(socket) };
-        if home == Home::Host {
-            service.namespace = Namespace::of(Pid::from_child(&service.child))?;
-        }
+        let service = Self { uid: uid.to_owned(), child, handle, home, socket: Some(socket) };
         let name = module.file.file_name().unwrap_or_default().to_string_lossy();
         desk.pass_on(output, &format!("{uid} ({name}): "))?;
         Ok(service)
@@ -155,12 +150,13 @@ impl Service {
         self.socket = None;
         let ended = desk.wait(&self.handle, Instant::now().checked_add(PATIENCE)).unwrap_or(false);
         if !ended {
-            self.kill();
+            end(&mut self.child, self.home).ok();
             return Err(format!("{} did not end within {PATIENCE:?} after its socket was closed", self.uid));
         }
-        self.kill_group();
+        if self.home == Home::Stage {
+            kill_group(&self.child);
+        }
         let status = self.child.wait();
-        self.end_remains();
         desk.drain().ok();
         if let Ok(status) = status
             && !status.success()
@@ -169,35 +165,33 @@ impl Service {
         }
         Ok(())
     }
-
-    /// Its group, which outlives it where it left something running.
-    fn kill_group(&self) {
-        // Gone already is as good.
-        kill_process_group(Pid::from_child(&self.child), Signal::KILL).ok();
-    }
-
-    fn kill(&mut self) {
-        self.kill_group();
-        self.child.kill().ok();
-        self.child.wait().ok();
-        self.end_remains();
-    }
-
-    /// What left its group.
-    fn end_remains(&self) {
-        if let Some(namespace) = &self.namespace {
-            namespace.end_all();
-        }
-    }
 }
 
 impl Drop for Service {
     /// Ends what was not stopped after an error on our side.
     fn drop(&mut self) {
         if self.socket.take().is_some() {
-            self.kill();
+            // There is nobody to be told.
+            end(&mut self.child, self.home).ok();
         }
     }
+}
+
+/// Ends a service, and what it left running: all of it on the host, its group in a stage, which ends the rest.
+fn end(child: &mut Child, home: Home) -> io::Result<()> {
+    match home {
+        Home::Host => host_program::end(child).map(drop),
+        Home::Stage => {
+            kill_group(child);
+            child.wait().map(drop)
+        }
+    }
+}
+
+/// Kills the group of a service, which outlives it where it left something running.
+fn kill_group(child: &Child) {
+    // Gone already is as good.
+    kill_process_group(Pid::from_child(child), Signal::KILL).ok();
 }
 
 /// What a service said.
@@ -230,19 +224,15 @@ pub(crate) fn shortened(text: &str) -> String {
     }
 }
 
-/// Lets a program inherit its socket, and what else it is passed, and run where it belongs.
+/// Lets a program inherit its socket, and what else it is passed.
 #[expect(unsafe_code, reason = "descriptors are inherited by what is done between fork and exec")]
-fn settle(command: &mut Command, socket: &OwnedFd, passed: Option<&OwnedFd>, home: Home) {
+fn settle(command: &mut Command, socket: &OwnedFd, passed: Option<&OwnedFd>) {
     let descriptors = [Some(socket.as_raw_fd()), passed.map(AsRawFd::as_raw_fd)];
     // SAFETY: the closure makes system calls and nothing else, which is allowed after a fork of any process; the
     // descriptors are open there, since their owners outlive the start.
     unsafe {
         command.pre_exec(move || {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-            if home == Home::Host {
-                // Refused without root: what it leaves running is then left.
-                unshare(CloneFlags::CLONE_NEWNS).ok();
-            }
             for descriptor in descriptors.into_iter().flatten() {
                 let descriptor = std::os::fd::BorrowedFd::borrow_raw(descriptor);
                 rustix::io::fcntl_setfd(descriptor.as_fd(), rustix::io::FdFlags::empty())?;

@@ -7,13 +7,14 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use osbc_ir::{CompatId, Kind};
+use osbc_ir::{CompatId, Kind, Resource};
+use osbc_module_api::threads;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
-use crate::request::{ShellMoment, ShellRequest, StageReply, StageRequest};
+use crate::request::{ShellMoment, ShellRequest, StageFailure, StageReply, StageRequest};
 use crate::runner::{StageIo, StageRunner};
 use crate::sandbox::message;
 
@@ -89,11 +90,14 @@ impl StageRunner for ShellRunner<'_> {
             Ok(prepared) => prepared,
             Err(error) => {
                 let reason = format!("cannot prepare a shell: {error}");
-                return StageReply::failed(crate::request::StageFailure::Environment(reason));
+                return StageReply::failed(StageFailure::Environment(reason));
             }
         };
         std::thread::scope(|scope| {
-            let served = scope.spawn(|| self.serve(&listener, end.as_fd()));
+            let served = match threads::spawn_scoped(scope, || self.serve(&listener, end.as_fd())) {
+                Ok(served) => served,
+                Err(error) => return StageReply::failed(StageFailure::Wanting(Resource::Tasks, error.to_string())),
+            };
             let mut reply = self.inner.run(&request, io);
             // The counter is far from its limit.
             rustix::io::write(&end, &1u64.to_ne_bytes()).ok();

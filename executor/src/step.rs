@@ -21,6 +21,9 @@ use crate::runner::{StageIo, Transcript};
 use crate::store::{StoreError, Work};
 use crate::traceback;
 
+/// How the system's refusal of a process or thread (EAGAIN) is called in messages.
+const NO_TASK: &str = "(os error 11)";
+
 /// Why a stage could not be prepared.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PrepareError {
@@ -65,7 +68,7 @@ pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex, work: &Work<'_>) -> Stag
         Ok(request) => request,
         Err(error) => {
             let failure = StageFailure::Environment(error.to_string());
-            return result(StageReply::failed(failure));
+            return result(StageReply::failed(name_want(failure, node, work, context)));
         }
     };
     let log = RefCell::new(context.logs.stage(&pipeline.name, &stage.module.name));
@@ -109,6 +112,12 @@ fn name_want(failure: StageFailure, node: NodeIndex, work: &Work<'_>, context: &
     let stage = context.stage(node).1;
     if let Some(hint) = context.lease.store().full(|| work.written(), context.known_bytes(node)) {
         want(Resource::Disk, &hint)
+    } else if reason.contains(NO_TASK) {
+        want(
+            Resource::Tasks,
+            "; no process or thread can be started: raise the limit (`ulimit -u`, systemd's TasksMax, a container's \
+             --pids-limit), or run fewer stages at a time (--jobs)",
+        )
     } else if context.memory_ran_out() {
         want(Resource::Memory, "; the kernel ran out of memory meanwhile: run fewer stages at a time (--jobs)")
     } else if !context.settings.in_vm.contains(&node)

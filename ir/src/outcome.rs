@@ -59,6 +59,8 @@ pub enum Resource {
     Disk,
     /// Loop devices.
     LoopDevices,
+    /// Threads and processes.
+    Tasks,
     /// What runs programs of another architecture.
     Emulator,
 }
@@ -89,6 +91,8 @@ pub enum NodeOutcome {
     FetchFailed {
         /// Why, with where it was to come from.
         error: String,
+        /// Whose doing that was.
+        cause: Cause,
     },
     /// Not started, because something that it needs failed or the build was ended.
     NotStarted,
@@ -103,6 +107,24 @@ pub struct Outcome {
     pub interrupted: bool,
     /// From start to end.
     pub duration: Duration,
+}
+
+impl NodeOutcome {
+    /// Whether the user ended the build while it was at this: then it is no failure.
+    pub fn is_interrupted(&self) -> bool {
+        match self {
+            NodeOutcome::Ran(StageResult { cause, .. }) => *cause == Some(Cause::Interrupted),
+            NodeOutcome::FetchFailed { cause, .. } => *cause == Cause::Interrupted,
+            _ => false,
+        }
+    }
+
+    /// Whether it failed, by its own doing or for what the machine lacked.
+    pub fn is_failure(&self) -> bool {
+        let failed =
+            matches!(self, NodeOutcome::Ran(StageResult { success: false, .. }) | NodeOutcome::FetchFailed { .. });
+        failed && !self.is_interrupted()
+    }
 }
 
 impl Outcome {

@@ -18,7 +18,7 @@ mod root;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 
 use osbc_module_api::*;
 use rustix::mount::mount_bind;
@@ -172,8 +172,8 @@ impl<'a> Program<'a> {
             let image = image.map_err(Error::io("pass arguments to", &self.path))?;
             attend::status(&self.path, image, rights, self.limits)
         };
-        let joined = thread::scope(|scope| scope.spawn(inside).join());
-        joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        let joined = thread::scope(|scope| threads::spawn_scoped(scope, inside).map(ScopedJoinHandle::join));
+        joined.map_err(Error::NoThread)?.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
 

@@ -4,10 +4,9 @@
 use std::cmp::Reverse;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::mpsc;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use osbc_module_api::Error;
+use osbc_module_api::{Error, threads};
 
 use crate::url::Url;
 
@@ -65,12 +64,16 @@ pub(crate) fn fastest_first(mut mirrors: Vec<String>) -> Vec<String> {
     let (sender, times) = mpsc::channel();
     for (index, mirror) in mirrors.iter().enumerate() {
         let (sender, place) = (sender.clone(), Url::parse(mirror).ok().map(|url| url.address()));
-        thread::spawn(move || {
+        let asked = threads::spawn(move || {
             let start = Instant::now();
             let connected = place.is_some_and(|place| connect(&place));
             // Nobody may be waiting any more.
             sender.send((index, connected.then(|| start.elapsed()))).ok();
         });
+        if asked.is_err() {
+            // The others keep their places behind those that were asked.
+            break;
+        }
     }
     drop(sender);
     let mut found = vec![Duration::MAX; mirrors.len()];

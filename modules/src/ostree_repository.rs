@@ -22,7 +22,7 @@ impl Repository<'_> {
     /// It is missing or fails.
     pub(crate) fn call(&self, words: &[&str], stdin: &str) -> Result<String, Error> {
         let tool = Tool::of_host("ostree")?.args(words).arg(format!("--repo={}", self.path.display())).stdin(stdin);
-        Ok(String::from_utf8_lossy(&tool.quiet_output(self.interrupted)?).into_owned())
+        Ok(String::from_utf8_lossy(&tool.contained_output(self.interrupted)?).into_owned())
     }
 
     /// Makes it, unless it is there.

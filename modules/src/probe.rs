@@ -11,23 +11,29 @@ use crate::checksum::Checksum;
 use crate::download::{Access, Downloader, Patience};
 use crate::url::Url;
 
-/// Downloads a small file and drops it; `environment` may name proxies.
+/// Downloads a small file to `directory` and drops it; `environment` may name proxies, and `interrupted` is asked now and
+/// then.
 ///
 /// # Errors
 /// The server cannot be reached or will not give the file, or it gives another one.
-pub fn ask(url: &str, checksum: &str, environment: &BTreeMap<String, String>) -> Result<(), Error> {
+pub fn ask(
+    url: &str,
+    checksum: &str,
+    directory: &Path,
+    interrupted: &(dyn Fn() -> bool + Sync),
+    environment: &BTreeMap<String, String>,
+) -> Result<(), Error> {
     let (url, expected) = (Url::parse(url)?, Checksum::parse(checksum)?);
     if url.scheme == "file" {
         return File::open(url.path).map(drop).map_err(Error::io("open", Path::new(url.path)));
     }
-    let place = Path::new("a temporary folder");
-    let folder = tempfile::tempdir().map_err(Error::io("make", place))?;
+    let folder = tempfile::tempdir_in(directory).map_err(Error::io("make a directory in", directory))?;
     let context = SourceContext {
         options: &Value::Null,
         target: &folder.path().join("file"),
         shared: folder.path(),
         progress: &|_, _| {},
-        interrupted: &|| false,
+        interrupted,
         environment,
     };
     let patience = Patience { tries: 2, stall: Duration::from_secs(15), ..Patience::default() };

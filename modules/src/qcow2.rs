@@ -93,6 +93,7 @@ pub(crate) fn write(
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "zstd needs version 1.1 of the format, not 0.10"));
     }
     let length = source.metadata()?.len();
+    threads::start_pool().map_err(io::Error::other)?;
     let mut image = Image { target, end: CLUSTER, tables: BTreeMap::new(), counts: Vec::new() };
     image.count(0, CLUSTER);
     for batch in data_blocks(source, length, CLUSTER)?.chunks(BATCH) {

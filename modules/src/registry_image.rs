@@ -87,7 +87,7 @@ impl Location {
             tool = tool.arg("--src-tls-verify=false");
         }
         let tool = tool.arg(self.reference(digest)).arg(format!("dir:{}", folder.display()));
-        tool.quiet_output(context.interrupted).map(drop)
+        tool.contained_output(context.interrupted).map(drop)
     }
 }
 
@@ -97,7 +97,7 @@ impl Location {
 /// The tool is missing or fails, or the build was ended.
 pub(crate) fn id(reference: &str, interrupted: &dyn Fn() -> bool) -> Result<String, Error> {
     let tool = Tool::of_host("skopeo")?.args(["inspect", "--raw", "--config", reference]);
-    Ok(digest(&tool.quiet_output(interrupted)?))
+    Ok(digest(&tool.contained_output(interrupted)?))
 }
 
 /// The digest of a document.

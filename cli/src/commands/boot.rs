@@ -4,19 +4,17 @@ use std::fs::{self, File};
 use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread;
 use std::time::{Duration, Instant};
 
+use osbc_executor::interrupt::Interrupt;
+use osbc_executor::temporary::{self, OwnedDirectory};
 use osbc_executor::vm::processor_arguments;
-use osbc_module_api::packages_of;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use tempfile::TempDir;
+use osbc_module_api::{host_program, packages_of, threads};
 
 use crate::args::{BootArgs, FirmwareArg};
-use crate::exit::{self, Failure};
+use crate::exit::{self, Failure, say};
+use crate::signals::listen;
 
 /// The program.
 const QEMU: &str = "qemu-system-x86_64";
@@ -34,17 +32,16 @@ const BLINK: Duration = Duration::from_millis(100);
 
 /// Boots an image.
 pub(crate) fn run(args: &BootArgs) -> Result<ExitCode, Failure> {
-    let stopped = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&stopped)).map_err(Failure::environment)?;
-    }
+    let interrupt = Interrupt::new().map_err(Failure::environment)?;
+    listen(&interrupt)?;
     let (mut command, _folder) = machine(args)?;
+    host_program::contain(&mut command);
     let mut guest = Guest(command.spawn().map_err(|error| {
         Failure::environment(format!("cannot start {QEMU}: {error}; {} has it", packages_of(QEMU)))
     })?);
     let console = read(&mut guest.0)?;
     let deadline = Instant::now() + Duration::from_secs(args.timeout);
-    match watch(&console, args.until.as_deref().unwrap_or_default().as_bytes(), deadline, &stopped)? {
+    match watch(&console, args.until.as_deref().unwrap_or_default().as_bytes(), deadline, &interrupt)? {
         End::Said => Ok(ExitCode::SUCCESS),
         End::Closed => {
             let status = guest.0.wait().map_err(Failure::environment)?;
@@ -54,7 +51,7 @@ pub(crate) fn run(args: &BootArgs) -> Result<ExitCode, Failure> {
             match &args.until {
                 None => Ok(ExitCode::SUCCESS),
                 Some(text) => {
-                    anstream::eprintln!("osbc: the guest ended without saying {text:?}");
+                    say(&format!("osbc: the guest ended without saying {text:?}"));
                     Ok(ExitCode::from(exit::BUILD_FAILED))
                 }
             }
@@ -62,7 +59,7 @@ pub(crate) fn run(args: &BootArgs) -> Result<ExitCode, Failure> {
         End::Late => {
             let (seconds, text) = (args.timeout, args.until.as_deref());
             let missing = text.map_or_else(|| "still runs".to_owned(), |text| format!("has not said {text:?}"));
-            anstream::eprintln!("osbc: the guest {missing} after {seconds} s and was ended");
+            say(&format!("osbc: the guest {missing} after {seconds} s and was ended"));
             Ok(ExitCode::from(exit::TIMED_OUT))
         }
         End::Stopped => Ok(ExitCode::from(exit::INTERRUPTED)),
@@ -74,9 +71,8 @@ struct Guest(Child);
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        // One that ended by itself is as good.
-        self.0.kill().ok();
-        self.0.wait().ok();
+        // There is nobody to be told.
+        host_program::end(&mut self.0).ok();
     }
 }
 
@@ -94,7 +90,7 @@ enum End {
 }
 
 /// The command that starts the machine, and the folder of what the firmware stores.
-fn machine(args: &BootArgs) -> Result<(Command, Option<TempDir>), Failure> {
+fn machine(args: &BootArgs) -> Result<(Command, Option<OwnedDirectory>), Failure> {
     let format = format_of(&args.image)?;
     let mut command = Command::new(QEMU);
     command.args(["-machine", "q35", "-m", "1024", "-smp", "2"]).args(processor_arguments());
@@ -121,7 +117,7 @@ fn machine(args: &BootArgs) -> Result<(Command, Option<TempDir>), Failure> {
                 "there is no firmware for UEFI; the package `ovmf` (Debian, Ubuntu) or `edk2-ovmf` (elsewhere) has it",
             )
         })?;
-        let own = tempfile::tempdir().map_err(Failure::environment)?;
+        let own = OwnedDirectory::new(&std::env::temp_dir(), temporary::COMMAND).map_err(Failure::environment)?;
         let place = own.path().join("variables");
         fs::copy(variables, &place).map_err(Failure::environment)?;
         command.arg("-drive").arg(format!("if=pflash,format=raw,readonly=on,file={code}"));
@@ -149,22 +145,22 @@ fn format_of(image: &PathBuf) -> Result<&'static str, Failure> {
 fn read(guest: &mut Child) -> Result<Receiver<Vec<u8>>, Failure> {
     let mut console = guest.stdout.take().ok_or_else(|| Failure::environment("the machine has no console"))?;
     let (sender, receiver) = channel();
-    thread::spawn(move || {
+    threads::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(length @ 1..) = console.read(&mut buffer) {
             if sender.send(buffer[..length].to_vec()).is_err() {
                 return;
             }
         }
-    });
+    })?;
     Ok(receiver)
 }
 
 /// Shows what comes until it has the text, which may be empty for none, or until something else ends it.
-fn watch(console: &Receiver<Vec<u8>>, text: &[u8], deadline: Instant, stopped: &AtomicBool) -> Result<End, Failure> {
+fn watch(console: &Receiver<Vec<u8>>, text: &[u8], deadline: Instant, interrupt: &Interrupt) -> Result<End, Failure> {
     let mut end = Vec::new();
     loop {
-        if stopped.load(Ordering::Relaxed) {
+        if interrupt.is_raised() {
             return Ok(End::Stopped);
         }
         if Instant::now() >= deadline {
@@ -195,7 +191,11 @@ mod tests {
         let (sender, receiver) = channel();
         chunks.iter().for_each(|chunk| sender.send(chunk.as_bytes().to_vec()).expect("the receiver is there"));
         let _kept = open.then_some(sender);
-        watch(&receiver, text.as_bytes(), deadline, &AtomicBool::new(stopped)).expect("standard output is there")
+        let interrupt = Interrupt::new().expect("an eventfd");
+        if stopped {
+            interrupt.raise();
+        }
+        watch(&receiver, text.as_bytes(), deadline, &interrupt).expect("standard output is there")
     }
 
     #[test]

@@ -15,14 +15,13 @@ use osbc_executor::shell::{ShellRunner, When};
 use osbc_executor::store::Lease;
 use osbc_executor::{Parts, Settings, run as run_plan};
 use osbc_ir::{Outcome, Plan, Value, printable};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use crate::args::{BuildArgs, SbomFormat};
 use crate::commands::check;
 use crate::commands::manual::print;
-use crate::exit::{self, Failure, say};
+use crate::exit::{self, Failure, say, show};
 use crate::exports::Exports;
+use crate::signals::listen;
 use crate::summary::{Exported, Summary};
 use crate::terminal::Terminal;
 use crate::{env, monitor, provenance, rootless, sbom, wiring};
@@ -90,7 +89,7 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
     if args.json {
         print(summary.json().as_bytes())?;
     } else {
-        anstream::eprint!("{}", printable::text(&summary.failures()));
+        show(&printable::text(&summary.failures()));
         print(summary.table(args.output.is_some()).as_bytes())?;
     }
     let code = exit::of_build(&outcome);
@@ -148,21 +147,6 @@ pub(crate) fn local_runner() -> LocalRunner {
 /// As many stages at a time as there are processors.
 pub(crate) fn processors() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
-}
-
-/// Raises the interrupt at the first SIGINT or SIGTERM, and ends at once at the second: stages end with this process.
-pub(crate) fn listen(interrupt: &Interrupt) -> Result<(), Failure> {
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::environment)?;
-    let interrupt = interrupt.clone();
-    std::thread::spawn(move || {
-        for (count, _) in signals.forever().enumerate() {
-            if count > 0 {
-                std::process::exit(i32::from(exit::INTERRUPTED));
-            }
-            interrupt.raise();
-        }
-    });
-    Ok(())
 }
 
 /// Every export becomes a folder below the output directory, so its name must be that of one.

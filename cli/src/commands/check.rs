@@ -25,16 +25,18 @@ use osbc_executor::machine::Host;
 use osbc_executor::overlay;
 use osbc_executor::record::{About, ManifestName};
 use osbc_executor::store::{Layers, Lease, Store};
+use osbc_executor::temporary::{self, OwnedDirectory};
 use osbc_executor::{Parts, Settings, run as run_plan};
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{Outcome, Plan, StageId};
+use osbc_ir::{Outcome, Plan, StageId, printable};
 use serde_json::{Value, json};
 
 use crate::args::BuildArgs;
 use crate::causes::Stage;
-use crate::commands::build::{listen, local_runner, processors};
+use crate::commands::build::{local_runner, processors};
 use crate::commands::manual::print;
-use crate::exit::{self, Failure};
+use crate::exit::{self, Failure, show};
+use crate::signals::listen;
 use crate::summary::Summary;
 use crate::wiring::Prepared;
 use crate::{env, monitor, render, rootless, wiring};
@@ -72,11 +74,10 @@ pub(crate) fn run(args: &BuildArgs, prepared: &Prepared) -> Result<ExitCode, Fai
 }
 
 /// A folder for the two stores beside the usual one, which lies on a file system that can be built on.
-fn place(store: &Path) -> Result<tempfile::TempDir, Failure> {
+fn place(store: &Path) -> Result<OwnedDirectory, Failure> {
     let store = std::path::absolute(store).map_err(Failure::environment)?;
     let parent = store.parent().unwrap_or(Path::new("/"));
-    let made = std::fs::create_dir_all(parent)
-        .and_then(|()| tempfile::Builder::new().prefix(".osbc-check-").tempdir_in(parent));
+    let made = std::fs::create_dir_all(parent).and_then(|()| OwnedDirectory::new(parent, temporary::CHECK));
     made.map_err(|source| Failure::Output { path: parent.to_owned(), source })
 }
 
@@ -157,7 +158,7 @@ impl Build {
 
     /// What to say of a build that did not come to its end.
     fn failed(&self) -> Result<ExitCode, Failure> {
-        anstream::eprint!("{}", Summary::new(&self.plan, &self.outcome, &[]).failures());
+        show(&printable::text(&Summary::new(&self.plan, &self.outcome, &[]).failures()));
         Ok(ExitCode::from(exit::of_build(&self.outcome)))
     }
 

@@ -1,12 +1,12 @@
 //! `osbc compat`: what osbuild and osbc make of a manifest, side by side, down to the ids.
 
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 
 use osbc_compiler::SourceText;
 use osbc_ir::Value;
+use osbc_module_api::host_program;
 
 use crate::args::CompatArgs;
 use crate::commands::manual::print;
@@ -72,16 +72,8 @@ fn inspect(name: &str, mut command: Command, libdir: &Path, manifest: &str) -> R
     let cannot =
         |error: std::io::Error| Failure::environment(format!("cannot run {name}: {error}; `--osbuild` names one"));
     command.args(["--inspect", "--libdir"]).arg(libdir).arg("-");
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(cannot)?;
-    let mut input = child.stdin.take();
-    let text = manifest.to_owned();
-    let feeder = std::thread::spawn(move || {
-        // Who refuses its arguments does not read it.
-        input.take().map(|mut input| input.write_all(text.as_bytes()).ok())
-    });
-    let output = child.wait_with_output().map_err(cannot)?;
-    feeder.join().ok();
+    let ran = host_program::output(&mut command, manifest.as_bytes(), &|| false).map_err(cannot)?;
+    let output = ran.ok_or(Failure::Interrupted)?;
     let mut document: Option<Value> = serde_json::from_slice(&output.stdout).ok();
     if let Some(errors) =
         document.as_mut().and_then(|document| document.get_mut("errors")).and_then(Value::as_array_mut)

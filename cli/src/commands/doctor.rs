@@ -1,8 +1,10 @@
 //! `osbc doctor`: what this machine can and cannot do, how to get it, and what dead builds have left.
 
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use osbc_executor::temporary::{CHECK, COMMAND, abandoned, remove_abandoned};
 use serde_json::json;
 
 use crate::args::DoctorArgs;
@@ -26,10 +28,21 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode, Failure> {
             }
         });
     }
+    let mut directories = directories(&store);
+    if args.clean {
+        directories.retain(|directory| match remove_abandoned(directory) {
+            Ok(()) => false,
+            Err(error) => {
+                problems.push(format!("cannot remove {}: {error}", directory.display()));
+                true
+            }
+        });
+    }
     let can_build = !machine.iter().any(Finding::is_fatal);
     let text = if args.json {
         let document = json!({
-            "can_build": can_build, "machine": machine, "tools": tools, "left_overs": left, "problems": problems,
+            "can_build": can_build, "machine": machine, "tools": tools, "left_overs": left,
+            "left_directories": directories, "problems": problems,
         });
         format!("{document:#}\n")
     } else {
@@ -39,6 +52,10 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode, Failure> {
             writeln!(text, "left over: {name} on {}; `osbc doctor --clean` removes it", left.file)
                 .expect("a string grows");
         }
+        for directory in &directories {
+            writeln!(text, "left over: the directory {}; `osbc doctor --clean` removes it", directory.display())
+                .expect("a string grows");
+        }
         for problem in &problems {
             writeln!(text, "{problem}").expect("a string grows");
         }
@@ -46,6 +63,14 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode, Failure> {
     };
     print(text.as_bytes())?;
     Ok(if can_build && problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(exit::ENVIRONMENT) })
+}
+
+/// The directories of dead commands.
+fn directories(store: &Path) -> Vec<PathBuf> {
+    let store = store.canonicalize().unwrap_or_else(|_| store.to_owned());
+    let mut found = store.parent().map(|parent| abandoned(parent, CHECK)).unwrap_or_default();
+    found.extend(abandoned(&std::env::temp_dir(), COMMAND));
+    found
 }
 
 fn section(title: &str, findings: &[Finding]) -> String {

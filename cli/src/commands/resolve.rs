@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 
+use osbc_executor::interrupt::Interrupt;
+
 use crate::args::ResolveDebianArgs;
 use crate::commands::manual::print;
 use crate::debian::apt::Apt;
@@ -12,9 +14,12 @@ use crate::debian::lock::{Lock, Set};
 use crate::debian::reach;
 use crate::debian::spec::Spec;
 use crate::exit::Failure;
+use crate::signals::listen;
 
 /// Resolves a Debian system.
 pub(crate) fn debian(args: &ResolveDebianArgs) -> Result<ExitCode, Failure> {
+    let interrupt = Interrupt::new().map_err(Failure::environment)?;
+    listen(&interrupt)?;
     let spec = Spec::read(&args.spec)?;
     let mut urls: BTreeMap<String, String> = args.mirrors.iter().cloned().collect();
     let old = args.lock.as_deref().map(Lock::read).transpose()?.flatten();
@@ -29,15 +34,15 @@ pub(crate) fn debian(args: &ResolveDebianArgs) -> Result<ExitCode, Failure> {
         }
         Some(lock) => {
             if !lock.packages.iter().all(|package| urls.contains_key(&package.repository)) {
-                add(&mut urls, &Apt::new(&spec.release, spec.architecture.as_deref())?);
+                add(&mut urls, &Apt::new(&spec.release, spec.architecture.as_deref(), &interrupt)?);
             }
             lock.clone()
         }
         None => {
-            let apt = Apt::new(&spec.release, spec.architecture.as_deref())?;
+            let apt = Apt::new(&spec.release, spec.architecture.as_deref(), &interrupt)?;
             add(&mut urls, &apt);
             let lock = apt.resolve(&spec)?;
-            reach::ask(&lock, &urls)?;
+            reach::ask(&lock, &urls, apt.directory(), &interrupt)?;
             lock
         }
     };

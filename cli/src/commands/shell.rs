@@ -14,10 +14,12 @@ use osbc_executor::shell::{ShellRunner, When};
 use osbc_executor::{Parts, Settings, run as run_plan};
 use osbc_ir::Export;
 use osbc_ir::graph::NodeIndex;
+use osbc_ir::printable;
 
 use crate::args::{ShellArgs, TargetArgs};
-use crate::commands::build::{listen, local_runner, processors};
-use crate::exit::{self, Failure};
+use crate::commands::build::{local_runner, processors};
+use crate::exit::{self, Failure, show};
+use crate::signals::listen;
 use crate::summary::Summary;
 use crate::terminal::Terminal;
 use crate::{builds, env, monitor, rootless, wiring};
@@ -70,7 +72,7 @@ pub(crate) fn run(args: &ShellArgs) -> Result<ExitCode, Failure> {
     if let Some(code) = terminal.exit_code() {
         return Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)));
     }
-    anstream::eprint!("{}", Summary::new(&plan, &outcome, &[]).failures());
+    show(&printable::text(&Summary::new(&plan, &outcome, &[]).failures()));
     Ok(ExitCode::from(exit::of_build(&outcome)))
 }
 

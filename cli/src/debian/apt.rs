@@ -2,19 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 use jiff::fmt::rfc2822;
-use tempfile::TempDir;
+use osbc_executor::interrupt::Interrupt;
+use osbc_executor::temporary::{self, OwnedDirectory};
+use osbc_module_api::host_program::{self, Output};
 
 use super::lock::{Lock, Locked, Set, VERSION};
 use super::spec::Spec;
 use crate::exit::Failure;
 
 /// The machine's apt, with the status of a system that has no packages.
-pub(crate) struct Apt {
+pub(crate) struct Apt<'a> {
     /// Holds the status, preferences and caches.
-    folder: TempDir,
+    folder: OwnedDirectory,
+    interrupt: &'a Interrupt,
     /// The architecture, and whether it is another one than the machine's.
     architecture: String,
     foreign: bool,
@@ -36,26 +39,26 @@ pub(super) struct Repository {
 /// What a description of the index says of each of its files.
 const INDEXES: &str = "$(CREATED_BY)\t$(REPO_URI)\t$(LABEL)\t$(CODENAME)";
 
-impl Apt {
+impl<'a> Apt<'a> {
     /// Asks apt which repositories have a release. What they have for another architecture than the machine's is fetched
     /// first, since apt itself has no use for it.
     ///
     /// # Errors
-    /// There is no apt, or it knows no packages of the release.
-    pub(crate) fn new(release: &str, architecture: Option<&str>) -> Result<Self, Failure> {
-        let own = said(Command::new("dpkg").arg("--print-architecture"))?.trim().to_owned();
+    /// There is no apt, it knows no packages of the release, or the user ends it.
+    pub(crate) fn new(release: &str, architecture: Option<&str>, interrupt: &'a Interrupt) -> Result<Self, Failure> {
+        let own = said(Command::new("dpkg").arg("--print-architecture"), interrupt)?.trim().to_owned();
         let architecture = architecture.unwrap_or(&own).to_owned();
         let foreign = architecture != own;
-        let folder = tempfile::tempdir().map_err(Failure::environment)?;
+        let folder = OwnedDirectory::new(&std::env::temp_dir(), temporary::COMMAND).map_err(Failure::environment)?;
         for name in ["cache/archives/partial", "lists/partial", "preferences"] {
             std::fs::create_dir_all(folder.path().join(name)).map_err(Failure::environment)?;
         }
         std::fs::write(folder.path().join("status"), "").map_err(Failure::environment)?;
-        let mut apt = Self { folder, architecture, foreign, repositories: Vec::new() };
+        let mut apt = Self { folder, interrupt, architecture, foreign, repositories: Vec::new() };
         if foreign {
-            said(apt.tool("apt-get").args(["--error-on=any", "update"]))?;
+            said(apt.tool("apt-get").args(["--error-on=any", "update"]), interrupt)?;
         }
-        let all = indexes(&said(apt.tool("apt-get").args(["indextargets", "--format", INDEXES]))?);
+        let all = indexes(&said(apt.tool("apt-get").args(["indextargets", "--format", INDEXES]), interrupt)?);
         let (of_release, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| is_part(&one.codename, release));
         if of_release.is_empty() {
             let mut known: Vec<&str> = others.iter().map(|one| one.codename.as_str()).collect();
@@ -74,6 +77,11 @@ impl Apt {
         std::fs::write(apt.folder.path().join("preferences/other-releases"), pins).map_err(Failure::environment)?;
         apt.repositories = of_release;
         Ok(apt)
+    }
+
+    /// A directory that goes with this.
+    pub(crate) fn directory(&self) -> &Path {
+        self.folder.path()
     }
 
     fn tool(&self, name: &str) -> Command {
@@ -148,7 +156,7 @@ impl Apt {
     /// The packages that apt would install on an empty system.
     fn install(&self, names: &[String]) -> Result<Vec<Locked>, Failure> {
         let mut command = self.tool("apt-get");
-        let output = run(command.args(["--yes", "--print-uris", "install", "--"]).args(names))?;
+        let output = run(command.args(["--yes", "--print-uris", "install", "--"]).args(names), self.interrupt)?;
         if !output.status.success() {
             return Err(self.refused(&String::from_utf8_lossy(&output.stderr)));
         }
@@ -162,7 +170,7 @@ impl Apt {
         if unknown.is_empty() {
             return Failure::arguments(format!("apt cannot have these packages together:\n{}", words.trim()));
         }
-        let known = said(self.tool("apt-cache").arg("pkgnames")).unwrap_or_default();
+        let known = said(self.tool("apt-cache").arg("pkgnames"), self.interrupt).unwrap_or_default();
         let lines = unknown.iter().map(|name| match similar(name, known.lines()).as_slice() {
             [] => format!("there is no package {name}"),
             close => format!("there is no package {name}; did you mean {}?", close.join(", ")),
@@ -172,7 +180,7 @@ impl Apt {
 
     /// When a repository of the release was last changed.
     fn last_change(&self, release: &str) -> Result<i64, Failure> {
-        let shell = said(self.tool("apt-config").args(["shell", "LISTS", "Dir::State::lists/d"]))?;
+        let shell = said(self.tool("apt-config").args(["shell", "LISTS", "Dir::State::lists/d"]), self.interrupt)?;
         let folder = PathBuf::from(shell.trim().trim_start_matches("LISTS=").trim_matches('\''));
         let names = std::fs::read_dir(&folder).map_err(|error| cannot_read(&folder, error))?.flatten();
         let of_release = names.filter(|entry| {
@@ -304,16 +312,17 @@ fn cannot_read(path: &Path, error: std::io::Error) -> Failure {
     Failure::environment(format!("cannot read {}: {error}", path.display()))
 }
 
-fn run(command: &mut Command) -> Result<Output, Failure> {
+fn run(command: &mut Command, interrupt: &Interrupt) -> Result<Output, Failure> {
     let name = command.get_program().to_string_lossy().into_owned();
-    command.output().map_err(|error| {
+    let ran = host_program::output(command, b"", &|| interrupt.is_raised()).map_err(|error| {
         Failure::environment(format!("cannot run {name}: {error}; packages are found by the apt of Debian and its kin"))
-    })
+    })?;
+    ran.ok_or(Failure::Interrupted)
 }
 
 /// What a command says that must succeed.
-fn said(command: &mut Command) -> Result<String, Failure> {
-    let output = run(command)?;
+fn said(command: &mut Command, interrupt: &Interrupt) -> Result<String, Failure> {
+    let output = run(command, interrupt)?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }

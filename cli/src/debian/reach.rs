@@ -1,18 +1,26 @@
 //! Whether the repositories that a lock names give what it says, before a build finds that they do not.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use osbc_executor::interrupt::Interrupt;
+use osbc_module_api::Error;
 use osbc_modules::probe;
 
 use super::lock::{Lock, Locked};
 use crate::env;
 use crate::exit::Failure;
 
-/// Asks each repository for the smallest of its packages.
+/// Asks each repository for the smallest of its packages, which is downloaded to `directory` for the moment.
 ///
 /// # Errors
-/// There is no place for a repository, or it does not give the package.
-pub(crate) fn ask(lock: &Lock, urls: &BTreeMap<String, String>) -> Result<(), Failure> {
+/// There is no place for a repository, it does not give the package, or the user ends it.
+pub(crate) fn ask(
+    lock: &Lock,
+    urls: &BTreeMap<String, String>,
+    directory: &Path,
+    interrupt: &Interrupt,
+) -> Result<(), Failure> {
     let mut smallest: BTreeMap<&str, &Locked> = BTreeMap::new();
     for package in &lock.packages {
         let known = smallest.entry(&package.repository).or_insert(package);
@@ -23,12 +31,14 @@ pub(crate) fn ask(lock: &Lock, urls: &BTreeMap<String, String>) -> Result<(), Fa
     let environment = env::sources();
     smallest.into_iter().try_for_each(|(label, package)| {
         let checksum = format!("sha256:{}", package.sha256);
-        probe::ask(&package.url(urls)?, &checksum, &environment).map_err(|error| {
-            Failure::environment(format!(
+        let asked = probe::ask(&package.url(urls)?, &checksum, directory, &|| interrupt.is_raised(), &environment);
+        asked.map_err(|error| match error {
+            Error::Interrupted => Failure::Interrupted,
+            error => Failure::environment(format!(
                 "the repository {label} does not give the package {}: {error}\n`--mirror {label}=URL` names another place; \
                  where this one has newer packages, `apt-get update` lets apt know",
                 package.name
-            ))
+            )),
         })
     })
 }

@@ -1,12 +1,15 @@
-//! Loop and device-mapper devices whose file lies, or lay, in the `work/` of a store and whose owner is dead. osbc opens
-//! loop devices so that they go with their last user; what a stage had set up on one (LVM, LUKS) can still hold it.
+//! Loop and device-mapper devices whose file lies, or lay, where builds work and whose owner is dead: in the `work/` of a
+//! store, or in the stores of a check beside it. osbc opens loop devices so that they go with their last user; what a stage
+//! had set up on one (LVM, LUKS) can still hold it, and an on-disk module can have made one that stays.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use osbc_executor::store::is_owned;
+use osbc_executor::temporary;
+use osbc_module_api::loopdev;
 use serde::Serialize;
 
 /// What the kernel puts behind the path of a file that is no more.
@@ -25,12 +28,17 @@ pub(crate) struct LeftOver {
 
 /// Those of a store, in the order in which they can be removed: what lies on others first.
 pub(crate) fn find(store: &Path) -> Vec<LeftOver> {
-    find_in(Path::new("/sys/block"), store, is_owned)
+    let given = |name: &str| loopdev::given_name(&File::open(Path::new("/dev").join(name)).ok()?).ok();
+    find_in(Path::new("/sys/block"), store, given, is_owned)
 }
 
-fn find_in(block: &Path, store: &Path, is_owned: impl Fn(&Path) -> bool) -> Vec<LeftOver> {
+fn find_in(
+    block: &Path,
+    store: &Path,
+    given: impl Fn(&str) -> Option<PathBuf>,
+    is_owned: impl Fn(&Path) -> bool,
+) -> Vec<LeftOver> {
     let store = store.canonicalize().unwrap_or_else(|_| store.to_owned());
-    let work = store.join("work");
     let names: Vec<String> = fs::read_dir(block)
         .map(|entries| entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
         .unwrap_or_default();
@@ -38,10 +46,11 @@ fn find_in(block: &Path, store: &Path, is_owned: impl Fn(&Path) -> bool) -> Vec<
     let mut loops = Vec::new();
     for name in &names {
         let Some(file) = text(block.join(name).join("loop/backing_file")) else { continue };
-        let path = Path::new(file.strip_suffix(DELETED).unwrap_or(&file));
-        let Ok(inside) = path.strip_prefix(&work) else { continue };
-        let lease = inside.components().next().map(|lease| work.join(lease));
-        if lease.is_some_and(|lease| !is_owned(&lease)) {
+        // The kernel tells the path within a mount that is gone, the device what it was given as long as the file was seen.
+        let seen = PathBuf::from(file.strip_suffix(DELETED).unwrap_or(&file));
+        let given = given(name).filter(|given| !given.as_os_str().is_empty());
+        if let Some(path) = [Some(seen), given].into_iter().flatten().find(|path| is_left(path, &store, &is_owned)) {
+            let file = if file.starts_with(&*path.to_string_lossy()) { file } else { path.display().to_string() };
             loops.push(LeftOver { device: name.clone(), file, mapping: None });
         }
     }
@@ -69,6 +78,22 @@ fn find_in(block: &Path, store: &Path, is_owned: impl Fn(&Path) -> bool) -> Vec<
         }
     }
     found
+}
+
+/// Whether a file lies where a build worked that is dead by now. The end of its path may be cut off.
+fn is_left(file: &Path, store: &Path, is_owned: &impl Fn(&Path) -> bool) -> bool {
+    let places = [(store.join("work"), ""), (store.parent().unwrap_or(store).to_owned(), temporary::CHECK)];
+    places.iter().any(|(place, prefix)| {
+        let Ok(inside) = file.strip_prefix(place) else { return false };
+        let mut components = inside.components().map(|component| component.as_os_str().to_string_lossy());
+        let Some(owner) = components.next().filter(|owner| owner.starts_with(prefix)) else { return false };
+        if components.next().is_some() {
+            return !is_owned(&place.join(&*owner));
+        }
+        let entries = fs::read_dir(place).into_iter().flatten().flatten();
+        let mut alive = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&*owner));
+        !alive.any(|entry| is_owned(&entry.path()))
+    })
 }
 
 /// Removes one.
@@ -106,6 +131,12 @@ mod tests {
         put("loop0/loop/backing_file", &format!("{work}/dead/0/tree/disk.raw{DELETED}\n"));
         put("loop1/loop/backing_file", &format!("{work}/alive/0/tree/disk.raw\n"));
         put("loop2/loop/backing_file", "/somewhere/else.raw\n");
+        put("loop3/loop/backing_file", &format!("/disk.raw{DELETED}\n"));
+        put("loop4/loop/backing_file", "/disk.raw\n");
+        put("loop6/loop/backing_file", "/disk.raw\n");
+        fs::create_dir(store.join("work/alive")).expect("makes");
+        let check = store.parent().expect("a place").join(format!("{}abc123", temporary::CHECK));
+        put("loop5/loop/backing_file", &format!("{}/1/work/x/disk.raw\n", check.display()));
         put("dm-0/dm/name", "crypt\n");
         put("dm-0/slaves/dm-1", "");
         put("dm-1/dm/name", "vg-root\n");
@@ -113,9 +144,20 @@ mod tests {
         put("dm-2/slaves/loop1p1", "");
         put("dm-3/slaves/loop00", "");
         put("sda/size", "1\n");
-        let found = find_in(&block, &store, |lease| lease.ends_with("alive"));
-        let names: Vec<_> = found.iter().map(|left| (left.device.as_str(), left.mapping.as_deref())).collect();
-        assert_eq!(names, [("dm-0", Some("crypt")), ("dm-1", Some("vg-root")), ("loop0", None)]);
-        assert!(find_in(&block, &folder.path().join("no-store"), |_| false).is_empty());
+        let given = |name: &str| match name {
+            "loop3" => Some(format!("{work}/dead/0/scra").into()),
+            "loop4" => Some(format!("{work}/alive/0/scra").into()),
+            // Cut off within the owner's name.
+            "loop6" => Some(format!("{work}/ali").into()),
+            _ => None,
+        };
+        let found = find_in(&block, &store, given, |lease| lease.ends_with("alive"));
+        let mut names: Vec<_> = found.iter().map(|left| (left.device.as_str(), left.mapping.as_deref())).collect();
+        names[2..].sort_unstable();
+        let loops = [("loop0", None), ("loop3", None), ("loop5", None)];
+        assert_eq!(names[..2], [("dm-0", Some("crypt")), ("dm-1", Some("vg-root"))]);
+        assert_eq!(names[2..], loops);
+        let elsewhere = folder.path().join("elsewhere/no-store");
+        assert!(find_in(&block, &elsewhere, |_| None, |_| false).is_empty());
     }
 }

@@ -60,18 +60,13 @@ impl Live {
         if let Some(bar) = self.stages.remove(&node) {
             bar.finish_and_clear();
         }
-        let failed = match outcome {
-            NodeOutcome::Ran(result) => !result.success,
-            NodeOutcome::FetchFailed { .. } => true,
-            NodeOutcome::Fetched { bytes } => {
-                self.fetching(node, *bytes);
-                false
-            }
-            NodeOutcome::Equal { .. } => false,
+        match outcome {
+            NodeOutcome::Fetched { bytes } => self.fetching(node, *bytes),
+            NodeOutcome::Ran(_) | NodeOutcome::FetchFailed { .. } | NodeOutcome::Equal { .. } => {}
             NodeOutcome::Cached { .. } | NodeOutcome::NotStarted => return,
-        };
+        }
         self.total.inc(1);
-        if failed {
+        if outcome.is_failure() {
             let (place, name) = render::node_name(&self.plan.graph, node);
             self.bars.println(format!("failed: {}: {}", printable::line(place), printable::line(name))).ok();
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use osbc_executor::event::{Event, Monitor};
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{Cause, NodeOutcome, Plan, StageResult, printable};
+use osbc_ir::{NodeOutcome, Plan, printable};
 
 use crate::render;
 
@@ -42,12 +42,10 @@ pub(super) fn total(plan: &Plan) -> usize {
 impl Monitor for Plain {
     fn event(&mut self, _: Duration, event: &Event<'_>) {
         match event {
+            Event::Finished { node, outcome } if outcome.is_interrupted() => self.line(*node, "interrupted"),
             Event::Finished { node, outcome } => match outcome {
                 NodeOutcome::Ran(result) if result.success => {
                     self.line(*node, &format!("({})", render::duration(result.duration)));
-                }
-                NodeOutcome::Ran(StageResult { cause: Some(Cause::Interrupted), .. }) => {
-                    self.line(*node, "interrupted")
                 }
                 NodeOutcome::Ran(_) => self.line(*node, "FAILED"),
                 NodeOutcome::Fetched { bytes } => self.line(*node, &format!("({})", render::bytes(*bytes))),

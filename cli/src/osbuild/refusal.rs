@@ -2,6 +2,7 @@
 //! for what is no manifest, 130 for what was ended.
 
 use std::fmt::Display;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use miette::GraphicalReportHandler;
@@ -52,12 +53,12 @@ impl Refusal {
     pub(super) fn tell(self, arguments: &Arguments) -> ExitCode {
         let is_data = arguments.json || (arguments.inspect && matches!(self, Refusal::Manifest(_)));
         let (text, document) = (self.text(arguments), self.document());
+        // When standard output is gone, so is who would have read it.
         if is_data {
-            anstream::eprint!("{text}");
-            // When standard output is gone, so is who would have read it.
+            exit::show(&text);
             print(format!("{document}\n").as_bytes()).ok();
         } else {
-            anstream::print!("{text}");
+            write!(anstream::stdout().lock(), "{text}").ok();
         }
         self.code()
     }
@@ -115,6 +116,12 @@ impl From<Failure> for Refusal {
 
 impl From<ReadError> for Refusal {
     fn from(error: ReadError) -> Self {
+        Refusal::environment(error)
+    }
+}
+
+impl From<osbc_executor::RunError> for Refusal {
+    fn from(error: osbc_executor::RunError) -> Self {
         Refusal::environment(error)
     }
 }

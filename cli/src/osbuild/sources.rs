@@ -41,7 +41,7 @@ impl SourceReport {
             }
             let result = match fetches.get(&node) {
                 Some(NodeOutcome::Fetched { .. }) => ItemResult::Fetched,
-                Some(NodeOutcome::FetchFailed { error }) => ItemResult::Failed(error.clone()),
+                Some(NodeOutcome::FetchFailed { error, .. }) => ItemResult::Failed(error.clone()),
                 _ if have.contains(&graph.id(node)) => ItemResult::Cached,
                 _ => continue,
             };

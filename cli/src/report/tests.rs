@@ -30,6 +30,7 @@ fn lines(graph: &Graph) -> Vec<Line> {
     let finished = |node, success: bool, log: &str| Happened::StageFinished {
         node,
         success,
+        interrupted: false,
         error: (!success).then(|| HOSTILE.to_owned()),
         duration: 1,
         written: Some(4096),

@@ -16,7 +16,7 @@ use crate::harness::{Place, checksum, leftovers, osbc};
 const SERVICES: [&str; 3] = ["input", "device", "mount"];
 
 /// The modules of `fixtures/libdir` and those that do what none should: a stage, and every kind of service.
-fn hostile(place: &Place) -> PathBuf {
+pub(crate) fn hostile(place: &Place) -> PathBuf {
     let folder = place.path("libdir");
     let copied = std::process::Command::new("cp").arg("-a").arg(libdir()).arg(&folder).status();
     assert!(copied.expect("cp is there").success());
@@ -61,7 +61,7 @@ fn build(place: &Place, libdir: &Path, how: &str) -> std::process::Command {
 }
 
 /// Whether there is a process with an argument that begins with this path.
-fn runs(path: &Path) -> bool {
+pub(crate) fn runs(path: &Path) -> bool {
     let arguments = |process: fs::DirEntry| fs::read(process.path().join("cmdline")).unwrap_or_default();
     let path = path.to_str().expect("text").as_bytes();
     let mut processes = fs::read_dir("/proc").expect("is mounted").flatten();

@@ -9,6 +9,7 @@ mod doctor;
 mod documents;
 mod dropin;
 mod encryption;
+mod endings;
 mod explain;
 mod exports;
 mod harness;

@@ -106,6 +106,9 @@ pub enum Happened {
         node: usize,
         /// Whether it succeeded.
         success: bool,
+        /// Whether that is because the build was ended.
+        #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+        interrupted: bool,
         /// Why not.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         error: Option<String>,
@@ -131,6 +134,9 @@ pub enum Happened {
         node: usize,
         /// Why.
         error: String,
+        /// Whether that is because the build was ended.
+        #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+        interrupted: bool,
     },
     /// The user asked to end the build.
     Interrupted,
@@ -250,6 +256,7 @@ pub fn lines(plan: &Plan, at: Duration, event: &Event<'_>) -> Vec<Line> {
             NodeOutcome::Ran(result) => Happened::StageFinished {
                 node: node.index(),
                 success: result.success,
+                interrupted: outcome.is_interrupted(),
                 error: result.error.clone(),
                 duration: micros(result.duration),
                 written: result.written,
@@ -257,7 +264,11 @@ pub fn lines(plan: &Plan, at: Duration, event: &Event<'_>) -> Vec<Line> {
             },
             NodeOutcome::Equal { to, metadata: _ } => Happened::Equal { node: node.index(), to: to.to_string() },
             NodeOutcome::Fetched { bytes } => Happened::Fetched { node: node.index(), bytes: *bytes },
-            NodeOutcome::FetchFailed { error } => Happened::FetchFailed { node: node.index(), error: error.clone() },
+            NodeOutcome::FetchFailed { error, cause: _ } => Happened::FetchFailed {
+                node: node.index(),
+                error: error.clone(),
+                interrupted: outcome.is_interrupted(),
+            },
             // Both are told before anything starts, or not at all.
             NodeOutcome::Cached { .. } | NodeOutcome::NotStarted => return Vec::new(),
         },

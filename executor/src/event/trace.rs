@@ -153,7 +153,7 @@ impl Form for Trace {
                 self.end(at, *node, &result, out)
             }
             Happened::Fetched { node, bytes } => self.end(at, *node, &json!({"success": true, "bytes": bytes}), out),
-            Happened::FetchFailed { node, error } => {
+            Happened::FetchFailed { node, error, .. } => {
                 self.end(at, *node, &json!({"success": false, "error": error}), out)
             }
             Happened::Interrupted => {
@@ -189,7 +189,15 @@ mod tests {
 
     fn finished(node: usize, success: bool) -> Happened {
         let error = (!success).then(|| "it broke".to_owned());
-        Happened::StageFinished { node, success, error, duration: 5, written: Some(4096), log: None }
+        Happened::StageFinished {
+            node,
+            success,
+            interrupted: false,
+            error,
+            duration: 5,
+            written: Some(4096),
+            log: None,
+        }
     }
 
     /// A build with everything in it, up to the line that its writer came to.

@@ -208,7 +208,7 @@ fn a_stage_waits_for_its_own_fetches_only() {
     assert_eq!(labels(&runner.ran()), ["needs nothing"]);
     assert!(done.outcome.interrupted);
     assert!(
-        matches!(&done.outcome.nodes[&sketch.node("#sha256:1")], NodeOutcome::FetchFailed { error } if error == "interrupted")
+        matches!(&done.outcome.nodes[&sketch.node("#sha256:1")], NodeOutcome::FetchFailed { error, cause: Cause::Interrupted } if error == "interrupted")
     );
     assert_eq!(done.outcome.nodes[&sketch.node("needs it")], NodeOutcome::NotStarted);
     assert!(done.events.contains(&Record::Interrupted));
@@ -262,7 +262,7 @@ fn keep_going_goes_on_with_what_does_not_depend_on_it_and_tells_every_failure() 
     assert_eq!(result(&done, &sketch, "a1").error.as_deref(), Some("it broke"));
     assert_eq!(
         done.outcome.nodes[&sketch.node("#sha256:bad")],
-        NodeOutcome::FetchFailed { error: "the server said 404".to_owned() }
+        NodeOutcome::FetchFailed { error: "the server said 404".to_owned(), cause: Cause::Stage }
     );
     assert_eq!(done.outcome.nodes[&sketch.node("a2")], NodeOutcome::NotStarted);
     assert_eq!(done.outcome.nodes[&sketch.node("b1")], NodeOutcome::NotStarted);

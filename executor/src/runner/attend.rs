@@ -43,6 +43,8 @@ enum Worker {
     Unknown,
     /// It has, by this handle.
     Known(OwnedFd),
+    /// There is none. Why not is told until the end of the socket.
+    Refused,
     /// There is none, or it has ended.
     Gone,
 }
@@ -194,7 +196,7 @@ impl Attended {
         while let Some(socket) = &mut self.socket {
             let received = match self.worker {
                 Worker::Unknown => message::receive_descriptor(&*socket).map(|worker| {
-                    self.worker = worker.map_or(Worker::Gone, Worker::Known);
+                    self.worker = worker.map_or(Worker::Refused, Worker::Known);
                     None
                 }),
                 _ => socket.read(chunk).map(Some),
@@ -213,7 +215,7 @@ impl Attended {
                 Err(error) => return Err(error),
             }
         }
-        if self.socket.is_none() && matches!(self.worker, Worker::Unknown) {
+        if self.socket.is_none() && matches!(self.worker, Worker::Unknown | Worker::Refused) {
             self.worker = Worker::Gone;
         }
         Ok(false)

@@ -255,6 +255,7 @@ fn call(function: fn(&StageContext) -> Result<(), Error>, context: &StageContext
     match called {
         Ok(Ok(())) => None,
         Ok(Err(error @ Error::Foreign { .. })) => Some(StageFailure::Wanting(Resource::Emulator, error.to_string())),
+        Ok(Err(error @ Error::NoThread(_))) => Some(StageFailure::Wanting(Resource::Tasks, error.to_string())),
         Ok(Err(error)) => Some(StageFailure::Module(error.to_string())),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);

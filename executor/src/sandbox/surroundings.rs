@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Component, Path, PathBuf};
 
 use nix::sched::{CloneFlags, unshare};
+use osbc_module_api::loopdev::Guard;
 use osbc_module_api::snapshot::Snapshot;
 use osbc_module_api::{
     Catalog, DeviceContext, Entry, Error, InputContext, InputReference, MappedInput, MountContext, MountPoint,
@@ -38,6 +39,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) inputs: BTreeMap<String, MappedInput>,
     /// The devices in the request's order, as the modules returned them.
     pub(super) devices: Vec<OpenDevice>,
+    /// Of the devices that their modules made so that they stay, by their place in the request.
+    guards: BTreeMap<usize, Guard>,
     /// The mounts by name, with paths of the sandbox.
     pub(super) mounts: BTreeMap<String, MountPoint>,
     /// What was mounted before the first mount module.
@@ -63,6 +66,7 @@ impl<'a> Surroundings<'a> {
             own: None,
             inputs: BTreeMap::new(),
             devices: Vec::new(),
+            guards: BTreeMap::new(),
             mounts: BTreeMap::new(),
             before: None,
             host: HostSide::new(client),
@@ -139,6 +143,10 @@ impl<'a> Surroundings<'a> {
             }
         }
         while let Some(device) = self.devices.pop() {
+            if let Some(guard) = self.guards.remove(&self.devices.len()) {
+                // Its service takes it down as it knows it; one that is gone by now is as good.
+                guard.lift().ok();
+            }
             problems.extend(self.host.stop(Role::Device(self.devices.len())));
             if let Err(error) = release_device(device.keep) {
                 problems.push(format!("device {}: {error}", device.path.display()));
@@ -200,13 +208,23 @@ impl<'a> Surroundings<'a> {
             let places = Places { dev: &dev, tree: &tree, mounts: &mounts };
             let parent = parent.map(|parent| parent.path.clone());
             let data = self.host.open_device(request, index, module, &places, parent.as_deref())?;
-            let path = path_of(&data).ok_or_else(|| unexpected(&data))?;
-            return Ok(OpenDevice { path: below(&path, &dev, "")?, data, keep: Vec::new() });
+            let path = below(&path_of(&data).ok_or_else(|| unexpected(&data))?, &dev, "")?;
+            self.guard(index, &dev.join(&path)).map_err(|error| format!("cannot guard {}: {error}", path.display()))?;
+            return Ok(OpenDevice { path, data, keep: Vec::new() });
         }
         let Entry::Device(open) = entry(catalog, &device.module)? else {
             return Err(format!("{} is no device", device.module.name));
         };
         open(&DeviceContext { dev: &dev, tree, parent, options: &device.options }).map_err(|error| error.to_string())
+    }
+
+    /// Lets the kernel release the device at `index`, should this process be killed.
+    fn guard(&mut self, index: usize, node: &Path) -> io::Result<()> {
+        match Guard::of(node) {
+            // The stage says it better.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            guard => guard.map(|guard| self.guards.extend(guard.map(|guard| (index, guard)))),
+        }
     }
 
     /// Makes a mount and returns where it lies in the sandbox.

@@ -7,14 +7,17 @@ use std::time::Duration;
 use super::error::StoreError;
 use super::layout::Layout;
 use crate::delete::remove_tree;
-use crate::lock;
+use crate::{lock, temporary};
 
 /// For how long the part of an item that was fetched is kept for a next try.
 const KEEP_DOWNLOADS: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// Removes every folder of `work/` that nobody owns any more, and the parts of items that nobody has fetched on with
-/// for a week.
+/// Removes every folder of `work/` that nobody owns any more, the parts of items that nobody has fetched on with for a
+/// week, and what checks left beside the store.
 pub(super) fn sweep(layout: &Layout) -> Result<(), StoreError> {
+    if let Some(parent) = layout.root.parent() {
+        temporary::sweep(parent, temporary::CHECK);
+    }
     each_unowned(&layout.work(), |_| true)?;
     each_unowned(&layout.downloads(), |folder| {
         let changed = folder.symlink_metadata().and_then(|metadata| metadata.modified());

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use osbc_ir::StageId;
+use osbc_module_api::threads;
 use rustix::fs::{CWD, Mode, OFlags};
 
 use super::Store;
@@ -28,8 +29,14 @@ pub(super) struct Syncer {
     running: Mutex<Option<Running>>,
 }
 
-/// The way to the thread, and what will come of it.
-type Running = (Sender<New>, JoinHandle<Result<(), StoreError>>);
+/// What is to be made durable, and who does it.
+#[derive(Debug)]
+struct Running {
+    appeared: Sender<New>,
+    receiver: Receiver<New>,
+    /// `None` where the system has no thread to give: then all of it is done in the end.
+    thread: Option<JoinHandle<Result<(), StoreError>>>,
+}
 
 /// What has just appeared.
 #[derive(Debug, Clone, Copy)]
@@ -55,21 +62,25 @@ impl Syncer {
     /// Notes what has just appeared.
     pub(super) fn add(&self, new: New) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let (sender, _) = running.get_or_insert_with(|| {
-            let (sender, receiver) = crossbeam_channel::unbounded();
-            let (store, objects) = (self.store.clone(), Arc::clone(&self.objects));
-            (sender, std::thread::spawn(move || run(&store, &objects, &receiver)))
+        let running = running.get_or_insert_with(|| {
+            let (appeared, receiver) = crossbeam_channel::unbounded();
+            let (store, objects, theirs) = (self.store.clone(), Arc::clone(&self.objects), receiver.clone());
+            let thread = threads::spawn(move || run(&store, &objects, &theirs)).ok();
+            Running { appeared, receiver, thread }
         });
         // The thread ends early only with an error, which `settle` gives.
-        sender.send(new).ok();
+        running.appeared.send(new).ok();
     }
 
     /// Waits until all that was noted so far is on the disk, and so are the marks that say so.
     pub(super) fn settle(&self) -> Result<(), StoreError> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some((sender, thread)) = running else { return Ok(()) };
-        drop(sender);
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        let Some(Running { appeared, receiver, thread }) = running else { return Ok(()) };
+        drop(appeared);
+        match thread {
+            Some(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            None => run(&self.store, &self.objects, &receiver),
+        }
     }
 }
 

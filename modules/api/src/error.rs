@@ -4,6 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
+use crate::threads::NoThread;
+
 /// Why a module could not do its work. Shown to people as the reason of a failed stage or fetch.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -60,6 +62,9 @@ pub enum Error {
         /// Debian's name of the machines that it is for.
         architecture: String,
     },
+    /// There is no thread to work with. The machine lacks something, not the manifest.
+    #[error(transparent)]
+    NoThread(NoThread),
     /// The module refuses or gives up, and says why.
     #[error("{reason}")]
     Failed {

@@ -10,6 +10,7 @@ pub mod context;
 pub mod data_extents;
 pub mod def;
 pub mod error;
+pub mod host_program;
 pub mod location;
 pub mod loopdev;
 pub mod outside;
@@ -20,6 +21,7 @@ pub mod snapshot;
 pub mod system_calls;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod threads;
 pub mod tool;
 pub mod tree;
 

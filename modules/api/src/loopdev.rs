@@ -1,13 +1,15 @@
 //! Loop devices: a file, or a part of it, as a block device.
 //!
 //! Knows the kernel's interface and nothing of trees or stages. A device is opened with the kernel's `autoclear`: it
-//! goes away with its last user, however that one ends. Nodes are made where the caller says, so nothing relies on a
-//! `/dev` that udev fills.
+//! goes away with its last user, however that one ends. One that somebody else made gets it for a while ([`Guard`]). Nodes
+//! are made where the caller says, so nothing relies on a `/dev` that udev fills.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -18,12 +20,17 @@ use rustix::io::Errno;
 /// The major number of loop devices.
 pub const MAJOR: u32 = 7;
 
+/// How much of the name of its file a loop device can be given, in bytes.
+pub const MOST_OF_NAME: usize = 63;
+
 /// The control device.
 const CONTROL: &str = "/dev/loop-control";
 const CONTROL_MAJOR: u32 = 10;
 const CONTROL_MINOR: u32 = 237;
 
 // Of <linux/loop.h>.
+const LOOP_SET_STATUS64: libc::c_ulong = 0x4C04;
+const LOOP_GET_STATUS64: libc::c_ulong = 0x4C05;
 const LOOP_CONFIGURE: libc::c_ulong = 0x4C0A;
 const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4C82;
 const LO_FLAGS_READ_ONLY: u32 = 1;
@@ -62,6 +69,13 @@ pub struct LoopDevice {
     file: File,
     minor: u32,
     nodes: PathBuf,
+}
+
+/// A loop device that somebody else made so that it stays: guarded, it goes away with its last user all the same, also
+/// when this process is killed. [`lift`](Self::lift) leaves it as it was.
+#[derive(Debug)]
+pub struct Guard {
+    device: File,
 }
 
 /// A partition that the kernel found on a loop device.
@@ -157,6 +171,41 @@ impl LoopDevice {
     pub fn into_fd(self) -> OwnedFd {
         self.file.into()
     }
+}
+
+impl Guard {
+    /// Guards the device with the node `node`; `None` if it is no loop device, or goes away with its last user anyway.
+    ///
+    /// # Errors
+    /// It cannot be opened, or the kernel refuses.
+    pub fn of(node: &Path) -> io::Result<Option<Self>> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let device = File::from(rustix::fs::open(node, flags, Mode::empty())?);
+        let status = rustix::fs::fstat(&device)?;
+        let is_loop =
+            FileType::from_raw_mode(status.st_mode) == FileType::BlockDevice && major(status.st_rdev) == MAJOR;
+        Ok((is_loop && change_flags(&device, |flags| flags | LO_FLAGS_AUTOCLEAR)?).then_some(Self { device }))
+    }
+
+    /// Leaves the device as it was before, to those who have it open.
+    ///
+    /// # Errors
+    /// The kernel refuses, as for a device that has no file any more.
+    pub fn lift(self) -> io::Result<()> {
+        change_flags(&self.device, |flags| flags & !LO_FLAGS_AUTOCLEAR).map(drop)
+    }
+}
+
+/// Returns the name of its file that a loop device was given, of which the kernel keeps [`MOST_OF_NAME`] bytes; empty if it
+/// was given none. Unlike the path in sysfs it stays when the file cannot be seen any more.
+///
+/// # Errors
+/// It has no file, or is no loop device.
+pub fn given_name(device: &File) -> io::Result<PathBuf> {
+    let mut info = EMPTY;
+    status(device, LOOP_GET_STATUS64, &mut info)?;
+    let length = info.file_name.iter().position(|byte| *byte == 0).unwrap_or(info.file_name.len());
+    Ok(OsStr::from_bytes(&info.file_name[..length]).into())
 }
 
 /// Closes an open loop device, which must be the last handle on it here, and waits until the kernel has let go of the
@@ -281,6 +330,26 @@ fn free_minor(control: &File) -> io::Result<u32> {
     u32::try_from(minor).map_err(|_| io::Error::last_os_error())
 }
 
+/// Changes the flags of a device that has a file; returns whether they were others.
+fn change_flags(device: &File, change: impl Fn(u32) -> u32) -> io::Result<bool> {
+    let mut info = EMPTY;
+    status(device, LOOP_GET_STATUS64, &mut info)?;
+    let changed = change(info.flags);
+    if changed == info.flags {
+        return Ok(false);
+    }
+    info.flags = changed;
+    status(device, LOOP_SET_STATUS64, &mut info).map(|()| true)
+}
+
+/// Reads or changes the status of a device that has a file.
+fn status(device: &File, request: libc::c_ulong, info: &mut Info64) -> io::Result<()> {
+    #[expect(unsafe_code, reason = "no safe wrapper for this ioctl in our dependencies")]
+    // SAFETY: the requests read or write a `struct loop_info64`, whose layout `Info64` has, and keep no reference.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), request as _, &raw mut *info) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Opens the device and gives it its file.
 fn configure(node: &Path, backing: impl AsFd, config: &Config) -> io::Result<File> {
     // Opening for writing is right for a read-only device too: the flag below decides.
@@ -388,6 +457,29 @@ mod tests {
         assert_eq!(rustix::fs::flock(&other, FlockOperation::NonBlockingLockShared), Err(Errno::AGAIN));
         drop(other);
         release(device.into_fd(), PATIENCE).unwrap();
+    }
+
+    #[test]
+    fn root_a_device_that_would_stay_goes_with_its_last_user_while_it_is_guarded() {
+        if !has_root() {
+            return;
+        }
+        let nodes = tempfile::tempdir().unwrap();
+        let device = LoopDevice::attach(backing(65_536), &Config::default(), nodes.path()).unwrap();
+        let node = device.node();
+        assert!(Guard::of(&node).unwrap().is_none(), "it goes anyway");
+        let stay = || change_flags(&device.file, |flags| flags & !LO_FLAGS_AUTOCLEAR).unwrap();
+        assert!(stay());
+        Guard::of(&node).unwrap().expect("a device that would stay").lift().unwrap();
+        assert!(!stay(), "it is as it was");
+        let guard = Guard::of(&node).unwrap().expect("a device that would stay");
+        drop(guard);
+        release(device.into_fd(), PATIENCE).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_loop_device_is_not_guarded() {
+        assert!(Guard::of(Path::new("/dev/null")).unwrap().is_none());
     }
 
     #[test]

@@ -1,17 +1,16 @@
 //! Tools: of the build root, called by stages, and of the host, called by what works there.
 
 use std::ffi::OsStr;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::thread::{JoinHandle, sleep, spawn};
-use std::time::Duration;
+use std::thread::{Builder, JoinHandle};
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::thread::CapabilitySet;
 
 use crate::error::Error;
+use crate::host_program::{self, Output};
 use crate::rights::Rights;
 
 /// Where a build root keeps its tools; the `PATH` of the sandbox.
@@ -19,9 +18,6 @@ pub const FOLDERS: [&str; 2] = ["/usr/sbin", "/usr/bin"];
 
 /// Where a host may have more of them.
 const HOST_FOLDERS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-
-/// The longest pause between two looks at a tool that runs.
-const BLINK: Duration = Duration::from_millis(50);
 
 /// How much is kept of what a tool says, counted from its end.
 const WORDS: usize = 2000;
@@ -127,38 +123,41 @@ impl Tool {
         self.command
     }
 
-    /// Runs it where there is no log, and returns what it wrote to its standard output. It is ended when
-    /// `interrupted` says so, which is asked now and then.
+    /// Runs it where there is no log, and returns what it wrote to its standard output.
+    ///
+    /// # Errors
+    /// It cannot be started, or does not end with 0: then with the end of what it said.
+    pub fn quiet_output(mut self) -> Result<Vec<u8>, Error> {
+        self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let (child, feeder) = self.start()?;
+        let output = child.wait_with_output().map_err(Error::io("wait for", &self.path))?;
+        feeder.map(JoinHandle::join);
+        self.judge(output.status, output.stdout, &output.stderr)
+    }
+
+    /// Runs it where there is neither a log nor a sandbox: as [`quiet_output`](Self::quiet_output), [contained](host_program::contain)
+    /// so that it ends with osbc, and when `interrupted` says so, which is asked now and then.
     ///
     /// # Errors
     /// It cannot be started, is ended, or does not end with 0: then with the end of what it said.
-    pub fn quiet_output(mut self, interrupted: &dyn Fn() -> bool) -> Result<Vec<u8>, Error> {
-        self.command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        let (mut child, feeder) = self.start()?;
-        let reader = |pipe: Option<Box<dyn Read + Send>>| {
-            spawn(move || {
-                let mut bytes = Vec::new();
-                // What was read before an error is all that there is.
-                pipe.map(|mut pipe| pipe.read_to_end(&mut bytes));
-                bytes
-            })
-        };
-        let output = reader(child.stdout.take().map(|pipe| Box::new(pipe) as _));
-        let words = reader(child.stderr.take().map(|pipe| Box::new(pipe) as _));
-        let status = wait(&mut child, interrupted).map_err(Error::io("wait for", &self.path))?;
-        let (output, words) = (output.join().unwrap_or_default(), words.join().unwrap_or_default());
-        feeder.map(JoinHandle::join);
-        match status {
+    pub fn contained_output(mut self, interrupted: &dyn Fn() -> bool) -> Result<Vec<u8>, Error> {
+        let ran = host_program::output(&mut self.command, &self.stdin, interrupted);
+        match ran.map_err(Error::io("run", &self.path))? {
             None => Err(Error::Interrupted),
-            Some(status) if status.success() => Ok(output),
-            Some(status) => {
-                // Some say it on the one, some on the other.
-                let words = if words.is_empty() { output } else { words };
-                let end = &words[words.len().saturating_sub(WORDS)..];
-                let said = String::from_utf8_lossy(end).trim().to_owned();
-                Err(Error::ToolRefused { command: self.words(), status, said })
-            }
+            Some(Output { status, stdout, stderr }) => self.judge(status, stdout, &stderr),
         }
+    }
+
+    /// What it printed, or why it failed.
+    fn judge(&self, status: ExitStatus, stdout: Vec<u8>, stderr: &[u8]) -> Result<Vec<u8>, Error> {
+        if status.success() {
+            return Ok(stdout);
+        }
+        // Some say it on the one, some on the other.
+        let words = if stderr.is_empty() { &stdout } else { stderr };
+        let end = &words[words.len().saturating_sub(WORDS)..];
+        let said = String::from_utf8_lossy(end).trim().to_owned();
+        Err(Error::ToolRefused { command: self.words(), status, said })
     }
 
     fn finish(mut self) -> Result<Vec<u8>, Error> {
@@ -178,9 +177,15 @@ impl Tool {
         let data = std::mem::take(&mut self.stdin);
         let feed = |mut pipe: ChildStdin| {
             // A tool that ends without reading all of its input says why by its exit status.
-            spawn(move || drop(pipe.write_all(&data)))
+            Builder::new().spawn(move || drop(pipe.write_all(&data)))
         };
-        let feeder = child.stdin.take().map(feed);
+        let feeder = match child.stdin.take().map(feed).transpose() {
+            Ok(feeder) => feeder,
+            Err(error) => {
+                child.kill().and_then(|()| child.wait()).map_err(Error::io("end", &self.path))?;
+                return Err(Error::io("start a thread for", &self.path)(error));
+            }
+        };
         Ok((child, feeder))
     }
 
@@ -188,24 +193,6 @@ impl Tool {
     fn words(&self) -> String {
         let words = std::iter::once(self.command.get_program()).chain(self.command.get_args());
         words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
-    }
-}
-
-/// Waits until a process ends, or ends it and all that it started; then there is no status.
-fn wait(child: &mut Child, interrupted: &dyn Fn() -> bool) -> std::io::Result<Option<ExitStatus>> {
-    let mut pause = Duration::from_millis(1);
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
-        if interrupted() {
-            // Gone already is as good.
-            kill_process_group(Pid::from_child(child), Signal::KILL).ok();
-            child.wait()?;
-            return Ok(None);
-        }
-        sleep(pause);
-        pause = (pause * 2).min(BLINK);
     }
 }
 

@@ -44,10 +44,10 @@ fn run(context: &DeviceContext) -> Result<OpenDevice, Error> {
     let dmsetup = Tool::of_host("dmsetup")?;
     let name = format!("osbuild-luks-{}", Uuid::new_v4());
     let cryptsetup = Tool::of_host("cryptsetup")?.args(["-q", "open"]).arg(below).arg(&name);
-    cryptsetup.stdin(options.passphrase).quiet_output(&|| false)?;
+    cryptsetup.stdin(options.passphrase).quiet_output()?;
     let opened = || {
         let arguments = ["info", "-c", "-o", "major,minor", "--noheadings", "--separator", ":", &name];
-        let number = Number::parse(&dmsetup.args(arguments).quiet_output(&|| false)?, ':')?;
+        let number = Number::parse(&dmsetup.args(arguments).quiet_output()?, ':')?;
         let path = format!("mapper/{name}");
         let handle = open(context.dev, &[&path], number)?;
         let node = json!({"major": number.major, "minor": number.minor});

@@ -65,7 +65,7 @@ impl Lvm<'_> {
         if Path::new(LISTED_DEVICES).exists() {
             tool = tool.arg("--devices").arg(self.physical);
         }
-        Ok(String::from_utf8_lossy(&tool.quiet_output(&|| false)?).trim().to_owned())
+        Ok(String::from_utf8_lossy(&tool.quiet_output()?).trim().to_owned())
     }
 
     /// The group that the physical volume belongs to.

@@ -49,7 +49,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
         let source = context.source.as_deref().ok_or_else(|| Error::failed("the mount needs a source"))?;
         let (_, path) = make_mountpoint(context)?;
         let tool = Tool::of_host("systemd-dissect")?.arg("--mount").args(arguments(&options));
-        tool.arg(on_host(source)?).arg(&path).quiet_output(&|| false)?;
+        tool.arg(on_host(source)?).arg(&path).quiet_output()?;
         Ok(Some(path))
     }),
 };

@@ -178,6 +178,7 @@ fn host_keys(tree: &Tree) -> Result<BTreeSet<String>, Error> {
 fn packages(input: &MappedInput) -> Result<Vec<Package>, Error> {
     let none = Map::new();
     let files: Vec<_> = input.data.get("files").and_then(Value::as_object).unwrap_or(&none).keys().collect();
+    threads::start_pool().map_err(Error::NoThread)?;
     let opened: Result<Vec<Package>, Error> =
         files.par_iter().map(|name| Package::open(&input.path.join(name))).collect();
     let mut packages = opened?;

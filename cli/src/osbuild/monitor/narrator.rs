@@ -217,6 +217,8 @@ impl Monitor for Narrator {
             Event::FetchOutput { node, text } => self.source_output(*node, text),
             Event::StageStarted { node, .. } => self.stage_started(*node),
             Event::StageOutput { node, text } => self.stage_output(*node, text),
+            // osbuild says nothing of what a signal ends.
+            Event::Finished { outcome, .. } if outcome.is_interrupted() => {}
             Event::Finished { node, outcome: NodeOutcome::Ran(result) } => self.stage_finished(*node, result),
             Event::Finished { node, outcome: outcome @ NodeOutcome::Equal { .. } } => {
                 self.stage_started(*node);

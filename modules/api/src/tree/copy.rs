@@ -20,6 +20,7 @@ use super::attributes::{read_xattr, read_xattr_names};
 use super::{Tree, cannot, entries_in, handle_path, unless_missing};
 use crate::data_extents::data_extents;
 use crate::error::Error;
+use crate::threads;
 
 /// From how many names in a folder without folders on it is copied by many threads.
 const MANY: usize = 32;
@@ -180,6 +181,7 @@ impl Job<'_> {
         let entries = entries_in(&inner.fd).map_err(cannot("list", &inner.path))?;
         let copy = |(name, _): &(OsString, FileType)| self.entry(&inner, name, &to_inner, name, fresh);
         if entries.len() >= MANY || entries.iter().any(|(_, kind)| *kind == FileType::Directory) {
+            threads::start_pool().map_err(Error::NoThread)?;
             entries.par_iter().try_for_each(copy)?;
         } else {
             entries.iter().try_for_each(copy)?;
