@@ -189,7 +189,10 @@ impl<'a> Words<'a> {
             Error::OneOfMultipleValid { .. } if self.error.instance().as_array().is_some_and(Vec::is_empty) => {
                 Some("an empty list is both a list of ids and a list of objects; for nothing, write {}".to_owned())
             }
-            Error::AnyOf { context } | Error::OneOfNotValid { context } => self.closest_form(context, root),
+            Error::AnyOf { context } | Error::OneOfNotValid { context } => {
+                let of_all = self.allowed_in_forms(context, root).or_else(|| self.known_in_forms(context));
+                of_all.or_else(|| required_in_forms(context)).or_else(|| self.closest_form(context, root))
+            }
             _ => None,
         }
     }
@@ -199,6 +202,50 @@ impl<'a> Words<'a> {
             Error::Required { property } => property.as_str(),
             _ => None,
         }
+    }
+
+    /// Returns the values that the alternatives allow at a place, where they differ by the value there and it is that of
+    /// none of them.
+    fn allowed_in_forms(&self, context: &[Vec<ValidationError<'static>>], root: &Value) -> Option<String> {
+        let is_choice =
+            |error: &&ValidationError<'static>| matches!(error.kind(), Error::Enum { .. } | Error::Constant { .. });
+        let choices: Vec<_> = context.iter().map(|errors| errors.iter().find(is_choice)).collect::<Option<_>>()?;
+        let first = choices.first()?;
+        let mut allowed: Vec<&Value> = Vec::new();
+        for choice in &choices {
+            if choice.instance_path() != first.instance_path() {
+                return None;
+            }
+            let values = Words::new(choice, self.schema).keyword;
+            for value in values.as_array().map_or(std::slice::from_ref(values), Vec::as_slice) {
+                if !allowed.contains(&value) {
+                    allowed.push(value);
+                }
+            }
+        }
+        let names: Vec<&str> = allowed.iter().filter_map(|value| value.as_str()).collect();
+        let guess = first.instance().as_str().and_then(|written| did_you_mean(written, names.iter().copied()));
+        let all = alternatives("allowed", allowed.into_iter().map(repr))?;
+        let guess = guess.map(|guess| format!("{guess}; ")).unwrap_or_default();
+        Some(format!("at `{}`, {} is of no form: {guess}{all}", inside(first, root), repr(first.instance())))
+    }
+
+    /// Returns the nearest name that any of the alternatives knows for one that none of them does.
+    fn known_in_forms(&self, context: &[Vec<ValidationError<'static>>]) -> Option<String> {
+        let (mut known, mut unknown): (Vec<&str>, Option<Vec<&String>>) = (Vec::new(), None);
+        for errors in context {
+            let (words, names) = errors.iter().find_map(|error| match error.kind() {
+                Error::AdditionalProperties { unexpected } => Some((Words::new(error, self.schema), unexpected)),
+                _ => None,
+            })?;
+            let properties = words.parent.get("properties").and_then(Value::as_object);
+            known.extend(properties.into_iter().flat_map(Map::keys).map(String::as_str));
+            let before = unknown.take().unwrap_or_else(|| names.iter().collect());
+            unknown = Some(before.into_iter().filter(|name| names.contains(name)).collect());
+        }
+        let name = *unknown?.first()?;
+        let guess = did_you_mean(name, known)?;
+        Some(format!("{} is known in no form: {guess}", repr(&Value::String(name.clone()))))
     }
 
     /// What is wrong under the alternative that comes closest: one that gets past types and constants, and whose
@@ -221,4 +268,33 @@ impl<'a> Words<'a> {
         let message = words.message();
         Some(format!("closest: at `{place}`, {message}{deeper}"))
     }
+}
+
+/// Returns what the alternatives require, where they differ by that and a value has none of it; with the nearest of those
+/// names to one that the value has.
+fn required_in_forms(context: &[Vec<ValidationError<'static>>]) -> Option<String> {
+    let mut required: Vec<&str> = Vec::new();
+    let mut written: Option<&Map<String, Value>> = None;
+    for errors in context {
+        let (value, name) = errors.iter().find_map(|error| match error.kind() {
+            Error::Required { property } => error.instance().as_object().zip(property.as_str()),
+            _ => None,
+        })?;
+        if written.is_some_and(|written| written != value) {
+            return None;
+        }
+        written = Some(value);
+        if !required.contains(&name) {
+            required.push(name);
+        }
+    }
+    if required.len() < 2 {
+        return None;
+    }
+    let guess = written?.keys().find_map(|key| {
+        let guess = did_you_mean(key, required.iter().copied())?;
+        Some(format!("{}: {guess} ", repr(&Value::String(key.clone()))))
+    });
+    let names = join(required.iter().map(|name| repr(&Value::String((*name).to_owned()))));
+    Some(format!("{}one of these is required: {names}", guess.unwrap_or_default()))
 }
