@@ -16,6 +16,7 @@ mod past;
 mod provenance;
 mod render;
 mod report;
+mod requirements;
 mod rootless;
 mod sbom;
 mod signals;

@@ -40,7 +40,7 @@ use crate::commands::manual::print;
 use crate::monitor::{Screen, warn_of_lost, with_files};
 use crate::signals::listen;
 use crate::terminal::Terminal;
-use crate::{env, exit, rootless, wiring};
+use crate::{env, exit, requirements, rootless, wiring};
 use arguments::Arguments;
 use course::{Course, Names};
 use monitor::{Display, Narrator, Out, Script};
@@ -147,12 +147,16 @@ fn build(arguments: &Arguments, asked: Asked) -> Result<ExitCode, Refusal> {
         drop(lease);
         return build(arguments, asked);
     }
+    let in_vm = in_vm(arguments, &asked.written)?;
+    let nodes_in_vm: BTreeSet<_> =
+        in_vm.iter().flat_map(|pipeline| &plan.graph.pipelines[pipeline.0].stages).copied().collect();
     if !plan.segments.is_empty() {
-        rootless::require_root().and_then(|()| rootless::check(&plan)).map_err(Refusal::environment)?;
+        rootless::require_root()
+            .and_then(|()| requirements::check(&plan, &asked.catalog, &nodes_in_vm))
+            .map_err(Refusal::environment)?;
     }
     let names = Names { written: &asked.written, plan: &plan };
     let course = Course::new(&names, lease.present());
-    let in_vm = in_vm(arguments, &asked.written)?;
     let script = Arc::new(Script {
         manifest: arguments.manifest().display().to_string(),
         have: lease.present().clone(),
@@ -180,7 +184,7 @@ fn build(arguments: &Arguments, asked: Asked) -> Result<ExitCode, Refusal> {
         keep_going: false,
         jobserver: env::jobserver(),
         stage_timeout: arguments.stage_timeout(),
-        in_vm: in_vm.iter().flat_map(|pipeline| &plan.graph.pipelines[pipeline.0].stages).copied().collect(),
+        in_vm: nodes_in_vm,
         always_run: None,
         host_runner: asked.host.clone(),
         environment: env::sources(),

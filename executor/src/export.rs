@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use osbc_ir::StageId;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::copy::{Copied, CopyError, Ownership, copy_attributes, copy_tree};
@@ -58,6 +58,19 @@ pub enum ExportError {
         /// How many inodes there are.
         total: u64,
     },
+    /// The destination cannot be written to.
+    #[error(
+        "cannot export to {}: {} cannot be written to: {source}; name another directory with -o",
+        path.display(), place.display()
+    )]
+    Unwritable {
+        /// The destination.
+        path: PathBuf,
+        /// What there is of it.
+        place: PathBuf,
+        /// The OS error.
+        source: io::Error,
+    },
     /// An entry cannot be copied.
     #[error("cannot export to {}: {source}", path.display())]
     Copy {
@@ -82,6 +95,30 @@ impl ExportError {
     fn io<E: Into<io::Error>>(act: &'static str, path: impl AsRef<Path>) -> impl FnOnce(E) -> Self {
         move |source| ExportError::Io { act, path: path.as_ref().to_owned(), source: source.into() }
     }
+}
+
+/// Makes sure that results can be exported to directories called `names` in `output`, as far as that can be told without
+/// writing anything.
+///
+/// # Errors
+/// Something that is no directory is in the way, or what there is of the destination cannot be written to.
+pub fn check_destination<'a>(output: &Path, names: impl IntoIterator<Item = &'a str>) -> Result<(), ExportError> {
+    let output = std::path::absolute(output).map_err(ExportError::io("find", output))?;
+    let places = std::iter::once(output.clone()).chain(names.into_iter().map(|name| output.join(name)));
+    for path in places {
+        let there = path.ancestors().find(|place| place.symlink_metadata().is_ok()).unwrap_or(Path::new("/"));
+        // A link to a directory is as good as the directory.
+        if !there.is_dir() {
+            return Err(ExportError::NoFolder(there.to_owned()));
+        }
+        let access = Access::WRITE_OK | Access::EXEC_OK;
+        rustix::fs::accessat(CWD, there, access, AtFlags::EACCESS).map_err(|error| ExportError::Unwritable {
+            path: output.clone(),
+            place: there.to_owned(),
+            source: error.into(),
+        })?;
+    }
+    Ok(())
 }
 
 /// Copies the tree of a result, an empty one for none, to the folder `to`. Where that is there already, its entries of

@@ -115,7 +115,7 @@ impl Machine for FakeMachine {
 
 /// The reply of a stage that did its work.
 pub fn success() -> StageReply {
-    StageReply { metadata: Value::Null, failure: None, exception: None, written: None, memory: None }
+    StageReply { metadata: Value::Null, failure: None, hint: None, exception: None, written: None, memory: None }
 }
 
 /// The reply of a stage whose module gave up.

@@ -202,6 +202,8 @@ pub struct StageReply {
     pub metadata: Value,
     /// None when the stage succeeded.
     pub failure: Option<StageFailure>,
+    /// What to say behind the failure: a file system that the stage has mounted and that is full.
+    pub hint: Option<String>,
     /// How many bytes the stage and what it started wrote to disks, where the system counts them.
     pub written: Option<u64>,
     /// The most memory that one of its processes had, in bytes.

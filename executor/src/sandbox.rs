@@ -20,6 +20,7 @@ mod api;
 mod calls;
 mod confine;
 mod foreign;
+mod full;
 mod host;
 mod inside;
 mod isolation;
@@ -65,7 +66,13 @@ pub(crate) fn run_stage(
     };
     let mut surroundings = Surroundings::new(client);
     let mut reply = match surroundings.prepare(request, catalog) {
-        Ok(()) => inside::run(request, &job, &mut surroundings, isolation, client),
+        Ok(()) => {
+            let mut reply = inside::run(request, &job, &mut surroundings, isolation, client);
+            if reply.failure.is_some() {
+                reply.hint = surroundings.full_mount();
+            }
+            reply
+        }
         Err(reason) => {
             let exception = surroundings.host.exception();
             StageReply { exception, ..StageReply::failed(StageFailure::Environment(reason)) }
@@ -109,7 +116,7 @@ impl StageReply {
     /// The reply of a stage that failed.
     pub(crate) fn failed(failure: StageFailure) -> Self {
         let metadata = osbc_module_api::Value::Null;
-        Self { metadata, failure: Some(failure), exception: None, written: None, memory: None }
+        Self { metadata, failure: Some(failure), hint: None, exception: None, written: None, memory: None }
     }
 
     /// Puts a failure of taking down to the reply, which keeps the failure that it has.

@@ -87,7 +87,10 @@ pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex, work: &Work<'_>) -> Stag
         Some(StageFailure::Exited(status)) => Some(status),
         _ => None,
     };
-    reply.failure = reply.failure.map(|failure| name_want(failure, node, work, context));
+    let hint = reply.hint.take();
+    if hint.is_none() {
+        reply.failure = reply.failure.map(|failure| name_want(failure, node, work, context));
+    }
     // What cannot be removed now goes with the segment's work.
     remove_tree(&request.scratch).ok();
     let log = log.borrow().path().map(ToOwned::to_owned);
@@ -96,6 +99,9 @@ pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex, work: &Work<'_>) -> Stag
     if exit_status.is_some() && result.cause == Some(Cause::Stage) {
         result.exit_status = exit_status;
         result.error = traceback::last_line(&output).map(str::to_owned).or(result.error);
+    }
+    if let (Some(error), Some(hint)) = (&mut result.error, &hint) {
+        error.push_str(hint);
     }
     StageResult { output, ..result }
 }

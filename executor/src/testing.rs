@@ -310,6 +310,7 @@ static OTHER: ModuleDef = ModuleDef {
     name: "test.stage",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: Schema::default,
     rejects: &[],
     parse: |_| Ok(()),

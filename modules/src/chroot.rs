@@ -215,6 +215,7 @@ mod tests {
         name: "org.osbc.test-chroot",
         revision: 1,
         capabilities: &[],
+        requires: &[],
         schema: || Schema::same(json!({})),
         rejects: &[],
         parse: |_| Ok(()),

@@ -121,7 +121,21 @@ impl Refusal {
     }
 }
 
+/// Mounts the file system on the context's device nowhere, which lasts as long as the handle.
+///
+/// # Errors
+/// There is no device, or the kernel does not mount it.
+pub(crate) fn mount_nowhere(context: &MountContext, file_system: &FileSystem) -> Result<OwnedFd, Error> {
+    let source = context.source.as_deref().ok_or_else(|| Error::failed("the mount needs a source"))?;
+    detached(file_system, source).map_err(|refusal| refusal.explain(file_system, source))
+}
+
 fn attach(file_system: &FileSystem, source: &Path, target: &OwnedFd) -> Result<(), Refusal> {
+    let mount = detached(file_system, source)?;
+    bind::attach(&mount, target).map_err(|error| Refusal { error, log: Vec::new() })
+}
+
+fn detached(file_system: &FileSystem, source: &Path) -> Result<OwnedFd, Refusal> {
     let plain = |error| Refusal { error, log: Vec::new() };
     let context = fsopen(file_system.kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(plain)?;
     let prepare = || {
@@ -140,8 +154,7 @@ fn attach(file_system: &FileSystem, source: &Path, target: &OwnedFd) -> Result<(
             if file_system.read_only { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
         fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
     };
-    let mount = prepare().map_err(|error| Refusal { error, log: messages(&context) })?;
-    bind::attach(&mount, target).map_err(plain)
+    prepare().map_err(|error| Refusal { error, log: messages(&context) })
 }
 
 /// What the kernel said while it was asked, oldest first, without the marks of its urgency.
@@ -294,7 +307,7 @@ mod tests {
                 let mounted = mounted.unwrap();
                 assert!(mounted.contains("compress=zstd:1") && mounted.contains("subvol=/sub"), "{mounted}");
                 let refusal = image.with(Config::default(), &json!({"subvol": "other"}), |_| ()).unwrap_err();
-                assert!(refusal.contains("as btrfs: No such file or directory"), "{refusal}");
+                assert_eq!(refusal, "the file system has no subvolume `other`; it has: sub");
             });
         }
     }

@@ -2,6 +2,8 @@
 //! partitions.
 
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
 use std::path::Path;
 
 use osbc_module_api::*;
@@ -107,7 +109,14 @@ impl PartitionTable {
     pub(crate) fn write(&self, sfdisk: Tool, device: &Path) -> Result<(), Error> {
         let script = self.script(device)?;
         log(&script);
-        sfdisk.arg("-q").arg(device).stdin(script).run()
+        sfdisk.arg("-q").arg(device).stdin(script).run().map_err(|error| match error {
+            Error::ToolFailed { .. } => misfit(device, self.extents()).unwrap_or(error),
+            error => error,
+        })
+    }
+
+    fn extents(&self) -> impl Iterator<Item = Extent<'_>> {
+        self.partitions.iter().map(Partition::extent)
     }
 
     /// What sfdisk has made of the partitions, in order.
@@ -144,7 +153,53 @@ impl PartitionTable {
     }
 }
 
+/// Where a partition is to lie, in sectors; what is not given, the tool chooses.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Extent<'a> {
+    /// Its name.
+    pub(crate) name: Option<&'a str>,
+    /// Its first sector.
+    pub(crate) start: Option<i64>,
+    /// Its size.
+    pub(crate) size: Option<i64>,
+}
+
+/// Returns the failure that partitions lie beyond the end of `device` or in one another; `None` if they do not.
+pub(crate) fn misfit<'a>(device: &Path, partitions: impl Iterator<Item = Extent<'a>>) -> Option<Error> {
+    let end = File::open(device).and_then(|mut file| file.seek(SeekFrom::End(0))).ok()?;
+    beyond(end / SECTOR, partitions).map(Error::failed)
+}
+
+/// Why partitions do not fit into so many sectors.
+fn beyond<'a>(sectors: u64, partitions: impl Iterator<Item = Extent<'a>>) -> Option<String> {
+    let mut before: Vec<(String, u64, u64)> = Vec::new();
+    for (index, Extent { name, start, size }) in partitions.enumerate() {
+        let name = name.filter(|name| !name.is_empty()).map(|name| format!(" (`{name}`)")).unwrap_or_default();
+        let title = format!("partition {}{name}", index + 1);
+        let given =
+            |number: Option<i64>| number.and_then(|number| u64::try_from(number).ok()).filter(|number| *number > 0);
+        let start = given(start).unwrap_or_else(|| before.last().map_or(0, |(_, _, end)| *end));
+        let end = start.saturating_add(given(size).unwrap_or(1));
+        if end > sectors {
+            let missing = end - sectors;
+            return Some(format!(
+                "{title} does not fit: it ends at sector {end}, and the disk has {sectors} sectors of {SECTOR} bytes, so that \
+                 at least {missing} are missing; raise the `size` of the image, or make partitions smaller"
+            ));
+        }
+        if let Some((other, ..)) = before.iter().find(|(_, other, other_end)| start < *other_end && *other < end) {
+            return Some(format!("{title} overlaps {other}: it has the sectors {start} to {}", end - 1));
+        }
+        before.push((title, start, end));
+    }
+    None
+}
+
 impl Partition {
+    fn extent(&self) -> Extent<'_> {
+        Extent { name: self.name.as_deref(), start: self.start, size: self.size }
+    }
+
     fn fields(&self) -> Result<Vec<String>, Error> {
         let mut fields = Vec::new();
         for (key, sectors) in [("start", self.start), ("size", self.size)] {
@@ -245,6 +300,20 @@ mod tests {
             let error = gpt(vec![partition]).script(Path::new("x")).expect_err("it is refused");
             assert!(error.to_string().contains("holds a quote or a line break"), "{error}");
         }
+    }
+
+    #[test]
+    fn partitions_that_do_not_fit_are_named() {
+        let why = |sectors, extents: &[(i64, i64)]| {
+            let extent =
+                |(start, size): &(i64, i64)| Extent { name: Some("root"), start: Some(*start), size: Some(*size) };
+            beyond(sectors, extents.iter().map(extent))
+        };
+        assert_eq!(why(32_768, &[(2048, 4096), (6144, 4096)]), None);
+        let said = why(32_768, &[(2048, 204_800)]).expect("it is too large");
+        assert!(said.contains("partition 1 (`root`) does not fit") && said.contains("174080 are missing"), "{said}");
+        let said = why(131_072, &[(2048, 20_480), (4096, 20_480)]).expect("they overlap");
+        assert_eq!(said, "partition 2 (`root`) overlaps partition 1 (`root`): it has the sectors 4096 to 24575");
     }
 
     #[test]

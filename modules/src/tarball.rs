@@ -44,6 +44,15 @@ impl Packing {
     }
 }
 
+/// Returns the tool of the build root that packs the archive of a stage with these options; `None` if none does.
+pub(crate) fn packer(options: &Value) -> Option<&'static str> {
+    let by_name = options["compression"].as_str().is_none_or(|compression| compression == "auto");
+    match options["filename"].as_str().filter(|_| by_name).map(Packing::of_name) {
+        Some(Packing::Tool(name)) => Some(name),
+        _ => None,
+    }
+}
+
 /// Archives `members` of the folder `root` to the file `target` of the stage's tree.
 ///
 /// # Errors
@@ -89,6 +98,28 @@ fn buffered(file: File) -> BufWriter<File> {
 /// # Errors
 /// The archive cannot be read, or `tar` is missing or fails.
 pub(crate) fn extract(cx: &StageContext, source: &Path, options: &[&str], target: &Path) -> Result<(), Error> {
+    unpack(cx, source, options, target).map_err(|error| match error {
+        Error::ToolFailed { .. } => unmapped_owner(source).unwrap_or(error),
+        error => error,
+    })
+}
+
+/// Returns the failure that `tar` had if a member has an owner that no file here can have.
+fn unmapped_owner(source: &Path) -> Option<Error> {
+    let open = || File::open(source).ok();
+    let mut archive = tar::Archive::new(match compression::decoder(open()?).ok()? {
+        Some(decoder) => decoder,
+        None => Box::new(open()?),
+    });
+    archive.entries().ok()?.map_while(Result::ok).find_map(|member| {
+        let id = |id: io::Result<u64>| id.ok().and_then(|id| u32::try_from(id).ok());
+        let reason = owners::unmapped(id(member.header().uid()), id(member.header().gid()))?;
+        let name = member.path().ok()?;
+        Some(Error::failed(format!("cannot extract {}: {reason}", name.display())))
+    })
+}
+
+fn unpack(cx: &StageContext, source: &Path, options: &[&str], target: &Path) -> Result<(), Error> {
     let archive = File::open(source).map_err(Error::io("open", source))?;
     let decoder = compression::decoder(archive).map_err(Error::io("read", source))?;
     let tar = cx.tool("tar")?.args(options);

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use base64::prelude::*;
 use osbc_module_api::{
-    Entry, Error, Kind, Map, MappedInput, ModuleDef, Registered, Schema, StageContext, StageMeta, Tree, Value, json,
+    Entry, Error, Kind, Map, MappedInput, ModuleDef, Registered, Requirement, Schema, StageContext, StageMeta, Tree,
+    Value, json,
 };
 use osbc_modules::builtin::MODULES;
 use rayon::prelude::*;
@@ -208,6 +209,52 @@ fn kinds_have_entries_of_their_kind() {
             Entry::Source(_) => row.def.kind == Kind::Source,
         };
         if fits { Ok(()) } else { Err("the entry is of another kind".to_owned()) }
+    });
+}
+
+/// The names in calls like `cx.tool("tar")` in a text.
+fn tools_called(text: &str) -> BTreeSet<&str> {
+    let calls = ["cx.tool(\"", "Tool::find(\"", "Tool::of_host(\""];
+    calls.iter().flat_map(|call| text.split(call).skip(1)).filter_map(|rest| rest.split('"').next()).collect()
+}
+
+#[test]
+fn tools_that_a_module_calls_are_declared() {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    each(|row| {
+        let text = fs::read_to_string(sources.join(row.file)).map_err(|error| error.to_string())?;
+        let declared: BTreeSet<&str> = row.def.requires.iter().filter_map(Requirement::tool).collect();
+        let missing: Vec<_> = tools_called(&text).difference(&declared).copied().collect();
+        if missing.is_empty() { Ok(()) } else { Err(format!("`requires` lacks {missing:?}")) }
+    });
+    // What modules share calls tools for one of them.
+    let declared: BTreeSet<&str> =
+        MODULES.iter().flat_map(|row| row.def.requires).filter_map(Requirement::tool).collect();
+    let mut shared = String::new();
+    for entry in fs::read_dir(&sources).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            shared += &fs::read_to_string(path).unwrap();
+        }
+    }
+    let missing: Vec<_> = tools_called(&shared).difference(&declared).copied().collect();
+    assert!(missing.is_empty(), "no module's `requires` has {missing:?}");
+}
+
+#[test]
+fn requirements_are_found_in_all_options() {
+    each(|row| {
+        for example in examples(row)? {
+            let (_, options) = as_written(row.def, &example, 2);
+            for requirement in row.def.requires {
+                // Whatever the answer, options of any shape have one.
+                if let Requirement::ToolFor(_, calls) = requirement {
+                    calls(&options);
+                    calls(&Value::Null);
+                }
+            }
+        }
+        Ok(())
     });
 }
 

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use osbc_executor::event::{Monitor, Tee};
+use osbc_executor::export::check_destination;
 use osbc_executor::interrupt::Interrupt;
 use osbc_executor::machine::Host;
 use osbc_executor::record::{About, ManifestName};
@@ -24,7 +25,7 @@ use crate::exports::Exports;
 use crate::signals::listen;
 use crate::summary::{Exported, Summary};
 use crate::terminal::Terminal;
-use crate::{env, monitor, provenance, rootless, sbom, wiring};
+use crate::{env, monitor, provenance, requirements, rootless, sbom, wiring};
 
 /// Builds.
 pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
@@ -33,12 +34,15 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
         check_names(&prepared.exports, output)?;
     }
     rootless::require_root()?;
+    if let Some(output) = args.output.as_ref().filter(|_| !args.check) {
+        check_destination(output, prepared.exports.iter().map(|export| export.name.as_str()))?;
+    }
     if args.check {
         return check::run(args, &prepared);
     }
     let manifest = manifest_text(args)?;
     let (plan, lease) = wiring::plan_build(&prepared, &args.target, args.keep.settings(), args.output.is_some())?;
-    rootless::check(&plan)?;
+    requirements::check(&plan, &prepared.catalog, &BTreeSet::new())?;
     let plan = std::sync::Arc::new(plan);
     let interrupt = Interrupt::new().map_err(Failure::environment)?;
     listen(&interrupt)?;

@@ -39,7 +39,7 @@ use crate::exit::{self, Failure, show};
 use crate::signals::listen;
 use crate::summary::Summary;
 use crate::wiring::Prepared;
-use crate::{env, monitor, render, rootless, wiring};
+use crate::{env, monitor, render, requirements, wiring};
 
 /// Between the beginnings of the two builds lies at least this: archives like zip count in steps of two seconds.
 const APART: Duration = Duration::from_millis(2100);
@@ -124,7 +124,7 @@ impl Build {
         let began = SystemTime::now();
         let store = Store::open(store, layers)?;
         let (plan, lease) = wiring::plan_in(prepared, &store, false)?;
-        rootless::check(&plan)?;
+        requirements::check(&plan, &prepared.catalog, &BTreeSet::new())?;
         let plan = Arc::new(plan);
         let settings = Settings {
             jobs,

@@ -1,6 +1,6 @@
 //! `osbc plan`: what a build would do and why, without touching anything.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
@@ -16,7 +16,7 @@ use crate::args::PlanArgs;
 use crate::causes::{Causes, LastBuild};
 use crate::commands::manual::print;
 use crate::exit::{Failure, say};
-use crate::{render, rootless, wiring};
+use crate::{render, requirements, wiring};
 
 /// Prints the plan.
 pub(crate) fn run(args: &PlanArgs) -> Result<ExitCode, Failure> {
@@ -26,8 +26,8 @@ pub(crate) fn run(args: &PlanArgs) -> Result<ExitCode, Failure> {
     let store = if plan.segments.is_empty() { None } else { wiring::look(&args.target)? };
     let last = store.and_then(|store| LastBuild::of(&store, &args.manifest.manifest, &plan.graph));
     let causes = last.as_ref().map(|last| Causes::new(&plan, Some(last)));
-    if let Some(reason) = rootless::out_of_reach(&plan) {
-        say(&format!("osbc: warning: this user cannot build this: {reason}"));
+    if let Some(reason) = requirements::missing(&plan, &prepared.catalog, &BTreeSet::new())? {
+        say(&format!("osbc: warning: {reason}"));
     }
     let document = Document::of(&plan, choices(&plan, &prepared.catalog)?, causes.as_ref());
     let text = if args.json { format!("{:#}\n", document.json()) } else { document.text() };

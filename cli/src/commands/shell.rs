@@ -22,7 +22,7 @@ use crate::exit::{self, Failure, show};
 use crate::signals::listen;
 use crate::summary::Summary;
 use crate::terminal::Terminal;
-use crate::{builds, env, monitor, rootless, wiring};
+use crate::{builds, env, monitor, requirements, rootless, wiring};
 
 /// Opens it; gives its exit code.
 pub(crate) fn run(args: &ShellArgs) -> Result<ExitCode, Failure> {
@@ -35,7 +35,7 @@ pub(crate) fn run(args: &ShellArgs) -> Result<ExitCode, Failure> {
     rootless::require_root()?;
     let export = Export { name: args.stage.clone(), pipeline, node: Some(node) };
     let (plan, lease) = wiring::plan_stage(&prepared, export, args.store.as_deref())?;
-    rootless::check(&plan)?;
+    requirements::check(&plan, &prepared.catalog, &BTreeSet::new())?;
     let plan = Arc::new(plan);
     let interrupt = Interrupt::new().map_err(Failure::environment)?;
     listen(&interrupt)?;

@@ -17,6 +17,7 @@ mod hostile;
 mod jobserver;
 mod kills;
 mod layering;
+mod limits;
 mod live;
 mod log;
 mod offline;

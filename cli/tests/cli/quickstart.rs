@@ -23,7 +23,7 @@ fn text(path: &Path) -> &str {
 
 #[test]
 fn root_the_quickstart_builds_what_other_tools_accept() {
-    if !has_root() || !["tar", "sfdisk", "mkfs.ext4", "qemu-img", "skopeo"].into_iter().all(has_tool) {
+    if !has_root() || !["tar", "zstd", "sfdisk", "mke2fs", "debugfs", "qemu-img", "skopeo"].into_iter().all(has_tool) {
         return;
     }
     let place = Place::new();
@@ -47,6 +47,17 @@ fn root_the_quickstart_builds_what_other_tools_accept() {
 
     mounted_disk_has_the_tree(&place);
     assert_eq!(leftovers(&place.path("")), Vec::<String>::new());
+}
+
+#[test]
+fn root_the_quickstart_is_the_same_twice() {
+    if !has_root() || !["mke2fs", "debugfs"].into_iter().all(has_tool) {
+        return;
+    }
+    let place = Place::new();
+    let mut check = osbc();
+    check.args(["build", "--check", "--store"]).arg(place.store()).arg(manifest("quickstart.json"));
+    check.assert().success();
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn root_a_shell_sees_the_devices_mounts_and_inputs_of_its_stage() {
     let looks =
         "ls /run/osbuild/inputs/*/etc/hostname; findmnt -n -o FSTYPE -R /run/osbuild/mounts | sort -u; ls /dev\n";
     let seen = contains("/etc/hostname").and(contains("ext4")).and(contains("loop"));
-    shell(&place, &manifest("quickstart.json"), "disk/copy", looks).success().stdout(seen);
+    shell(&place, &manifest("loop-disk.json"), "disk/copy", looks).success().stdout(seen);
     assert_eq!(leftovers(&place.path("")), Vec::<String>::new());
 }
 

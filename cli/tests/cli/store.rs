@@ -201,10 +201,10 @@ fn root_a_disk_image_is_stored_once_however_many_stages_work_on_it() {
         return;
     }
     let place = Place::new();
-    let quickstart: Value =
-        serde_json::from_str(&std::fs::read_to_string(manifest("quickstart.json")).expect("is there")).expect("JSON");
+    let fixture: Value =
+        serde_json::from_str(&std::fs::read_to_string(manifest("loop-disk.json")).expect("is there")).expect("JSON");
     let pipeline = |name: &str| {
-        let pipelines = quickstart["pipelines"].as_array().expect("a list");
+        let pipelines = fixture["pipelines"].as_array().expect("a list");
         pipelines.iter().find(|pipeline| pipeline["name"] == name).expect("it has one").clone()
     };
     let (mut payload, mut disk) = (pipeline("tree"), pipeline("disk"));

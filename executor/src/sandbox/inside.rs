@@ -229,7 +229,7 @@ fn inside(
         // It goes to the stage's log; there is nowhere else.
         writeln!(io::stderr(), "osbc: the shell was cut off: {error}").ok();
     }
-    StageReply { metadata: context.metadata.take(), failure, exception: None, written: None, memory: None }
+    StageReply { metadata: context.metadata.take(), failure, hint: None, exception: None, written: None, memory: None }
 }
 
 /// Runs a shell before the module, and returns why that is not to run, if so.

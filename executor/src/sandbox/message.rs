@@ -182,7 +182,7 @@ mod tests {
             let metadata = serde_json::from_str(r#"{"a": 123456789012345678901234567890, "b": [1.50]}"#);
             let metadata = metadata.expect("JSON");
             let (written, memory) = (Some(4096), Some(1 << 20));
-            let reply = StageReply { metadata, failure, exception: None, written, memory };
+            let reply = StageReply { metadata, failure, hint: None, exception: None, written, memory };
             let bytes = encode(&reply).expect("has a JSON form");
             assert_eq!(receive::<StageReply>(&bytes[..]).expect("is whole"), reply);
             assert_eq!(decode(&bytes).expect("is whole"), Some((reply, bytes.len())));

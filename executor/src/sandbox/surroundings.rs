@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Component, Path, PathBuf};
 
@@ -19,7 +20,7 @@ use rustix::mount::{MountAttrFlags, MountPropagationFlags, mount_change};
 use super::host::{HostSide, Places, Role};
 use super::root::{self, make_folder, mount_stack};
 use super::teardown::{MountTable, release_device, unmount_all};
-use super::{entry, spec, sys};
+use super::{entry, full, spec, sys};
 use crate::request::{DeviceRequest, InputRequest, MountRequest, ReferenceFrom, StageRequest};
 use crate::service::shortened;
 
@@ -128,6 +129,21 @@ impl<'a> Surroundings<'a> {
     /// Whether there is something that does not simply end with the mount namespace.
     pub(super) fn has_to_close(&self) -> bool {
         !self.devices.is_empty() || self.before.is_some() || self.host.has_services()
+    }
+
+    /// Returns what to say of a mount that is full behind the failure of the stage; `None` if all have room. Where mounts
+    /// are, this process has stayed outside of the sandbox.
+    pub(super) fn full_mount(&self) -> Option<String> {
+        self.before.as_ref()?;
+        let device = |path: &Path| std::fs::metadata(path).ok().map(|metadata| metadata.dev());
+        let own = device(&self.root);
+        let around = self.root.ancestors().nth(2).and_then(device);
+        self.mounts.iter().find_map(|(name, mount)| {
+            let path = self.inside(mount.path.to_str()?);
+            // A mount without a place of its own leaves the place of all to the store's file system.
+            let lies_on = device(&path);
+            if lies_on == own || lies_on == around { None } else { full::hint(name, &path) }
+        })
     }
 
     /// Takes everything down in reverse and returns what did not work. What is not taken down here ends with the mount
@@ -249,6 +265,14 @@ impl<'a> Surroundings<'a> {
             Some(index) => Some(self.node(index, mount.partition)?),
             None => None,
         };
+        if let (Some(node), Some(partition)) = (&source, mount.partition)
+            && !node.exists()
+        {
+            return Err(format!(
+                "its device has no partition {partition}, or was not looked at for partitions (`partscan` of \
+                 org.osbuild.loopback)"
+            ));
+        }
         let context =
             MountContext { source, target: mount.target.as_deref(), root: &root, tree: &tree, options: &mount.options };
         match make(&context).map_err(|error| error.to_string())? {

@@ -17,6 +17,7 @@ tests![
     root_devices_in_parallel_stages_keep_apart,
     root_what_a_stage_leaves_mounted_or_in_use_goes,
     root_failing_devices_and_mounts_leave_nothing,
+    root_a_failure_says_which_mount_is_full,
     root_the_disk_is_waited_for_where_there_is_more_than_a_tree,
 ];
 
@@ -121,6 +122,19 @@ fn root_failing_devices_and_mounts_leave_nothing() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+fn root_a_failure_says_which_mount_is_full() {
+    let hint = |script: &str| {
+        let place = with_image("shell", script)?;
+        let (reply, _) = place.run();
+        assert!(reply.failure.is_some());
+        reply.hint
+    };
+    let fill = format!("cat /dev/zero >{MOUNT}/all");
+    let Some(full) = hint(&fill) else { return };
+    assert!(full.starts_with("; the file system of the mount `-` is full: 0 B of 1"), "{full}");
+    assert_eq!(hint("exit 1"), None, "one with room is not named");
 }
 
 fn root_the_disk_is_waited_for_where_there_is_more_than_a_tree() {

@@ -17,7 +17,17 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags};
 
 const fn module(kind: Kind, name: &'static str, entry: Entry) -> ModuleDef {
     let schema = || Schema::version_2(json!({}));
-    ModuleDef { kind, name, revision: 1, capabilities: &[], schema, rejects: &[], parse: |_| Ok(()), entry }
+    ModuleDef {
+        kind,
+        name,
+        revision: 1,
+        capabilities: &[],
+        requires: &[],
+        schema,
+        rejects: &[],
+        parse: |_| Ok(()),
+        entry,
+    }
 }
 
 const fn stage(name: &'static str, function: fn(&StageContext) -> Result<(), Error>) -> ModuleDef {

@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 
 use crate::context::{DeviceContext, InputContext, MappedInput, MountContext, OpenDevice, SourceContext, StageContext};
 use crate::error::Error;
+use crate::requirement::Requirement;
 use crate::schema::Schema;
 
 /// A built-in module: one static per file, found at build time.
@@ -19,6 +20,8 @@ pub struct ModuleDef {
     pub revision: u32,
     /// Capabilities that it needs beyond the sandbox's usual ones, e.g. `CAP_NET_ADMIN`.
     pub capabilities: &'static [&'static str],
+    /// What it needs of the machine and of its build root.
+    pub requires: &'static [Requirement],
     /// The schemas, as a `.meta.json` would give them.
     pub schema: fn() -> Schema,
     /// Fragments that the schema refuses, for the contract test: a whole stage, device, input, mount or source

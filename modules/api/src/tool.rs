@@ -65,6 +65,11 @@ impl Tool {
         Ok(Self { path, command, stdin: Vec::new() })
     }
 
+    /// Returns where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Adds an argument.
     #[must_use]
     pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {

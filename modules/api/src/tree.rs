@@ -400,7 +400,8 @@ impl Tree {
 
 /// Puts what was tried, and where inside the tree, to a system error.
 fn cannot<E: Into<io::Error>>(act: &'static str, path: impl AsRef<Path>) -> impl FnOnce(E) -> Error {
-    Error::io(act, Path::new("/").join(path))
+    // Without the `.` that stand for the content of directories.
+    Error::io(act, Path::new("/").join(path).components().collect::<PathBuf>())
 }
 
 /// A path's last component and all before it, as they stand there: unlike [`Path::file_name`] this tells `link/.` from

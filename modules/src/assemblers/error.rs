@@ -13,6 +13,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.error",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::same(options_schema::<Options>()),
     rejects: &[r#"{"options": {"returncode": "7"}}"#, r#"{"options": {"extra": true}}"#],
     parse: parse::<Options>,

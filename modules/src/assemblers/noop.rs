@@ -13,6 +13,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.noop",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::same(options_schema::<Options>()),
     rejects: &[r#"{"options": {"note": "nothing happens"}}"#],
     parse: parse::<Options>,

@@ -23,6 +23,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.oci-archive",
     revision: 2,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::same(options_schema::<Options>()),
     rejects: &[
         r#"{"options": {"filename": "x"}}"#,

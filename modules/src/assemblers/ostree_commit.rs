@@ -28,6 +28,13 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ostree.commit",
     revision: 1,
     capabilities: CAPABILITIES,
+    requires: &[
+        Requirement::Tool("ostree"),
+        Requirement::Tool("rpm-ostree"),
+        Requirement::MayCall("compress"),
+        Requirement::MayCall("lzip"),
+        Requirement::MayCall("lzop"),
+    ],
     schema: || Schema::same(options_schema::<Options>()),
     rejects: &[
         r#"{"options": {}}"#,

@@ -53,6 +53,22 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.qemu",
     revision: 2,
     capabilities: &[],
+    requires: &[
+        Requirement::LoopDevices,
+        Requirement::Tool("sfdisk"),
+        Requirement::Tool("cp"),
+        Requirement::Tool("mount"),
+        Requirement::ToolFor("mkfs.ext4", |options| makes(options, "ext4")),
+        Requirement::ToolFor("mkfs.xfs", |options| makes(options, "xfs")),
+        Requirement::ToolFor("mkfs.btrfs", |options| makes(options, "btrfs")),
+        Requirement::ToolFor("mkfs.vfat", |options| makes(options, "vfat")),
+        Requirement::ToolFor("qemu-img", |options| {
+            ["vdi", "vmdk", "vpc", "vhdx"].iter().any(|format| options["format"] == *format)
+        }),
+        Requirement::MayCall("grub2-mkimage"),
+        Requirement::MayCall("grub-mkimage"),
+        Requirement::ToolFor("zipl", |options| options["bootloader"]["type"] == "zipl"),
+    ],
     schema: || Schema::same(options_schema::<Options>()),
     rejects: &[
         r#"{"options": {"format": "raw", "filename": "x", "ptuuid": "u", "size": 512}}"#,
@@ -279,6 +295,14 @@ impl From<Described> for Partition {
 fn boot_of(file_systems: &[Placed]) -> Result<&Placed, Error> {
     let at = |place: &str| file_systems.iter().find(|placed| placed.mountpoint == place);
     at("/boot").or_else(|| at("/")).ok_or_else(|| Error::failed("the boot loader needs a partition for / or /boot"))
+}
+
+/// Whether the options ask for a file system of that type.
+fn makes(options: &Value, kind: &str) -> bool {
+    match options["partitions"].as_array() {
+        Some(partitions) => partitions.iter().any(|partition| partition["filesystem"]["type"] == kind),
+        None => options["root_fs_type"].as_str().unwrap_or("ext4") == kind,
+    }
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {

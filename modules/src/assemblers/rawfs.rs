@@ -27,6 +27,14 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.rawfs",
     revision: 1,
     capabilities: &[],
+    requires: &[
+        Requirement::LoopDevices,
+        Requirement::Tool("cp"),
+        Requirement::Tool("mount"),
+        Requirement::ToolFor("mkfs.ext4", |options| options["fs_type"].as_str().is_none_or(|kind| kind == "ext4")),
+        Requirement::ToolFor("mkfs.xfs", |options| options["fs_type"] == "xfs"),
+        Requirement::ToolFor("mkfs.btrfs", |options| options["fs_type"] == "btrfs"),
+    ],
     schema: || Schema::same(options_schema::<Options>()),
     rejects: &[
         r#"{"options": {"filename": "x", "size": 1}}"#,

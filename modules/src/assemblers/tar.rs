@@ -21,6 +21,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.tar",
     revision: 1,
     capabilities: &["CAP_MAC_ADMIN"],
+    requires: &[],
     schema: || Schema::same(options_schema::<Options>()),
     rejects: &[
         r#"{"options": {}}"#,

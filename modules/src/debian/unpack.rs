@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 use md5::{Digest, Md5};
 use osbc_module_api::tree::Times;
-use osbc_module_api::{Error, Tree};
+use osbc_module_api::{Error, Tree, owners};
 use rustix::fs::{Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 use tar::{Entry, EntryType};
@@ -276,7 +276,8 @@ impl Put<'_> {
             out.flush()?;
             drop(out);
             let Attributes { user, group, mode, mtime } = self.attributes;
-            rustix::fs::fchown(&file, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?;
+            rustix::fs::fchown(&file, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))
+                .map_err(|error| owners::refused(error, Some(user), Some(group)))?;
             rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
             let time = Timespec { tv_sec: mtime, tv_nsec: 0 };
             rustix::fs::futimens(&file, &Timestamps { last_access: time, last_modification: time })?;

@@ -26,6 +26,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.loopback",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::LoopDevices],
     schema: || Schema::same(options_schema::<Options>()),
     rejects: &[
         r#"{"options": {}}"#,

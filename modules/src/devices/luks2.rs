@@ -21,6 +21,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.luks2",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::DeviceMapper, Requirement::HostTool("cryptsetup"), Requirement::HostTool("dmsetup")],
     schema: || Schema::same(options_schema::<Options>()),
     rejects: &[
         r#"{"options": {}}"#,

@@ -25,6 +25,13 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.lvm2.lv",
     revision: 1,
     capabilities: &[],
+    requires: &[
+        Requirement::DeviceMapper,
+        Requirement::HostTool("pvdisplay"),
+        Requirement::HostTool("lvchange"),
+        Requirement::HostTool("lvdisplay"),
+        Requirement::HostTool("dmsetup"),
+    ],
     schema: || Schema::same(options_schema::<Options>()),
     rejects: &[
         r#"{"options": {}}"#,

@@ -34,6 +34,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.containers",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::version_2(schema()),
     rejects: &[
         r#"{"origin": "org.osbuild.source"}"#,

@@ -37,6 +37,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.files",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::version_2(schema()),
     rejects: &[
         r#"{"origin": "org.osbuild.source"}"#,

@@ -18,6 +18,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.noop",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || {
         Schema::version_2(json!({
             "additionalProperties": true,

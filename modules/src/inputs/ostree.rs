@@ -25,6 +25,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ostree",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::HostTool("ostree")],
     schema: || Schema::version_2(input_schema("org.osbuild.ostree", 1, options_schema::<Options>())),
     rejects: &[
         r#"{"origin": "org.osbuild.source"}"#,

@@ -20,6 +20,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ostree.checkout",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::HostTool("ostree")],
     schema: || {
         let none = json!({"type": "object", "additionalProperties": false});
         Schema::version_2(input_schema("org.osbuild.ostree.checkout", 0, none))

@@ -20,6 +20,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.tree",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::version_2(schema()),
     rejects: &[
         r#"{"references": ["name:os"]}"#,

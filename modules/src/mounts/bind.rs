@@ -25,6 +25,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.bind",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::version_2(schema()),
     rejects: &[
         r#"{"target": "tree://", "options": {"source": "mount://"}}"#,

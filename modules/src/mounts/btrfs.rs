@@ -13,15 +13,21 @@
 //! }
 //! ```
 
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
 use osbc_module_api::*;
 
-use crate::filesystem_mount::{FileSystem, mount, schema};
+use crate::filesystem_mount::{FileSystem, mount, mount_nowhere, schema};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Mount,
     name: "org.osbuild.btrfs",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::FileSystem("btrfs")],
     schema: || Schema::version_2(schema(options_schema::<Options>())),
     rejects: &[
         r#"{"name": "root", "source": "disk"}"#,
@@ -43,7 +49,8 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
         if let Some(method) = &options.compress {
             given.push(("compress", Some(method.as_str())));
         }
-        mount(context, &FileSystem { kind: "btrfs", read_only: options.readonly, options: &given })
+        let mounted = mount(context, &FileSystem { kind: "btrfs", read_only: options.readonly, options: &given });
+        mounted.map_err(|error| explain(context, options.subvol.as_deref(), error))
     }),
 };
 
@@ -60,4 +67,44 @@ struct Options {
     subvol: Option<String>,
     /// How new files are compressed, e.g. `zstd:1`.
     compress: Option<String>,
+}
+
+/// The inode number of the root of every subvolume.
+const ROOT_INODE: u64 = 256;
+/// How many directories deep subvolumes are looked for.
+const DEPTH: usize = 4;
+
+/// The failure to mount, which names the subvolumes that there are if the one that was wanted is none of them.
+fn explain(context: &MountContext, wanted: Option<&str>, error: Error) -> Error {
+    // 5 is the number of the subvolume that holds all others.
+    let whole = FileSystem { kind: "btrfs", read_only: true, options: &[("subvolid", Some("5"))] };
+    let Some((wanted, whole)) = wanted.zip(mount_nowhere(context, &whole).ok()) else { return error };
+    let root = PathBuf::from(format!("/proc/self/fd/{}", whole.as_raw_fd()));
+    let mut found = Vec::new();
+    find_subvolumes(&root, &root, DEPTH, &mut found);
+    let is_root = wanted.trim_matches('/').is_empty();
+    if is_root || found.iter().any(|path| path == Path::new(wanted.trim_matches('/'))) {
+        return error;
+    }
+    found.sort();
+    let names: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
+    let has = if names.is_empty() { "it has none".to_owned() } else { format!("it has: {}", names.join(", ")) };
+    Error::failed(format!("the file system has no subvolume `{wanted}`; {has}"))
+}
+
+/// Adds the subvolumes below a directory, by their paths below `root`.
+fn find_subvolumes(root: &Path, directory: &Path, depth: usize, found: &mut Vec<PathBuf>) {
+    // What cannot be read is left out: this only makes a failure clearer.
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let Ok(metadata) = entry.metadata() else { continue };
+        if metadata.is_dir() {
+            if metadata.ino() == ROOT_INODE {
+                found.extend(path.strip_prefix(root).ok().map(Path::to_owned));
+            }
+            if depth > 1 {
+                find_subvolumes(root, &path, depth - 1, found);
+            }
+        }
+    }
 }

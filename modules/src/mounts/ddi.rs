@@ -22,6 +22,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ddi",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::HostTool("systemd-dissect")],
     schema: || {
         Schema::version_2(json!({
             "type": "object",

@@ -15,6 +15,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.erofs",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::FileSystem("erofs")],
     schema: || Schema::version_2(schema_of_image()),
     rejects: &[
         r#"{"name": "root", "source": "image"}"#,

@@ -23,6 +23,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ext4",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::FileSystem("ext4")],
     schema: || Schema::version_2(schema(options_schema::<Options>())),
     rejects: &[
         r#"{"name": "root", "source": "disk"}"#,

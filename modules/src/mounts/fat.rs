@@ -23,6 +23,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.fat",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::FileSystem("vfat")],
     schema: || Schema::version_2(schema(options_schema::<Options>())),
     rejects: &[
         r#"{"name": "efi", "source": "disk"}"#,

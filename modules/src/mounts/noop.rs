@@ -15,6 +15,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.noop",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::version_2(schema(json!({"type": "object"}))),
     rejects: &[
         r#"{"name": "root", "target": "/"}"#,

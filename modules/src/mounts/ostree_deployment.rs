@@ -33,6 +33,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ostree.deployment",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || {
         Schema::version_2(json!({
             "type": "object",

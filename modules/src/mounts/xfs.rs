@@ -23,6 +23,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.xfs",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::FileSystem("xfs")],
     schema: || Schema::version_2(schema(options_schema::<Options>())),
     rejects: &[
         r#"{"name": "root", "source": "disk"}"#,

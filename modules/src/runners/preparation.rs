@@ -82,6 +82,7 @@ fn runner(name: &'static str) -> ModuleDef {
         name,
         revision: 1,
         capabilities: &[],
+        requires: &[],
         schema: || Schema::version_2(json!({})),
         rejects: &[],
         parse: |_| Ok(()),

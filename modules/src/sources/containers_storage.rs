@@ -23,6 +23,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.containers-storage",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::HostTool("skopeo")],
     schema: || {
         Schema::same(json!({
             "type": "object",

@@ -41,6 +41,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.curl",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::same(schema()),
     rejects: &[
         r#"{}"#,

@@ -31,6 +31,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.inline",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || {
         Schema::same(json!({
             "type": "object",

@@ -39,6 +39,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.librepo",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::version_2(schema()),
     rejects: &[
         r#"{"items": {"md5:d41d8cd98f00b204e9800998ecf8427e": {"path": "a.rpm", "mirror": "m"}}}"#,

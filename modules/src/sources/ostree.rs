@@ -32,6 +32,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ostree",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::HostTool("ostree")],
     schema: || Schema::same(schema()),
     rejects: &[
         r#"{}"#,

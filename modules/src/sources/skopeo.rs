@@ -29,6 +29,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.skopeo",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::HostTool("skopeo")],
     schema: || Schema::same(source_schema::<Image>()),
     rejects: &[
         r#"{}"#,

@@ -41,6 +41,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.bootc.install-to-filesystem",
     revision: 1,
     capabilities: &["CAP_MAC_ADMIN"],
+    requires: &[Requirement::Tool("bootc")],
     schema: || Schema::stage::<Options>().inputs(&["images"]).any_devices().mounts().version_2_alone(),
     rejects: &[
         r#"{"options": {}, "inputs": {}}"#,

@@ -21,6 +21,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.buildstamp",
     revision: 2,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {"arch": "x", "product": "p", "version": "1"}}"#,

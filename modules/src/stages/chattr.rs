@@ -22,6 +22,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.chattr",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().any_devices().mounts().version_2_alone(),
     rejects: &[
         r#"{"options": {"items": {"/a": {"immutable": true}}}}"#,

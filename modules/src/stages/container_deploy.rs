@@ -31,6 +31,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.container-deploy",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::MayCall("tar"), Requirement::MayCall("skopeo")],
     schema: || Schema::stage::<Options>().inputs(&["images"]).version_2_alone(),
     rejects: &[
         r#"{"options": {"exclude": []}, "inputs": {"images": {}}}"#,

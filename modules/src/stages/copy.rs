@@ -23,14 +23,19 @@
 //! }
 //! ```
 
+use std::io::ErrorKind;
+
 use osbc_module_api::tree::Copy;
 use osbc_module_api::*;
+
+use crate::room::{Room, mib};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.copy",
     revision: 2,
     capabilities: &["CAP_MAC_ADMIN"],
+    requires: &[],
     schema: || Schema::stage::<Options>().any_devices().mounts().any_inputs().version_2_alone(),
     rejects: &[
         r#"{"options": {}}"#,
@@ -79,9 +84,24 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     for Item { from, to, remove_destination } in &paths {
         let (from, to) = (cx.location(from)?, cx.location(to)?);
         let copy = Copy { remove_destination: *remove_destination, ..Copy::default() };
-        copy.run_as(&from.tree, &from.path, from.name.as_deref(), &to.tree, &to.path)?;
+        let copied = copy.run_as(&from.tree, &from.path, from.name.as_deref(), &to.tree, &to.path);
+        copied.map_err(|error| explain(error, &from, &to))?;
     }
     Ok(())
+}
+
+/// The failure to copy, with how much room is missing where the destination has none left.
+fn explain(error: Error, from: &Location, to: &Location) -> Error {
+    let is_full = matches!(&error, Error::Io { source, .. } if source.kind() == ErrorKind::StorageFull);
+    match is_full.then(|| Room::of_copy(from, &to.tree)) {
+        Some(Ok(room)) => {
+            let missing = room.need.checked_sub(room.have).filter(|missing| *missing > 0);
+            let missing = missing.map(|missing| format!(", at least {} more than it holds when empty", mib(missing)));
+            let (need, missing) = (mib(room.need), missing.unwrap_or_default());
+            Error::failed(format!("{error}: the destination is full; what is copied takes {need}{missing}"))
+        }
+        _ => error,
+    }
 }
 
 #[cfg(test)]

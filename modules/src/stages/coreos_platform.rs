@@ -23,6 +23,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.coreos.platform",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().any_devices().mounts().version_2_alone(),
     rejects: &[r#"{"options": {"platform": 1}}"#, r#"{"options": {"name": "qemu"}}"#, r#"{"mounts": {}}"#],
     parse: parse::<Options>,

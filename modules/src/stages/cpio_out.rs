@@ -34,6 +34,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.cpio.out",
     revision: 2,
     capabilities: &[],
+    requires: &[Requirement::Tool("cpio")],
     schema: || Schema::stage::<Options>().inputs(&["tree"]).version_2_alone(),
     rejects: &[
         r#"{"options": {}, "inputs": {"tree": {}}}"#,

@@ -16,6 +16,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.createaddrsize",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().version_2_alone(),
     rejects: &[
         r#"{"options": {"initrd": "/a"}}"#,

@@ -23,6 +23,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.dd",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().any_inputs().version_2_alone(),
     rejects: &[
         r#"{"options": {"src": "tree:///a", "dst": "/b"}}"#,

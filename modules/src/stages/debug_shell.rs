@@ -15,6 +15,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.debug-shell",
     revision: 2,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[r#"{"options": {}}"#, r#"{"options": {"tty": 1}}"#, r#"{"options": {"tty": "/dev/tty1", "user": "a"}}"#],
     parse: parse::<Options>,

@@ -16,6 +16,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.discinfo",
     revision: 2,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[r#"{"options": {"basearch": "x86_64"}}"#, r#"{"options": {"basearch": "x86_64", "release": 42}}"#],
     parse: parse::<Options>,

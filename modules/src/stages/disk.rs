@@ -1,7 +1,7 @@
 //! Makes a disk image with partitions, and file systems that have contents, in one go.
 //!
-//! Neither a loop device nor a mount is needed, nor privileges: `sfdisk` of the build root writes the partition table (GPT),
-//! `mke2fs` an ext4 file system with the files of a folder in it, `mkfs.fat` and mtools a FAT one. Partitions come one
+//! Neither a loop device nor a mount is needed, nor privileges: osbc writes the partition table (GPT) itself, `mke2fs` of the
+//! build root an ext4 file system with the files of a directory in it, `mkfs.fat` and mtools a FAT one. Partitions come one
 //! after the other, each at a whole MiB; one without a `size` takes what is left. A partition without a `filesystem` stays
 //! empty. One with `grub` holds GRUB's core image, as `org.osbuild.grub2.inst` makes it without a `location`; the first
 //! sector then starts it, by `boot.img` of the build root, on machines with a BIOS.
@@ -35,17 +35,17 @@
 //! }
 //! ```
 
-use std::collections::HashSet;
 use std::fs::File;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use osbc_module_api::*;
 use uuid::Uuid;
 
 use crate::bootloader::{BIOS, Place, embed};
+use crate::ext4::Ext4;
 use crate::fat;
-use crate::partition_table::{self, PartitionTable, SECTOR};
+use crate::gpt;
+use crate::partition_table::SECTOR;
 use crate::single_file;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
@@ -53,6 +53,14 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbc.disk",
     revision: 1,
     capabilities: &[],
+    requires: &[
+        Requirement::ToolFor("mke2fs", |options| makes(options, "ext4")),
+        Requirement::ToolFor("debugfs", |options| makes(options, "ext4")),
+        Requirement::ToolFor("mkfs.fat", |options| makes(options, "fat")),
+        Requirement::ToolFor("mcopy", |options| makes(options, "fat")),
+        Requirement::ToolFor("mmd", |options| makes(options, "fat")),
+        Requirement::ToolFor("mdir", |options| makes(options, "fat")),
+    ],
     schema: || Schema::stage::<Options>().any_inputs().version_2_alone(),
     rejects: &[
         r#"{"options": {"size": 4194304, "uuid": "D209C89E-EA5E-4FBD-B161-B461CCE297E0", "partitions": [{"type": "L"}]}}"#,
@@ -131,6 +139,12 @@ enum FileSystem {
     },
 }
 
+/// Whether the options ask for a file system of that type.
+fn makes(options: &Value, kind: &str) -> bool {
+    let partitions = options["partitions"].as_array();
+    partitions.is_some_and(|all| all.iter().any(|partition| partition["filesystem"]["type"] == kind))
+}
+
 /// What partitions are aligned to.
 const MIB: u64 = 1 << 20;
 /// What GPT takes at the end of a disk.
@@ -142,39 +156,61 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     let file = single_file::create(&cx.tree, &options.filename)?;
     file.set_len(options.size).map_err(Error::io("make", &options.filename))?;
     let image = cx.tree.path_for_tools(&options.filename)?;
-    let partitions =
-        options.partitions.iter().zip(&places).map(|(partition, &(start, size))| partition_table::Partition {
-            start: Some(sectors(start)),
-            size: Some(sectors(size)),
-            kind: Some(partition.kind.clone()),
-            name: partition.name.clone(),
-            uuid: Some(partition.uuid.clone().unwrap_or_else(|| identifier(&options.uuid, start))),
-            ..partition_table::Partition::default()
-        });
-    let table = PartitionTable { label: "gpt", id: options.uuid.clone(), partitions: partitions.collect() };
-    table.write(cx.tool("sfdisk")?.arg("--no-tell-kernel"), &image)?;
-    for (partition, &(start, size)) in options.partitions.iter().zip(&places) {
-        match &partition.filesystem {
-            Some(FileSystem::Ext4 { uuid, label, from }) => {
-                ext4(cx, &image, (start, size), uuid, label.as_deref(), from.as_deref())?;
-            }
-            Some(FileSystem::Fat { volid, label, paths }) => {
-                let mut tool =
-                    cx.tool("mkfs.fat")?.args(["-I", "--invariant", "-i", volid, "-S", "512", "-F", width(size)]);
-                if let Some(label) = label.as_deref().filter(|label| !label.is_empty()) {
-                    tool = tool.args(["-n", label]);
-                }
-                let place = ["--offset".to_owned(), (start / SECTOR).to_string()];
-                tool.args(place).arg(&image).arg((size / 1024).to_string()).run()?;
-                fat::populate(cx, &image, start, paths)?;
-            }
-            None => {}
-        }
-        if let Some(core) = &partition.grub {
-            grub(cx, &file, (start, size), core)?;
-        }
+    let id = identifier(&options.uuid)?;
+    let partitions = options.partitions.iter().zip(&places).map(|(partition, &(start, size))| {
+        Ok(gpt::Partition {
+            kind: identifier(&partition.kind)?,
+            // One that is not given follows from that of the table and where the partition begins.
+            id: match &partition.uuid {
+                Some(uuid) => identifier(uuid)?,
+                None => Uuid::new_v5(&id, &start.to_le_bytes()),
+            },
+            start: start / SECTOR,
+            size: size / SECTOR,
+            name: partition.name.clone().unwrap_or_default(),
+        })
+    });
+    let partitions = partitions.collect::<Result<Vec<_>, Error>>()?;
+    gpt::write(&file, options.size / SECTOR, id, &partitions)
+        .map_err(Error::io("write the partition table of", &options.filename))?;
+    for (index, (partition, &place)) in options.partitions.iter().zip(&places).enumerate() {
+        let named = |error| match error {
+            Error::Failed { reason } => Error::failed(format!("{}: {reason}", partition.title(index))),
+            error => error,
+        };
+        fill(cx, &file, &image, partition, place).map_err(named)?;
     }
     Ok(())
+}
+
+/// Makes what is in a partition.
+fn fill(
+    cx: &StageContext,
+    file: &File,
+    image: &Path,
+    partition: &Partition,
+    (start, size): (u64, u64),
+) -> Result<(), Error> {
+    match &partition.filesystem {
+        Some(FileSystem::Ext4 { uuid, label, from }) => {
+            Ext4 { image, start, size, uuid, label: label.as_deref(), from: from.as_deref() }.make(cx)?;
+        }
+        Some(FileSystem::Fat { volid, label, paths }) => {
+            let mut tool =
+                cx.tool("mkfs.fat")?.args(["-I", "--invariant", "-i", volid, "-S", "512", "-F", width(size)]);
+            if let Some(label) = label.as_deref().filter(|label| !label.is_empty()) {
+                tool = tool.args(["-n", label]);
+            }
+            let place = ["--offset".to_owned(), (start / SECTOR).to_string()];
+            tool.args(place).arg(image).arg((size / 1024).to_string()).run()?;
+            fat::populate(cx, image, start, paths)?;
+        }
+        None => {}
+    }
+    match &partition.grub {
+        Some(core) => grub(cx, file, (start, size), core),
+        None => Ok(()),
+    }
 }
 
 /// Puts GRUB's core image into a partition, and what leads there into the first sector.
@@ -199,102 +235,65 @@ fn width(bytes: u64) -> &'static str {
     }
 }
 
-/// The identifier of a partition that is given none: by the table's and where it begins.
-fn identifier(table: &str, start: u64) -> String {
-    let table = Uuid::parse_str(table).unwrap_or(Uuid::NAMESPACE_OID);
-    Uuid::new_v5(&table, &start.to_le_bytes()).to_string()
+fn identifier(text: &str) -> Result<Uuid, Error> {
+    Uuid::parse_str(text).map_err(|error| Error::failed(format!("`{text}` is no UUID: {error}")))
 }
 
-fn sectors(bytes: u64) -> i64 {
-    i64::try_from(bytes / SECTOR).unwrap_or(i64::MAX)
+impl Partition {
+    /// What a message calls it.
+    fn title(&self, index: usize) -> String {
+        let name = self.name.as_deref().filter(|name| !name.is_empty());
+        format!("partition {}{}", index + 1, name.map(|name| format!(" (`{name}`)")).unwrap_or_default())
+    }
+
+    /// Why it can be in no table; `None` if it can.
+    fn problem(&self) -> Option<String> {
+        if self.grub.is_some() && self.filesystem.is_some() {
+            return Some("has both `grub` and a `filesystem`; give it one".to_owned());
+        }
+        if self.name.as_deref().is_some_and(|name| name.encode_utf16().count() > gpt::LONGEST_NAME) {
+            return Some(format!("has a name of more than {} letters, which is all that GPT holds", gpt::LONGEST_NAME));
+        }
+        let size = self.size.filter(|size| size % MIB != 0)?;
+        Some(format!("has {size} bytes, which is no whole number of MiB"))
+    }
 }
 
 /// Start and size of each partition in bytes.
 fn places(options: &Options) -> Result<Vec<(u64, u64)>, Error> {
-    let end = (options.size / MIB * MIB).saturating_sub(TAIL);
+    let (disk, count) = (options.size, options.partitions.len());
+    if count > gpt::MOST_PARTITIONS {
+        let most = gpt::MOST_PARTITIONS;
+        return Err(Error::failed(format!("there are {count} partitions, and a table has room for {most}")));
+    }
+    let end = (disk / MIB * MIB).saturating_sub(TAIL);
     let mut start = MIB;
     let mut places = Vec::new();
     for (index, partition) in options.partitions.iter().enumerate() {
-        if partition.grub.is_some() && partition.filesystem.is_some() {
-            let number = index + 1;
-            return Err(Error::failed(format!("partition {number} has both `grub` and a `filesystem`; give it one")));
+        let title = partition.title(index);
+        if let Some(problem) = partition.problem() {
+            return Err(Error::failed(format!("{title} {problem}")));
         }
-        let last = index + 1 == options.partitions.len();
         let size = match partition.size {
-            Some(size) if size % MIB == 0 => size,
-            Some(size) => {
-                let number = index + 1;
-                return Err(Error::failed(format!(
-                    "partition {number} has {size} bytes, which is no whole number of MiB"
-                )));
-            }
-            None if last => end.saturating_sub(start),
+            Some(size) => size,
+            // At least as much as partitions are aligned to.
+            None if index + 1 == count => end.saturating_sub(start).max(MIB),
             None => {
                 return Err(Error::failed("only the last partition may take what is left; give the others a `size`"));
             }
         };
-        if size == 0 || start.saturating_add(size) > end {
-            let (number, bytes) = (index + 1, options.size);
+        let missing = start.saturating_add(size).saturating_sub(end);
+        if missing > 0 {
+            let least = start.saturating_add(size).saturating_add(TAIL);
             return Err(Error::failed(format!(
-                "partition {number} does not fit into the disk of {bytes} bytes; raise its `size`"
+                "{title} does not fit into the disk of {disk} bytes: {missing} are missing; raise the disk's `size` to at \
+                 least {least}, or make partitions smaller"
             )));
         }
         places.push((start, size));
         start += size;
     }
     Ok(places)
-}
-
-fn ext4(
-    cx: &StageContext,
-    image: &Path,
-    (start, size): (u64, u64),
-    uuid: &str,
-    label: Option<&str>,
-    from: Option<&str>,
-) -> Result<(), Error> {
-    // All that mke2fs would draw by lot comes from the identifier.
-    let extended = format!("offset={start},hash_seed={uuid},lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0");
-    let mut tool = cx.tool("mke2fs")?.args(["-q", "-F", "-t", "ext4", "-b", "4096", "-U", uuid, "-E", &extended]);
-    if let Some(label) = label.filter(|label| !label.is_empty()) {
-        tool = tool.args(["-L", label]);
-    }
-    let mut inodes = FIRST_INODE;
-    if let Some(from) = from {
-        let Location { tree, path, .. } = cx.location(from)?;
-        tool = tool.arg("-d").arg(tree.path_for_tools(&path)?);
-        inodes += files(&tree, &path)?;
-    }
-    let Some(epoch) = cx.meta.source_epoch.map(|epoch| epoch.to_string()) else {
-        return tool.arg(image).arg(format!("{}k", size / 1024)).run();
-    };
-    let tool = tool.env("SOURCE_DATE_EPOCH", &epoch).env("E2FSPROGS_FAKE_TIME", &epoch);
-    tool.arg(image).arg(format!("{}k", size / 1024)).run()?;
-    // When files were last read and changed says when the tree was made, and mke2fs takes it over.
-    let all = std::iter::once(ROOT_INODE).chain(FIRST_INODE..inodes);
-    let script: String =
-        all.map(|inode| format!("sif <{inode}> atime @{epoch}\nsif <{inode}> ctime @{epoch}\n")).collect();
-    let place = format!("{}?offset={start}", image.display());
-    let said = cx.tool("debugfs")?.env("E2FSPROGS_FAKE_TIME", &epoch).args(["-w", "-f", "-"]).arg(place).stdin(script);
-    // It repeats each command.
-    said.output().map(drop)
-}
-
-/// The inode of a file system's root.
-const ROOT_INODE: u64 = 2;
-/// That of `lost+found`, behind which those of files come one after the other.
-const FIRST_INODE: u64 = 11;
-
-/// How many inodes mke2fs takes for what is in a folder, with that of `lost+found`.
-fn files(tree: &Tree, folder: &Path) -> Result<u64, Error> {
-    let (mut count, mut linked) = (0, HashSet::new());
-    tree.walk(folder, |_, metadata| {
-        // The folder itself stands for `lost+found`. A socket is left out.
-        let again = metadata.nlink() > 1 && !metadata.is_dir() && !linked.insert(metadata.ino());
-        count += u64::from(!again && !metadata.file_type().is_socket());
-        Ok(())
-    })?;
-    Ok(count)
 }
 
 #[cfg(test)]
@@ -389,7 +388,7 @@ mod tests {
         assert_eq!(image_of[(1 << 20) + 500..(1 << 20) + 508], 2049u64.to_le_bytes(), "where it goes on");
         assert_eq!(image_of[510..520], *b"\x55\xaaEFI PART", "the table is whole");
         let large = image((1 << 20) + 1);
-        assert_eq!(large.err(), "GRUB's core image has 1048577 bytes, but its partition has 1048576");
+        assert_eq!(large.err(), "partition 1: GRUB's core image has 1048577 bytes, but its partition has 1048576");
     }
 
     #[test]

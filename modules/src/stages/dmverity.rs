@@ -22,6 +22,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.dmverity",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::Tool("veritysetup")],
     schema: || Schema::stage::<Options>().devices(&["data_device", "hash_device"]).version_2_alone(),
     rejects: &[
         r#"{"options": {}}"#,

@@ -16,6 +16,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.dnf4.mark",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::MayCall("dnf-3")],
     schema: || Schema::stage::<Options>().version_2_alone(),
     rejects: &[
         r#"{"options": {"packages": []}}"#,

@@ -18,6 +18,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.dnf4.versionlock",
     revision: 2,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {}}"#,

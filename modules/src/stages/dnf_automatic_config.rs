@@ -22,6 +22,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.dnf-automatic.config",
     revision: 2,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {"config": {"commands": {"apply_updates": "yes"}}}}"#,

@@ -22,6 +22,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.dnf.config",
     revision: 2,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {"variables": [{"name": "A", "value": "b"}]}}"#,

@@ -29,6 +29,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.erofs",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::Tool("mkfs.erofs")],
     schema: || Schema::stage::<Options>().inputs(&["tree"]).any_devices().mounts().version_2_alone(),
     rejects: &[
         r#"{"options": {}}"#,

@@ -14,6 +14,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.error",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[r#"{"options": {"returncode": "3"}}"#, r#"{"options": {"code": 3}}"#],
     parse: parse::<Options>,

@@ -28,6 +28,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbc.fat.populate",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::Tool("mcopy"), Requirement::MayCall("mmd"), Requirement::MayCall("mdir")],
     schema: || Schema::stage::<Options>().any_inputs().version_2_alone(),
     rejects: &[
         r#"{"options": {"paths": []}}"#,
@@ -115,6 +116,7 @@ mod tests {
         let case = case();
         let made = Command::new("/usr/sbin/mkfs.fat").arg(case.path().join("disk.img")).output().unwrap();
         assert!(made.status.success());
-        assert!(case.run(paths("/large")).err().contains("mcopy"), "too large");
+        let error = case.run(paths("/large")).err();
+        assert!(error.starts_with("the FAT file system is too small: "), "{error}");
     }
 }

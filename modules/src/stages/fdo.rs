@@ -25,6 +25,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.fdo",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().inputs(&["rootcerts"]).version_2_alone(),
     rejects: &[r#"{"inputs": {}}"#, r#"{"options": {"a": 1}}"#, r#"{"inputs": {"rootcerts": {}, "more": {}}}"#],
     parse: parse::<Options>,

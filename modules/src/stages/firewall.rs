@@ -25,6 +25,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.firewall",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {"ports": ["8080"]}}"#,

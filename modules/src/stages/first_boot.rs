@@ -17,6 +17,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.first-boot",
     revision: 2,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {}}"#,

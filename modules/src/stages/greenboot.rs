@@ -19,6 +19,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.greenboot",
     revision: 2,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {}}"#,

@@ -17,6 +17,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.groups",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::MayCall("groupadd")],
     schema: || Schema::stage::<Options>().any_devices().mounts().version_2_alone(),
     rejects: &[
         r#"{"options": {"groups": {"-a": {}}}}"#,

@@ -42,6 +42,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.grub2.inst",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::MayCall("grub2-mkimage"), Requirement::MayCall("grub-mkimage")],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {"filename": "x", "platform": "i386-pc", "core": {"type": "mkimage", "partlabel": "gpt", "filesystem": "ext4"}}}"#,

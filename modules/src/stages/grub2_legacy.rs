@@ -32,6 +32,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.grub2.legacy",
     revision: 2,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {"rootfs": {"label": "a"}, "uefi": {"vendor": "x"}}}"#,

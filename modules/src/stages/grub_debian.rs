@@ -33,6 +33,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbc.grub-debian",
     revision: 2,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().any_inputs().version_2_alone(),
     rejects: &[
         r#"{"options": {}}"#,
@@ -144,6 +145,7 @@ mod tests {
         name: "org.osbc.grub-debian",
         revision: 1,
         capabilities: &[],
+        requires: &[],
         schema: || Schema::stage::<Options>().version_2_alone(),
         rejects: &[],
         parse: parse::<Options>,

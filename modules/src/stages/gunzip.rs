@@ -30,6 +30,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.gunzip",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().inputs(&["file"]).version_2_alone(),
     rejects: &[
         r#"{"options": {}, "inputs": {"file": {}}}"#,

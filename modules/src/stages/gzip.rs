@@ -27,6 +27,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.gzip",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().inputs(&["file"]).done(),
     rejects: &[
         r#"{"options": {}}"#,

@@ -19,6 +19,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.hmac",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().version_2_alone(),
     rejects: &[
         r#"{"options": {"paths": ["/a"]}}"#,

@@ -14,6 +14,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.hostname",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[r#"{"options": {}}"#, r#"{"options": {"hostname": 42}}"#, r#"{"options": {"hostname": "a", "b": 1}}"#],
     parse: parse::<Options>,

@@ -26,6 +26,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.idmap",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {"items": {"var": ["b:1:0:1"]}}}"#,

@@ -17,6 +17,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.implantisomd5",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::Tool("implantisomd5")],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {}}"#,

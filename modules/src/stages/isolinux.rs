@@ -27,6 +27,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.isolinux",
     revision: 2,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().inputs(&["data"]).version_2_alone(),
     rejects: &[
         r#"{"options": {"kernel": {"dir": "/"}}, "inputs": {"data": {}}}"#,

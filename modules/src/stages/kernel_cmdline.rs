@@ -18,6 +18,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.kernel-cmdline",
     revision: 2,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {"root_fs_uuid": "x"}}"#,

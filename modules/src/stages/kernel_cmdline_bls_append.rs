@@ -21,6 +21,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.kernel-cmdline.bls-append",
     revision: 2,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().any_devices().mounts().version_2_alone(),
     rejects: &[
         r#"{"options": {}}"#,

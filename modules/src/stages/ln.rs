@@ -28,6 +28,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ln",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().any_devices().mounts().any_inputs().version_2_alone(),
     rejects: &[
         r#"{"options": {}}"#,

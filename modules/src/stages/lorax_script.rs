@@ -22,6 +22,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.lorax-script",
     revision: 2,
     capabilities: &[],
+    requires: &[Requirement::Tool("python3"), Requirement::MayCall("rpm"), Requirement::MayCall("systemctl")],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {}}"#,

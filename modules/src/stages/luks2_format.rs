@@ -25,6 +25,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.luks2.format",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::Tool("cryptsetup")],
     schema: || Schema::stage::<Options>().devices(&["device"]).version_2_alone(),
     rejects: &[
         r#"{"options": {"passphrase": "p", "uuid": "u"}}"#,

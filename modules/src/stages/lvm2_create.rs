@@ -22,6 +22,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.lvm2.create",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::Tool("pvcreate"), Requirement::Tool("vgcreate"), Requirement::MayCall("lvcreate")],
     schema: || Schema::stage::<Options>().devices(&["device"]).version_2_alone(),
     rejects: &[
         r#"{"options": {}}"#,

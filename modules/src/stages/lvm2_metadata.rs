@@ -21,6 +21,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.lvm2.metadata",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().devices(&["device"]).version_2_alone(),
     rejects: &[
         r#"{"options": {}, "devices": {"device": {}}}"#,

@@ -16,6 +16,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.machine-id",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[r#"{"options": {}}"#, r#"{"options": {"first-boot": "invalid-option"}}"#],
     parse: parse::<Options>,

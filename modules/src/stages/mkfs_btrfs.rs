@@ -21,6 +21,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.mkfs.btrfs",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::Tool("mkfs.btrfs")],
     schema: || Schema::stage::<Options>().devices(&["device"]).done(),
     rejects: &[
         r#"{"options": {}}"#,

@@ -21,6 +21,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.mkfs.ext4",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::Tool("mkfs.ext4")],
     schema: || Schema::stage::<Options>().devices(&["device"]).done(),
     rejects: &[
         r#"{"options": {}}"#,

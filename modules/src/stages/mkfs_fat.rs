@@ -22,6 +22,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.mkfs.fat",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::Tool("mkfs.fat")],
     schema: || Schema::stage::<Options>().devices(&["device"]).done(),
     rejects: &[
         r#"{"options": {}}"#,

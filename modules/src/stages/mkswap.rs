@@ -19,6 +19,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.mkswap",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::Tool("mkswap")],
     schema: || Schema::stage::<Options>().devices(&["device"]).version_2_alone(),
     rejects: &[
         r#"{"options": {}}"#,

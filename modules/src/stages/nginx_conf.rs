@@ -17,6 +17,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.nginx.conf",
     revision: 2,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().version_2_alone(),
     rejects: &[
         r#"{"options": {"path": "etc/nginx.conf"}}"#,

@@ -27,6 +27,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.nm.conf",
     revision: 2,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {"path": "/a"}}"#,

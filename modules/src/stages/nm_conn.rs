@@ -28,6 +28,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.nm.conn",
     revision: 2,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {"settings": {"connection": {"id": "a", "uuid": "b", "type": "ethernet"}}}}"#,

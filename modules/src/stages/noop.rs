@@ -13,6 +13,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.noop",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::version_2(json!({"options": {"type": "object"}, "devices": {}, "inputs": {}, "mounts": {}})),
     rejects: &[r#"{"options": 1}"#, r#"{"option": {}}"#],
     parse: |_| Ok(()),

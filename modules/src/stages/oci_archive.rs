@@ -37,6 +37,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.oci-archive",
     revision: 2,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().with("inputs", inputs_schema()).done(),
     rejects: &[
         r#"{"options": {"filename": "x"}}"#,

@@ -36,6 +36,11 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ostree",
     revision: 1,
     capabilities: &[],
+    requires: &[
+        Requirement::Tool("ostree"),
+        Requirement::MayCall("setfiles"),
+        Requirement::MayCall("systemd-tmpfiles"),
+    ],
     schema: || Schema::stage::<Options>().inputs(&["commit"]).version_2_alone(),
     rejects: &[
         r#"{"options": {}}"#,

@@ -29,6 +29,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ostree.aleph",
     revision: 1,
     capabilities: CAPABILITIES,
+    requires: &[Requirement::MayCall("ostree")],
     schema: || Schema::stage::<Options>().version_2_alone(),
     rejects: &[
         r#"{"options": {}}"#,

@@ -23,6 +23,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ostree.commit",
     revision: 1,
     capabilities: CAPABILITIES,
+    requires: &[Requirement::Tool("rpm-ostree")],
     schema: || Schema::stage::<Options>().inputs(&["tree"]).version_2_alone(),
     rejects: &[
         r#"{"options": {}}"#,

@@ -18,6 +18,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ostree.config",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::MayCall("ostree")],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {"config": {}}}"#,

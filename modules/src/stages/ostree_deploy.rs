@@ -26,6 +26,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ostree.deploy",
     revision: 1,
     capabilities: CAPABILITIES,
+    requires: &[Requirement::Tool("ostree")],
     schema: || Schema::stage::<Options>().inputs(&["commits"]).version_2_alone(),
     rejects: &[
         r#"{"options": {"ref": "r"}}"#,

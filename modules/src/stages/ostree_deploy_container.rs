@@ -35,6 +35,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ostree.deploy.container",
     revision: 1,
     capabilities: CAPABILITIES,
+    requires: &[Requirement::Tool("ostree")],
     schema: || Schema::stage::<Options>().inputs(&["images"]).version_2_alone(),
     rejects: &[
         r#"{"options": {"osname": "os"}}"#,

@@ -21,6 +21,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ostree.encapsulate",
     revision: 1,
     capabilities: CAPABILITIES,
+    requires: &[Requirement::Tool("rpm-ostree")],
     schema: || Schema::stage::<Options>().inputs(&["commit"]).version_2_alone(),
     rejects: &[
         r#"{"options": {}}"#,

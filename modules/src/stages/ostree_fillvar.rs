@@ -20,6 +20,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ostree.fillvar",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::MayCall("systemd-tmpfiles")],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {}}"#,

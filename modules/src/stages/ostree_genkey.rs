@@ -19,6 +19,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ostree.genkey",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::Tool("openssl")],
     schema: || Schema::stage::<Options>().version_2_alone(),
     rejects: &[
         r#"{"options": {"publickey": "/public"}}"#,

@@ -22,6 +22,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ostree.grub2",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().inputs(&["tree"]).any_devices().mounts().version_2_alone(),
     rejects: &[
         r#"{"options": {}, "inputs": {"tree": {}}}"#,

@@ -17,6 +17,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ostree.init",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::Tool("ostree")],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {"path": 1}}"#,

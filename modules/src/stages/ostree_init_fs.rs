@@ -15,6 +15,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ostree.init-fs",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::MayCall("ostree")],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[r#"{"options": {"modern": true}}"#],
     parse: parse::<Options>,

@@ -15,6 +15,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ostree.os-init",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::Tool("ostree")],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[r#"{"options": {}}"#, r#"{"options": {"osname": 1}}"#],
     parse: parse::<Options>,

@@ -27,6 +27,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ostree.passwd",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().inputs(&["commits"]).version_2_alone(),
     rejects: &[
         r#"{"inputs": {}}"#,

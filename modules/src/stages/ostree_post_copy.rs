@@ -21,6 +21,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ostree.post-copy",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::MayCall("ostree")],
     schema: || Schema::stage::<Options>().any_devices().mounts().version_2_alone(),
     rejects: &[
         r#"{"options": {"sysroot": "sysroot"}}"#,

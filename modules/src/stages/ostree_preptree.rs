@@ -24,6 +24,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ostree.preptree",
     revision: 1,
     capabilities: CAPABILITIES,
+    requires: &[Requirement::Tool("rpm-ostree")],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {"etc_group_members": "wheel"}}"#,

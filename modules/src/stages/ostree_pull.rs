@@ -25,6 +25,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ostree.pull",
     revision: 1,
     capabilities: CAPABILITIES,
+    requires: &[Requirement::Tool("ostree")],
     schema: || Schema::stage::<Options>().inputs(&["commits"]).version_2_alone(),
     rejects: &[
         r#"{"options": {}}"#,

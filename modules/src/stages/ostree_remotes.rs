@@ -24,6 +24,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ostree.remotes",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::MayCall("ostree")],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {"remotes": []}}"#,

@@ -20,6 +20,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ostree.selinux",
     revision: 1,
     capabilities: &["CAP_MAC_ADMIN"],
+    requires: &[Requirement::MayCall("setfiles")],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {}}"#,

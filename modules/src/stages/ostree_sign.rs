@@ -18,6 +18,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ostree.sign",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::Tool("ostree")],
     schema: || Schema::stage::<Options>().version_2_alone(),
     rejects: &[
         r#"{"options": {"repo": "/repo", "ref": "r"}}"#,

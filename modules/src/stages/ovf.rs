@@ -26,6 +26,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ovf",
     revision: 2,
     capabilities: &[],
+    requires: &[Requirement::MayCall("qemu-img")],
     schema: || Schema::stage::<Options>().version_2_alone(),
     rejects: &[
         r#"{"options": {}}"#,

@@ -32,6 +32,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.pacman",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::Tool("pacman")],
     schema: || Schema::stage::<Options>().inputs(&["packages"]).version_2_alone(),
     rejects: &[
         r#"{"options": {"dbpath": "/var/lib/pacman"}, "inputs": {"packages": {}}}"#,

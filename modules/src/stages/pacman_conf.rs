@@ -24,6 +24,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.pacman.conf",
     revision: 2,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {"architecture": 1}}"#,

@@ -19,6 +19,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.pacman.mirrorlist.conf",
     revision: 2,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {"filename": 1}}"#,

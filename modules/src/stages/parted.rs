@@ -21,11 +21,14 @@
 
 use osbc_module_api::*;
 
+use crate::partition_table::{Extent, misfit};
+
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.parted",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::Tool("parted")],
     schema: || Schema::stage::<Options>().devices(&["device"]).version_2_alone(),
     rejects: &[
         r#"{"options": {"partitions": []}}"#,
@@ -90,13 +93,22 @@ fn commands(partitions: &[Partition]) -> Result<Vec<String>, Error> {
     Ok(commands)
 }
 
+impl Partition {
+    fn extent(&self) -> Extent<'_> {
+        Extent { name: self.name.as_deref(), start: self.start, size: self.size }
+    }
+}
+
 fn run(cx: &StageContext) -> Result<(), Error> {
     let options: Options = cx.options()?;
     let partitions = options.partitions.ok_or_else(|| Error::failed("`partitions` must be given"))?;
     let commands = commands(&partitions)?;
     let device = &cx.device("device")?.path;
     let tool = || Ok(cx.tool("parted")?.args(["-a", "none", "-s"]).arg(device).arg("--"));
-    tool()?.args(commands).run()?;
+    tool()?.args(commands).run().map_err(|error| match error {
+        Error::ToolFailed { .. } => misfit(device, partitions.iter().map(Partition::extent)).unwrap_or(error),
+        error => error,
+    })?;
     tool()?.arg("print").run()
 }
 

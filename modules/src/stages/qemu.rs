@@ -30,6 +30,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.qemu",
     revision: 2,
     capabilities: &[],
+    requires: &[Requirement::ToolFor("qemu-img", |options| options["format"]["type"] != "qcow2")],
     schema: || Schema::stage::<Options>().inputs(&["image"]).done(),
     rejects: &[
         r#"{"options": {"filename": "x.qcow2"}}"#,

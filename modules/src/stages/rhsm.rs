@@ -23,6 +23,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.rhsm",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {"dnf-plugins": {"other": {}}}}"#,

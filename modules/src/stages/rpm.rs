@@ -42,6 +42,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.rpm",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::Tool("rpm"), Requirement::MayCall("rpmkeys")],
     schema,
     rejects: &[
         r#"{"options": {"dbpath": 1}}"#,

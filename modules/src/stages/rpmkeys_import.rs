@@ -23,6 +23,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.rpmkeys.import",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::Tool("rpmkeys")],
     schema: || Schema::stage::<Options>().inputs(&["keys"]).version_2_alone(),
     rejects: &[r#"{"options": {"keys": []}}"#, r#"{"inputs": {}}"#, r#"{"inputs": {"keys": {}, "more": {}}}"#],
     parse: parse::<Options>,

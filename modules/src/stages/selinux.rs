@@ -25,6 +25,9 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.selinux",
     revision: 1,
     capabilities: &["CAP_MAC_ADMIN"],
+    requires: &[Requirement::ToolFor("setfiles", |options| {
+        options["file_contexts"].as_str().is_some_and(|path| !path.is_empty())
+    })],
     schema: || Schema::stage::<Options>().any_devices().mounts().any_inputs().version_2_alone(),
     rejects: &[
         r#"{"options": {}}"#,

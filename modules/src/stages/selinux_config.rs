@@ -18,6 +18,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.selinux.config",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[r#"{"options": {"state": "on"}}"#, r#"{"options": {"type": "own"}}"#, r#"{"options": {"other": 1}}"#],
     parse: parse::<Options>,

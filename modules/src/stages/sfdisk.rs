@@ -29,6 +29,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.sfdisk",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::Tool("sfdisk")],
     schema: || Schema::stage::<Options>().devices(&["device"]).done(),
     rejects: &[
         r#"{"options": {"label": "gpt"}}"#,

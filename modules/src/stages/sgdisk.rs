@@ -26,11 +26,14 @@ use std::collections::BTreeSet;
 
 use osbc_module_api::*;
 
+use crate::partition_table::{Extent, misfit};
+
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.sgdisk",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::Tool("sgdisk")],
     schema: || Schema::stage::<Options>().devices(&["device"]).version_2_alone(),
     rejects: &[
         r#"{"options": {"partitions": []}}"#,
@@ -128,11 +131,22 @@ fn arguments(options: &Options, partitions: &[Partition]) -> Vec<String> {
     arguments
 }
 
+impl Partition {
+    fn extent(&self) -> Extent<'_> {
+        Extent { name: self.name.as_deref(), start: self.start, size: self.size }
+    }
+}
+
 fn run(cx: &StageContext) -> Result<(), Error> {
     let options: Options = cx.options()?;
     let partitions = options.partitions.as_ref().ok_or_else(|| Error::failed("`partitions` must be given"))?;
     let device = &cx.device("device")?.path;
-    cx.tool("sgdisk")?.arg("-Z").arg(device).args(arguments(&options, partitions)).run()?;
+    cx.tool("sgdisk")?.arg("-Z").arg(device).args(arguments(&options, partitions)).run().map_err(
+        |error| match error {
+            Error::ToolFailed { .. } => misfit(device, partitions.iter().map(Partition::extent)).unwrap_or(error),
+            error => error,
+        },
+    )?;
     cx.tool("sgdisk")?.arg("-p").arg(device).run()
 }
 

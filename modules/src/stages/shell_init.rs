@@ -24,6 +24,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.shell.init",
     revision: 2,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().version_2_alone(),
     rejects: &[
         r#"{"options": {"files": {"a/b": {"env": [{"key": "A", "value": "b"}]}}}}"#,

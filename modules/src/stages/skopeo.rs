@@ -45,6 +45,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.skopeo",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::MayCall("skopeo")],
     schema: || {
         let any = json!({"type": "object", "additionalProperties": true});
         let inputs = json!({

@@ -30,6 +30,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.squashfs",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::Tool("mksquashfs")],
     schema: || Schema::stage::<Options>().inputs(&["tree"]).any_devices().mounts().done(),
     rejects: &[
         r#"{"options": {}}"#,

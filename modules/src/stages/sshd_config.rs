@@ -21,6 +21,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.sshd.config",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {}}"#,

@@ -23,6 +23,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.systemd-journald",
     revision: 2,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {"filename": "a.conf"}}"#,

@@ -20,6 +20,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.systemd-logind",
     revision: 2,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {"filename": "a.conf"}}"#,

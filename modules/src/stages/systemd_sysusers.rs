@@ -13,6 +13,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.systemd-sysusers",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::Tool("systemd-sysusers")],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[r#"{"options": {"other": 1}}"#],
     parse: parse::<Options>,

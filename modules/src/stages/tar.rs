@@ -37,6 +37,11 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.tar",
     revision: 1,
     capabilities: &["CAP_MAC_ADMIN"],
+    requires: &[
+        Requirement::ToolFor("compress", |options| tarball::packer(options) == Some("compress")),
+        Requirement::ToolFor("lzip", |options| tarball::packer(options) == Some("lzip")),
+        Requirement::ToolFor("lzop", |options| tarball::packer(options) == Some("lzop")),
+    ],
     schema: || Schema::stage::<Options>().inputs(&["tree"]).done(),
     rejects: &[
         r#"{"options": {}}"#,

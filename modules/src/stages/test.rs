@@ -14,6 +14,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.test",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[r#"{"options": {}}"#, r#"{"options": {"script": 1}}"#, r#"{"options": {"script": "a", "b": 1}}"#],
     parse: parse::<Options>,

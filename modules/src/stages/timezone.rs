@@ -16,6 +16,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.timezone",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[r#"{"options": {}}"#, r#"{"options": {"zone": 1}}"#, r#"{"options": {"zone": "UTC", "local": true}}"#],
     parse: parse::<Options>,

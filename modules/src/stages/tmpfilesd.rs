@@ -24,6 +24,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.tmpfilesd",
     revision: 2,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {"filename": "a.conf"}}"#,

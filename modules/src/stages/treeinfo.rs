@@ -34,6 +34,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.treeinfo",
     revision: 2,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {"path": "/.treeinfo"}}"#,

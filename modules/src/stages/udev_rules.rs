@@ -30,6 +30,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.udev.rules",
     revision: 2,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {"filename": "a.rules"}}"#,

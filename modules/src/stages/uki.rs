@@ -36,6 +36,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.uki",
     revision: 3,
     capabilities: &[],
+    requires: &[Requirement::Tool("objcopy")],
     schema: || Schema::stage::<Options>().inputs(&["kernel", "initrd", "osrel"]).version_2_alone(),
     rejects: &[
         r#"{"options": {}}"#,

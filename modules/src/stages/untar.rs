@@ -29,6 +29,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.untar",
     revision: 2,
     capabilities: &["CAP_MAC_ADMIN"],
+    requires: &[Requirement::Tool("tar")],
     schema: || Schema::stage::<Options>().inputs(&["file"]).done(),
     rejects: &[
         r#"{"options": {"prefix": 1}}"#,

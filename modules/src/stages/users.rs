@@ -43,6 +43,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.users",
     revision: 2,
     capabilities: &[],
+    requires: &[Requirement::MayCall("useradd"), Requirement::MayCall("usermod"), Requirement::MayCall("passwd")],
     schema: || Schema::stage::<Options>().any_devices().mounts().version_2_alone(),
     rejects: &[
         r#"{"options": {"users": {"!a": {}}}}"#,
@@ -115,7 +116,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     for (Name(name), user) in users {
         match Account::find(&cx.tree, &name)? {
             Some(account) => change(cx, tools, &name, &user, &account)?,
-            None => tools.run(cx, "useradd", &new(&name, &user))?,
+            None => tools.run(cx, "useradd", &new(&name, &user)).map_err(|error| explain(error, &name, &user))?,
         }
         if user.force_password_reset {
             tools.run(cx, "passwd", &["--expire", &name])?;
@@ -126,6 +127,15 @@ fn run(cx: &StageContext) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// The failure to make a user, with the reason where files here cannot belong to them.
+fn explain(error: Error, name: &str, user: &User) -> Error {
+    let id = |number: &Option<Number>| number.as_ref().and_then(Number::as_u64).and_then(|id| u32::try_from(id).ok());
+    match owners::unmapped(id(&user.uid), id(&user.gid)) {
+        Some(reason) => Error::failed(format!("cannot make the user `{name}`: {reason}")),
+        None => error,
+    }
 }
 
 /// The arguments that `useradd` gets.

@@ -47,6 +47,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.vagrant",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::MayCall("qemu-img")],
     schema: || Schema::stage::<Options>().inputs(&["image"]).version_2_alone(),
     rejects: &[
         r#"{"options": {}, "inputs": {"image": {}}}"#,

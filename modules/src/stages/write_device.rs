@@ -25,6 +25,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.write-device",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().devices(&["device"]).any_inputs().version_2_alone(),
     rejects: &[
         r#"{"options": {}, "devices": {"device": {}}}"#,

@@ -31,6 +31,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.xorrisofs",
     revision: 1,
     capabilities: &[],
+    requires: &[Requirement::Tool("xorrisofs")],
     schema: || Schema::stage::<Options>().inputs(&["tree"]).version_2_alone(),
     rejects: &[
         r#"{"options": {"filename": "x.iso"}}"#,

@@ -30,6 +30,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.xz",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().inputs(&["file"]).done(),
     rejects: &[
         r#"{"options": {}}"#,

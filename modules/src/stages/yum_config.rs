@@ -20,6 +20,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.yum.config",
     revision: 2,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {"config": {"http_caching": "some"}}}"#,

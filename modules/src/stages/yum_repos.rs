@@ -28,6 +28,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.yum.repos",
     revision: 2,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {"filename": "a", "repos": [{"id": "a", "mirrorlist": "b"}]}}"#,

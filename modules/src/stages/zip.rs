@@ -39,6 +39,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.zip",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().inputs(&["tree"]).done(),
     rejects: &[
         r#"{"options": {}}"#,

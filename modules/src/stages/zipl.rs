@@ -14,6 +14,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.zipl",
     revision: 1,
     capabilities: &[],
+    requires: &[],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[r#"{"options": {"timeout": "3"}}"#, r#"{"options": {"other": 3}}"#],
     parse: parse::<Options>,

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use super::{Tree, cannot, handle_path};
 use crate::error::Error;
+use crate::owners;
 
 /// Points in time, in seconds since 1970 and nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,9 +61,9 @@ impl Tree {
         if user == Some(u32::MAX) || group == Some(u32::MAX) {
             return Err(cannot("set the owner of", path)(Errno::INVAL));
         }
-        let (user, group) = (user.map(Uid::from_raw), group.map(Gid::from_raw));
-        self.by_handle(path, follow, |place| rustix::fs::chown(place, user, group))
-            .map_err(cannot("set the owner of", path))
+        let (owner, owning) = (user.map(Uid::from_raw), group.map(Gid::from_raw));
+        self.by_handle(path, follow, |place| rustix::fs::chown(place, owner, owning))
+            .map_err(|error| cannot("set the owner of", path)(owners::refused(error, user, group)))
     }
 
     /// Sets the times of `path` itself, which may be a link.

@@ -20,6 +20,7 @@ use super::attributes::{read_xattr, read_xattr_names};
 use super::{Tree, cannot, entries_in, handle_path, unless_missing};
 use crate::data_extents::data_extents;
 use crate::error::Error;
+use crate::owners;
 use crate::threads;
 
 /// From how many names in a folder without folders on it is copied by many threads.
@@ -139,6 +140,25 @@ struct Job<'a> {
     clones: AtomicBool,
 }
 
+/// The failure to copy a directory to a name that is there and cannot be opened as one.
+fn in_the_way(to: &Folder, name: &OsStr, error: Errno) -> Error {
+    let path = to.path.join(name);
+    let kind = to.stat(name).ok().flatten().map(|stat| FileType::from_raw_mode(stat.st_mode));
+    let what = match kind {
+        Some(FileType::Symlink) => {
+            let target = rustix::fs::readlinkat(&to.fd, name, Vec::new()).unwrap_or_default();
+            format!("a symbolic link to `{}`; copy to where it leads, or remove it before", target.to_string_lossy())
+        }
+        Some(FileType::RegularFile) => "a file; remove it before".to_owned(),
+        Some(FileType::Directory) | None => return cannot("copy a directory to", &path)(error),
+        Some(_) => "no directory; remove it before".to_owned(),
+    };
+    Error::failed(format!(
+        "cannot copy a directory to {}: what is there is {what}",
+        Path::new("/").join(path).display()
+    ))
+}
+
 impl Job<'_> {
     /// Copies one name and all below it. `fresh` says that the folder it goes to was made by this copy, so nothing can be
     /// there.
@@ -177,7 +197,7 @@ impl Job<'_> {
             result => result.map(|()| true).map_err(cannot("create the folder", &path))?,
         };
         let inner = from.inner(name).map_err(cannot("copy", from.path.join(name)))?;
-        let to_inner = to.inner(to_name).map_err(cannot("copy a folder to", &path))?;
+        let to_inner = to.inner(to_name).map_err(|error| in_the_way(to, to_name, error))?;
         let entries = entries_in(&inner.fd).map_err(cannot("list", &inner.path))?;
         let copy = |(name, _): &(OsString, FileType)| self.entry(&inner, name, &to_inner, name, fresh);
         if entries.len() >= MANY || entries.iter().any(|(_, kind)| *kind == FileType::Directory) {
@@ -299,7 +319,8 @@ impl Job<'_> {
         let (from, to) = (handle_path(source), handle_path(target));
         if self.settings.owners {
             let (user, group) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-            rustix::fs::chownat(target, "", Some(user), Some(group), AtFlags::EMPTY_PATH)?;
+            rustix::fs::chownat(target, "", Some(user), Some(group), AtFlags::EMPTY_PATH)
+                .map_err(|error| owners::refused(error, Some(stat.st_uid), Some(stat.st_gid)))?;
         }
         if !fresh {
             for list in ["system.posix_acl_access", "system.posix_acl_default"] {

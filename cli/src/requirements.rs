@@ -1,0 +1,200 @@
+//! What the stages and downloads of a plan need of this machine, looked for before anything runs. The modules declare it
+//! ([`Requirement`]); tools of a build root are in a tree that is not there yet, and only their stage finds out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use osbc_executor::probe;
+use osbc_executor::rootless::in_namespace;
+use osbc_ir::graph::NodeIndex;
+use osbc_ir::{ModuleRef, Plan, Stage, Value};
+use osbc_module_api::{Catalog, LibraryError, Provider, Requirement, Tool, packages_of};
+use osbc_modules::builtin;
+
+use crate::exit::Failure;
+use crate::{render, rootless};
+
+/// So many stages are named of those that need the same.
+const NAMED: usize = 3;
+
+/// Something that a machine has or has not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Need {
+    LoopDevices,
+    DeviceMapper,
+    FileSystem(&'static str),
+    Tool(&'static str),
+    HostTool(&'static str),
+}
+
+/// Makes sure that this machine has what a plan needs. Stages of `in_vm` bring their own kernel.
+///
+/// # Errors
+/// Returns all that is missing, who needs it, and how to get it; or a module that cannot be described.
+pub(crate) fn check(plan: &Plan, catalog: &Catalog, in_vm: &BTreeSet<NodeIndex>) -> Result<(), Failure> {
+    match missing(plan, catalog, in_vm)? {
+        Some(reason) => Err(Failure::environment(reason)),
+        None => Ok(()),
+    }
+}
+
+/// Returns what this machine lacks for a plan, with who needs it and how to get it; `None` if it has everything.
+///
+/// # Errors
+/// A module cannot be described.
+pub(crate) fn missing(
+    plan: &Plan,
+    catalog: &Catalog,
+    in_vm: &BTreeSet<NodeIndex>,
+) -> Result<Option<String>, LibraryError> {
+    let needs = needs(plan, catalog, in_vm)?;
+    let mut missing: Vec<String> = Vec::new();
+    if !plan.segments.is_empty() {
+        if let Err(error) = probe::node("/dev/null") {
+            let way_out = "mount one, such as the host's with `mount --rbind /dev` from outside of a chroot";
+            missing.push(format!("a /dev with the usual nodes: /dev/null: {error}; {way_out}"));
+        }
+        if let Err(error) = probe::namespaces() {
+            let way_out = "in a container, start it with --privileged";
+            missing.push(format!("namespaces, which every stage gets: {error}; {way_out}"));
+        }
+    }
+    missing.extend(needs.iter().filter_map(|(need, users)| Some(format!("{}{}", need.name(users), need.remedy()?))));
+    Ok(match missing.as_slice() {
+        [] => None,
+        [only] => Some(format!("this machine lacks what the build needs: {only}")),
+        several => Some(format!("this machine lacks what the build needs:\n  {}", several.join("\n  "))),
+    })
+}
+
+/// All needs of what a plan runs and fetches, each with the stages and sources that have it.
+fn needs(
+    plan: &Plan,
+    catalog: &Catalog,
+    in_vm: &BTreeSet<NodeIndex>,
+) -> Result<BTreeMap<Need, Vec<String>>, LibraryError> {
+    let graph = &plan.graph;
+    let mut needs = Needs { catalog, found: BTreeMap::new() };
+    for node in plan.segments.iter().flat_map(|segment| &segment.steps) {
+        let Some(stage_node) = graph.stage_node(*node) else { continue };
+        let (pipeline, stage) = graph.stage(stage_node);
+        let of_host = pipeline.build.is_none_or(|build| graph.manifest.pipeline(build).stages.is_empty());
+        let user = format!("{} of the pipeline `{}`", stage.module.name, pipeline.name);
+        needs.add_stage(stage, of_host, in_vm.contains(node), &user)?;
+    }
+    for item in plan.fetches.iter().filter_map(|node| graph.item_node(*node)) {
+        let module = &graph.item(item).0.module;
+        needs.add(module, &Value::Null, Place::Host, &module.name)?;
+    }
+    Ok(needs.found)
+}
+
+/// Where a module works.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// In the host's tree, with the host's kernel.
+    Host,
+    /// In a build root that is yet to be made.
+    BuildRoot,
+    /// In the host's tree, with a kernel of its own.
+    Machine,
+}
+
+struct Needs<'a> {
+    catalog: &'a Catalog,
+    found: BTreeMap<Need, Vec<String>>,
+}
+
+impl Needs<'_> {
+    fn add_stage(&mut self, stage: &Stage, of_host: bool, in_vm: bool, user: &str) -> Result<(), LibraryError> {
+        let around = if in_vm { Place::Machine } else { Place::Host };
+        let own = if of_host { around } else { Place::BuildRoot };
+        self.add(&stage.module, &stage.options, own, user)?;
+        for input in &stage.inputs {
+            self.add(&input.module, &input.options, around, user)?;
+        }
+        for device in &stage.devices {
+            self.add(&device.module, &device.options, around, user)?;
+        }
+        for mount in &stage.mounts {
+            self.add(&mount.module, &mount.options, around, user)?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, module: &ModuleRef, options: &Value, place: Place, user: &str) -> Result<(), LibraryError> {
+        let found = self.catalog.module(module.kind, &module.name)?;
+        let own = match found.as_ref().map(|module| &module.provider) {
+            Some(Provider::BuiltIn(definition)) => Some(*definition),
+            _ => None,
+        };
+        // Nobody says what an on-disk module calls, but devices are devices.
+        let device_alone = own.is_none();
+        let Some(definition) = own.or_else(|| builtin::find(module.kind, &module.name).map(|row| row.def)) else {
+            return Ok(());
+        };
+        for requirement in definition.requires {
+            let need = match requirement {
+                Requirement::LoopDevices => Need::LoopDevices,
+                Requirement::DeviceMapper => Need::DeviceMapper,
+                _ if device_alone => continue,
+                Requirement::FileSystem(name) => Need::FileSystem(name),
+                Requirement::HostTool(name) => Need::HostTool(name),
+                Requirement::ToolFor(_, calls) if !calls(options) => continue,
+                Requirement::Tool(_) | Requirement::ToolFor(..) if place == Place::BuildRoot => continue,
+                Requirement::Tool(name) | Requirement::ToolFor(name, _) => Need::Tool(name),
+                Requirement::MayCall(_) => continue,
+            };
+            let of_kernel = matches!(need, Need::LoopDevices | Need::DeviceMapper | Need::FileSystem(_));
+            if of_kernel && place == Place::Machine {
+                continue;
+            }
+            let users = self.found.entry(need).or_default();
+            if users.last().is_none_or(|last| last != user) {
+                users.push(user.to_owned());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Need {
+    /// What it is and who needs it.
+    fn name(self, users: &[String]) -> String {
+        let mut named: Vec<String> = users.iter().take(NAMED).cloned().collect();
+        let more = users.len() - named.len();
+        if more > 0 {
+            named.push(render::count(more, "other stage"));
+        }
+        let named = named.join(", ");
+        match self {
+            Need::LoopDevices => format!("loop devices, for {named}"),
+            Need::DeviceMapper => format!("the device mapper, for {named}"),
+            Need::FileSystem(name) => format!("the file system {name} in the kernel, for {named}"),
+            Need::Tool(name) | Need::HostTool(name) => format!("the tool `{name}`, for {named}"),
+        }
+    }
+
+    /// Returns how to get it; `None` if it is here.
+    fn remedy(self) -> Option<String> {
+        match self {
+            Need::LoopDevices | Need::DeviceMapper if !rootless::is_root() || in_namespace() => Some(
+                ": devices are root's alone; run osbc as root, or use org.osbc.disk, which writes a whole disk with its \
+                 file systems without devices (and org.osbc.fat.populate for a FAT file system by itself)"
+                    .to_owned(),
+            ),
+            Need::LoopDevices => probe::node("/dev/loop-control")
+                .err()
+                .map(|error| format!(": /dev/loop-control: {error}; `modprobe loop`, and in a container --privileged")),
+            Need::DeviceMapper => probe::node("/dev/mapper/control")
+                .err()
+                .map(|error| format!(": /dev/mapper/control: {error}; `modprobe dm_mod`, and in a container --privileged")),
+            Need::FileSystem(name) => matches!(probe::file_system(name), Ok(false))
+                .then(|| format!(": `modprobe {name}`; the module is in the kernel's package")),
+            Need::Tool(name) => Tool::find(name).err().map(|_| format!(": install {}", packages_of(name))),
+            Need::HostTool(name) => Tool::of_host(name).err().map(|_| format!(": install {}", packages_of(name))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
