@@ -20,6 +20,7 @@ mod layering;
 mod limits;
 mod live;
 mod log;
+mod module_cases;
 mod offline;
 mod ostree;
 mod package_scripts;
