@@ -22,7 +22,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use osbc_ir::Resource;
-use osbc_module_api::{Error, Kind, OpenDevice, StageContext, StageMeta, Tree, Value};
+use osbc_module_api::{Error, Kind, OpenDevice, STAGE_UMASK, StageContext, StageMeta, Tree, Value};
 use rustix::fs::{MemfdFlags, Mode, memfd_create};
 use rustix::mount::UnmountFlags;
 use rustix::process::{DumpableBehavior, PidfdFlags, pidfd_open};
@@ -283,7 +283,7 @@ fn enter(root: &Path, request: &StageRequest, job: &Job<'_>, supervisor: Option<
         lock::lock_mounts()?;
     }
     rustix::process::chdir("/")?;
-    rustix::process::umask(Mode::from_raw_mode(0o022));
+    rustix::process::umask(Mode::from_raw_mode(STAGE_UMASK));
     // What others see of a device or a file system on one may have to be on it; assemblers make devices themselves.
     let is_stage = request.module.kind == Kind::Stage;
     let tree_alone = is_stage && request.devices.is_empty() && request.mounts.is_empty();

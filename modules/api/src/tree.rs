@@ -29,6 +29,9 @@ use crate::outside;
 pub use attributes::Times;
 pub use copy::Copy;
 
+/// The umask of every stage, which its new files and directories get their modes by.
+pub const STAGE_UMASK: u32 = 0o022;
+
 /// A handle on the root folder of a tree.
 #[derive(Debug)]
 pub struct Tree {

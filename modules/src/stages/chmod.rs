@@ -16,7 +16,6 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 
 use osbc_module_api::*;
-use rustix::fs::Mode;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -62,19 +61,17 @@ struct Item {
 
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { items } = cx.options()?;
-    let umask = rustix::process::umask(Mode::empty());
-    rustix::process::umask(umask);
     for (ItemPath(path), Item { mode, recursive }) in &items {
         let changes = Change::read(mode).ok_or_else(|| Error::failed(format!("`{mode}` is no mode")))?;
         // The first path is where links lead, as for the tool.
-        change(&cx.tree, path, &changes, umask.as_raw_mode(), mode.starts_with('-'))?;
+        change(&cx.tree, path, &changes, STAGE_UMASK, mode.starts_with('-'))?;
         if *recursive && cx.tree.is_dir(path)? {
             let folder = cx.tree.subtree(path)?;
             folder.walk("/", |path, metadata| {
                 if metadata.is_symlink() || path.parent().is_none() {
                     return Ok(());
                 }
-                change(&folder, path, &changes, umask.as_raw_mode(), mode.starts_with('-'))
+                change(&folder, path, &changes, STAGE_UMASK, mode.starts_with('-'))
             })?;
         }
     }
