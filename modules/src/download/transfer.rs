@@ -216,6 +216,10 @@ fn part(range: &str) -> (Option<u64>, Option<u64>) {
     (part.split('-').next().and_then(|start| start.trim().parse().ok()), total.trim().parse().ok())
 }
 
+/// How the C library ends its message about a name that does not exist (`EAI_NONAME`), which has no other sign in an
+/// [`io::Error`]; one that no server could be asked about has another one (`EAI_AGAIN`).
+const NO_SUCH_NAME: &str = "Name or service not known";
+
 /// Why a request failed, and whether another try may help.
 fn explain(error: ureq::Error, stall: Duration) -> Failure {
     use ureq::{Error, Timeout};
@@ -237,12 +241,15 @@ fn explain(error: ureq::Error, stall: Duration) -> Failure {
         Error::LargeResponseHeader(_, longest) => {
             Failure::lasting(format!("the server's headers are longer than {} KiB", longest >> 10))
         }
-        Error::Protocol(reason) => Failure::remote(format!("the server does not speak HTTP: {reason}")),
+        Error::Protocol(reason) => Failure::lasting(format!("the server does not speak HTTP: {reason}")),
         Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             Failure::remote("the server cut the transfer off")
         }
         // So come all faults of certificates.
         Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => Failure::lasting(error.to_string()),
+        Error::Io(error) if error.to_string().ends_with(NO_SUCH_NAME) => {
+            Failure::lasting("no name server knows the host's name")
+        }
         Error::Io(error) => Failure::remote(error.to_string()),
         Error::Rustls(error) => Failure::lasting(error.to_string()),
         other => Failure::lasting(redact::text(&other.to_string())),
@@ -252,6 +259,19 @@ fn explain(error: ureq::Error, stall: Duration) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_does_not_exist_is_asked_for_once_and_one_that_nobody_was_asked_about_again() {
+        let explained = |reason: &str| {
+            let error = io::Error::other(format!("failed to lookup address information: {reason}"));
+            match explain(error.into(), Duration::from_secs(1)) {
+                Failure::Remote { again, .. } => again,
+                Failure::Local(error) => panic!("{error}"),
+            }
+        };
+        assert_eq!(explained(NO_SUCH_NAME), Again::Never);
+        assert_eq!(explained("Temporary failure in name resolution"), Again::After(None));
+    }
 
     #[test]
     fn the_start_of_a_part_and_the_length_of_the_whole_are_read() {

@@ -58,6 +58,14 @@ fn many_headers_are_taken_and_endless_ones_are_not() {
 }
 
 #[test]
+fn what_no_retry_can_mend_is_tried_once() {
+    let other = Server::new(|_, _, out| out.write_all(b"220 mail.example.org ready\r\n").unwrap());
+    let refusal = Download::new().fetch(&other.url("/a"), &checksum_of(b"hello")).unwrap_err();
+    assert!(refusal.contains(": the server does not speak HTTP: "), "{refusal}");
+    assert_eq!(other.count(), 1);
+}
+
+#[test]
 fn headers_and_interim_answers_that_drip_are_given_up() {
     for part in ["X-A: b\r\n", "a", "\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 100 Continue\r\n"] {
         let server = Server::new(move |_, _, out| {
