@@ -31,7 +31,7 @@ pub(crate) fn take_equal(worker: &Worker<'_>, segment: &Segment) -> bool {
 /// When nothing more is to begin, what its steps did so far is sealed as the result of the last one that ran, which it
 /// is as much as that of any other stage.
 ///
-/// A step that found no room on the disk is given some, if anything can be evicted, and the segment is run once more from
+/// A step that found no room on the disk, by what is free and not by what it says, is given some, if anything can be evicted, and the segment is run once more from
 /// its base: what the step left of the tree is nothing to go on from.
 pub(crate) fn run(worker: &Worker<'_>, segment: &Segment, number: usize) -> bool {
     match attempt(worker, segment, number, None) {
@@ -68,7 +68,7 @@ fn attempt(worker: &Worker<'_>, segment: &Segment, number: usize, again: Option<
             Ok(work) => step::run(worker, node, work),
             Err(error) => failed(error, context, node),
         };
-        if !result.success && again.is_none() && lacked_room(&result) {
+        if !result.success && again.is_none() && result.cause == Some(Cause::Wanting(Resource::Disk)) {
             drop(work.take());
             if context.lease.store().make_some_room() {
                 return Attempt::NoRoom { at: index };
@@ -105,12 +105,6 @@ fn attempt(worker: &Worker<'_>, segment: &Segment, number: usize, again: Option<
         }
     }
     Attempt::Done { success: true }
-}
-
-/// Whether a stage failed for want of room: by the words that the system and this crate have for it.
-fn lacked_room(result: &StageResult) -> bool {
-    let texts = [result.error.as_deref().unwrap_or_default(), &result.output];
-    texts.iter().any(|text| text.contains("No space left on device") || text.contains("no space left"))
 }
 
 /// The tree that the segment's steps change; begun with the first of them.

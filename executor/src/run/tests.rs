@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::fake::{FakeMachine, FakeRunner, Ran, Record, RecordingMonitor, failure, success};
 use crate::request::{ReferenceFrom, StageFailure, StageReply};
-use crate::store::{Layers, Store};
+use crate::store::{Layers, Limit, Store, StoreSettings};
 use crate::testing::{Sealed, Sketch, about, catalog, folder, in_tree, label_of, settings};
 
 mod cutoff;
@@ -391,6 +391,33 @@ fn a_stage_that_fails_for_want_of_something_is_told_apart() {
     let result = result(&done, &sketch, "a");
     assert_eq!(result.cause, Some(Cause::Wanting(Resource::Memory)));
     assert!(result.error.as_deref().is_some_and(|error| error.contains("--jobs")), "{result:?}");
+}
+
+#[test]
+fn only_a_stage_that_lacked_room_is_given_some_and_run_again() {
+    let full = "cp: error writing 'x': No space left on device; no space left";
+    let lacked = || StageFailure::Wanting(Resource::Disk, full.to_owned());
+    for (reply, runs) in [(failure(full), 1), (StageReply::failed(lacked()), 2)] {
+        let mut bench = Bench::new(1);
+        let kept = Sketch::chain(&["kept"]).seal();
+        let runner = FakeRunner::new(|request, _| {
+            in_tree(request, |root| std::fs::write(root.join("file"), [1; 5000]).expect("writes"));
+            success()
+        });
+        assert!(bench.run(&kept, &runner).outcome.success());
+        // It may now take less than it does, so something can be evicted.
+        let settings = StoreSettings { layers: Layers::Copy, limit: Limit::Bytes(1) };
+        bench.store = Store::open(bench.store.path(), settings).expect("opens");
+
+        let sketch = Sketch::chain(&["a"]).seal();
+        let runner = FakeRunner::new(move |_, io| {
+            (io.output)(&format!("{full}\n"));
+            reply.clone()
+        });
+        assert!(!bench.run(&sketch, &runner).outcome.success());
+        assert_eq!(runner.ran().len(), runs);
+        assert_eq!(bench.present(&kept) == Have::default(), runs == 2, "whether the other result was evicted");
+    }
 }
 
 #[test]
