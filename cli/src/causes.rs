@@ -10,6 +10,8 @@ use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Edge, Graph, NodeId, Plan, Value, redact};
 use serde::Serialize;
 
+use crate::builds::unreadable;
+use crate::exit::say;
 use crate::past::{Past, State};
 use crate::render;
 
@@ -26,13 +28,17 @@ pub(crate) struct LastBuild<'p> {
 }
 
 impl<'p> LastBuild<'p> {
-    /// The last build of the manifest that was read from `path` and became `now`; none if none is recorded that can be
-    /// read.
+    /// Returns the last build of the manifest that was read from `path` and became `now`; `None` if none is recorded.
+    /// A damaged record counts as none, and the user is warned.
     pub(crate) fn of(store: &Store, path: &Path, now: &'p Graph) -> Option<Self> {
         let record = Record::last_of(store, &ManifestName::new(path, now)).ok()??;
-        let graph = record.graph().ok()?;
-        let past = Past::new(&record.events().ok()?);
-        Some(Self { record, graph, now: redact::graph(now), past })
+        match record.graph().and_then(|graph| Ok((graph, record.events()?))) {
+            Ok((graph, events)) => Some(Self { record, graph, now: redact::graph(now), past: Past::new(&events) }),
+            Err(error) => {
+                say(&format!("osbc: {}; nothing is compared with that build", unreadable(&record.folder, &error)));
+                None
+            }
+        }
     }
 
     /// What became of a stage then; none if the build had nothing to do with it.

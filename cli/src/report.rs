@@ -146,7 +146,7 @@ impl Page {
             failures: failed.map(row).collect(),
             ticks: ticks(whole),
             lanes: lanes(&past, &path, whole),
-            path_total: time(path.iter().map(|step| step.total()).sum()),
+            path_total: time(sum(path.iter().map(path::Step::total))),
             path: steps(&past, &path),
             graph,
             graph_note,
@@ -177,7 +177,7 @@ impl Page {
 
 impl Row {
     fn new(node: &PastNode, longest: u64, logs: &Path) -> Self {
-        let waited: u64 = node.waits.iter().map(|wait| wait.until.saturating_sub(wait.since)).sum();
+        let waited = sum(node.waits.iter().map(|wait| wait.until.saturating_sub(wait.since)));
         let text = node.log.as_ref().and_then(|log| regular::read(&logs.join(log)).ok()).unwrap_or_default();
         let shown = &text[text.len().saturating_sub(LOG)..];
         let left_out = text.len() - shown.len();
@@ -259,29 +259,30 @@ fn facts(header: &Header) -> Vec<(&'static str, String)> {
 fn tiles(past: &Past) -> Vec<Tile> {
     let stages = || past.nodes.values().filter(|node| node.is_stage());
     let count = |nodes: &mut dyn Iterator<Item = &PastNode>| nodes.count().to_string();
-    let busy: u64 = stages().filter_map(PastNode::duration).sum();
+    let busy = sum(stages().filter_map(PastNode::duration));
     let first = stages().filter_map(|node| node.started).min().unwrap_or(0);
     let last = stages().filter_map(|node| node.finished).max().unwrap_or(0);
     let waited = past.nodes.values().flat_map(|node| &node.waits).map(|wait| wait.until.saturating_sub(wait.since));
-    let fetched: u64 = past
-        .nodes
-        .values()
-        .filter(|node| !node.is_stage() && node.state == State::Done)
-        .filter_map(|node| node.bytes)
-        .sum();
-    let written: u64 = stages().filter_map(|node| node.bytes).sum();
+    let items = past.nodes.values().filter(|node| !node.is_stage() && node.state == State::Done);
+    let fetched = sum(items.filter_map(|node| node.bytes));
+    let written = sum(stages().filter_map(|node| node.bytes));
     let tile = |value: String, label: &'static str| Tile { value, label };
     let mut tiles = vec![
         tile(count(&mut stages().filter(|node| node.state == State::Done)), "stages ran"),
         tile(count(&mut past.nodes.values().filter(|node| node.state == State::Cached)), "cache hits"),
         tile(render::bytes(written), "written"),
         tile(render::bytes(fetched), "fetched"),
-        tile(time(waited.sum()), "waited, all in all"),
+        tile(time(sum(waited)), "waited, all in all"),
     ];
     if last > first {
         tiles.push(tile(format!("{:.1}", busy as f64 / (last - first) as f64), "stages at a time"));
     }
     tiles
+}
+
+/// Returns the sum of numbers, or the largest number if a damaged record has it overflow.
+fn sum(numbers: impl Iterator<Item = u64>) -> u64 {
+    numbers.fold(0, u64::saturating_add)
 }
 
 /// Marks at round moments.
@@ -357,7 +358,7 @@ fn waited_for(reason: Wait) -> &'static str {
 }
 
 fn steps(past: &Past, path: &[path::Step]) -> Vec<Step> {
-    let whole: u64 = path.iter().map(path::Step::total).sum();
+    let whole = sum(path.iter().map(path::Step::total));
     let step = |step: &path::Step| {
         Some(Step {
             node: step.node,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use petgraph::Direction;
 use petgraph::graph::DiGraph;
 pub use petgraph::graph::NodeIndex;
-use petgraph::visit::EdgeRef;
+use petgraph::visit::{EdgeRef, IntoNodeReferences};
 use serde::{Deserialize, Serialize};
 
 use crate::id::{CompatId, ItemId, StageId};
@@ -138,17 +138,6 @@ impl Written {
                 all(stage.has_its_devices(), "a device is not there")?;
             }
         }
-        for node in self.dag.node_weights() {
-            let there = match node {
-                Node::Stage(StageNode { pipeline, position, .. }) => {
-                    pipelines.get(pipeline.0).is_some_and(|pipeline| *position < pipeline.stages.len())
-                }
-                Node::Item(ItemNode { source, position, .. }) => {
-                    sources.get(*source).is_some_and(|source| *position < source.items.len())
-                }
-            };
-            all(there, "a node stands for nothing of the manifest")?;
-        }
         let forward = self.dag.edge_references().all(|edge| edge.source() < edge.target());
         all(forward, "an edge does not lead forward")?;
         let is_stage = |node: &NodeIndex| matches!(self.dag.node_weight(*node), Some(Node::Stage(_)));
@@ -156,6 +145,18 @@ impl Written {
         for (nodes, pipeline) in self.pipelines.iter().zip(pipelines) {
             all(nodes.stages.len() == pipeline.stages.len(), "a pipeline has other stages than the manifest's")?;
             all(nodes.stages.iter().all(is_stage), "a pipeline's node is no stage")?;
+        }
+        for (index, node) in self.dag.node_references() {
+            let there = match node {
+                Node::Stage(StageNode { pipeline, position, .. }) => {
+                    let stages = self.pipelines.get(pipeline.0).map(|nodes| &nodes.stages);
+                    stages.and_then(|stages| stages.get(*position)) == Some(&index)
+                }
+                Node::Item(ItemNode { source, position, .. }) => {
+                    sources.get(*source).is_some_and(|source| *position < source.items.len())
+                }
+            };
+            all(there, "a node stands for nothing of the manifest")?;
         }
         Ok(())
     }

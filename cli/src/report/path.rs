@@ -18,7 +18,7 @@ pub(super) struct Step {
 
 impl Step {
     pub(super) fn total(&self) -> u64 {
-        self.took + self.waited
+        self.took.saturating_add(self.waited)
     }
 }
 

@@ -220,3 +220,89 @@ fn root_each_of_the_surroundings_of_a_check_shows() {
     assert_eq!(names, exports[2..], "{json:#}");
     assert!(different.iter().all(|pipeline| pipeline["entries"][0]["path"] == "/said"), "{json:#}");
 }
+
+/// The pointers to all numbers of a JSON value.
+fn numbers(value: &Value, at: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Number(_) => found.push(at.to_owned()),
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(index, item)| numbers(item, &format!("{at}/{index}"), found));
+        }
+        Value::Object(entries) => entries.iter().for_each(|(key, item)| numbers(item, &format!("{at}/{key}"), found)),
+        _ => {}
+    }
+}
+
+/// A JSON text with each of its numbers changed to others, one at a time.
+fn damaged(text: &str) -> Vec<String> {
+    let value: Value = serde_json::from_str(text).expect("JSON");
+    let mut found = Vec::new();
+    numbers(&value, "", &mut found);
+    let changed = |at: &String, number: u64| {
+        let mut value = value.clone();
+        *value.pointer_mut(at).expect("it was found there") = json!(number);
+        value.to_string()
+    };
+    found.iter().flat_map(|at| [0, 2, u64::MAX].map(|number| changed(at, number))).collect()
+}
+
+#[test]
+fn root_a_record_with_a_changed_number_is_refused_by_name_or_does_no_harm() {
+    if !has_root() {
+        return;
+    }
+    let place = Place::new();
+    let stage = |from: &str| {
+        json!({
+            "type": "org.osbuild.noop",
+            "inputs": {"tree": {"type": "org.osbuild.tree", "origin": "org.osbuild.pipeline", "references": [from]}}
+        })
+    };
+    let noop = json!({"type": "org.osbuild.noop"});
+    let with = |last: &Value| {
+        json!({"version": "2", "pipelines": [
+            {"name": "one", "stages": [noop]},
+            {"name": "two", "stages": [noop, stage("name:one")]},
+            {"name": "three", "stages": [stage("name:two"), last]},
+        ]})
+    };
+    let path = place.manifest(&with(&noop));
+    place.build(&path).assert().success();
+    place.manifest(&with(&json!({"type": "org.osbuild.noop", "options": {"changed": true}})));
+    let record =
+        std::fs::read_dir(place.store().join("logs")).expect("reads").next().expect("a record").expect("reads");
+    let (page, store) = (place.path("page.html"), place.store());
+    let commands: [&[&std::ffi::OsStr]; 2] = [
+        &["explain".as_ref(), path.as_ref(), "--store".as_ref(), store.as_ref()],
+        &["report".as_ref(), "--store".as_ref(), store.as_ref(), "-o".as_ref(), page.as_ref()],
+    ];
+    let (mut refused, mut read) = (0, 0);
+    let mut try_with = |file: &Path, text: &str| {
+        std::fs::write(file, text).expect("writes");
+        for arguments in commands {
+            let output = osbc().args(arguments).output().expect("runs");
+            let said = String::from_utf8_lossy(&output.stderr);
+            let names = said.contains(&*record.path().to_string_lossy());
+            match (output.status.code(), said.contains("cannot read what is kept in ")) {
+                (Some(0 | 3), true) if names => refused += 1,
+                (Some(0), false) => read += 1,
+                other => panic!("{arguments:?}: {other:?}: {said}\n{text}"),
+            }
+        }
+    };
+    let graph = record.path().join("graph.json");
+    let whole = std::fs::read_to_string(&graph).expect("reads");
+    damaged(&whole).iter().for_each(|text| try_with(&graph, text));
+    std::fs::write(&graph, &whole).expect("writes");
+    let events = record.path().join("events.jsonl");
+    let whole = std::fs::read_to_string(&events).expect("reads");
+    let lines: Vec<&str> = whole.lines().collect();
+    for (index, line) in lines.iter().enumerate() {
+        for changed in damaged(line) {
+            let mut lines = lines.clone();
+            lines[index] = &changed;
+            try_with(&events, &(lines.join("\n") + "\n"));
+        }
+    }
+    assert!(refused > 50 && read > 50, "{refused} refused, {read} read");
+}

@@ -20,8 +20,8 @@ fn walk(graph: &Graph) {
             graph.item(item);
         }
     }
-    for nodes in &graph.pipelines {
-        assert!(nodes.stages.iter().all(|node| graph.stage_node(*node).is_some()));
+    for (index, nodes) in graph.pipelines.iter().enumerate() {
+        assert!(nodes.stages.iter().all(|node| graph.stage_node(*node).is_some_and(|stage| stage.pipeline.0 <= index)));
     }
 }
 
