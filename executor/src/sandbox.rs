@@ -17,6 +17,7 @@
 pub(crate) mod message;
 
 mod api;
+mod arguments;
 mod calls;
 mod confine;
 mod foreign;

@@ -4,12 +4,12 @@
 //! /run/osbuild/
 //!   bin/<module>  runner/<runner>       programs, as they are on the host
 //!   lib/  lib/osbuild/                  the folder of modules, and the Python library
-//!   api/arguments                       what a built-in module gets as its context, as JSON
+//!   api/arguments                       what it is to do ([`super::arguments`])
 //!   api/osbuild  api/remoteloop         where it reports an exception and asks for loop devices
 //!   meta                                where it writes its metadata
 //! ```
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -17,17 +17,14 @@ use std::process::{Command, Stdio};
 
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
-use osbc_module_api::{Map, OnDisk, Value};
+use osbc_module_api::{OnDisk, Value};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
-use serde_json::json;
 
 use super::root::{self, make_folder};
 use super::surroundings::Surroundings;
 use super::{spec, sys};
 use crate::request::{StageFailure, StageReply, StageRequest};
 
-/// The file with the arguments, in [`spec::API`].
-const ARGUMENTS: &str = "arguments";
 /// The folder of a folder of modules that holds the Python library.
 const PACKAGE: &str = "osbuild";
 /// The most that is read of the metadata that a module wrote.
@@ -54,9 +51,7 @@ pub(super) fn prepare(request: &StageRequest, module: &OnDisk, around: &mut Surr
             io::Error::new(error.kind(), reason)
         })?;
     }
-    let api = place(spec::API);
-    make_folder(&api, 0o755).map_err(io::Error::other)?;
-    fs::write(api.join(ARGUMENTS), serde_json::to_vec(&arguments(request, around))?)?;
+    make_folder(&place(spec::API), 0o755).map_err(io::Error::other)?;
     around.own = Some(root::open(&place(spec::OWN)).map_err(io::Error::other)?);
     let root = around.root.clone();
     around.host.listen(&root)
@@ -74,46 +69,6 @@ fn show(from: &Path, at: &Path) -> io::Result<()> {
         File::create(at)?;
         root::bind(found, at, sys::READ_ONLY).map_err(io::Error::other)
     }
-}
-
-/// What the module is told.
-fn arguments(request: &StageRequest, around: &Surroundings<'_>) -> Value {
-    let inputs: Map<String, Value> = around
-        .inputs
-        .iter()
-        .map(|(name, input)| {
-            let mut told = json!({"path": input.path});
-            if !input.data.is_null() {
-                told["data"] = input.data.clone();
-            }
-            (name.clone(), told)
-        })
-        .collect();
-    let devices: Map<String, Value> = request
-        .devices
-        .iter()
-        .zip(&around.devices)
-        .map(|(device, opened)| {
-            let mut told = if opened.data.is_object() { opened.data.clone() } else { json!({}) };
-            told["path"] = json!(Path::new(spec::DEVICES).join(&opened.path));
-            (device.name.clone(), told)
-        })
-        .collect();
-    let mounts: Map<String, Value> =
-        around.mounts.iter().map(|(name, mount)| (name.clone(), json!({"path": mount.path}))).collect();
-    let mut meta = json!({"id": request.id});
-    if let Some(epoch) = request.source_epoch {
-        meta["source-epoch"] = json!(epoch);
-    }
-    json!({
-        "tree": spec::TREE,
-        "paths": {"devices": spec::DEVICES, "inputs": spec::INPUTS, "mounts": spec::MOUNTS},
-        "devices": devices,
-        "inputs": inputs,
-        "mounts": mounts,
-        "options": request.options,
-        "meta": meta,
-    })
 }
 
 /// Executes the module and waits for its end; all that it left running ends with the calling process, the first one of

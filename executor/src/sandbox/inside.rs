@@ -30,7 +30,7 @@ use rustix::process::{DumpableBehavior, PidfdFlags, pidfd_open};
 use super::confine::{Syncs, Who};
 use super::supervise::Supervisor;
 use super::surroundings::Surroundings;
-use super::{Isolation, Job, confine, foreign, lock, message, root, shell, spec, sys};
+use super::{Isolation, Job, arguments, confine, foreign, lock, message, root, shell, spec, sys};
 use crate::request::{ShellMoment, StageFailure, StageReply, StageRequest};
 
 /// Runs the stage in the sandbox. Afterwards nothing that it started is alive, or this process is itself in the sandbox
@@ -42,7 +42,9 @@ pub(super) fn run(
     isolation: &Isolation,
     client: &UnixStream,
 ) -> StageReply {
-    let ran = require_single_thread().and_then(|()| match job {
+    let has_arguments = request.shell.is_some() || matches!(job, Job::Execute(_));
+    let write_arguments = || if has_arguments { arguments::write(request, around) } else { Ok(()) };
+    let ran = require_single_thread().and_then(|()| write_arguments()).and_then(|()| match job {
         Job::Call(_) if !around.has_to_close() => run_here(request, job, around, isolation, client),
         _ => start_and_wait(request, job, around, isolation),
     });

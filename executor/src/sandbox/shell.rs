@@ -18,19 +18,17 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::Command;
 
-use osbc_module_api::{StageContext, Value, json};
+use osbc_module_api::StageContext;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::SocketAddrUnix;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 
-use super::{message, spec};
+use super::{arguments, message, spec};
 use crate::request::{ShellMoment, ShellRequest, StageFailure, StageRequest};
 
 /// What the sandbox says when it wants a shell's streams.
 pub(crate) const WANTED: u8 = b'?';
 
-/// Where the arguments of a stage lie.
-const ARGUMENTS: &str = "/run/osbuild/api/arguments";
 /// What is tried, in order.
 const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
 
@@ -96,7 +94,6 @@ fn start(
     screen: &mut impl Write,
     [stdin, stdout, stderr]: [OwnedFd; 3],
 ) -> io::Result<i32> {
-    write_arguments(context)?;
     let shell = SHELLS.into_iter().find(|shell| Path::new(shell).is_file());
     let shell = shell.ok_or_else(|| io::Error::other("the build root has neither /bin/bash nor /bin/sh"))?;
     let module = &request.module.name;
@@ -138,29 +135,6 @@ fn start(
     Ok(status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1))
 }
 
-/// What on-disk modules are told, for all.
-fn write_arguments(context: &StageContext) -> io::Result<()> {
-    if Path::new(ARGUMENTS).exists() {
-        return Ok(());
-    }
-    let with_data = |path: &Path, data: &Value| json!({"path": path.to_string_lossy(), "data": data});
-    let arguments = json!({
-        "tree": spec::TREE,
-        "paths": {"devices": spec::DEVICES, "inputs": spec::INPUTS, "mounts": spec::MOUNTS},
-        "options": context.options,
-        "inputs": map(&context.inputs, |input| with_data(&input.path, &input.data)),
-        "devices": map(&context.devices, |device| with_data(&device.path, &device.data)),
-        "mounts": map(&context.mounts, |mount| json!({"path": mount.path.to_string_lossy()})),
-        "meta": {"id": context.meta.id, "source-epoch": context.meta.source_epoch},
-    });
-    std::fs::create_dir_all(Path::new(ARGUMENTS).parent().unwrap_or(Path::new("/")))?;
-    std::fs::write(ARGUMENTS, format!("{arguments:#}\n"))
-}
-
-fn map<T>(named: &std::collections::BTreeMap<String, T>, value: impl Fn(&T) -> Value) -> Value {
-    Value::Object(named.iter().map(|(name, one)| (name.clone(), value(one))).collect())
-}
-
 /// Says where things are.
 fn places(context: &StageContext) -> String {
     let mut text = String::new();
@@ -178,6 +152,6 @@ fn places(context: &StageContext) -> String {
     for (name, mount) in &context.mounts {
         line(&format!("mount {name}"), &mount.path);
     }
-    line("arguments", Path::new(ARGUMENTS));
+    line("arguments", Path::new(arguments::FILE));
     text
 }

@@ -173,7 +173,7 @@ impl<'a> Surroundings<'a> {
     }
 
     /// Where a path of the sandbox lies for this process.
-    fn inside(&self, path: &str) -> PathBuf {
+    pub(super) fn inside(&self, path: &str) -> PathBuf {
         self.root.join(path.trim_start_matches('/'))
     }
 

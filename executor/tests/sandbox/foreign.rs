@@ -2,6 +2,9 @@
 
 use std::cell::RefCell;
 use std::fs;
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::process::Command;
 
 use osbc_executor::interrupt::Interrupt;
@@ -9,6 +12,7 @@ use osbc_executor::request::{
     DeviceRequest, InputRequest, MountRequest, ReferenceFrom, ReferenceRequest, StageFailure, TreeStack,
 };
 use osbc_executor::runner::{StageIo, StageRunner};
+use osbc_executor::shell::{Attendant, Shell, ShellRunner, When};
 use osbc_fixtures::libdir;
 use osbc_module_api::{InputOrigin, Kind, Value, json};
 
@@ -23,6 +27,7 @@ tests![
     root_on_disk_devices_serve_built_in_stages_too,
     root_what_services_write_is_no_output_of_the_stage,
     root_a_stage_gets_loop_devices_while_it_runs,
+    root_a_shell_finds_the_arguments_that_a_stage_is_given,
     root_an_exception_is_the_reason_of_a_failure,
     root_what_cannot_be_started_is_explained,
 ];
@@ -212,6 +217,73 @@ fn root_on_disk_devices_serve_built_in_stages_too() {
     place.request.module = module(Kind::Stage, "shell");
     place.succeed();
     assert_eq!(file_in(&place, "/file"), "built-in\n");
+}
+
+/// Types a command into a shell, whose output goes to a file.
+struct Typist<'a> {
+    output: &'a Path,
+}
+
+impl Attendant for Typist<'_> {
+    fn attend(&self, shell: Shell) -> io::Result<()> {
+        let (commands, mut typed) = io::pipe()?;
+        typed.write_all(b"cat /run/osbuild/api/arguments\n")?;
+        drop(typed);
+        let (output, rest) = (fs::File::create(self.output)?, fs::File::create("/dev/null")?);
+        shell.connect([commands.as_fd(), output.as_fd(), rest.as_fd()])?;
+        shell.wait().map(drop)
+    }
+}
+
+fn root_a_shell_finds_the_arguments_that_a_stage_is_given() {
+    if !osbc_fixtures::has_tool("mkfs.ext4") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let module = folder.path().join("stages/tells");
+    fs::create_dir(folder.path().join("stages")).expect("a folder");
+    fs::write(&module, "#!/bin/sh\ncat /run/osbuild/api/arguments\n").expect("writes");
+    assert!(Command::new("chmod").arg("+x").arg(&module).status().expect("chmod is there").success());
+    // What a stage has apart from its module: options, an input with data, a device, a mount, an epoch.
+    let place = |stage| {
+        let mut place = with_image("tells", json!({"path": "file", "text": "x"}));
+        place.request.module = stage;
+        let tree = place.path("other");
+        fs::create_dir(&tree).expect("a folder");
+        fs::write(tree.join("name"), "a name").expect("a file");
+        let reference = ReferenceRequest {
+            id: "id-1".into(),
+            options: json!({"file": "name", "name": "it"}),
+            from: ReferenceFrom::Tree(TreeStack { lower: vec![tree], upper: None }),
+        };
+        place.request.inputs = vec![input("files", InputOrigin::Pipeline, vec![reference])];
+        place.request.source_epoch = Some(7);
+        place
+    };
+    let on_disk = || on_disk(folder.path(), Kind::Stage, "tells");
+    let (reply, given) = place(on_disk()).run();
+    assert_eq!(reply.failure, None, "{given}");
+    // Each run has a loop device of its own.
+    let parsed = |text: &str| {
+        let mut arguments: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        for what in ["path", "node"] {
+            let value = &mut arguments["devices"]["disk"][what];
+            assert!(!value.is_null(), "{text}");
+            *value = Value::Null;
+        }
+        arguments
+    };
+    for stage in [on_disk(), crate::place::module(Kind::Stage, "write")] {
+        let place = place(stage);
+        let output = place.path("seen");
+        let (inner, typist) = (runner(), Typist { output: &output });
+        let runner = ShellRunner::new(&inner, When::Before("*".into()), &typist);
+        let io = StageIo { output: &|_| (), aside: &|_| (), interrupt: &Interrupt::new().expect("an eventfd") };
+        assert_eq!(runner.run(&place.request, &io).failure, None);
+        let seen = fs::read_to_string(output).expect("the shell wrote it");
+        assert_eq!(parsed(&seen), parsed(&given));
+        assert_eq!(seen.lines().count(), given.lines().count(), "in the same form");
+    }
 }
 
 fn root_an_exception_is_the_reason_of_a_failure() {
