@@ -6,7 +6,7 @@ use std::sync::Arc;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use osbc_benches::{catalog, graph, host, lowered, text};
 use osbc_compiler::passes::{Keeping, Request, ask, default_exports, plan};
-use osbc_compiler::{compile, format};
+use osbc_compiler::{Host, compile, format};
 use osbc_fixtures::synthetic;
 use osbc_ir::{Have, NodeId};
 
@@ -18,7 +18,9 @@ fn arrows(c: &mut Criterion) {
     let source = text(&synthetic(1_000, 10));
     group.throughput(Throughput::Bytes(source.as_str().len() as u64));
     group.bench_function("parse", |b| b.iter(|| black_box(format::parse(&source)).is_ok()));
-    group.bench_function("parse, validate, lower", |b| b.iter(|| compile(&source, &catalog, &host()).is_ok()));
+    group.bench_function("parse, validate, lower", |b| {
+        b.iter(|| compile(&source, &catalog, Host::bare(&host())).is_ok())
+    });
     group.throughput(Throughput::Elements(10_000));
     let manifest = lowered(&source, &catalog);
     group.bench_function("seal: both ids of every node", |b| {

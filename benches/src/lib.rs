@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use osbc_compiler::passes;
-use osbc_compiler::{SourceText, compile};
+use osbc_compiler::{Host, SourceText, compile};
 use osbc_ir::{Graph, Manifest, Runner};
 use osbc_module_api::Catalog;
 use osbc_modules::builtin::BuiltIn;
@@ -35,7 +35,7 @@ pub fn text(manifest: &str) -> SourceText {
 /// # Panics
 /// The manifest has problems.
 pub fn lowered(text: &SourceText, catalog: &Catalog) -> Manifest {
-    compile(text, catalog, &host()).unwrap_or_else(|report| panic!("{report}"))
+    compile(text, catalog, Host::bare(&host())).unwrap_or_else(|report| panic!("{report}"))
 }
 
 /// All the way to the shared graph.

@@ -7,6 +7,7 @@ use osbc_compiler::compare::{Cause, Change, Comparison};
 use osbc_executor::record::{ManifestName, Record};
 use osbc_executor::store::Store;
 use osbc_ir::graph::NodeIndex;
+use osbc_ir::identity::ABSENT;
 use osbc_ir::{Edge, Graph, NodeId, Plan, Value, redact};
 use serde::Serialize;
 
@@ -187,6 +188,7 @@ fn changed_words(changes: &[Change]) -> String {
             ("source-epoch", _) => format!("source epoch changed{}", from_to(change)),
             ("build", _) => format!("build tree changed{}", from_to(change)),
             ("runner", _) => format!("runner of the build tree changed{}", from_to(change)),
+            ("host", Some(name)) => host_words(name, parts.next(), change),
             (part, name) => {
                 let part = part.strip_suffix('s').unwrap_or(part);
                 let what = match (&change.old, &change.new) {
@@ -207,9 +209,28 @@ fn changed_words(changes: &[Change]) -> String {
         }
     }
     if !options.is_empty() {
-        others.insert(0, format!("options changed: {}", options.join(", ").replace("~1", "/").replace("~0", "~")));
+        others.insert(0, format!("options changed: {}", unescaped(&options.join(", "))));
     }
     others.join("; ")
+}
+
+/// What changed about a tool or file of the host: its part `content`, or that the stage needs it at all.
+fn host_words(name: &str, part: Option<&str>, change: &Change) -> String {
+    let name = unescaped(name);
+    let what = if name.starts_with('/') { "file" } else { "tool" };
+    let is_absent = |value: &Option<Value>| value.as_ref().is_some_and(|value| value == ABSENT);
+    match (part, &change.old) {
+        (None, None) => format!("the {what} {name} of this machine counts now"),
+        (None, Some(_)) => format!("the {what} {name} of this machine does not count any more"),
+        _ if is_absent(&change.old) => format!("the {what} {name} of this machine was installed"),
+        _ if is_absent(&change.new) => format!("the {what} {name} of this machine was removed"),
+        _ => format!("the {what} {name} of this machine changed"),
+    }
+}
+
+/// A part of a JSON pointer (RFC 6901) as it is meant.
+fn unescaped(part: &str) -> String {
+    part.replace("~1", "/").replace("~0", "~")
 }
 
 fn from_to(change: &Change) -> String {
@@ -237,5 +258,28 @@ fn short(text: &str) -> String {
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changed_on_the_machine_is_named() {
+        let change = |path: &str, old: &str, new: &str| {
+            let value = |text: &str| (!text.is_empty()).then(|| Value::from(text));
+            Change { path: path.to_owned(), old: value(old), new: value(new) }
+        };
+        for (change, words) in [
+            (change("/host/mkfs.ext4/content", "absent", "01"), "the tool mkfs.ext4 of this machine was installed"),
+            (change("/host/mkfs.ext4/content", "01", "absent"), "the tool mkfs.ext4 of this machine was removed"),
+            (change("/host/mkfs.ext4/content", "01", "02"), "the tool mkfs.ext4 of this machine changed"),
+            (change("/host/~1usr~1lib~1a~0b/content", "01", "02"), "the file /usr/lib/a~b of this machine changed"),
+            (change("/host/cp", "", "cp"), "the tool cp of this machine counts now"),
+            (change("/host/cp", "cp", ""), "the tool cp of this machine does not count any more"),
+        ] {
+            assert_eq!(changed_words(&[change]), words);
+        }
     }
 }

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use osbc_compiler::passes::{self, Keeping, Request};
-use osbc_compiler::{SourceText, compile as compile_text};
+use osbc_compiler::{Host, SourceText, compile as compile_text};
 use osbc_executor::foreseen;
 use osbc_executor::store::{Damage, Item, Lease, Store, StoreError, StoreSettings};
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Action, Export, Graph, Have, Kind, Plan, Reason, Runner};
+use osbc_module_api::host::ThisHost;
 use osbc_module_api::{Catalog, Library};
 use osbc_modules::builtin::BuiltIn;
 use osbc_modules::checksum;
@@ -109,7 +110,8 @@ pub(crate) fn compile(args: &ManifestArgs) -> Result<(Catalog, Graph, Runner), F
 pub(crate) fn compile_with(manifest: &Path, catalog: Catalog) -> Result<(Catalog, Graph, Runner), Failure> {
     let text = SourceText::read(manifest)?;
     let host = host_runner(&catalog)?;
-    let manifest = compile_text(&text, &catalog, &host).map_err(|report| Failure::Manifest(Box::new(report)))?;
+    let manifest = compile_text(&text, &catalog, Host { runner: &host, tree: &ThisHost::default() })
+        .map_err(|report| Failure::Manifest(Box::new(report)))?;
     Ok((catalog, manifest.seal(), host))
 }
 

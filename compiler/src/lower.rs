@@ -6,19 +6,21 @@ use osbc_ir::{
     Device, Input, InputOrigin, Kind, Manifest, Map, Mount, Pipeline, PipelineIndex, Reference, References, Runner,
     Source, SourceItem, Stage, Target, Value,
 };
+use osbc_module_api::host::HostTree;
 use osbc_module_api::runner::choose;
 
 use crate::description;
 use crate::validate::modules::Modules;
 use crate::validate::{Validated, devices};
 
-/// Resolves every name. In both formats, what Python takes for "not set" is not set.
-pub fn lower(validated: Validated<'_>) -> Manifest {
+/// Resolves every name, and what stages take from the host's tree. In both formats, what Python takes for "not set" is not
+/// set.
+pub fn lower(validated: Validated<'_>, host_tree: &dyn HostTree) -> Manifest {
     let Validated { description, modules, runners, host } = validated;
     let names = description.pipelines.iter().enumerate();
     let names = names.filter_map(|(index, pipeline)| Some((pipeline.name.clone()?, index))).collect();
     let empty = description.pipelines.iter().map(|pipeline| pipeline.stages.is_empty()).collect();
-    let lowering = Lowering { modules: &modules, runners: &runners, host: &host, names, empty };
+    let lowering = Lowering { modules: &modules, runners: &runners, host: &host, host_tree, names, empty };
     Manifest {
         version: description.version,
         metadata: description.metadata,
@@ -31,6 +33,7 @@ struct Lowering<'a> {
     modules: &'a Modules<'a>,
     runners: &'a [String],
     host: &'a Runner,
+    host_tree: &'a dyn HostTree,
     names: HashMap<String, usize>,
     /// Whether a pipeline has no stages.
     empty: Vec<bool>,
@@ -52,14 +55,16 @@ impl Lowering<'_> {
     }
 
     fn pipeline(&self, pipeline: description::Pipeline) -> Pipeline {
+        // A build pipeline without stages is the host.
+        let build = pipeline.build.as_deref().and_then(|build| self.named(build));
+        let build = build.filter(|index| !self.empty[index.0]);
         Pipeline {
             name: pipeline.name.unwrap_or_default(),
             empty_build: pipeline.build.as_deref() == Some(""),
-            // A build pipeline without stages is the host.
-            build: pipeline.build.and_then(|build| self.named(&build)).filter(|index| !self.empty[index.0]),
+            build,
             runner: pipeline.runner.and_then(|(name, _)| self.runner(name)).unwrap_or_else(|| self.host.clone()),
             source_epoch: pipeline.source_epoch.and_then(|epoch| epoch.as_i64()),
-            stages: pipeline.stages.into_iter().map(|stage| self.stage(stage)).collect(),
+            stages: pipeline.stages.into_iter().map(|stage| self.stage(stage, build.is_none())).collect(),
         }
     }
 
@@ -72,7 +77,7 @@ impl Lowering<'_> {
         Some(Runner { name, exec })
     }
 
-    fn stage(&self, stage: description::Stage) -> Stage {
+    fn stage(&self, stage: description::Stage, in_host: bool) -> Stage {
         let order = devices::order(&stage.devices).unwrap_or_default();
         let mut written: Vec<Option<description::Device>> = stage.devices.into_iter().map(Some).collect();
         let mut devices: Vec<Device> = Vec::with_capacity(written.len());
@@ -94,9 +99,12 @@ impl Lowering<'_> {
             target: mount.target,
             options: mount.options.unwrap_or_else(|| Value::Object(Map::new())),
         });
+        let options = or_empty(stage.options);
+        let module = self.modules.get(stage.kind, &stage.module).filter(|_| in_host);
         Stage {
+            host: module.map(|module| module.host_files(&options, self.host_tree)).unwrap_or_default(),
             module: self.modules.reference(stage.kind, &stage.module),
-            options: or_empty(stage.options),
+            options,
             inputs: stage.inputs.into_iter().map(|input| self.input(input)).collect(),
             mounts: mounts.collect(),
             devices,

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
-use osbc_compiler::{SourceText, compile};
+use osbc_compiler::{Host, SourceText, compile};
 use osbc_module_api::{Catalog, Library};
 use osbc_modules::builtin::BuiltIn;
 use osbc_modules::runners::{BUILT_IN, for_host};
@@ -20,7 +20,7 @@ fn diagnostics(path: &Path, catalog: &Catalog) -> String {
         Err(error) => return format!("{error}\n"),
     };
     let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_width(100);
-    match compile(&text, catalog, &for_host("", BUILT_IN)) {
+    match compile(&text, catalog, Host::bare(&for_host("", BUILT_IN))) {
         Ok(_) => panic!("{} is accepted", path.display()),
         Err(report) => report.render(&handler, usize::MAX),
     }

@@ -1,7 +1,8 @@
 //! What the two formats mean: manifests and what they are lowered to.
 
-use osbc_compiler::{IdScheme, SourceText, compile, describe};
-use osbc_ir::{Graph, Manifest, PipelineIndex, Runner, Target, Value};
+use osbc_compiler::{Host, IdScheme, SourceText, compile, describe};
+use osbc_ir::{FileDigest, Graph, HostFile, Manifest, PipelineIndex, Runner, Target, Value};
+use osbc_module_api::host::{EmptyHost, HostTree};
 use osbc_module_api::{Catalog, Library};
 use osbc_modules::builtin::BuiltIn;
 use osbc_pytext::json;
@@ -10,10 +11,14 @@ use serde_json::json;
 const HOST: &str = "org.osbuild.linux";
 
 fn lower(manifest: &Value) -> Manifest {
+    lower_on(manifest, &EmptyHost)
+}
+
+fn lower_on(manifest: &Value, tree: &dyn HostTree) -> Manifest {
     let libraries: Vec<Box<dyn Library>> = vec![Box::new(BuiltIn)];
-    let host = Runner { name: HOST.into(), exec: HOST.into() };
+    let runner = &Runner { name: HOST.into(), exec: HOST.into() };
     let text = SourceText::from_bytes("m.json", manifest.to_string().into_bytes()).expect("text");
-    compile(&text, &Catalog::new(libraries), &host).unwrap_or_else(|report| panic!("{report}"))
+    compile(&text, &Catalog::new(libraries), Host { runner, tree }).unwrap_or_else(|report| panic!("{report}"))
 }
 
 fn seal(manifest: &Value) -> Graph {
@@ -153,4 +158,48 @@ fn every_value_of_a_manifest_survives() {
         json::to_string(options),
         r#"{"\u00e9\ud83d\ude00": 123456789012345678901234567890, "b": "\u0000", "a": [1e+22, 1.5, -0.0, 0]}"#
     );
+}
+
+/// A host with these tools and files, each with a number for its content.
+#[derive(Debug)]
+struct FakeHost(&'static [(&'static str, u8)]);
+
+impl HostTree for FakeHost {
+    fn digest(&self, name: &str) -> Option<FileDigest> {
+        let Self(files) = self;
+        files.iter().find(|(known, _)| *known == name).map(|(_, content)| FileDigest::from_bytes([*content; 32]))
+    }
+}
+
+#[test]
+fn a_stage_takes_what_its_module_declares_from_the_host_unless_it_has_a_build_tree() {
+    let erofs = json!({
+        "type": "org.osbuild.erofs",
+        "inputs": {"tree": {"type": "org.osbuild.tree", "origin": "org.osbuild.pipeline", "references": ["name:build"]}},
+        "options": {"filename": "x"},
+    });
+    let manifest = v2(json!([
+        {"name": "build", "stages": [{"type": "org.osbuild.noop"}]},
+        {"name": "empty", "stages": []},
+        {"name": "host", "stages": [erofs]},
+        {"name": "empty-build", "build": "name:empty", "stages": [erofs]},
+        {"name": "in-tree", "build": "name:build", "stages": [erofs]},
+    ]));
+    let host = FakeHost(&[("mkfs.erofs", 7), ("mksquashfs", 8)]);
+    let lowered = lower_on(&manifest, &host);
+    let taken = |pipeline: usize| lowered.pipelines[pipeline].stages[0].host.clone();
+    let tool = HostFile { name: "mkfs.erofs".to_owned(), digest: Some(FileDigest::from_bytes([7; 32])) };
+    assert_eq!((taken(0), taken(2), taken(3), taken(4)), (vec![], vec![tool.clone()], vec![tool], vec![]));
+
+    let ids = |host: &FakeHost| {
+        let graph = lower_on(&manifest, host).seal();
+        let id = |pipeline: usize| graph.id(graph.pipelines[pipeline].stages[0]);
+        [id(0), id(2), id(4)]
+    };
+    let [present, absent, changed] = [&host, &FakeHost(&[]), &FakeHost(&[("mkfs.erofs", 9)])].map(ids);
+    for (one, other) in [(present, absent), (present, changed), (absent, changed)] {
+        assert_eq!((one[0], one[2]), (other[0], other[2]));
+        assert_ne!(one[1], other[1]);
+    }
+    assert_eq!(present, ids(&FakeHost(&[("mkfs.erofs", 7), ("mksquashfs", 1)])), "what is not declared does not count");
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use osbc_compiler::passes::{self, Keeping, Request};
-use osbc_compiler::{SourceText, compile};
+use osbc_compiler::{Host, SourceText, compile};
 use osbc_ir::Have;
 use osbc_module_api::{Catalog, Library};
 use osbc_modules::builtin::BuiltIn;
@@ -34,7 +34,7 @@ fn a_plan_of_many_small_stages_takes_twenty_times_their_text_at_most() {
     let (catalog, host) = (Catalog::new(libraries), for_host("", BUILT_IN));
     let before = peak() - length;
     let text = SourceText::from_bytes("m.json", text.into_bytes()).expect("text");
-    let graph = Arc::new(passes::share(compile(&text, &catalog, &host).expect("it is valid").seal()));
+    let graph = Arc::new(passes::share(compile(&text, &catalog, Host::bare(&host)).expect("it is valid").seal()));
     let exports = passes::default_exports(&graph).expect("one pipeline");
     let plan = passes::plan(graph, Request::Exports(exports), &Have::default(), Keeping::Every, &|_, _| None);
     let took = peak() - before;

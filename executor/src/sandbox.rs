@@ -45,7 +45,7 @@ pub(crate) use sys::close_descriptors;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use osbc_module_api::{Catalog, Entry, Error, OnDisk, Provider, StageContext};
+use osbc_module_api::{Catalog, Entry, Error, ModuleDef, OnDisk, Provider, Requirement, StageContext};
 
 use crate::request::{ModuleRequest, StageFailure, StageReply, StageRequest};
 use surroundings::Surroundings;
@@ -86,19 +86,24 @@ pub(crate) fn run_stage(
     reply
 }
 
-/// The built-in module that a request means.
+/// What the built-in module does that a request means.
 fn entry(catalog: &Catalog, module: &ModuleRequest) -> Result<Entry, String> {
+    definition(catalog, module).map(|definition| definition.entry)
+}
+
+/// The built-in module that a request means.
+fn definition(catalog: &Catalog, module: &ModuleRequest) -> Result<&'static ModuleDef, String> {
     let found = catalog.module(module.kind, &module.name).map_err(|error| error.to_string())?;
     match found.as_ref().map(Arc::as_ref).map(|module| &module.provider) {
-        Some(Provider::BuiltIn(definition)) => Ok(definition.entry),
+        Some(Provider::BuiltIn(definition)) => Ok(*definition),
         _ => Err(format!("there is no built-in module {}", module.name)),
     }
 }
 
 /// What is done in the sandbox.
 enum Job<'a> {
-    /// A function of ours is called.
-    Call(fn(&StageContext) -> Result<(), Error>),
+    /// A function of ours is called, of a module that needs these things.
+    Call(fn(&StageContext) -> Result<(), Error>, &'static [Requirement]),
     /// A program is executed.
     Execute(&'a OnDisk),
 }
@@ -107,8 +112,9 @@ fn job<'a>(catalog: &Catalog, module: &'a ModuleRequest) -> Result<Job<'a>, Stri
     if let Some(on_disk) = &module.on_disk {
         return Ok(Job::Execute(on_disk));
     }
-    match entry(catalog, module)? {
-        Entry::Stage(function) => Ok(Job::Call(function)),
+    let definition = definition(catalog, module)?;
+    match definition.entry {
+        Entry::Stage(function) => Ok(Job::Call(function, definition.requires)),
         _ => Err(format!("{} is no stage", module.name)),
     }
 }

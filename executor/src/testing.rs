@@ -107,6 +107,7 @@ impl Sketch {
             inputs: inputs.collect(),
             devices: Vec::new(),
             mounts: Vec::new(),
+            host: Vec::new(),
         };
         self.last().stages.push(stage);
         self

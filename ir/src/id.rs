@@ -92,6 +92,10 @@ id_type! {
     OwnKey
 }
 id_type! {
+    /// The content of a file of the host, BLAKE3.
+    FileDigest
+}
+id_type! {
     /// osbuild's id of a stage, a pipeline, an input or a mount: SHA-256 ([`crate::compat`]).
     CompatId
 }

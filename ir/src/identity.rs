@@ -8,7 +8,8 @@
 //! | order of references where the manifest gave a list | order of references where it gave an object |
 //! | devices by name, with the name of their parent | the runner's executable that was chosen for a name |
 //! | mounts in order: name, device, partition, target | |
-//! | the build tree's id and its runner's name | the host's tree and runner, without a build tree; an empty `build` |
+//! | the build tree's id and its runner's name | the host's runner, without a build tree; an empty `build` |
+//! | without a build tree, the tools and files of the host that the module declares, by content | the rest of the host's tree |
 //! | the base's id | |
 //! | the source epoch | |
 //!
@@ -21,10 +22,13 @@ use crate::id::{ItemId, StageId};
 use crate::manifest::{Manifest, Pipeline, PipelineIndex, Runner};
 use crate::module::{Kind, ModuleRef, Revision};
 use crate::sink::{HashSink, Sink};
-use crate::stage::{Device, Input, InputOrigin, Mount, Reference, References, Stage, Target};
+use crate::stage::{Device, HostFile, Input, InputOrigin, Mount, Reference, References, Stage, Target};
 
 const STAGE_CONTEXT: &str = "osbc stage id 1";
 const ITEM_CONTEXT: &str = "osbc source item id 1";
+
+/// What an explanation gives for the digest of a file that the host does not have.
+pub const ABSENT: &str = "absent";
 
 /// What stands for a tree among the facts of a stage: its id, its content, or its name.
 pub trait TreeName: Copy + Ord {
@@ -84,7 +88,7 @@ pub fn item_id(content_type: &str, checksum: &str) -> ItemId {
 /// Tells a sink all that the id of a stage covers, with trees named as the facts name them.
 pub fn identify<Tree: TreeName>(facts: &Facts<'_, Tree>, sink: &mut impl Sink) {
     let Pipeline { name: _, build, empty_build: _, runner: _, source_epoch, stages: _ } = facts.pipeline;
-    let Stage { module: stage_module, options, inputs, devices, mounts } = facts.stage;
+    let Stage { module: stage_module, options, inputs, devices, mounts, host } = facts.stage;
 
     module(stage_module, sink);
     optional_tree("base", facts.base, sink);
@@ -118,6 +122,25 @@ pub fn identify<Tree: TreeName>(facts: &Facts<'_, Tree>, sink: &mut impl Sink) {
     sink.list(mounts.len());
     for one in mounts {
         mount(one, devices, sink);
+    }
+    sink.close();
+
+    // Nothing follows, so that the ids of stages that need nothing of the host are as without this list.
+    if !host.is_empty() {
+        sink.open(&"host");
+        sink.list(host.len());
+        host.iter().for_each(|file| host_file(file, sink));
+        sink.close();
+    }
+}
+
+fn host_file(file: &HostFile, sink: &mut impl Sink) {
+    let HostFile { name, digest } = file;
+    sink.open(name);
+    sink.text(&"name", name);
+    match digest {
+        Some(digest) => sink.digest(&"content", digest.as_bytes()),
+        None => sink.variant(&"content", 0, ABSENT),
     }
     sink.close();
 }

@@ -21,10 +21,10 @@ pub mod stage;
 pub mod value;
 
 pub use graph::{Edge, Graph, ItemNode, Node, NodeId, PipelineNodes, StageNode};
-pub use id::{CompatId, ContentKey, ItemId, OwnKey, StageId, TreeDigest};
+pub use id::{CompatId, ContentKey, FileDigest, ItemId, OwnKey, StageId, TreeDigest};
 pub use manifest::{FormatVersion, Manifest, Pipeline, PipelineIndex, Runner, Source, SourceItem};
 pub use module::{Kind, ModuleRef, Revision};
 pub use outcome::{Cause, NodeOutcome, Outcome, Resource, StageResult};
 pub use plan::{Action, Decision, Export, Have, Plan, Reason, Segment};
-pub use stage::{Device, Input, InputOrigin, Mount, Reference, References, Stage, Target};
+pub use stage::{Device, HostFile, Input, InputOrigin, Mount, Reference, References, Stage, Target};
 pub use value::{Map, Number, Value};

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::id::FileDigest;
 use crate::manifest::PipelineIndex;
 use crate::module::ModuleRef;
 use crate::value::{Number, Value};
@@ -19,6 +20,9 @@ pub struct Stage {
     pub devices: Vec<Device>,
     /// The mounts, in the order in which they are made, names unique.
     pub mounts: Vec<Mount>,
+    /// What the stage finds in the host's tree, sorted by name; empty with a build tree.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host: Vec<HostFile>,
 }
 
 impl Stage {
@@ -37,6 +41,15 @@ impl Stage {
             self.devices.iter().enumerate().all(|(own, device)| device.parent.is_none_or(|parent| parent < own));
         parents && self.mounts.iter().all(|mount| mount.source.is_none_or(|source| source < self.devices.len()))
     }
+}
+
+/// A tool, file or directory of the host's tree that a stage without a build tree works with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostFile {
+    /// The name of a tool, or an absolute path.
+    pub name: String,
+    /// Its content; `None` if the host does not have it.
+    pub digest: Option<FileDigest>,
 }
 
 /// Where an input's references lead.

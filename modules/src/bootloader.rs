@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use osbc_module_api::*;
 
 use crate::filesystem::FileSystemType;
+use crate::grub;
 use crate::partition_table::{SECTOR, Written};
 
 /// The platform of GRUB for the BIOS.
@@ -73,7 +74,7 @@ pub(crate) fn install_grub(
     file_system: FileSystemType,
     folder: &str,
 ) -> Result<(), Error> {
-    let files = Path::new("/usr/lib/grub").join(platform);
+    let files = PathBuf::from(grub::files(platform));
     let place = format!("{}{}", if disk.gpt { "gpt" } else { "msdos" }, disk.boot + 1);
     let workspace = tempfile::tempdir().map_err(Error::io("create a folder in", std::env::temp_dir()))?;
     let core = workspace.path().join("core.img");

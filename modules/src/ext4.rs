@@ -9,6 +9,9 @@ use osbc_module_api::*;
 
 use crate::room::Room;
 
+/// What mke2fs goes by besides its arguments.
+pub(crate) const CONFIGURATION: &str = "/etc/mke2fs.conf";
+
 /// Bytes of a block.
 const BLOCK: u64 = 4096;
 /// The inode of a file system's root.

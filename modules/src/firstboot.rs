@@ -10,7 +10,13 @@ use osbc_module_api::{Error, outside};
 use crate::shell;
 
 /// Where a build root keeps keyboard maps.
-const KEYMAPS: [&str; 3] = ["usr/share/keymaps", "usr/share/kbd/keymaps", "usr/lib/kbd/keymaps"];
+const KEYMAPS: [&str; 3] = ["/usr/share/keymaps", "/usr/share/kbd/keymaps", "/usr/lib/kbd/keymaps"];
+
+/// The program whose habits count.
+pub(crate) const PROGRAM: &str = "/usr/bin/systemd-firstboot";
+
+/// The X11 keyboard settings of console keymaps.
+const MODELS: &str = "/usr/share/systemd/kbd-model-map";
 
 /// A build root, asked for what concerns first boots.
 #[derive(Debug)]
@@ -27,7 +33,7 @@ impl BuildRoot {
 
     /// The one in a folder.
     pub(crate) fn at(root: &Path) -> Self {
-        let program = outside::read(root.join("usr/bin/systemd-firstboot"), outside::WHOLE).unwrap_or_default();
+        let program = outside::read(below(root, PROGRAM), outside::WHOLE).unwrap_or_default();
         Self { root: root.to_owned(), program }
     }
 
@@ -55,7 +61,7 @@ impl BuildRoot {
         if !self.says("vconsole_convert_to_x11") && !self.says("/kbd-model-map") {
             return Ok(Vec::new());
         }
-        let path = self.root.join("usr/share/systemd/kbd-model-map");
+        let path = below(&self.root, MODELS);
         let table = outside::read(&path, outside::WHOLE).map_err(Error::io("read", &path))?;
         let table = String::from_utf8_lossy(&table);
         let rows = table.lines().map(str::trim).filter(|line| !line.starts_with('#'));
@@ -78,9 +84,23 @@ impl BuildRoot {
 
     /// Whether there is a console keymap that was made from an X11 layout.
     fn has_converted(&self, keymap: &str) -> bool {
-        let file = |folder, end| self.root.join(folder).join(format!("xkb/{keymap}.map{end}"));
-        KEYMAPS.iter().any(|folder| ["", ".gz"].iter().any(|end| file(folder, end).exists()))
+        converted(keymap).any(|file| below(&self.root, &file).exists())
     }
+}
+
+/// Returns what of a build root decides on the settings of a console keymap.
+pub(crate) fn files_of_keymap(keymap: &str) -> Vec<String> {
+    let layout = keymap.split_once('-').map_or(keymap, |(layout, _)| layout);
+    [PROGRAM, MODELS].map(str::to_owned).into_iter().chain(converted(keymap)).chain(converted(layout)).collect()
+}
+
+/// Where a build root may have a console keymap that was made from an X11 layout.
+fn converted(keymap: &str) -> impl Iterator<Item = String> {
+    KEYMAPS.iter().flat_map(move |folder| ["", ".gz"].map(|end| format!("{folder}/xkb/{keymap}.map{end}")))
+}
+
+fn below(root: &Path, path: &str) -> PathBuf {
+    root.join(path.trim_start_matches('/'))
 }
 
 /// Whether a text may be the name of a locale or a keymap.

@@ -95,12 +95,20 @@ pub(crate) fn environment(variables: &[(&str, String)]) -> Result<String, Error>
     Ok(block + &"#".repeat(rest))
 }
 
+/// Where a build root has GRUB's files for a platform.
+pub(crate) fn files(platform: &str) -> String {
+    format!("/usr/lib/grub/{platform}")
+}
+
+/// Where a build root has GRUB's font.
+pub(crate) const FONT: &str = "/usr/share/grub/unicode.pf2";
+
 /// Copies GRUB's modules for a platform from the build root to a folder of the tree.
 ///
 /// # Errors
 /// The build root has none, or they cannot be written.
 pub(crate) fn copy_modules(root: &Tree, tree: &Tree, platform: &str, folder: &str) -> Result<(), Error> {
-    let (source, target) = (format!("usr/lib/grub/{platform}"), format!("{folder}/{platform}"));
+    let (source, target) = (files(platform), format!("{folder}/{platform}"));
     tree.create_dir_all(&target, 0o777)?;
     for name in root.read_dir(&source)? {
         let extension = Path::new(&name).extension().unwrap_or_default();
@@ -118,7 +126,7 @@ pub(crate) fn copy_modules(root: &Tree, tree: &Tree, platform: &str, folder: &st
 pub(crate) fn copy_font(root: &Tree, tree: &Tree, folder: &str) -> Result<(), Error> {
     let fonts = format!("{folder}/fonts");
     tree.create_dir_all(&fonts, 0o777)?;
-    build_root::copy_file(root, "usr/share/grub/unicode.pf2", tree, &fonts)
+    build_root::copy_file(root, FONT, tree, &fonts)
 }
 
 /// Copies the EFI programs of a vendor, and those that every firmware looks for, from `source` of the build root.

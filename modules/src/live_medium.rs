@@ -25,6 +25,14 @@ const ROOT: &str = "images/pxeboot/rootfs.img";
 /// Where distributions have the files of syslinux.
 const SYSLINUX: [&str; 3] = ["/usr/share/syslinux", "/usr/lib/syslinux/modules/bios", "/usr/lib/ISOLINUX"];
 const SYSLINUX_FILES: [&str; 5] = ["isolinux.bin", "ldlinux.c32", "libcom32.c32", "libutil.c32", "vesamenu.c32"];
+/// Where a build root has what s390x boots by.
+const TEMPLATES: &str = "/usr/share/lorax/templates.d/99-generic/config_files/s390";
+
+/// Returns what media take from the build root besides tools.
+pub(crate) fn files() -> Vec<String> {
+    let syslinux = SYSLINUX.iter().flat_map(|folder| SYSLINUX_FILES.map(|name| format!("{folder}/{name}")));
+    syslinux.chain([TEMPLATES.to_owned()]).collect()
+}
 
 /// What the build is for: the machine that it runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,7 +207,6 @@ impl Medium<'_> {
     fn mainframe(&mut self, fixture: bool) -> Result<Value, Error> {
         /// Room for the kernel: where the initrd goes in memory.
         const ADDRESS: u32 = 0x0200_0000;
-        const TEMPLATES: &str = "/usr/share/lorax/templates.d/99-generic/config_files/s390";
         /// Where the file says where the initrd begins in it, and where the arguments are.
         const INITRD_START: u64 = 66568;
         const ARGUMENTS: usize = 66688;

@@ -192,7 +192,8 @@ impl<'a> Script<'a> {
         if tool.contains("/boot") || arguments.iter().any(|argument| argument.contains("/boot")) {
             return Ok(());
         }
-        self.cx.tool(tool)?.args(arguments).current_dir(self.cx.tree.path_for_tools("/")?).run()
+        // Which tool it is only the template says, so that no module can declare it.
+        Tool::find(tool)?.args(arguments).current_dir(self.cx.tree.path_for_tools("/")?).run()
     }
 
     fn systemctl(&self, verb: &str, units: &[&str]) -> Result<(), Error> {

@@ -214,7 +214,7 @@ fn kinds_have_entries_of_their_kind() {
 
 /// The names in calls like `cx.tool("tar")` in a text.
 fn tools_called(text: &str) -> BTreeSet<&str> {
-    let calls = ["cx.tool(\"", "Tool::find(\"", "Tool::of_host(\""];
+    let calls = ["cx.tool(\"", "Tool::find(\"", "Tool::of_host(\"", "Packing::Tool(\""];
     calls.iter().flat_map(|call| text.split(call).skip(1)).filter_map(|rest| rest.split('"').next()).collect()
 }
 
@@ -503,6 +503,7 @@ fn run(def: &ModuleDef, sources: &Value, stage: &Value, tree: &Path) -> Result<(
     entry(&StageContext {
         tree: Tree::open(tree)?,
         options: stage.get("options").cloned().unwrap_or_else(|| json!({})),
+        requires: def.requires,
         inputs,
         devices: BTreeMap::new(),
         mounts: BTreeMap::new(),

@@ -139,7 +139,8 @@ mod tests {
         let text = json!({"version": "2", "pipelines": pipelines}).to_string();
         let text = SourceText::from_bytes("m.json", text.into()).expect("text");
         let host = Runner { name: "org.osbuild.linux".to_owned(), exec: "org.osbuild.linux".to_owned() };
-        let written = compile(&text, &wiring::builtin_catalog(), &host).expect("a manifest").seal();
+        let written =
+            compile(&text, &wiring::builtin_catalog(), osbc_compiler::Host::bare(&host)).expect("a manifest").seal();
         let graph = Arc::new(passes::share(written.clone()));
         let exports: Vec<String> = exports.iter().map(|name| (*name).to_owned()).collect();
         let exports = passes::resolve_exports(&graph, &exports).expect("known");

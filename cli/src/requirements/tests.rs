@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use osbc_compiler::passes::Request;
-use osbc_compiler::{SourceText, compile, passes};
+use osbc_compiler::{Host, SourceText, compile, passes};
 use osbc_ir::{Have, Runner};
 use serde_json::json;
 
@@ -14,7 +14,7 @@ fn needed(pipelines: Value) -> BTreeMap<Need, Vec<String>> {
     let text = json!({"version": "2", "pipelines": pipelines}).to_string();
     let text = SourceText::from_bytes("test", text.into_bytes()).unwrap();
     let host = Runner { name: "org.osbuild.linux".to_owned(), exec: "org.osbuild.linux".to_owned() };
-    let manifest = compile(&text, &catalog, &host).unwrap_or_else(|report| panic!("{}", report.to_json()));
+    let manifest = compile(&text, &catalog, Host::bare(&host)).unwrap_or_else(|report| panic!("{}", report.to_json()));
     let graph = Arc::new(passes::share(manifest.seal()));
     let exports = passes::default_exports(&graph).unwrap();
     let plan = plan_with(&graph, Request::Exports(exports), &Have::default(), None).unwrap();

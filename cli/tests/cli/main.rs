@@ -13,6 +13,7 @@ mod endings;
 mod explain;
 mod exports;
 mod harness;
+mod host_files;
 mod hostile;
 mod jobserver;
 mod kills;

@@ -1,6 +1,6 @@
 //! Causes, as a reader of them would tell them.
 
-use osbc_ir::Revision;
+use osbc_ir::{FileDigest, HostFile, Revision};
 use serde_json::json;
 
 use super::*;
@@ -143,4 +143,25 @@ fn source_items_are_compared_by_source_and_checksum() {
         told,
         [("#a".to_owned(), true, true, 1), ("#b".to_owned(), true, false, 0), ("#c".to_owned(), false, true, 0)]
     );
+}
+
+#[test]
+fn a_tool_of_the_host_is_a_cause() {
+    let with = |digest: Option<u8>| {
+        graph(MANIFEST, |manifest| {
+            let digest = digest.map(|byte| FileDigest::from_bytes([byte; 32]));
+            manifest.pipelines[0].stages[0].host = vec![HostFile { name: "mkfs.ext4".to_owned(), digest }];
+        })
+    };
+    let follow = ["os/tree: follows build/packages", "os/hostname: follows build/packages"];
+    let first = |old: &Graph, new: &Graph| {
+        let causes = causes(old, new);
+        assert_eq!(causes[1..3], follow);
+        causes[0].clone()
+    };
+    let (absent, present, changed) = (with(None), with(Some(1)), with(Some(2)));
+    for (old, new) in [(&absent, &present), (&present, &changed), (&present, &absent)] {
+        assert_eq!(first(old, new), "build/packages: /host/mkfs.ext4/content");
+    }
+    assert_eq!(first(&plain(MANIFEST), &present), "build/packages: /host/mkfs.ext4");
 }

@@ -10,7 +10,7 @@ use similar::{Algorithm, DiffOp, capture_diff_slices};
 use super::Change;
 
 /// The parts of a stage that are told as one when they come or go.
-const PARTS: [&str; 3] = ["/inputs/", "/devices/", "/mounts/"];
+const PARTS: [&str; 4] = ["/inputs/", "/devices/", "/mounts/", "/host/"];
 
 /// What is different, with JSON pointers from the root of the values.
 pub fn changes_of_values(old: &Value, new: &Value) -> Vec<Change> {

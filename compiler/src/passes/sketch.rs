@@ -122,6 +122,7 @@ fn stage(text: &str, pipelines: &[Pipeline], items: &mut Vec<SourceItem>) -> Sta
         module: module(Kind::Stage, name),
         options: json!({}),
         inputs: inputs.collect(),
+        host: vec![],
         devices: if text.ends_with('@') { vec![disk] } else { vec![] },
         mounts: vec![],
     }

@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
-use osbc_compiler::{IdScheme, SourceText, compile, describe};
+use osbc_compiler::{Host, IdScheme, SourceText, compile, describe};
 use osbc_module_api::{Catalog, Library};
 use osbc_modules::builtin::BuiltIn;
 use osbc_modules::runners::{BUILT_IN, for_host};
@@ -18,7 +18,7 @@ static CATALOG: LazyLock<Catalog> = LazyLock::new(|| {
 /// Compiles a manifest as it is: without a `version`, one of format 1.
 pub(crate) fn v1(data: &[u8]) {
     let Ok(text) = SourceText::from_bytes("m.json", data.to_vec()) else { return };
-    match compile(&text, &CATALOG, &for_host("", BUILT_IN)) {
+    match compile(&text, &CATALOG, Host::bare(&for_host("", BUILT_IN))) {
         Ok(manifest) => {
             let graph = manifest.seal();
             for ids in [IdScheme::Osbuild, IdScheme::Blake3] {

@@ -12,7 +12,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use osbc_compiler::{IdScheme, Phase, SourceText, compile, describe};
+use osbc_compiler::{Host, IdScheme, Phase, SourceText, compile, describe};
 use osbc_module_api::{Catalog, Kind, Library};
 use osbc_modules::builtin::BuiltIn;
 use osbc_modules::foreign::Foreign;
@@ -72,7 +72,7 @@ fn difference(checkout: &Path, catalog: &Catalog, verdict: &Value) -> Option<Str
     let runners = catalog.names(Kind::Runner).expect("runners");
     let os_release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let host = for_host(&os_release, runners.iter().map(String::as_str));
-    let ours = compile(&text, catalog, &host);
+    let ours = compile(&text, catalog, Host::bare(&host));
     match (verdict, ours) {
         (Value::Object(verdict), Ok(manifest)) if verdict.contains_key("text") => {
             let ours = json::to_string(&describe(&manifest.seal(), IdScheme::Osbuild));

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use osbc_compiler::{Phase, SourceText, compile};
+use osbc_compiler::{Host, Phase, SourceText, compile};
 use osbc_ir::Runner;
 use osbc_module_api::{Catalog, Library};
 use osbc_modules::builtin::BuiltIn;
@@ -205,7 +205,7 @@ fn osbuild_accepts(checkout: &Path, mutants: &[Mutant]) -> Vec<Option<bool>> {
 /// Whether a manifest is valid, whatever it refers to; or, asked to `load` it too, whether there is nothing wrong at all.
 fn osbc_accepts(catalog: &Catalog, host: &Runner, manifest: &Value, load: bool) -> bool {
     let text = SourceText::from_bytes("mutant.json", manifest.to_string().into_bytes()).expect("it is text");
-    match compile(&text, catalog, host) {
+    match compile(&text, catalog, Host::bare(host)) {
         Ok(_) => true,
         Err(report) => !load && report.problems().iter().all(|located| located.problem.phase == Phase::Load),
     }
@@ -281,7 +281,7 @@ fn samples_are_valid_with_the_built_in_modules_alone() {
             continue;
         }
         let text = SourceText::read(file).expect("readable");
-        if let Err(report) = compile(&text, &catalog, &host) {
+        if let Err(report) = compile(&text, &catalog, Host::bare(&host)) {
             refused.push(format!("{}: {report}", file.display()));
         }
     }

@@ -45,7 +45,7 @@ pub(super) fn run(
     let has_arguments = request.shell.is_some() || matches!(job, Job::Execute(_));
     let write_arguments = || if has_arguments { arguments::write(request, around) } else { Ok(()) };
     let ran = require_single_thread().and_then(|()| write_arguments()).and_then(|()| match job {
-        Job::Call(_) if !around.has_to_close() => run_here(request, job, around, isolation, client),
+        Job::Call(..) if !around.has_to_close() => run_here(request, job, around, isolation, client),
         _ => start_and_wait(request, job, around, isolation),
     });
     ran.unwrap_or_else(|error| {
@@ -207,13 +207,13 @@ fn inside(
         // What else is open is the helper's; this process ends before the owners of that notice.
         .and_then(|devices| sys::close_descriptors(&kept).map(|()| devices))
         .and_then(|devices| enter(&around.root, request, job, ends.supervisor).map(|()| devices))
-        .and_then(|devices| context(request, around, devices));
+        .and_then(|devices| context(request, job, around, devices));
     let context = match prepared {
         Ok(context) => context,
         Err(error) => return StageReply::failed(cannot_enter(&error)),
     };
     let run = || match job {
-        Job::Call(function) => call(*function, &context),
+        Job::Call(function, _) => call(*function, &context),
         Job::Execute(module) => foreign::execute(request, module),
     };
     let moment = request.shell.as_ref().map(|shell| shell.moment);
@@ -271,7 +271,7 @@ fn call(function: fn(&StageContext) -> Result<(), Error>, context: &StageContext
 fn enter(root: &Path, request: &StageRequest, job: &Job<'_>, supervisor: Option<&UnixStream>) -> io::Result<()> {
     root::mount_views(root).map_err(io::Error::other)?;
     let who = match job {
-        Job::Call(_) => Who::BuiltIn,
+        Job::Call(..) => Who::BuiltIn,
         Job::Execute(_) => Who::OnDisk,
     };
     if who == Who::OnDisk {
@@ -309,12 +309,17 @@ fn devices(request: &StageRequest, around: &mut Surroundings<'_>) -> BTreeMap<St
 /// What the module is handed.
 fn context(
     request: &StageRequest,
+    job: &Job<'_>,
     around: &mut Surroundings<'_>,
     devices: BTreeMap<String, OpenDevice>,
 ) -> io::Result<StageContext> {
     Ok(StageContext {
         tree: Tree::open(spec::TREE).map_err(io::Error::other)?,
         options: request.options.clone(),
+        requires: match job {
+            Job::Call(_, requires) => requires,
+            Job::Execute(_) => &[],
+        },
         inputs: std::mem::take(&mut around.inputs),
         devices,
         mounts: std::mem::take(&mut around.mounts),

@@ -1,7 +1,8 @@
 //! What ids cover, as properties: what is out never changes an id, what is in always does.
 
 use osbc_ir::{
-    Graph, Kind, Manifest, Map, Pipeline, PipelineIndex, Reference, Revision, Stage, StageId, Target, Value,
+    FileDigest, Graph, HostFile, Kind, Manifest, Map, Pipeline, PipelineIndex, Reference, Revision, Stage, StageId,
+    Target, Value,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -132,6 +133,41 @@ fn with_unused(at: usize, options: Value) -> Manifest {
     manifest
 }
 
+fn tool(name: &str, content: Option<u8>) -> HostFile {
+    HostFile { name: name.to_owned(), digest: content.map(|byte| FileDigest::from_bytes([byte; 32])) }
+}
+
+#[test]
+fn what_a_stage_takes_from_the_host_is_in_its_id() {
+    let hosts = [
+        vec![],
+        vec![tool("cp", None)],
+        vec![tool("cp", Some(0))],
+        vec![tool("cp", Some(1))],
+        vec![tool("mv", Some(1))],
+        vec![tool("cp", Some(1)), tool("mv", None)],
+    ];
+    let id = |host: &[HostFile]| {
+        let stage = Stage { host: host.to_vec(), ..stage("copy", json!({})) };
+        all_ids(manifest(vec![], vec![pipeline("os", None, vec![stage])]))
+    };
+    let ids: Vec<_> = hosts.iter().map(|host| id(host)).collect();
+    for (index, one) in ids.iter().enumerate() {
+        assert!(!ids[..index].contains(one), "{:?}", hosts[index]);
+        assert_eq!(*one, id(&hosts[index]));
+    }
+}
+
+#[test]
+fn osbuilds_ids_know_nothing_of_the_host() {
+    let compat = |host: Vec<HostFile>| {
+        let stage = Stage { host, ..stage("copy", json!({})) };
+        let graph = manifest(vec![], vec![pipeline("os", None, vec![stage])]).seal();
+        graph.stage_node(graph.pipelines[0].stages[0]).map(|node| node.compat)
+    };
+    assert_eq!(compat(vec![]), compat(vec![tool("cp", Some(1))]));
+}
+
 /// The ids of the last stage of `image` before and after an edit.
 fn image_after(edit: impl FnOnce(&mut Manifest)) -> (StageId, StageId) {
     let mut edited = everything();
@@ -217,6 +253,7 @@ fn what_is_in_changes_the_id() {
         ("a mount without a target", |m| copy(m).mounts[2].target = None),
         ("a mount's options", |m| copy(m).mounts[1].options = json!({"readonly": false})),
         ("the order of mounts", |m| copy(m).mounts.reverse()),
+        ("a tool of the host", |m| copy(m).host = vec![tool("cp", Some(1))]),
         ("the epoch", |m| m.pipelines[IMAGE].source_epoch = Some(0)),
         ("the epoch of an input", |m| m.pipelines[OS].source_epoch = Some(1)),
         ("the base", |m| drop(m.pipelines[IMAGE].stages.remove(0))),

@@ -14,7 +14,7 @@ pub(crate) fn module(kind: Kind, name: &str) -> ModuleRef {
 }
 
 pub(crate) fn stage(name: &str, options: Value) -> Stage {
-    Stage { module: module(Kind::Stage, name), options, inputs: vec![], devices: vec![], mounts: vec![] }
+    Stage { module: module(Kind::Stage, name), options, inputs: vec![], devices: vec![], mounts: vec![], host: vec![] }
 }
 
 pub(crate) fn pipeline(name: &str, build: Option<usize>, stages: Vec<Stage>) -> Pipeline {

@@ -5,10 +5,11 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use osbc_ir::{Kind, ModuleRef, Revision, Value};
+use osbc_ir::{HostFile, Kind, ModuleRef, Revision, Value};
 use serde::{Deserialize, Serialize};
 
 use crate::def::{Entry, ModuleDef};
+use crate::host::{self, HostTree};
 
 /// The description of a module.
 #[derive(Debug, Clone)]
@@ -58,6 +59,15 @@ impl Module {
     /// How the graph names it.
     pub fn to_ref(&self) -> ModuleRef {
         ModuleRef { kind: self.kind, name: self.name.clone(), revision: self.revision }
+    }
+
+    /// Returns what a stage with these options takes from the host's tree when it runs there; nothing is known of what
+    /// on-disk modules take.
+    pub fn host_files(&self, options: &Value, host: &dyn HostTree) -> Vec<HostFile> {
+        match &self.provider {
+            Provider::BuiltIn(definition) => host::files(definition.requires, options, host),
+            Provider::OnDisk(_) => Vec::new(),
+        }
     }
 
     /// For a source: the kind of content that it fetches, which is also the folder below `sources/`.

@@ -9,6 +9,8 @@ use osbc_ir::{InputOrigin, Map, Value};
 use serde::de::DeserializeOwned;
 
 use crate::error::Error;
+use crate::host;
+use crate::requirement::Requirement;
 use crate::tool::Tool;
 use crate::tree::Tree;
 
@@ -24,6 +26,8 @@ pub struct StageContext {
     pub tree: Tree,
     /// Its options, an object.
     pub options: Value,
+    /// What its module declares to need.
+    pub requires: &'static [Requirement],
     /// Its inputs by name.
     pub inputs: BTreeMap<String, MappedInput>,
     /// Its devices by name.
@@ -107,11 +111,18 @@ impl StageContext {
         self.mounts.get(name).ok_or_else(|| Error::failed(format!("the stage needs a mount called `{name}`")))
     }
 
-    /// A tool of the build root, ready to get arguments.
+    /// Returns a tool of the build root, ready to get arguments.
     ///
     /// # Errors
     /// It is not there.
+    ///
+    /// # Panics
+    /// In a build with debug assertions: the module does not declare to call it, so that ids know nothing of it.
     pub fn tool(&self, name: &str) -> Result<Tool, Error> {
+        debug_assert!(
+            host::takes(self.requires, &self.options).contains(name),
+            "the module's `requires` lacks the tool {name}"
+        );
         Tool::find(name)
     }
 

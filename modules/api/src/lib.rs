@@ -10,6 +10,7 @@ pub mod context;
 pub mod data_extents;
 pub mod def;
 pub mod error;
+pub mod host;
 pub mod host_program;
 pub mod location;
 pub mod loopdev;

@@ -4,7 +4,8 @@ use osbc_ir::Value;
 
 /// Something that a module needs.
 ///
-/// Tools are those of the build root, which is the host's tree where a pipeline has none, unless said otherwise.
+/// Tools are those of the build root, which is the host's tree if a pipeline has none, unless said otherwise. What a stage
+/// takes from the host's tree is part of its id ([`crate::host`]).
 #[derive(Debug, Clone, Copy)]
 pub enum Requirement {
     /// A tool that it calls whatever its options are.
@@ -13,6 +14,11 @@ pub enum Requirement {
     ToolFor(&'static str, fn(&Value) -> bool),
     /// A tool that it calls for what it finds in trees or inputs, which nobody knows before.
     MayCall(&'static str),
+    /// A file or directory of the build root that it reads if it is there, by its absolute path.
+    File(&'static str),
+    /// Tools that its options name, and files and directories of the build root, by their absolute paths, that it reads
+    /// for these options if they are there.
+    Named(fn(&Value) -> Vec<String>),
     /// A tool of the host, whatever the build root is.
     HostTool(&'static str),
     /// Loop devices, which only the machine's root has.
@@ -31,7 +37,25 @@ impl Requirement {
             | Requirement::ToolFor(name, _)
             | Requirement::MayCall(name)
             | Requirement::HostTool(name) => Some(name),
-            Requirement::LoopDevices | Requirement::DeviceMapper | Requirement::FileSystem(_) => None,
+            Requirement::File(_)
+            | Requirement::Named(_)
+            | Requirement::LoopDevices
+            | Requirement::DeviceMapper
+            | Requirement::FileSystem(_) => None,
+        }
+    }
+
+    /// Returns what a module with these options takes from the tree that it runs in: names of tools, and absolute paths.
+    pub fn takes(&self, options: &Value) -> Vec<String> {
+        match self {
+            Requirement::Tool(name) | Requirement::MayCall(name) | Requirement::File(name) => vec![(*name).to_owned()],
+            Requirement::ToolFor(name, calls) if calls(options) => vec![(*name).to_owned()],
+            Requirement::Named(names) => names(options),
+            Requirement::ToolFor(..)
+            | Requirement::HostTool(_)
+            | Requirement::LoopDevices
+            | Requirement::DeviceMapper
+            | Requirement::FileSystem(_) => Vec::new(),
         }
     }
 }

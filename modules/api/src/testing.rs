@@ -50,6 +50,7 @@ impl Case {
         let context = StageContext {
             tree: Tree::open(path).expect("the folder is there"),
             options: no_options(),
+            requires: def.requires,
             inputs: BTreeMap::new(),
             devices: BTreeMap::new(),
             mounts: BTreeMap::new(),

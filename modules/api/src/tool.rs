@@ -55,8 +55,7 @@ impl Tool {
     }
 
     fn find_in(folders: &[&str], name: &str, place: &'static str) -> Result<Self, Error> {
-        let path = folders.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.is_file());
-        let path = path.ok_or_else(|| Error::MissingTool {
+        let path = locate(folders, name).ok_or_else(|| Error::MissingTool {
             tool: name.to_owned(),
             place,
             packages: packages_of(name).to_owned(),
@@ -199,6 +198,11 @@ impl Tool {
         let words = std::iter::once(self.command.get_program()).chain(self.command.get_args());
         words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }
+}
+
+/// Returns the first file of that name in one of the directories; `None` if there is none.
+pub(crate) fn locate(directories: &[&str], name: &str) -> Option<PathBuf> {
+    directories.iter().map(|directory| Path::new(directory).join(name)).find(|path| path.is_file())
 }
 
 impl Error {

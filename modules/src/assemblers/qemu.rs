@@ -46,7 +46,7 @@ use crate::image_conversion::{Conversion, VmdkLayout};
 use crate::mounted_image::{self, MountedImage, Part};
 use crate::partition_table::{Partition, PartitionTable, SECTOR, Written};
 use crate::qcow2::Compression;
-use crate::single_file;
+use crate::{ext4, grub, single_file};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Assembler,
@@ -64,6 +64,11 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
         Requirement::ToolFor("mkfs.vfat", |options| makes(options, "vfat")),
         Requirement::ToolFor("qemu-img", |options| {
             ["vdi", "vmdk", "vpc", "vhdx"].iter().any(|format| options["format"] == *format)
+        }),
+        Requirement::Named(|options| {
+            let platform = options["bootloader"]["platform"].as_str().unwrap_or(bootloader::BIOS);
+            let ext4 = makes(options, "ext4").then(|| ext4::CONFIGURATION.to_owned());
+            std::iter::once(grub::files(platform)).chain(ext4).collect()
         }),
         Requirement::MayCall("grub2-mkimage"),
         Requirement::MayCall("grub-mkimage"),

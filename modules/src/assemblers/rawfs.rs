@@ -19,6 +19,7 @@
 use osbc_module_api::*;
 use rustix::fs::OFlags;
 
+use crate::ext4;
 use crate::filesystem::{FileSystem, FileSystemType};
 use crate::mounted_image::{self, MountedImage, Part};
 
@@ -32,6 +33,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
         Requirement::Tool("cp"),
         Requirement::Tool("mount"),
         Requirement::ToolFor("mkfs.ext4", |options| options["fs_type"].as_str().is_none_or(|kind| kind == "ext4")),
+        Requirement::File(ext4::CONFIGURATION),
         Requirement::ToolFor("mkfs.xfs", |options| options["fs_type"] == "xfs"),
         Requirement::ToolFor("mkfs.btrfs", |options| options["fs_type"] == "btrfs"),
     ],

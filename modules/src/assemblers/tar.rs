@@ -21,7 +21,10 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.tar",
     revision: 1,
     capabilities: &["CAP_MAC_ADMIN"],
-    requires: &[],
+    requires: &[
+        Requirement::ToolFor("lzip", |options| options["compression"] == "lzip"),
+        Requirement::ToolFor("lzop", |options| options["compression"] == "lzop"),
+    ],
     schema: || Schema::same(options_schema::<Options>()),
     rejects: &[
         r#"{"options": {}}"#,

@@ -26,7 +26,10 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.containers.storage.conf",
     revision: 2,
     capabilities: &[],
-    requires: &[],
+    requires: &[Requirement::Named(|options| {
+        let base = options["filebase"].as_str();
+        base.map(|base| format!("/{}", base.trim_start_matches('/'))).into_iter().collect()
+    })],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {}}"#,

@@ -45,7 +45,7 @@ use osbc_module_api::*;
 use crate::chroot::Program;
 use crate::kernel_devices::KernelDevices;
 use crate::live_config::{self, Areas};
-use crate::live_medium::{Architecture, Medium};
+use crate::live_medium::{self, Architecture, Medium};
 use crate::mounted_image::{MountedImage, Part, attach};
 use crate::partition_table::Report;
 use crate::runners::os_release;
@@ -64,12 +64,14 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
         Requirement::MayCall("mkfs.erofs"),
         Requirement::MayCall("mksquashfs"),
         Requirement::MayCall("cpio"),
+        Requirement::MayCall("genisoimage"),
         Requirement::MayCall("xorrisofs"),
         Requirement::MayCall("isohybrid"),
         Requirement::MayCall("mk-s390image"),
         Requirement::MayCall("grub2-mkrescue"),
         Requirement::MayCall("mkfs.fat"),
         Requirement::MayCall("mcopy"),
+        Requirement::Named(|_| live_medium::files()),
     ],
     schema: || Schema::stage::<Options>().inputs(&["deployed-tree", "metal", "metal4k"]).version_2_alone(),
     rejects: &[

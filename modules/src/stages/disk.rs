@@ -42,9 +42,10 @@ use osbc_module_api::*;
 use uuid::Uuid;
 
 use crate::bootloader::{BIOS, Place, embed};
-use crate::ext4::Ext4;
+use crate::ext4::{self, Ext4};
 use crate::fat;
 use crate::gpt;
+use crate::grub;
 use crate::partition_table::SECTOR;
 use crate::single_file;
 
@@ -54,6 +55,12 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     revision: 1,
     capabilities: &[],
     requires: &[
+        Requirement::Named(|options| {
+            let partitions = options["partitions"].as_array();
+            let has_grub = partitions.is_some_and(|all| all.iter().any(|partition| partition["grub"].is_string()));
+            let ext4 = makes(options, "ext4").then(|| ext4::CONFIGURATION.to_owned());
+            has_grub.then(boot_sector).into_iter().chain(ext4).collect()
+        }),
         Requirement::ToolFor("mke2fs", |options| makes(options, "ext4")),
         Requirement::ToolFor("debugfs", |options| makes(options, "ext4")),
         Requirement::ToolFor("mkfs.fat", |options| makes(options, "fat")),
@@ -208,20 +215,25 @@ fn fill(
         None => {}
     }
     match &partition.grub {
-        Some(core) => grub(cx, file, (start, size), core),
+        Some(core) => embed_grub(cx, file, (start, size), core),
         None => Ok(()),
     }
 }
 
+/// The file of the build root that becomes the first sector.
+fn boot_sector() -> String {
+    format!("{}/boot.img", grub::files(BIOS))
+}
+
 /// Puts GRUB's core image into a partition, and what leads there into the first sector.
-fn grub(cx: &StageContext, image: &File, (start, size): (u64, u64), core: &str) -> Result<(), Error> {
+fn embed_grub(cx: &StageContext, image: &File, (start, size): (u64, u64), core: &str) -> Result<(), Error> {
     let Location { tree, path, .. } = cx.location(core)?;
     let core = tree.read(path)?;
     if core.len() as u64 > size {
         let length = core.len();
         return Err(Error::failed(format!("GRUB's core image has {length} bytes, but its partition has {size}")));
     }
-    let boot = Path::new("/usr/lib/grub").join(BIOS).join("boot.img");
+    let boot = boot_sector();
     let boot = outside::read(&boot, outside::WHOLE).map_err(Error::io("read", &boot))?;
     embed(image, &core, Some(&boot), Place { sector: start / SECTOR, sector_size: SECTOR, says_rest: true })
 }

@@ -38,7 +38,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.grub2",
     revision: 2,
     capabilities: &[],
-    requires: &[],
+    requires: &[Requirement::Named(files)],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {}}"#,
@@ -290,6 +290,25 @@ enum TimeoutStyle {
 
 fn zero() -> Number {
     Number::from(0)
+}
+
+/// The platform whose modules are taken from the build root, if any are.
+fn platform_of(options: &Value) -> Option<&str> {
+    match &options["legacy"] {
+        Value::Bool(true) => Some("i386-pc"),
+        platform => platform.as_str().filter(|platform| !platform.is_empty()),
+    }
+}
+
+/// What is taken from the build root.
+fn files(options: &Value) -> Vec<String> {
+    let mut files = platform_of(options).map_or(vec![], |platform| vec![grub::files(platform), grub::FONT.to_owned()]);
+    let uefi = &options["uefi"];
+    if let (true, Some(source)) = (uefi["install"] == true, uefi["efi_src_dir"].as_str()) {
+        let vendor = uefi["vendor"].as_str().unwrap_or_default();
+        files.extend(["BOOT", vendor].map(|folder| format!("/{}/{folder}", source.trim_start_matches('/'))));
+    }
+    files
 }
 
 fn run(cx: &StageContext, root: &Tree) -> Result<(), Error> {

@@ -35,6 +35,7 @@ use osbc_module_api::*;
 use rustix::fs::OFlags;
 
 use crate::bootloader::{BIOS, Place, embed, make_image};
+use crate::grub;
 use crate::partition_table::SECTOR;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
@@ -42,7 +43,15 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.grub2.inst",
     revision: 1,
     capabilities: &[],
-    requires: &[Requirement::MayCall("grub2-mkimage"), Requirement::MayCall("grub-mkimage")],
+    requires: &[
+        Requirement::MayCall("grub2-mkimage"),
+        Requirement::MayCall("grub-mkimage"),
+        Requirement::Named(|options| {
+            let platform = options["platform"].as_str().unwrap_or(BIOS);
+            let binary = options["core"]["binary"].as_str();
+            std::iter::once(grub::files(platform)).chain(binary.map(str::to_owned)).collect()
+        }),
+    ],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {"filename": "x", "platform": "i386-pc", "core": {"type": "mkimage", "partlabel": "gpt", "filesystem": "ext4"}}}"#,
@@ -196,17 +205,12 @@ fn arguments(options: &Options) -> Vec<String> {
         FileSystem::Btrfs => "btrfs",
         FileSystem::Iso9660 => "iso9660",
     };
-    let mut arguments = vec!["--verbose".to_owned(), "--directory".to_owned(), files(&options.platform)];
+    let mut arguments = vec!["--verbose".to_owned(), "--directory".to_owned(), grub::files(&options.platform)];
     let more = ["--prefix", &options.prefix.text(), "--format", format, "--compression", "auto"];
     arguments.extend(more.map(str::to_owned));
     let disk = (options.platform == BIOS).then_some("biosdisk");
     arguments.extend(disk.into_iter().chain([table, file_system]).map(str::to_owned));
     arguments
-}
-
-/// The folder of the build root that has GRUB's files for a platform.
-fn files(platform: &str) -> String {
-    format!("/usr/lib/grub/{platform}")
 }
 
 fn run(cx: &StageContext) -> Result<(), Error> {
@@ -224,7 +228,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
         return cx.tree.write(&options.filename, core);
     };
     let sector = u64::try_from(location).map_err(|_| Error::failed("`location` lies before the disk"))?;
-    let boot = Path::new(&files(&options.platform)).join("boot.img");
+    let boot = Path::new(&grub::files(&options.platform)).join("boot.img");
     let boot = match options.platform.as_str() {
         BIOS => Some(outside::read(&boot, outside::WHOLE).map_err(Error::io("read", &boot))?),
         _ => None,

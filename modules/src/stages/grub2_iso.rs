@@ -28,7 +28,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.grub2.iso",
     revision: 2,
     capabilities: &[],
-    requires: &[],
+    requires: &[Requirement::File(grub::FONT)],
     schema: || Schema::stage::<Options>().version_2_alone(),
     rejects: &[
         r#"{"options": {"product": {"name": "a", "version": "1"}, "kernel": {"dir": "/"}}}"#,

@@ -15,16 +15,16 @@
 
 use osbc_module_api::*;
 
-use crate::build_root;
 use crate::iso_menu::{Config, Custom, Firmware, Kernel, Menu, Product};
 use crate::one_line;
+use crate::{build_root, grub};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.grub2.iso.legacy",
     revision: 2,
     capabilities: &[],
-    requires: &[],
+    requires: &[Requirement::Named(|options| vec![grub::files(options["platform"].as_str().unwrap_or("i386-pc"))])],
     schema: || Schema::stage::<Options>().version_2_alone(),
     rejects: &[
         r#"{"options": {"product": {"name": "a", "version": "1"}, "kernel": {"dir": "/"}}}"#,
@@ -103,7 +103,7 @@ fn run(cx: &StageContext, root: &Tree) -> Result<(), Error> {
         Platform::OpenFirmware => "powerpc-ieee1275",
     };
     cx.tree.create_dir_all(&folder, 0o777)?;
-    build_root::copy_folder(root, format!("usr/lib/grub/{platform}"), &cx.tree, format!("{folder}/{platform}"), true)?;
+    build_root::copy_folder(root, grub::files(platform), &cx.tree, format!("{folder}/{platform}"), true)?;
     cx.tree.write(format!("{folder}/grub.cfg"), menu)
 }
 
@@ -115,7 +115,7 @@ mod tests {
 
     static TEST: ModuleDef = ModuleDef {
         entry: Entry::Stage(|cx| {
-            let (_folder, root) = crate::grub::test_root();
+            let (_folder, root) = grub::test_root();
             run(cx, &root)
         }),
         ..MODULE

@@ -32,7 +32,10 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.grub2.legacy",
     revision: 2,
     capabilities: &[],
-    requires: &[],
+    requires: &[Requirement::Named(|options| {
+        let platform = options["bios"]["platform"].as_str();
+        platform.map_or(vec![], |platform| vec![grub::files(platform), grub::FONT.to_owned()])
+    })],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {"rootfs": {"label": "a"}, "uefi": {"vendor": "x"}}}"#,

@@ -33,7 +33,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbc.grub-debian",
     revision: 2,
     capabilities: &[],
-    requires: &[],
+    requires: &[Requirement::Named(|_| vec![grub::files(bootloader::BIOS)])],
     schema: || Schema::stage::<Options>().any_inputs().version_2_alone(),
     rejects: &[
         r#"{"options": {}}"#,

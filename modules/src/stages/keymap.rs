@@ -21,7 +21,9 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.keymap",
     revision: 2,
     capabilities: &[],
-    requires: &[],
+    requires: &[Requirement::Named(|options| {
+        firstboot::files_of_keymap(options["keymap"].as_str().unwrap_or_default())
+    })],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {}}"#,

@@ -17,7 +17,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.locale",
     revision: 1,
     capabilities: &[],
-    requires: &[],
+    requires: &[Requirement::File(firstboot::PROGRAM)],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {}}"#,

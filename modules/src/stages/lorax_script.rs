@@ -22,7 +22,12 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.lorax-script",
     revision: 2,
     capabilities: &[],
-    requires: &[Requirement::Tool("python3"), Requirement::MayCall("rpm"), Requirement::MayCall("systemctl")],
+    requires: &[
+        Requirement::Tool("python3"),
+        Requirement::MayCall("rpm"),
+        Requirement::MayCall("systemctl"),
+        Requirement::Named(|options| options["path"].as_str().map(template).into_iter().collect()),
+    ],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {}}"#,
@@ -83,9 +88,14 @@ struct Branding {
     logos: Option<String>,
 }
 
+/// Where a build root has the template that is named so.
+fn template(path: &str) -> String {
+    if path.starts_with('/') { path.to_owned() } else { format!("{TEMPLATES}/{path}") }
+}
+
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { path, basearch, libdir, product, branding } = cx.options()?;
-    let template = if path.starts_with('/') { path } else { format!("{TEMPLATES}/{path}") };
+    let template = template(&path);
     let folder = template.rsplit_once('/').map_or(TEMPLATES, |(folder, _)| folder);
     let values = json!({
         "root": cx.tree.path_for_tools("/")?.to_string_lossy(),

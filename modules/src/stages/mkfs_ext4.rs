@@ -16,12 +16,14 @@ use std::ffi::OsString;
 
 use osbc_module_api::*;
 
+use crate::ext4;
+
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
     name: "org.osbuild.mkfs.ext4",
     revision: 1,
     capabilities: &[],
-    requires: &[Requirement::Tool("mkfs.ext4")],
+    requires: &[Requirement::Tool("mkfs.ext4"), Requirement::File(ext4::CONFIGURATION)],
     schema: || Schema::stage::<Options>().devices(&["device"]).done(),
     rejects: &[
         r#"{"options": {}}"#,

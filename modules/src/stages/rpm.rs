@@ -42,7 +42,14 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.rpm",
     revision: 1,
     capabilities: &[],
-    requires: &[Requirement::Tool("rpm"), Requirement::MayCall("rpmkeys")],
+    requires: &[
+        Requirement::Tool("rpm"),
+        Requirement::MayCall("rpmkeys"),
+        Requirement::Named(|options| {
+            let tool = options["rpmkeys"]["bin_path"].as_str();
+            tool.map(str::to_owned).into_iter().collect()
+        }),
+    ],
     schema,
     rejects: &[
         r#"{"options": {"dbpath": 1}}"#,

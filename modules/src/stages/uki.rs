@@ -36,7 +36,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.uki",
     revision: 3,
     capabilities: &[],
-    requires: &[Requirement::Tool("objcopy")],
+    requires: &[Requirement::Tool("objcopy"), Requirement::File(STUB)],
     schema: || Schema::stage::<Options>().inputs(&["kernel", "initrd", "osrel"]).version_2_alone(),
     rejects: &[
         r#"{"options": {}}"#,
@@ -173,6 +173,7 @@ mod tests {
         let mut context = StageContext {
             tree: Tree::open(folder.path()).unwrap(),
             options: json!({"filename": "x"}),
+            requires: MODULE.requires,
             inputs: Default::default(),
             devices: Default::default(),
             mounts: Default::default(),

@@ -31,7 +31,10 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.xorrisofs",
     revision: 1,
     capabilities: &[],
-    requires: &[Requirement::Tool("xorrisofs")],
+    requires: &[
+        Requirement::Tool("xorrisofs"),
+        Requirement::Named(|options| options["grub2mbr"].as_str().map(str::to_owned).into_iter().collect()),
+    ],
     schema: || Schema::stage::<Options>().inputs(&["tree"]).version_2_alone(),
     rejects: &[
         r#"{"options": {"filename": "x.iso"}}"#,
