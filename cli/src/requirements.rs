@@ -142,7 +142,7 @@ impl Needs<'_> {
                 Requirement::ToolFor(_, calls) if !calls(options) => continue,
                 Requirement::Tool(_) | Requirement::ToolFor(..) if place == Place::BuildRoot => continue,
                 Requirement::Tool(name) | Requirement::ToolFor(name, _) => Need::Tool(name),
-                Requirement::MayCall(_) | Requirement::File(_) | Requirement::Named(_) => continue,
+                Requirement::MayCall(_) | Requirement::File(_) | Requirement::Named(_) | Requirement::OwnId => continue,
             };
             let of_kernel = matches!(need, Need::LoopDevices | Need::DeviceMapper | Need::FileSystem(_));
             if of_kernel && place == Place::Machine {

@@ -100,9 +100,11 @@ impl Lowering<'_> {
             options: mount.options.unwrap_or_else(|| Value::Object(Map::new())),
         });
         let options = or_empty(stage.options);
-        let module = self.modules.get(stage.kind, &stage.module).filter(|_| in_host);
+        let module = self.modules.get(stage.kind, &stage.module);
+        let of_host = module.filter(|_| in_host).map(|module| module.host_files(&options, self.host_tree));
         Stage {
-            host: module.map(|module| module.host_files(&options, self.host_tree)).unwrap_or_default(),
+            host: of_host.unwrap_or_default(),
+            writes_id: module.is_some_and(|module| module.writes_id()),
             module: self.modules.reference(stage.kind, &stage.module),
             options,
             inputs: stage.inputs.into_iter().map(|input| self.input(input)).collect(),

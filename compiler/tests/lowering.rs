@@ -160,6 +160,15 @@ fn every_value_of_a_manifest_survives() {
     );
 }
 
+#[test]
+fn modules_that_write_their_own_id_down_say_so() {
+    let lowered = lower(&v2(json!([{"name": "a", "stages": [
+        {"type": "org.osbuild.noop"}, {"type": "org.osbuild.ovf", "options": {"vmdk": "a.vmdk"}}
+    ]}])));
+    let writes: Vec<bool> = lowered.pipelines[0].stages.iter().map(|stage| stage.writes_id).collect();
+    assert_eq!(writes, [false, true]);
+}
+
 /// A host with these tools and files, each with a number for its content.
 #[derive(Debug)]
 struct FakeHost(&'static [(&'static str, u8)]);

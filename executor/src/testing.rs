@@ -108,6 +108,7 @@ impl Sketch {
             devices: Vec::new(),
             mounts: Vec::new(),
             host: Vec::new(),
+            writes_id: false,
         };
         self.last().stages.push(stage);
         self

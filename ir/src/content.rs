@@ -2,8 +2,8 @@
 //! what that run gave, whatever the ids say.
 //!
 //! A [`ContentKey`] covers just what an id covers ([`crate::identity`] lists it once for both), with the *digest* of the
-//! base, of the build tree and of the inputs in the place of their ids. The id that a stage is told as its own is no
-//! part of it: a module that writes it down (`org.osbuild.ostree.commit` does) keeps the one of the run.
+//! base, of the build tree and of the inputs in the place of their ids. The id that a stage gets as its own (osbuild's)
+//! is part of it only for modules that declare to write it down, as `org.osbuild.ostree.commit` does.
 //!
 //! An [`OwnKey`] leaves the trees out. It is known before anything has been built and says where looking for equal
 //! content can be worth while. [`own_facts`] are the same for people.
@@ -85,6 +85,10 @@ pub fn content_key(
         };
         let mut sink = HashSink::new(CONTENT_CONTEXT);
         tell(graph, step, base, |node| digest(node).map(Content::Digest), &mut sink)?;
+        let node = graph.stage_node(step).expect("only stages have a content");
+        if graph.stage(node).1.writes_id {
+            sink.digest(&"own id", node.compat.as_bytes());
+        }
         before = Some(ContentKey::from_bytes(sink.finish()));
     }
     before

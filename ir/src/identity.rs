@@ -10,7 +10,7 @@
 //! | mounts in order: name, device, partition, target | |
 //! | the build tree's id and its runner's name | the host's runner, without a build tree; an empty `build` |
 //! | without a build tree, the tools and files of the host that the module declares, by content | the rest of the host's tree |
-//! | the base's id | |
+//! | the base's id | whether the module makes its own id part of the result (see [`crate::content`]) |
 //! | the source epoch | |
 //!
 //! Everything is taken apart without `..`, so that a new field does not compile until it is placed in this table. Raise
@@ -88,7 +88,7 @@ pub fn item_id(content_type: &str, checksum: &str) -> ItemId {
 /// Tells a sink all that the id of a stage covers, with trees named as the facts name them.
 pub fn identify<Tree: TreeName>(facts: &Facts<'_, Tree>, sink: &mut impl Sink) {
     let Pipeline { name: _, build, empty_build: _, runner: _, source_epoch, stages: _ } = facts.pipeline;
-    let Stage { module: stage_module, options, inputs, devices, mounts, host } = facts.stage;
+    let Stage { module: stage_module, options, inputs, devices, mounts, host, writes_id: _ } = facts.stage;
 
     module(stage_module, sink);
     optional_tree("base", facts.base, sink);

@@ -248,7 +248,7 @@ fn each_value(manifest: &mut Manifest, change: &mut impl FnMut(&mut Value)) {
         change(&mut source.options);
     }
     for stage in pipelines.iter_mut().flat_map(|pipeline| &mut pipeline.stages) {
-        let Stage { module: _, options, inputs, devices, mounts, host: _ } = stage;
+        let Stage { module: _, options, inputs, devices, mounts, host: _, writes_id: _ } = stage;
         change(options);
         for input in inputs {
             change(&mut input.options);

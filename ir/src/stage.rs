@@ -23,6 +23,9 @@ pub struct Stage {
     /// What the stage finds in the host's tree, sorted by name; empty with a build tree.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host: Vec<HostFile>,
+    /// Whether the module makes its own id part of the result.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub writes_id: bool,
 }
 
 impl Stage {

@@ -112,7 +112,7 @@ impl Commit<'_> {
         if let Some(version) = given(self.version) {
             tool = tool.arg(format!("--add-metadata-string=version={version}"));
         }
-        tool = tool.arg(format!("--add-metadata-string=rpmostree.inputhash={}", cx.meta.id));
+        tool = tool.arg(format!("--add-metadata-string=rpmostree.inputhash={}", cx.own_id()));
         tool = tool.arg(option("write-composejson-to", cx.tree.path_for_tools(COMPOSE)?)?);
         tool.arg(treefile.path()).arg(self.root).run()?;
         let compose: Value = serde_json::from_slice(&cx.tree.read(COMPOSE)?)

@@ -123,6 +123,7 @@ fn stage(text: &str, pipelines: &[Pipeline], items: &mut Vec<SourceItem>) -> Sta
         options: json!({}),
         inputs: inputs.collect(),
         host: vec![],
+        writes_id: false,
         devices: if text.ends_with('@') { vec![disk] } else { vec![] },
         mounts: vec![],
     }

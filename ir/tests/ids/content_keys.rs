@@ -49,6 +49,20 @@ fn what_went_into_the_trees_does_not_matter_what_they_hold_does() {
 }
 
 #[test]
+fn an_id_that_a_module_writes_down_matters() {
+    let written = |build: &str| {
+        let mut manifest = Manifest::clone(&three(build, "glibc", "x").manifest);
+        manifest.pipelines[2].stages[1].writes_id = true;
+        manifest.seal()
+    };
+    let (one, other) = (written("gcc"), written("clang"));
+    assert_ne!(key(&one, [1, 2, 3]), key(&other, [1, 2, 3]));
+    assert_eq!(key(&one, [1, 2, 3]), key(&written("gcc"), [1, 2, 3]));
+    let plain = three("gcc", "glibc", "x");
+    assert_eq!(one.id(last(&one, 2)), plain.id(last(&plain, 2)), "ids are as before");
+}
+
+#[test]
 fn what_a_stage_says_itself_matters() {
     let (one, other) = (three("gcc", "glibc", "x"), three("gcc", "glibc", "y"));
     assert_ne!(key(&one, [1, 2, 3]), key(&other, [1, 2, 3]));

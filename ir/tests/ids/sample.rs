@@ -14,7 +14,8 @@ pub(crate) fn module(kind: Kind, name: &str) -> ModuleRef {
 }
 
 pub(crate) fn stage(name: &str, options: Value) -> Stage {
-    Stage { module: module(Kind::Stage, name), options, inputs: vec![], devices: vec![], mounts: vec![], host: vec![] }
+    let module = module(Kind::Stage, name);
+    Stage { module, options, inputs: vec![], devices: vec![], mounts: vec![], host: vec![], writes_id: false }
 }
 
 pub(crate) fn pipeline(name: &str, build: Option<usize>, stages: Vec<Stage>) -> Pipeline {

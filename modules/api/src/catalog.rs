@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::def::{Entry, ModuleDef};
 use crate::host::{self, HostTree};
+use crate::requirement::Requirement;
 
 /// The description of a module.
 #[derive(Debug, Clone)]
@@ -68,6 +69,12 @@ impl Module {
             Provider::BuiltIn(definition) => host::files(definition.requires, options, host),
             Provider::OnDisk(_) => Vec::new(),
         }
+    }
+
+    /// Returns whether the module makes its own id part of its result; nothing is known of on-disk modules.
+    pub fn writes_id(&self) -> bool {
+        let Provider::BuiltIn(definition) = &self.provider else { return false };
+        definition.requires.iter().any(|requirement| matches!(requirement, Requirement::OwnId))
     }
 
     /// For a source: the kind of content that it fetches, which is also the folder below `sources/`.

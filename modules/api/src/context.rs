@@ -126,6 +126,18 @@ impl StageContext {
         Tool::find(name)
     }
 
+    /// Returns the stage's own id.
+    ///
+    /// # Panics
+    /// In a build with debug assertions: the module does not declare to write it down.
+    pub fn own_id(&self) -> &str {
+        debug_assert!(
+            self.requires.iter().any(|requirement| matches!(requirement, Requirement::OwnId)),
+            "the module's `requires` lacks OwnId"
+        );
+        &self.meta.id
+    }
+
     /// Sets the metadata of the stage; the last call counts.
     pub fn set_metadata(&self, metadata: Value) {
         self.metadata.replace(metadata);

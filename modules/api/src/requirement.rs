@@ -27,6 +27,9 @@ pub enum Requirement {
     DeviceMapper,
     /// A file system that the kernel must know, e.g. `ext4`.
     FileSystem(&'static str),
+    /// The stage's own id, which becomes part of its result: so the result of an equal stage with another id is no
+    /// substitute for it.
+    OwnId,
 }
 
 impl Requirement {
@@ -41,7 +44,8 @@ impl Requirement {
             | Requirement::Named(_)
             | Requirement::LoopDevices
             | Requirement::DeviceMapper
-            | Requirement::FileSystem(_) => None,
+            | Requirement::FileSystem(_)
+            | Requirement::OwnId => None,
         }
     }
 
@@ -55,7 +59,8 @@ impl Requirement {
             | Requirement::HostTool(_)
             | Requirement::LoopDevices
             | Requirement::DeviceMapper
-            | Requirement::FileSystem(_) => Vec::new(),
+            | Requirement::FileSystem(_)
+            | Requirement::OwnId => Vec::new(),
         }
     }
 }

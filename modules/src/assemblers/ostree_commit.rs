@@ -31,6 +31,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     requires: &[
         Requirement::Tool("ostree"),
         Requirement::Tool("rpm-ostree"),
+        Requirement::OwnId,
         Requirement::MayCall("compress"),
         Requirement::MayCall("lzip"),
         Requirement::MayCall("lzop"),

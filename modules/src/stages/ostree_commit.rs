@@ -23,7 +23,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ostree.commit",
     revision: 1,
     capabilities: CAPABILITIES,
-    requires: &[Requirement::Tool("rpm-ostree")],
+    requires: &[Requirement::Tool("rpm-ostree"), Requirement::OwnId],
     schema: || Schema::stage::<Options>().inputs(&["tree"]).version_2_alone(),
     rejects: &[
         r#"{"options": {}}"#,

@@ -26,7 +26,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.ovf",
     revision: 2,
     capabilities: &[],
-    requires: &[Requirement::MayCall("qemu-img")],
+    requires: &[Requirement::MayCall("qemu-img"), Requirement::OwnId],
     schema: || Schema::stage::<Options>().version_2_alone(),
     rejects: &[
         r#"{"options": {}}"#,
@@ -86,7 +86,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
         Some(at) => &name[..name.len() - name.trim_start_matches('.').len() + at],
         None => name,
     };
-    let id = |what: &str| Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{} {what}", cx.meta.id).as_bytes());
+    let id = |what: &str| Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{} {what}", cx.own_id()).as_bytes());
     let machine = Machine {
         image: name,
         size: cx.tree.metadata(&vmdk)?.len(),
