@@ -8,7 +8,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use osbc_executor::store::{Layers, Limit, StoreSettings, osbuild};
 
-use crate::osbuild::size;
+use crate::size;
 
 /// A build-graph compiler and parallel executor for operating-system images.
 ///

@@ -12,7 +12,7 @@ use osbc_ir::{Edge, Graph, NodeId, Plan, Value, redact};
 use serde::Serialize;
 
 use crate::builds::unreadable;
-use crate::exit::say;
+use crate::output::say;
 use crate::past::{Past, State};
 use crate::render;
 

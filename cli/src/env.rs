@@ -1,14 +1,13 @@
 //! Every environment variable that osbc reads, and nothing else reads the environment.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use osbc_executor::vm::{GUEST_PROCESS, MODPROBE};
+use osbc_engine::Environment;
 
-/// The name under which osbc starts itself to run one stage.
-pub(crate) const STAGE_PROCESS: &str = "osbc-stage";
+/// The name of the program that osbc stands in for, which is also the command that does so.
+pub(crate) const DROP_IN: &str = "osbuild";
 
 /// The variables that sources know: osbuild's own, and those of every HTTP client.
 const SOURCE_VARIABLES: [&str; 18] = [
@@ -32,23 +31,6 @@ const SOURCE_VARIABLES: [&str; 18] = [
     "HTTP_PROXY",
 ];
 
-/// Whether this process was started to run one stage: by its first argument, which no user types.
-pub(crate) fn is_stage_process() -> bool {
-    std::env::args_os().nth(1).is_some_and(|argument| argument == OsStr::new(STAGE_PROCESS))
-}
-
-/// Whether this process is the first one of a virtual machine, whose kernel started it.
-pub(crate) fn is_guest_process() -> bool {
-    std::env::args_os().nth(1).is_some_and(|argument| argument == OsStr::new(GUEST_PROCESS))
-}
-
-/// The arguments of a kernel that wants a module loaded, by the name that this process was started by.
-pub(crate) fn modprobe_arguments() -> Option<Vec<OsString>> {
-    let mut arguments = std::env::args_os();
-    let program = arguments.next()?;
-    (Path::new(&program).file_name() == Some(OsStr::new(MODPROBE))).then(|| arguments.collect())
-}
-
 /// The command line, program first; what is no UTF-8 replaced.
 pub(crate) fn arguments() -> Vec<String> {
     std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect()
@@ -69,11 +51,11 @@ pub(crate) fn osbuild_arguments() -> Option<Vec<OsString>> {
     let mut arguments = std::env::args_os();
     let program = arguments.next()?;
     let rest: Vec<OsString> = arguments.collect();
-    if Path::new(&program).file_name() == Some(OsStr::new(crate::osbuild::NAME)) {
+    if Path::new(&program).file_name() == Some(OsStr::new(DROP_IN)) {
         return Some(rest);
     }
     let (first, rest) = rest.split_first()?;
-    (first == crate::osbuild::NAME).then(|| rest.to_vec())
+    (first == DROP_IN).then(|| rest.to_vec())
 }
 
 /// In osbuild's place, how many stages run at the same time; none where nothing is said.
@@ -108,15 +90,15 @@ pub(crate) fn drops_owners() -> bool {
     variable("OSBUILD_EXPORT_FORCE_NO_PRESERVE_OWNER").as_deref() == Some("1")
 }
 
-/// What sources may know of the environment.
-pub(crate) fn sources() -> BTreeMap<String, String> {
-    SOURCE_VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), variable(name)?))).collect()
-}
-
-/// The whole environment, for on-disk modules on the host's side; without variables that are no UTF-8.
-pub(crate) fn host() -> BTreeMap<String, String> {
-    let text = |text: std::ffi::OsString| text.into_string().ok();
-    std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect()
+/// What stages and sources may know of the environment.
+pub(crate) fn environment() -> Environment {
+    let text = |text: OsString| text.into_string().ok();
+    Environment {
+        sources: SOURCE_VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), variable(name)?))).collect(),
+        // Without variables that are no UTF-8.
+        host: std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect(),
+        terminal: variable("TERM").unwrap_or_else(|| "dumb".to_owned()),
+    }
 }
 
 /// Where Python looks for packages before it does in the system's folders.
@@ -131,11 +113,6 @@ pub(crate) fn cache_home() -> Option<PathBuf> {
         .map(PathBuf::from)
         .filter(|path| path.is_absolute())
         .or_else(|| variable("HOME").map(|home| PathBuf::from(home).join(".cache")))
-}
-
-/// The terminal that stages believe they write to.
-pub(crate) fn terminal() -> String {
-    variable("TERM").unwrap_or_else(|| "dumb".to_owned())
 }
 
 fn variable(name: &str) -> Option<String> {

@@ -1,7 +1,6 @@
 //! How a command fails: whose failure it is decides the exit code, and nothing else does.
 
 use std::fmt::Display;
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,18 +9,18 @@ use osbc_compiler::{ReadError, Report};
 use osbc_executor::RunError;
 use osbc_executor::export::ExportError;
 use osbc_executor::store::StoreError;
-use osbc_ir::{Cause, NodeOutcome, Outcome, printable, redact};
+use osbc_ir::{Cause, NodeOutcome, Outcome};
 use osbc_module_api::LibraryError;
 use osbc_module_api::threads::NoThread;
 
-use crate::commands::manual::print;
+use crate::output::{StdoutError, print, say, show};
 
 /// Why a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// The manifest has problems. Exit code 2.
     #[error("the manifest is invalid")]
-    Manifest(Box<Report>),
+    Manifest(#[from] Box<Report>),
     /// The manifest has problems, to be told as data. Exit code 2.
     #[error("the manifest is invalid")]
     ManifestAsJson(Box<Report>),
@@ -54,6 +53,9 @@ pub(crate) enum Failure {
         /// The system's word.
         source: std::io::Error,
     },
+    /// Standard output cannot be written. Exit code 3.
+    #[error(transparent)]
+    Stdout(#[from] StdoutError),
     /// The user ended the command. Exit code 130.
     #[error("interrupted")]
     Interrupted,
@@ -95,6 +97,24 @@ pub(crate) fn of_build(outcome: &Outcome) -> u8 {
 
 /// How many problems of a manifest a person is shown; a program gets all.
 const SHOWN: usize = 50;
+
+impl From<osbc_engine::Error> for Failure {
+    fn from(error: osbc_engine::Error) -> Self {
+        use osbc_engine::Error;
+        match error {
+            Error::Text(error) => error.into(),
+            Error::Manifest(report) => report.into(),
+            error @ (Error::NoModuleDirectory(_) | Error::UnknownExports(_) | Error::ExportName { .. }) => {
+                Failure::arguments(error)
+            }
+            error @ (Error::Machine(_) | Error::Io { .. }) => Failure::environment(error),
+            Error::Library(error) => error.into(),
+            Error::Store(error) => error.into(),
+            Error::Run(error) => error.into(),
+            Error::Export(error) => error.into(),
+        }
+    }
+}
 
 impl Failure {
     /// The machine lacks something.
@@ -140,20 +160,11 @@ impl Failure {
             | Failure::NoThread(_)
             | Failure::Export(_)
             | Failure::Output { .. }
+            | Failure::Stdout(_)
             | Failure::Library(_) => ENVIRONMENT,
             Failure::Interrupted => INTERRUPTED,
         })
     }
-}
-
-/// Writes a line for people to standard error, without secrets of URLs and without what could control a terminal.
-pub(crate) fn say(line: &str) {
-    show(&format!("{}\n", printable::text(&redact::text(line))));
-}
-
-/// Writes a text for people to standard error as it is. That may be full or gone: then there is nobody left to be told.
-pub(crate) fn show(text: &str) {
-    write!(anstream::stderr().lock(), "{text}").ok();
 }
 
 /// Shows what clap has to say: help and version on standard output with 0, mistakes on standard error with 2.

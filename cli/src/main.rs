@@ -9,19 +9,20 @@ mod debian;
 mod doctor;
 mod env;
 mod exit;
-mod exports;
 mod monitor;
 mod osbuild;
+mod output;
 mod past;
 mod provenance;
 mod render;
 mod report;
-mod requirements;
 mod rootless;
 mod sbom;
 mod signals;
+mod size;
 mod summary;
 mod terminal;
+mod warnings;
 mod wiring;
 
 use std::process::ExitCode;
@@ -38,14 +39,8 @@ use crate::exit::Failure;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    if env::is_stage_process() {
-        return osbc_executor::helper::stage_main(&wiring::builtin_catalog());
-    }
-    if env::is_guest_process() {
-        return osbc_executor::vm::guest_main(vec![env::STAGE_PROCESS.into()]);
-    }
-    if let Some(arguments) = env::modprobe_arguments() {
-        return osbc_executor::vm::modprobe_main(&arguments);
+    if let Some(code) = osbc_engine::child_main(std::env::args_os()) {
+        return code;
     }
     if let Some(arguments) = env::osbuild_arguments() {
         return osbuild::main(&arguments);

@@ -7,16 +7,16 @@ use std::fs::File;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressDrawTarget};
 use osbc_executor::event::line::JsonLines;
 use osbc_executor::event::trace::Trace;
 use osbc_executor::event::writer::{Form, WriteError, Writer};
-use osbc_executor::event::{Event, Monitor, Tee};
+use osbc_executor::event::{Monitor, Tee};
 use osbc_ir::Plan;
 
-use crate::exit::{Failure, say};
+use crate::exit::Failure;
+use crate::output::say;
 
 /// The monitor that fits where standard error goes to, and what it draws on.
 pub(crate) fn for_stderr(plan: &Arc<Plan>) -> (Box<dyn Monitor>, Screen) {
@@ -104,11 +104,4 @@ pub(crate) fn warn_of_lost(files: &[EventFile]) {
             say(&format!("osbc: warning: {} ends too early: {error}", file.path.display()));
         }
     }
-}
-
-/// Shows nothing.
-pub(crate) struct Silent;
-
-impl Monitor for Silent {
-    fn event(&mut self, _: Duration, _: &Event<'_>) {}
 }

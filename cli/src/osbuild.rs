@@ -6,7 +6,6 @@ mod course;
 mod monitor;
 mod refusal;
 mod result;
-pub(crate) mod size;
 mod sources;
 
 use std::collections::BTreeSet;
@@ -17,38 +16,30 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use osbc_compiler::describe;
-use osbc_compiler::passes::{self, Request};
+use osbc_compiler::passes;
+use osbc_compiler::{SourceText, describe};
+use osbc_engine::{BuildOptions, Exported, OsbuildStore, Request, Session, StoreConfig, builtin, directory};
 use osbc_executor::copy::Ownership;
-use osbc_executor::export::{export, move_out};
 use osbc_executor::interrupt::Interrupt;
-use osbc_executor::machine::Host;
-use osbc_executor::record::{About, ManifestName};
-use osbc_executor::runner::StageRunner;
-use osbc_executor::shell::{ShellRunner, When};
-use osbc_executor::store::osbuild::Cache;
-use osbc_executor::store::{Lease, Store};
+use osbc_executor::shell::{Attendant, When};
+use osbc_executor::store::Lease;
 use osbc_executor::vm::Programs;
-use osbc_executor::{Parts, Settings, run as run_plan};
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{CompatId, Export, Graph, PipelineIndex, Runner};
-use osbc_module_api::{Catalog, threads};
+use osbc_ir::{CompatId, Export, Graph, PipelineIndex};
+use osbc_module_api::{Library, threads};
 use osbc_pytext::fnmatch::Pattern;
 
-use crate::commands::build::{local_runner, processors};
-use crate::commands::manual::print;
+use crate::exit::Failure;
 use crate::monitor::{Screen, warn_of_lost, with_files};
+use crate::output::{print, say};
 use crate::signals::listen;
 use crate::terminal::Terminal;
-use crate::{env, exit, requirements, rootless, wiring};
+use crate::{env, exit, rootless, warnings, wiring};
 use arguments::Arguments;
 use course::{Course, Names};
 use monitor::{Display, Narrator, Out, Script};
 use refusal::Refusal;
 use result::Finished;
-
-/// The name of the program that this stands in for, which is also that of its process.
-pub(crate) const NAME: &str = "osbuild";
 
 /// Does what osbuild would do with the arguments that follow its name.
 pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
@@ -69,8 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 
 /// A manifest and what is asked of it.
 struct Asked {
-    catalog: Catalog,
-    host: Runner,
+    session: Session,
     /// As written, for osbuild's ids at every place.
     written: Arc<Graph>,
     /// With equal stages being one.
@@ -95,20 +85,30 @@ fn attempt(arguments: &Arguments) -> Result<ExitCode, Refusal> {
     if !asked.exports.is_empty() && arguments.output_directory.is_none() {
         return Err(Refusal::Request("Need --output-directory for --export".to_owned()));
     }
-    build(arguments, asked)
+    build(arguments, &asked)
 }
 
 /// Reads the manifest and finds what is asked of it.
 fn understand(arguments: &Arguments) -> Result<Asked, Refusal> {
-    let catalog = wiring::catalog_for_osbuild(&arguments.libdir, env::native_first())?;
-    let (catalog, written, host) = wiring::compile_with(arguments.manifest(), catalog)?;
+    let session = wiring::session_with(libraries(&arguments.libdir, env::native_first())?)?;
+    let written = session.compile_as_written(&SourceText::read(arguments.manifest())?).map_err(Refusal::Manifest)?;
     let graph = Arc::new(passes::share(written.clone()));
     let exports = passes::resolve_exports(&graph, &arguments.exports).map_err(|error| Refusal::exports(&error))?;
     let checkpoints = checkpoints(&written, &graph, &arguments.checkpoints);
     if checkpoints.is_empty() && !arguments.checkpoints.is_empty() {
         return Err(Refusal::Failed("No checkpoints matched provided patterns!".to_owned()));
     }
-    Ok(Asked { catalog, host, written: Arc::new(written), graph, exports, checkpoints })
+    Ok(Asked { session, written: Arc::new(written), graph, exports, checkpoints })
+}
+
+/// The modules of osbuild's module directory and, behind them, the built-in ones; or the other way round. Without the
+/// directory there are the built-in ones.
+fn libraries(libdir: &Path, native_first: bool) -> Result<Vec<Box<dyn Library>>, Failure> {
+    let mut libraries = vec![builtin()];
+    if libdir.is_dir() {
+        libraries.insert(usize::from(native_first), directory(libdir, env::python_path())?);
+    }
+    Ok(libraries)
 }
 
 /// The stages that the patterns of `--checkpoint` name: by the name of their pipeline, of which they are the last, by
@@ -133,36 +133,38 @@ fn checkpoints(written: &Graph, graph: &Graph, patterns: &[String]) -> Vec<Check
     found
 }
 
-fn build(arguments: &Arguments, asked: Asked) -> Result<ExitCode, Refusal> {
+fn build(arguments: &Arguments, asked: &Asked) -> Result<ExitCode, Refusal> {
     let name = monitor_name(arguments);
-    let cache = Cache::open(&arguments.store, arguments.cache_max_size)?;
-    let store = Store::open_within(&cache, env::auto_cache())?;
-    let request = if asked.exports.is_empty() { Request::Sources } else { Request::Exports(asked.exports.clone()) };
-    let mut lease = store.lease_asked(&asked.graph, |has| passes::ask(&asked.graph, &request, has))?;
-    let exported = asked.exports.iter().filter_map(|export| export.node);
-    let kept = asked.checkpoints.iter().map(|checkpoint| checkpoint.node);
-    lease.use_checkpoints(cache, &asked.graph, exported, kept)?;
-    let plan = Arc::new(wiring::plan_with(&asked.graph, request, lease.present(), Some(&store))?);
-    if wiring::tell_damages(&lease.look_over(&plan, true, &wiring::check_item)?) {
-        drop(lease);
-        return build(arguments, asked);
-    }
+    let store = StoreConfig::Osbuild(OsbuildStore {
+        path: arguments.store.clone(),
+        limit: arguments.cache_max_size,
+        keeps: env::auto_cache(),
+        checkpoints: asked.checkpoints.iter().map(|checkpoint| checkpoint.node).collect(),
+    });
+    let wanted = match asked.exports.as_slice() {
+        [] => passes::Request::Sources,
+        exports => passes::Request::Exports(exports.to_vec()),
+    };
+    let planned = asked.session.plan(&asked.graph, &store, &Request::from(wanted).exported())?;
+    warnings::of_plan(planned.warnings());
+    let plan = Arc::clone(planned.plan());
     let in_vm = in_vm(arguments, &asked.written)?;
     let nodes_in_vm: BTreeSet<_> =
         in_vm.iter().flat_map(|pipeline| &plan.graph.pipelines[pipeline.0].stages).copied().collect();
     if !plan.segments.is_empty() {
         rootless::require_root()
-            .and_then(|()| requirements::check(&plan, &asked.catalog, &nodes_in_vm))
+            .and_then(|()| Ok(planned.check_machine(&nodes_in_vm)?))
             .map_err(Refusal::environment)?;
     }
     let names = Names { written: &asked.written, plan: &plan };
-    let course = Course::new(&names, lease.present());
+    let have = planned.lease().present();
+    let course = Course::new(&names, have);
     let script = Arc::new(Script {
         manifest: arguments.manifest().display().to_string(),
-        have: lease.present().clone(),
+        have: have.clone(),
         written: Arc::clone(&asked.written),
         plan: Arc::clone(&plan),
-        host: asked.host.clone(),
+        host: asked.session.host_runner().clone(),
         in_vm: in_vm.clone(),
         course,
     });
@@ -178,46 +180,32 @@ fn build(arguments: &Arguments, asked: Asked) -> Result<ExitCode, Refusal> {
     listen(&interrupt)?;
     let trace = env::trace();
     let (mut monitor, files) = with_files(Box::new(narrator), &plan, None, trace.as_deref())?;
-    let about = About { manifest: ManifestName::new(arguments.manifest(), &asked.graph), arguments: env::arguments() };
-    let settings = Settings {
-        jobs: jobs(arguments)?,
-        keep_going: false,
-        jobserver: env::jobserver(),
+    let terminal = Terminal::new(Screen::none());
+    let breaking = arguments.break_at.clone().map(When::Before);
+    let usual = wiring::options(arguments.manifest(), jobs(arguments)?, None);
+    let options = BuildOptions {
         stage_timeout: arguments.stage_timeout(),
         in_vm: nodes_in_vm,
-        always_run: None,
-        host_runner: asked.host.clone(),
-        environment: env::sources(),
-        host_environment: env::host(),
+        shell: breaking.map(|when| (when, &terminal as &dyn Attendant)),
+        ..usual
     };
-    let runner = local_runner();
-    let terminal = Terminal::new(Screen::none());
-    let breaking = arguments.break_at.clone().map(|stage| ShellRunner::new(&runner, When::Before(stage), &terminal));
-    let parts = Parts {
-        runner: breaking.as_ref().map_or(&runner as &dyn StageRunner, |breaking| breaking),
-        catalog: &asked.catalog,
-        monitor: &mut monitor,
-        machine: &Host { disk: store.path().to_owned() },
-        interrupt: &interrupt,
-        settings: &settings,
-        about: &about,
-    };
-    let outcome = run_plan(&plan, &lease, parts)?;
+    let built = planned.run(&options, &mut monitor, &interrupt)?;
+    let outcome = &built.outcome;
     warn_of_lost(&files);
     if outcome.interrupted {
         return Err(Refusal::Aborted);
     }
-    if outcome.success() {
-        lease.complete_checkpoints(&plan.graph)?;
-    }
     if let (true, Some(output)) = (outcome.success(), &arguments.output_directory) {
-        export_all(&asked.exports, &script, &lease, output)?;
+        let ownership = if env::drops_owners() { Ownership::Drop } else { Ownership::Keep };
+        for Exported { directory, lost, .. } in built.export_as(output, ownership)? {
+            warnings::of_export("osbuild", &directory, &lost);
+        }
     }
-    let finished = Finished { script: &script, outcome: &outcome, lease: &lease };
+    let finished = Finished { script: &script, outcome, lease: built.lease() };
     if arguments.json {
         print((osbc_pytext::json::to_string(&finished.document()) + "\n").as_bytes())?;
     } else if !arguments.quiet {
-        print(closing(&script, &lease, &asked.checkpoints, outcome.success()).as_bytes())?;
+        print(closing(&script, built.lease(), &asked.checkpoints, outcome.success()).as_bytes())?;
     }
     Ok(if outcome.success() { ExitCode::SUCCESS } else { ExitCode::from(exit::BUILD_FAILED) })
 }
@@ -237,7 +225,7 @@ fn in_vm(arguments: &Arguments, written: &Graph) -> Result<BTreeSet<PipelineInde
             Some(index) => drop(found.insert(PipelineIndex(index))),
             None => {
                 let known: Vec<&str> = pipelines.iter().map(|pipeline| pipeline.name.as_str()).collect();
-                exit::say(&format!(
+                say(&format!(
                     "osbuild: warning: --in-vm names `{wanted}`, which is no pipeline; there are {}",
                     known.join(", ")
                 ));
@@ -248,11 +236,12 @@ fn in_vm(arguments: &Arguments, written: &Graph) -> Result<BTreeSet<PipelineInde
 }
 
 /// How many stages run at the same time: one where shells are asked for, so that nothing else is written meanwhile.
-fn jobs(arguments: &Arguments) -> Result<NonZeroUsize, Refusal> {
+/// `None` if nothing says.
+fn jobs(arguments: &Arguments) -> Result<Option<NonZeroUsize>, Refusal> {
     if arguments.break_at.is_some() {
-        return Ok(NonZeroUsize::MIN);
+        return Ok(Some(NonZeroUsize::MIN));
     }
-    Ok(env::jobs().map_err(Refusal::Request)?.unwrap_or_else(processors))
+    env::jobs().map_err(Refusal::Request)
 }
 
 /// The monitor that is asked for, or osbuild's choice.
@@ -271,31 +260,6 @@ fn display(name: &str, descriptor: i32) -> Result<Box<dyn Display>, Refusal> {
     monitor::display(name, out).ok_or_else(|| {
         Refusal::Request(format!("Unknown monitor: {name}; there are NullMonitor, LogMonitor and JSONSeqMonitor"))
     })
-}
-
-/// Brings every result that was asked for to `<output>/<as it was named>/`: moved there if it would end with the build
-/// anyhow.
-fn export_all(exports: &[Export], script: &Script, lease: &Lease, output: &Path) -> Result<(), Refusal> {
-    let ownership = if env::drops_owners() { Ownership::Drop } else { Ownership::Keep };
-    for (index, wanted) in exports.iter().enumerate() {
-        let id = wanted.node.and_then(|node| script.plan.graph.stage_node(node)).map(|stage| stage.id);
-        let to = output.join(&wanted.name);
-        let is_last = exports[index + 1..].iter().all(|other| other.node != wanted.node);
-        if let (Some(id), Ownership::Keep, true) = (id, ownership, is_last)
-            && move_out(lease, id, &to)?
-        {
-            continue;
-        }
-        for lost in &export(lease, id, &to, ownership)?.lost {
-            exit::say(&format!(
-                "osbuild: warning: the file system of {} does not take the attribute {} of {}",
-                to.display(),
-                lost.attribute,
-                lost.path.display()
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// What is printed for people when a build is over.

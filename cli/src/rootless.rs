@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use osbc_executor::rootless::{Ids, Obstacle, enter};
+use osbc_executor::rootless::{Ids, Obstacle};
 
 use crate::exit::Failure;
 
@@ -23,10 +23,9 @@ static USER: OnceLock<User> = OnceLock::new();
 /// before any thread is started.
 pub(crate) fn become_root() -> &'static User {
     USER.get_or_init(|| {
-        if rustix::process::geteuid().is_root() {
-            return User::Root;
-        }
-        match enter() {
+        let is_root = rustix::process::geteuid().is_root();
+        match osbc_engine::become_root() {
+            Ok(()) if is_root => User::Root,
             Ok(()) => User::Mapped(Ids::current()),
             Err(obstacle) => User::Unmapped(obstacle),
         }

@@ -7,7 +7,8 @@ use osbc_module_api::threads;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::exit::{self, Failure, say};
+use crate::exit::{self, Failure};
+use crate::output::say;
 
 /// How long a command may take to end orderly: services unmount and write back meanwhile.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use osbc_compiler::passes::{OccurrenceAction, PipelineOccurrences, occurrences};
+use osbc_engine::Exported;
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Cause, NodeOutcome, Outcome, Plan, printable, redact};
 use serde_json::{Value, json};
@@ -14,14 +15,6 @@ use crate::render;
 
 /// How many of the last lines of a failed stage's output are shown; its log has all.
 const LAST_LINES: usize = 20;
-
-/// A result that was copied out of the store.
-pub(crate) struct Exported {
-    /// The export, as the user named it.
-    pub(crate) name: String,
-    /// Where its artifact lies.
-    pub(crate) path: PathBuf,
-}
 
 /// A finished build.
 pub(crate) struct Summary<'a> {
@@ -48,7 +41,7 @@ struct Counts {
 impl<'a> Summary<'a> {
     /// Sums up what came of a plan.
     pub(crate) fn new(plan: &'a Plan, outcome: &'a Outcome, exported: &'a [Exported]) -> Self {
-        let exported = exported.iter().map(|one| (one.name.as_str(), &one.path)).collect();
+        let exported = exported.iter().map(|one| (one.name.as_str(), &one.artifact)).collect();
         Self { plan, outcome, exported, pipelines: occurrences(plan).0 }
     }
 

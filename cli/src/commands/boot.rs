@@ -13,7 +13,8 @@ use osbc_executor::vm::processor_arguments;
 use osbc_module_api::{host_program, packages_of, threads};
 
 use crate::args::{BootArgs, FirmwareArg};
-use crate::exit::{self, Failure, say};
+use crate::exit::{self, Failure};
+use crate::output::say;
 use crate::signals::listen;
 
 /// The program.

@@ -1,104 +1,73 @@
 //! `osbc build`: plans, runs, exports, and says what it did.
 
 use std::collections::BTreeSet;
-use std::num::NonZeroUsize;
-use std::path::{Component, Path};
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::Arc;
 
-use osbc_executor::event::{Monitor, Tee};
-use osbc_executor::export::check_destination;
+use osbc_engine::{BuildOptions, Built, Exported, Silent, check_output};
+use osbc_executor::event::Monitor;
 use osbc_executor::interrupt::Interrupt;
-use osbc_executor::machine::Host;
-use osbc_executor::record::{About, ManifestName};
-use osbc_executor::runner::LocalRunner;
-use osbc_executor::shell::{ShellRunner, When};
-use osbc_executor::store::Lease;
-use osbc_executor::{Parts, Settings, run as run_plan};
-use osbc_ir::{Outcome, Plan, Value, printable};
+use osbc_executor::shell::{Attendant, When};
+use osbc_ir::{Value, printable};
 
 use crate::args::{BuildArgs, SbomFormat};
 use crate::commands::check;
-use crate::commands::manual::print;
-use crate::exit::{self, Failure, say, show};
-use crate::exports::Exports;
+use crate::exit::{self, Failure};
+use crate::output::{print, say, show};
 use crate::signals::listen;
-use crate::summary::{Exported, Summary};
+use crate::summary::Summary;
 use crate::terminal::Terminal;
-use crate::{env, monitor, provenance, requirements, rootless, sbom, wiring};
+use crate::{monitor, provenance, rootless, sbom, warnings, wiring};
 
 /// Builds.
 pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
     let prepared = wiring::prepare(&args.manifest, &args.target).map_err(|failure| failure.with_json(args.json))?;
-    if let Some(output) = &args.output {
-        check_names(&prepared.exports, output)?;
-    }
     rootless::require_root()?;
     if let Some(output) = args.output.as_ref().filter(|_| !args.check) {
-        check_destination(output, prepared.exports.iter().map(|export| export.name.as_str()))?;
+        check_output(&prepared.exports, output)?;
     }
     if args.check {
         return check::run(args, &prepared);
     }
     let manifest = manifest_text(args)?;
-    let (plan, lease) = wiring::plan_build(&prepared, &args.target, args.keep.settings(), args.output.is_some())?;
-    requirements::check(&plan, &prepared.catalog, &BTreeSet::new())?;
-    let plan = std::sync::Arc::new(plan);
+    let request = prepared.request();
+    let request = if args.output.is_some() { request.exported() } else { request };
+    let store = wiring::store(args.target.store.as_deref(), args.keep.settings())?;
+    let planned = prepared.session.plan(&prepared.graph, &store, &request)?;
+    warnings::of_plan(planned.warnings());
+    planned.check_machine(&BTreeSet::new())?;
+    let plan = Arc::clone(planned.plan());
     let interrupt = Interrupt::new().map_err(Failure::environment)?;
     listen(&interrupt)?;
-    let settings = Settings {
-        jobs: args.jobs.unwrap_or_else(processors),
-        keep_going: args.keep_going,
-        jobserver: env::jobserver(),
-        stage_timeout: args.stage_timeout.map(Duration::from_secs),
-        in_vm: BTreeSet::new(),
-        always_run: None,
-        host_runner: prepared.host.clone(),
-        environment: env::sources(),
-        host_environment: env::host(),
-    };
-    let name = ManifestName::new(&args.manifest.manifest, &prepared.graph);
-    let about = About { manifest: name, arguments: env::arguments() };
     let (shown, screen) = monitor::for_stderr(&plan);
-    let shown: Box<dyn Monitor> = if plan.is_empty() { Box::new(monitor::Silent) } else { shown };
+    let shown: Box<dyn Monitor> = if plan.is_empty() { Box::new(Silent) } else { shown };
     let (mut monitor, files) = monitor::with_files(shown, &plan, args.events.as_deref(), args.trace.as_deref())?;
-    let runner = local_runner();
     let terminal = Terminal::new(screen);
-    let with_shells = ShellRunner::new(&runner, When::OnFailure, &terminal);
-    let build = |monitor: &mut dyn Monitor| -> Result<Outcome, Failure> {
-        let parts = Parts {
-            runner: if args.shell_on_failure { &with_shells } else { &runner },
-            catalog: &prepared.catalog,
-            monitor,
-            machine: &Host { disk: lease.store().path().to_owned() },
-            interrupt: &interrupt,
-            settings: &settings,
-            about: &about,
-        };
-        let outcome = run_plan(&plan, &lease, parts)?;
-        monitor::warn_of_lost(&files);
-        Ok(outcome)
+    let options = BuildOptions {
+        keep_going: args.keep_going,
+        shell: args.shell_on_failure.then_some((When::OnFailure, &terminal as &dyn Attendant)),
+        output: args.output.as_deref(),
+        ..wiring::options(&args.manifest.manifest, args.jobs, args.stage_timeout)
     };
-    let (outcome, exported, mut not_exported) = match &args.output {
-        Some(output) => {
-            let exports = Exports { plan: &plan, lease: &lease, output, interrupt: &interrupt };
-            exports.beside(|watcher| build(&mut Tee(vec![Box::new(&mut monitor), Box::new(watcher)])))?
-        }
-        None => (build(&mut monitor)?, Vec::new(), Vec::new()),
-    };
-    if let Some(output) = &args.output {
-        attest(args, output, &exported, &plan, &lease, manifest.as_deref())?;
+    let mut built = planned.run(&options, &mut monitor, &interrupt)?;
+    monitor::warn_of_lost(&files);
+    for Exported { directory, lost, .. } in &built.exported {
+        warnings::of_export("osbc", directory, lost);
     }
-    let summary = Summary::new(&plan, &outcome, &exported);
+    if let Some(output) = &args.output {
+        attest(args, output, &built, manifest.as_deref())?;
+    }
+    let summary = Summary::new(&plan, &built.outcome, &built.exported);
     if args.json {
         print(summary.json().as_bytes())?;
     } else {
         show(&printable::text(&summary.failures()));
         print(summary.table(args.output.is_some()).as_bytes())?;
     }
-    let code = exit::of_build(&outcome);
-    let last = if code == 0 { not_exported.pop() } else { None };
-    for error in &not_exported {
+    let code = exit::of_build(&built.outcome);
+    let last = if code == 0 { built.not_exported.pop() } else { None };
+    for error in &built.not_exported {
         say(&format!("osbc: {error}"));
     }
     last.map_or(Ok(ExitCode::from(code)), |error| Err(error.into()))
@@ -118,51 +87,20 @@ fn manifest_text(args: &BuildArgs) -> Result<Option<String>, Failure> {
 }
 
 /// Writes the documents that are wanted about exported results beside them.
-fn attest(
-    args: &BuildArgs,
-    output: &Path,
-    exported: &[Exported],
-    plan: &Plan,
-    lease: &Lease,
-    manifest: Option<&str>,
-) -> Result<(), Failure> {
+fn attest(args: &BuildArgs, output: &Path, built: &Built, manifest: Option<&str>) -> Result<(), Failure> {
     let write = |name: &str, kind: &str, document: &Value| {
         let path = output.join(format!("{name}.{kind}.json"));
         std::fs::write(&path, format!("{document:#}\n")).map_err(|source| Failure::Output { path, source })
     };
-    for Exported { name, path } in exported {
+    let plan = built.plan();
+    for Exported { name, artifact, .. } in &built.exported {
         let Some(export) = plan.exports.iter().find(|export| export.name == *name) else { continue };
         match args.sbom {
-            Some(SbomFormat::Spdx) => write(name, "spdx", &sbom::spdx(&plan.graph, lease, export, path)?)?,
+            Some(SbomFormat::Spdx) => write(name, "spdx", &sbom::spdx(&plan.graph, built.lease(), export, artifact)?)?,
             None => {}
         }
         if let Some(manifest) = manifest {
-            write(name, "intoto", &provenance::slsa(&plan.graph, export, path, manifest)?)?;
-        }
-    }
-    Ok(())
-}
-
-/// Runs stages on this machine.
-pub(crate) fn local_runner() -> LocalRunner {
-    LocalRunner::new("/proc/self/exe", [env::STAGE_PROCESS.into()], &env::terminal())
-}
-
-/// As many stages at a time as there are processors.
-pub(crate) fn processors() -> NonZeroUsize {
-    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
-}
-
-/// Every export becomes a folder below the output directory, so its name must be that of one.
-fn check_names(exports: &[osbc_ir::Export], output: &Path) -> Result<(), Failure> {
-    for export in exports {
-        let mut components = Path::new(&export.name).components();
-        if !matches!((components.next(), components.next()), (Some(Component::Normal(_)), None)) {
-            return Err(Failure::arguments(format!(
-                "the pipeline `{}` cannot be exported to {}: its name is not that of a folder; export it by its id",
-                export.name,
-                output.display()
-            )));
+            write(name, "intoto", &provenance::slsa(&plan.graph, export, artifact, manifest)?)?;
         }
     }
     Ok(())

@@ -14,32 +14,28 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use osbc_engine::{BuildOptions, Built, StoreConfig};
 use osbc_executor::differ::{Differing, Tree, differ};
 use osbc_executor::interrupt::Interrupt;
-use osbc_executor::machine::Host;
 use osbc_executor::overlay;
-use osbc_executor::record::{About, ManifestName};
-use osbc_executor::store::{Layers, Lease, Store};
+use osbc_executor::store::{Layers, Store};
 use osbc_executor::temporary::{self, OwnedDirectory};
-use osbc_executor::{Parts, Settings, run as run_plan};
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{Outcome, Plan, StageId, printable};
+use osbc_ir::{Plan, StageId, printable};
 use serde_json::{Value, json};
 
 use crate::args::BuildArgs;
 use crate::causes::Stage;
-use crate::commands::build::{local_runner, processors};
-use crate::commands::manual::print;
-use crate::exit::{self, Failure, show};
+use crate::exit::{self, Failure};
+use crate::output::{print, show};
 use crate::signals::listen;
 use crate::summary::Summary;
 use crate::wiring::Prepared;
-use crate::{env, monitor, render, requirements, wiring};
+use crate::{monitor, render, warnings, wiring};
 
 /// Between the beginnings of the two builds lies at least this: archives like zip count in steps of two seconds.
 const APART: Duration = Duration::from_millis(2100);
@@ -51,17 +47,19 @@ pub(crate) fn run(args: &BuildArgs, prepared: &Prepared) -> Result<ExitCode, Fai
     let interrupt = Interrupt::new().map_err(Failure::environment)?;
     listen(&interrupt)?;
     let place = place(&wiring::store_path(args.target.store.as_deref())?)?;
-    let jobs = args.jobs.unwrap_or_else(processors);
-    let first = Build::run(args, prepared, &interrupt, &place.path().join("1"), Layers::default(), jobs)?;
-    if !first.outcome.success() {
+    let store = |path: PathBuf, layers: Layers| StoreConfig::Own { path, settings: layers.into() };
+    let first = store(place.path().join("1"), Layers::default());
+    let first = Build::run(args, prepared, &interrupt, first, args.jobs)?;
+    if !first.built.outcome.success() {
         return first.failed();
     }
-    let second_store = place.path().join("2/at-another-and-longer/path");
-    share_items(&first.store, &second_store)?;
+    let second = place.path().join("2/at-another-and-longer/path");
+    share_items(first.built.lease().store(), &second)?;
     std::thread::sleep(APART.saturating_sub(first.began.elapsed().unwrap_or_default()));
     let _surroundings = OtherHost::enter()?;
-    let second = Build::run(args, prepared, &interrupt, &second_store, Layers::Scattered, NonZeroUsize::MIN)?;
-    if !second.outcome.success() {
+    let second = store(second, Layers::Scattered);
+    let second = Build::run(args, prepared, &interrupt, second, Some(NonZeroUsize::MIN))?;
+    if !second.built.outcome.success() {
         return second.failed();
     }
     let comparison = Comparison::new(&first, &second)?;
@@ -105,10 +103,7 @@ impl OtherHost {
 
 /// One of the two builds.
 struct Build {
-    store: Store,
-    lease: Lease,
-    plan: Arc<Plan>,
-    outcome: Outcome,
+    built: Built,
     began: SystemTime,
 }
 
@@ -117,49 +112,26 @@ impl Build {
         args: &BuildArgs,
         prepared: &Prepared,
         interrupt: &Interrupt,
-        store: &Path,
-        layers: Layers,
-        jobs: NonZeroUsize,
+        store: StoreConfig,
+        jobs: Option<NonZeroUsize>,
     ) -> Result<Self, Failure> {
         let began = SystemTime::now();
-        let store = Store::open(store, layers)?;
-        let (plan, lease) = wiring::plan_in(prepared, &store, false)?;
-        requirements::check(&plan, &prepared.catalog, &BTreeSet::new())?;
-        let plan = Arc::new(plan);
-        let settings = Settings {
-            jobs,
+        let planned = prepared.session.plan(&prepared.graph, &store, &prepared.request())?;
+        warnings::of_plan(planned.warnings());
+        planned.check_machine(&BTreeSet::new())?;
+        let (mut monitor, _screen) = monitor::for_stderr(planned.plan());
+        let options = BuildOptions {
             keep_going: args.keep_going,
-            jobserver: env::jobserver(),
-            stage_timeout: args.stage_timeout.map(Duration::from_secs),
-            in_vm: BTreeSet::new(),
-            always_run: None,
-            host_runner: prepared.host.clone(),
-            environment: env::sources(),
-            host_environment: env::host(),
+            ..wiring::options(&args.manifest.manifest, jobs, args.stage_timeout)
         };
-        let runner = local_runner();
-        let (mut monitor, _screen) = monitor::for_stderr(&plan);
-        let about = About {
-            manifest: ManifestName::new(&args.manifest.manifest, &prepared.graph),
-            arguments: env::arguments(),
-        };
-        let parts = Parts {
-            runner: &runner,
-            catalog: &prepared.catalog,
-            monitor: monitor.as_mut(),
-            machine: &Host { disk: store.path().to_owned() },
-            interrupt,
-            settings: &settings,
-            about: &about,
-        };
-        let outcome = run_plan(&plan, &lease, parts)?;
-        Ok(Self { store, lease, plan, outcome, began })
+        let built = planned.run(&options, monitor.as_mut(), interrupt)?;
+        Ok(Self { built, began })
     }
 
     /// What to say of a build that did not come to its end.
     fn failed(&self) -> Result<ExitCode, Failure> {
-        show(&printable::text(&Summary::new(&self.plan, &self.outcome, &[]).failures()));
-        Ok(ExitCode::from(exit::of_build(&self.outcome)))
+        show(&printable::text(&Summary::new(self.built.plan(), &self.built.outcome, &[]).failures()));
+        Ok(ExitCode::from(exit::of_build(&self.built.outcome)))
     }
 
     fn began(&self) -> i64 {
@@ -185,15 +157,15 @@ struct Different {
 impl Comparison {
     fn new(first: &Build, second: &Build) -> Result<Self, Failure> {
         let mut pipelines = Vec::new();
-        for export in &first.plan.exports {
-            let Some(id) = export.node.and_then(|node| id(&first.plan, node)) else { continue };
+        for export in &first.built.plan().exports {
+            let Some(id) = export.node.and_then(|node| id(first.built.plan(), node)) else { continue };
             let entries = compare(first, second, id)?.unwrap_or_default();
             if !entries.is_empty() {
                 pipelines.push(Different { name: export.name.clone(), entries });
             }
         }
         let culprits = if pipelines.is_empty() { Vec::new() } else { culprits(first, second)? };
-        Ok(Self { compared: first.plan.exports.len(), pipelines, culprits })
+        Ok(Self { compared: first.built.plan().exports.len(), pipelines, culprits })
     }
 
     fn is_equal(&self) -> bool {
@@ -238,13 +210,13 @@ impl Comparison {
 
 /// The stages whose results differ although those of all that they work on do not.
 fn culprits(first: &Build, second: &Build) -> Result<Vec<Stage>, Failure> {
-    let graph = &first.plan.graph;
+    let graph = &first.built.plan().graph;
     let mut differs = vec![false; graph.dag.node_count()];
     let mut culprits = Vec::new();
     for node in graph.dag.node_indices() {
         let inherited = graph.needs(node).any(|(need, _)| differs[need.index()]);
         differs[node.index()] = inherited;
-        let Some(id) = id(&first.plan, node).filter(|_| !inherited) else { continue };
+        let Some(id) = id(first.built.plan(), node).filter(|_| !inherited) else { continue };
         if compare(first, second, id)?.is_some_and(|entries| !entries.is_empty()) {
             differs[node.index()] = true;
             culprits.push(Stage::new(graph, node));
@@ -255,7 +227,7 @@ fn culprits(first: &Build, second: &Build) -> Result<Vec<Stage>, Failure> {
 
 /// What is different in a result; none if it was not kept, as that of a stage whose tree the next one goes on with.
 fn compare(first: &Build, second: &Build, id: StageId) -> Result<Option<Vec<Differing>>, Failure> {
-    let open = |build: &Build| build.lease.tree(id).map(|stack| overlay::open(&stack)).transpose();
+    let open = |build: &Build| build.built.lease().tree(id).map(|stack| overlay::open(&stack)).transpose();
     let trees = open(first).and_then(|one| Ok((one, open(second)?)));
     let (Some(one), Some(other)) = trees.map_err(Failure::environment)? else { return Ok(None) };
     let one = Tree { root: one.as_fd(), began: first.began() };

@@ -9,8 +9,9 @@ use osbc_ir::Value;
 use osbc_module_api::host_program;
 
 use crate::args::CompatArgs;
-use crate::commands::manual::print;
+use crate::env;
 use crate::exit::{self, Failure};
+use crate::output::print;
 
 /// The modules of an installed osbuild.
 const LIBDIR: &str = "/usr/lib/osbuild";
@@ -25,7 +26,7 @@ pub(crate) fn run(args: &CompatArgs) -> Result<ExitCode, Failure> {
     let libdir = args.libdir.clone().unwrap_or(libdir);
     let theirs = inspect("osbuild", osbuild, &libdir, text.as_str())?;
     let mut osbc = Command::new("/proc/self/exe");
-    osbc.arg(crate::osbuild::NAME);
+    osbc.arg(env::DROP_IN);
     let ours = inspect("osbc", osbc, &libdir, text.as_str())?;
     match difference(&theirs, &ours) {
         None => {

@@ -3,17 +3,17 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
+use osbc_compiler::SourceText;
 use osbc_compiler::compare::{Change, Comparison, ItemChange, PipelinePair, StagePair, changes_of_values, items};
-use osbc_compiler::passes;
 use osbc_executor::store::Store;
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Graph, Pipeline, PipelineIndex, Value, redact};
 use serde_json::json;
 
-use crate::args::{DiffArgs, ManifestArgs};
+use crate::args::DiffArgs;
 use crate::causes::change_lines;
-use crate::commands::manual::print;
 use crate::exit::{self, Failure};
+use crate::output::print;
 use crate::{render, wiring};
 
 /// What is said once of a pipeline and not of each of its stages.
@@ -21,15 +21,13 @@ const OF_PIPELINES: [&str; 3] = ["/build", "/runner", "/source-epoch"];
 
 /// Compares.
 pub(crate) fn run(args: &DiffArgs) -> Result<ExitCode, Failure> {
+    let session = wiring::session(args.libdir.as_deref(), &args.modules)?;
     let graph = |path: &std::path::Path| -> Result<Graph, Failure> {
-        let args =
-            ManifestArgs { manifest: path.to_owned(), libdir: args.libdir.clone(), modules: args.modules.clone() };
-        let (_, graph, _) = wiring::compile(&args)?;
-        Ok(redact::graph(&passes::share(graph)).into_owned())
+        Ok(redact::graph(&*session.compile(&SourceText::read(path)?)?).into_owned())
     };
     let failure = |failure: Failure| failure.with_json(args.json);
     let (old, new) = (graph(&args.old).map_err(failure)?, graph(&args.new).map_err(failure)?);
-    let store = Store::look(&wiring::store_path(args.store.as_deref())?)?;
+    let store = wiring::look(args.store.as_deref())?;
     let diff = Diff::new(&old, &new, store.as_ref());
     let text = if args.json { format!("{:#}\n", diff.json()) } else { diff.text() };
     print(text.as_bytes())?;

@@ -8,9 +8,9 @@ use osbc_executor::temporary::{CHECK, COMMAND, abandoned, remove_abandoned};
 use serde_json::json;
 
 use crate::args::DoctorArgs;
-use crate::commands::manual::print;
 use crate::doctor::{Finding, State, leftovers, machine, tools};
 use crate::exit::{self, Failure};
+use crate::output::print;
 use crate::{render, wiring};
 
 /// Looks, and cleans if so asked.

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use crate::args::ExplainArgs;
 use crate::causes::{Causes, LastBuild, RunCause, Stage, cause_words, change_lines};
-use crate::commands::manual::print;
 use crate::commands::plan::reason;
 use crate::exit::Failure;
+use crate::output::print;
 use crate::{render, wiring};
 
 /// How many stages of one kind are named in the summary.
@@ -22,8 +22,8 @@ const NAMED: usize = 5;
 /// Explains.
 pub(crate) fn run(args: &ExplainArgs) -> Result<ExitCode, Failure> {
     let prepared = wiring::prepare(&args.manifest, &args.target).map_err(|failure| failure.with_json(args.json))?;
-    let plan = wiring::plan_only(&prepared, &args.target)?;
-    let store = wiring::look(&args.target)?;
+    let store = wiring::look(args.target.store.as_deref())?;
+    let plan = prepared.preview(store.as_ref())?;
     let last = store.as_ref().and_then(|store| LastBuild::of(store, &args.manifest.manifest, &plan.graph));
     let causes = Causes::new(&plan, last.as_ref());
     let places = args.node.as_ref().map(|node| find(&plan.graph, node)).transpose()?;
@@ -35,7 +35,7 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<ExitCode, Failure> {
         (false, Some(_)) => wanted.map(|one| explanation.stage(one)).collect::<Vec<_>>().join("\n"),
         (false, None) => explanation.summary(&all),
     };
-    print(text.as_bytes())
+    Ok(print(text.as_bytes())?)
 }
 
 /// A stage at a place where it is written: pipeline and position.

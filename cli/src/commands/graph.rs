@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use osbc_compiler::draw::{Format, Level, draw};
 
 use crate::args::{GraphArgs, GraphFormat, GraphLevel};
-use crate::commands::manual::print;
 use crate::exit::Failure;
+use crate::output::print;
 use crate::wiring;
 
 /// Draws the graph.
 pub(crate) fn run(args: &GraphArgs) -> Result<ExitCode, Failure> {
     let prepared = wiring::prepare(&args.manifest, &args.target)?;
-    let plan = wiring::plan_only(&prepared, &args.target)?;
+    let plan = prepared.preview(wiring::look(args.target.store.as_deref())?.as_ref())?;
     let format = match args.format {
         GraphFormat::Dot => Format::Dot,
         GraphFormat::Mermaid => Format::Mermaid,
@@ -23,5 +23,5 @@ pub(crate) fn run(args: &GraphArgs) -> Result<ExitCode, Failure> {
         GraphLevel::Pipeline => Level::Pipeline,
         GraphLevel::Stage => Level::Stage,
     };
-    print(draw(&prepared.graph, Some(&plan), level, format).as_bytes())
+    Ok(print(draw(&prepared.graph, Some(&plan), level, format).as_bytes())?)
 }

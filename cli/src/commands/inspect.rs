@@ -5,17 +5,17 @@ use std::process::ExitCode;
 use osbc_compiler::describe;
 
 use crate::args::{IdScheme, InspectArgs};
-use crate::commands::manual::print;
 use crate::exit::Failure;
+use crate::output::print;
 use crate::wiring;
 
 /// Prints the manifest.
 pub(crate) fn run(args: &InspectArgs) -> Result<ExitCode, Failure> {
-    let (_, graph, _) = wiring::compile(&args.manifest).map_err(|failure| failure.with_json(args.json))?;
+    let graph = wiring::compile_as_written(&args.manifest).map_err(|failure| failure.with_json(args.json))?;
     let scheme = match args.ids {
         IdScheme::Blake3 => describe::IdScheme::Blake3,
         IdScheme::Osbuild => describe::IdScheme::Osbuild,
     };
     let text = osbc_pytext::json::to_string(&describe::describe(&graph, scheme)) + "\n";
-    print(text.as_bytes())
+    Ok(print(text.as_bytes())?)
 }

@@ -13,8 +13,8 @@ use serde_json::json;
 
 use crate::args::LogArgs;
 use crate::builds::{self, Builds, events, find_stage, short, unreadable};
-use crate::commands::manual::{print, print_as_is};
-use crate::exit::{Failure, say};
+use crate::exit::Failure;
+use crate::output::{print, print_as_is, say};
 use crate::past::{Past, PastNode, State};
 use crate::render;
 
@@ -25,7 +25,7 @@ const LAST_LINES: usize = 20;
 pub(crate) fn run(args: &LogArgs) -> Result<ExitCode, Failure> {
     let builds = Builds::of(args.store.as_deref())?;
     if args.list {
-        return print(list(builds.all(), args.json).as_bytes());
+        return Ok(print(list(builds.all(), args.json).as_bytes())?);
     }
     let (record, stage) = match (&args.build, &args.stage) {
         (None, _) => (builds.last()?, None),
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &LogArgs) -> Result<ExitCode, Failure> {
     };
     let past = Past::new(&events(record)?);
     let Some(name) = stage else {
-        return print(show_build(record, &past, args.json).as_bytes());
+        return Ok(print(show_build(record, &past, args.json).as_bytes())?);
     };
     let Some(node) = find_stage(&past, name)? else {
         return Err(match &args.stage {
@@ -179,7 +179,7 @@ fn show_stage(builds: &Builds, record: &Record, node: &PastNode, json: bool) -> 
     if json {
         let text = String::from_utf8_lossy(&content);
         let document = json!({"build": record.header.build, "node": node, "path": path.to_string_lossy(), "log": text});
-        return print(format!("{document:#}\n").as_bytes());
+        return Ok(print(format!("{document:#}\n").as_bytes())?);
     }
     if node.log.is_none() {
         say(&format!(
@@ -190,7 +190,7 @@ fn show_stage(builds: &Builds, record: &Record, node: &PastNode, json: bool) -> 
         ));
     }
     // Into a file or a pipe it is copied.
-    if io::stdout().is_terminal() { print(&content) } else { print_as_is(&content) }
+    Ok(if io::stdout().is_terminal() { print(&content) } else { print_as_is(&content) }?)
 }
 
 /// The newest build before this one that ran a stage, and the log of it there.

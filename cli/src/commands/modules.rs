@@ -7,16 +7,17 @@ use osbc_module_api::{Catalog, Kind, Module, Provider};
 use serde_json::{Value, json};
 
 use crate::args::ModulesArgs;
-use crate::commands::manual::print;
 use crate::exit::Failure;
+use crate::output::print;
 use crate::{render, wiring};
 
 /// Lists the modules, or explains one.
 pub(crate) fn run(args: &ModulesArgs) -> Result<ExitCode, Failure> {
-    let catalog = wiring::catalog(args.libdir.as_deref(), &wiring::BUILT_IN_FIRST)?;
+    let session = wiring::session(args.libdir.as_deref(), &wiring::BUILT_IN_FIRST)?;
+    let catalog = session.catalog();
     let modules = match &args.name {
-        Some(name) => named(&catalog, name)?,
-        None => all(&catalog)?,
+        Some(name) => named(catalog, name)?,
+        None => all(catalog)?,
     };
     let text = match (&args.name, args.json) {
         (_, true) => {
@@ -26,7 +27,7 @@ pub(crate) fn run(args: &ModulesArgs) -> Result<ExitCode, Failure> {
         (Some(_), false) => modules.iter().map(|module| explanation(module)).collect::<Vec<_>>().join("\n"),
         (None, false) => list(&modules),
     };
-    print(text.as_bytes())
+    Ok(print(text.as_bytes())?)
 }
 
 fn all(catalog: &Catalog) -> Result<Vec<std::sync::Arc<Module>>, Failure> {

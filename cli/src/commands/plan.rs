@@ -14,24 +14,26 @@ use serde_json::{Value, json};
 
 use crate::args::PlanArgs;
 use crate::causes::{Causes, LastBuild};
-use crate::commands::manual::print;
-use crate::exit::{Failure, say};
-use crate::{render, requirements, wiring};
+use crate::exit::Failure;
+use crate::output::{print, say};
+use crate::{render, wiring};
 
 /// Prints the plan.
 pub(crate) fn run(args: &PlanArgs) -> Result<ExitCode, Failure> {
     let prepared = wiring::prepare(&args.manifest, &args.target).map_err(|failure| failure.with_json(args.json))?;
-    let plan = wiring::plan_only(&prepared, &args.target)?;
+    let store = wiring::look(args.target.store.as_deref())?;
+    let plan = prepared.preview(store.as_ref())?;
     // Where nothing runs there is nothing to say why.
-    let store = if plan.segments.is_empty() { None } else { wiring::look(&args.target)? };
-    let last = store.and_then(|store| LastBuild::of(&store, &args.manifest.manifest, &plan.graph));
+    let last = store
+        .filter(|_| !plan.segments.is_empty())
+        .and_then(|store| LastBuild::of(&store, &args.manifest.manifest, &plan.graph));
     let causes = last.as_ref().map(|last| Causes::new(&plan, Some(last)));
-    if let Some(reason) = requirements::missing(&plan, &prepared.catalog, &BTreeSet::new())? {
+    if let Some(reason) = osbc_engine::missing(&plan, prepared.session.catalog(), &BTreeSet::new())? {
         say(&format!("osbc: warning: {reason}"));
     }
-    let document = Document::of(&plan, choices(&plan, &prepared.catalog)?, causes.as_ref());
+    let document = Document::of(&plan, choices(&plan, prepared.session.catalog())?, causes.as_ref());
     let text = if args.json { format!("{:#}\n", document.json()) } else { document.text() };
-    print(text.as_bytes())
+    Ok(print(text.as_bytes())?)
 }
 
 /// The plan as data: the shape of `osbc plan --json`.
@@ -61,7 +63,7 @@ struct Choice {
 /// Which side provides a module where several do.
 fn choices(plan: &Plan, catalog: &Catalog) -> Result<Vec<Choice>, Failure> {
     let mut choices = Vec::new();
-    for (kind, name) in wiring::named_modules(plan) {
+    for (kind, name) in named_modules(plan) {
         let mut providers = catalog.providers(kind, name)?;
         if providers.len() > 1 {
             let others = providers.split_off(1);
@@ -70,6 +72,19 @@ fn choices(plan: &Plan, catalog: &Catalog) -> Result<Vec<Choice>, Failure> {
         }
     }
     Ok(choices)
+}
+
+/// The modules that a plan's manifest names, each once.
+fn named_modules(plan: &Plan) -> BTreeSet<(Kind, &str)> {
+    let manifest = &plan.graph.manifest;
+    let stages = manifest.pipelines.iter().flat_map(|pipeline| &pipeline.stages).flat_map(|stage| {
+        let inputs = stage.inputs.iter().map(|input| &input.module);
+        let devices = stage.devices.iter().map(|device| &device.module);
+        let mounts = stage.mounts.iter().map(|mount| &mount.module);
+        std::iter::once(&stage.module).chain(inputs).chain(devices).chain(mounts)
+    });
+    let sources = manifest.sources.iter().map(|source| &source.module);
+    stages.chain(sources).map(|module| (module.kind, module.name.as_str())).collect()
 }
 
 /// How many written stages and items have which action.

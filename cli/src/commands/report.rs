@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use crate::args::ReportArgs;
 use crate::builds::{Builds, events, unreadable};
 use crate::commands::log::{no_such_build, result};
-use crate::commands::manual::print;
-use crate::exit::{Failure, say};
+use crate::exit::Failure;
+use crate::output::{print, say};
 use crate::report::Page;
 
 /// Writes the page.
@@ -21,7 +21,7 @@ pub(crate) fn run(args: &ReportArgs) -> Result<ExitCode, Failure> {
     let page = Page::new(&record.header, result(record), &events(record)?, &graph, &record.folder);
     let text = page.html().map_err(Failure::environment)?;
     if args.output == Path::new("-") {
-        return print(text.as_bytes());
+        return Ok(print(text.as_bytes())?);
     }
     std::fs::write(&args.output, text).map_err(|source| Failure::Output { path: args.output.clone(), source })?;
     say(&format!("osbc: {} tells of the build {}", args.output.display(), record.header.build));

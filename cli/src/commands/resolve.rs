@@ -7,13 +7,13 @@ use std::process::ExitCode;
 use osbc_executor::interrupt::Interrupt;
 
 use crate::args::ResolveDebianArgs;
-use crate::commands::manual::print;
 use crate::debian::apt::Apt;
 use crate::debian::graph;
 use crate::debian::lock::{Lock, Set};
 use crate::debian::reach;
 use crate::debian::spec::Spec;
 use crate::exit::Failure;
+use crate::output::print;
 use crate::signals::listen;
 
 /// Resolves a Debian system.

@@ -10,9 +10,9 @@ use osbc_executor::store::{Evicted, Fate, Kept, Limit, Store, Verified, Way};
 use serde_json::{Value, json};
 
 use crate::args::{StoreArgs, StoreCommand};
-use crate::commands::manual::print;
 use crate::exit::{self, Failure};
-use crate::{exports, render, wiring};
+use crate::output::print;
+use crate::{render, warnings, wiring};
 
 /// Does one of the store's commands.
 pub(crate) fn run(command: StoreCommand) -> Result<ExitCode, Failure> {
@@ -41,7 +41,7 @@ fn ls(store: &Store, json: bool) -> Result<ExitCode, Failure> {
     kept.sort_by_key(|kept| (std::cmp::Reverse(kept.used), kept.meta.id));
     if json {
         let rows: Vec<Value> = kept.iter().map(|kept| row_as_json(kept)).collect();
-        return print(format!("{:#}\n", Value::Array(rows)).as_bytes());
+        return Ok(print(format!("{:#}\n", Value::Array(rows)).as_bytes())?);
     }
     let header = ["ID", "USED", "SIZE", "TIME", "LAYERS", "STAGE"];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
@@ -56,7 +56,7 @@ fn ls(store: &Store, json: bool) -> Result<ExitCode, Failure> {
             module(kept).to_owned(),
         ]
     }));
-    print(render::table(&rows).as_bytes())
+    Ok(print(render::table(&rows).as_bytes())?)
 }
 
 fn row_as_json(kept: &Kept) -> Value {
@@ -101,7 +101,7 @@ fn info(store: &Store, limit: Limit, json: bool) -> Result<ExitCode, Failure> {
             "file_system": {"bytes": size, "free": free},
             "builds": leases,
         });
-        return print(format!("{document:#}\n").as_bytes());
+        return Ok(print(format!("{document:#}\n").as_bytes())?);
     }
     let limit = match (limit, store.limit()) {
         (Limit::Share, Some(bytes)) => format!("{}, a tenth of the file system", render::bytes(bytes)),
@@ -143,7 +143,7 @@ fn info(store: &Store, limit: Limit, json: bool) -> Result<ExitCode, Failure> {
         rows.push(vec!["set aside".to_owned(), format!("{count} ({size}): `osbc store gc` removes them")]);
     }
     rows.push(vec!["used by".to_owned(), render::count(leases, "build")]);
-    print(render::table(&rows).as_bytes())
+    Ok(print(render::table(&rows).as_bytes())?)
 }
 
 fn name(way: Way) -> &'static str {
@@ -163,7 +163,7 @@ fn described(way: Way) -> &'static str {
 }
 
 fn verify(store: &Store, repair: bool, json: bool) -> Result<ExitCode, Failure> {
-    let verified = store.verify(repair, &wiring::check_item)?;
+    let verified = store.verify(repair, &osbc_engine::check_item)?;
     let text = if json { format!("{:#}\n", verified_as_json(&verified)) } else { verified_as_text(&verified, repair) };
     print(text.as_bytes())?;
     let left = verified.damages.iter().any(|damage| damage.fate != Fate::SetAside);
@@ -211,7 +211,7 @@ fn gc(store: &Store, json: bool) -> Result<ExitCode, Failure> {
         let document = json!({
             "results": objects, "items": items, "parts": parts, "useless": useless, "bytes": bytes, "left": left,
         });
-        return print(format!("{document:#}\n").as_bytes());
+        return Ok(print(format!("{document:#}\n").as_bytes())?);
     }
     let (objects, items) = (render::count(objects, "result"), render::count(items, "item"));
     let parts = match parts {
@@ -223,13 +223,13 @@ fn gc(store: &Store, json: bool) -> Result<ExitCode, Failure> {
         render::bytes(bytes),
         render::bytes(left)
     );
-    print(text.as_bytes())
+    Ok(print(text.as_bytes())?)
 }
 
 fn rm(store: &Store, ids: &[String]) -> Result<ExitCode, Failure> {
     let ids = ids.iter().map(|id| store.find(id)).collect::<Result<Vec<_>, _>>()?;
     let (count, bytes) = store.remove(&ids)?;
-    print(format!("removed {}, {}\n", render::count(count, "result"), render::bytes(bytes)).as_bytes())
+    Ok(print(format!("removed {}, {}\n", render::count(count, "result"), render::bytes(bytes)).as_bytes())?)
 }
 
 fn write_tree(store: &Store, id: &str, to: &Path) -> Result<ExitCode, Failure> {
@@ -237,8 +237,8 @@ fn write_tree(store: &Store, id: &str, to: &Path) -> Result<ExitCode, Failure> {
     let id = store.find(id)?;
     lease.add(id)?;
     let copied = export(&lease, Some(id), to, Ownership::Keep)?;
-    exports::warn_of_lost(&copied, to);
-    print(format!("{}: {}\n", to.display(), render::bytes(copied.bytes)).as_bytes())
+    warnings::of_export("osbc", to, &copied.lost);
+    Ok(print(format!("{}: {}\n", to.display(), render::bytes(copied.bytes)).as_bytes())?)
 }
 
 /// How long ago something was: `5 min`, `3 days`.

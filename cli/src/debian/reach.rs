@@ -28,7 +28,7 @@ pub(crate) fn ask(
             *known = package;
         }
     }
-    let environment = env::sources();
+    let environment = env::environment().sources;
     smallest.into_iter().try_for_each(|(label, package)| {
         let checksum = format!("sha256:{}", package.sha256);
         let asked = probe::ask(&package.url(urls)?, &checksum, directory, &|| interrupt.is_raised(), &environment);

@@ -7,7 +7,7 @@ use clap::builder::{ArgPredicate, OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args as ClapArgs, CommandFactory, FromArgMatches, Parser};
 use osbc_executor::store::osbuild::Limit;
 
-use super::size;
+use crate::size;
 
 /// The release of osbuild whose command line, formats and store this is. Callers read it as a number.
 pub(crate) const RELEASE: &str = "190";

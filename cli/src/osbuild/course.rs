@@ -114,12 +114,12 @@ mod tests {
     use std::sync::Arc;
 
     use osbc_compiler::passes::{self, Keeping, Request};
-    use osbc_compiler::{SourceText, compile};
+    use osbc_compiler::{Host, SourceText, compile};
     use osbc_ir::Runner;
+    use osbc_module_api::Catalog;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::wiring;
 
     fn stage(path: &str) -> Value {
         json!({"type": "org.osbuild.mkdir", "options": {"paths": [{"path": path}]}})
@@ -138,9 +138,9 @@ mod tests {
     fn runs(pipelines: &Value, exports: &[&str], there: &[(usize, usize)]) -> Vec<(String, usize)> {
         let text = json!({"version": "2", "pipelines": pipelines}).to_string();
         let text = SourceText::from_bytes("m.json", text.into()).expect("text");
+        let catalog = Catalog::new(vec![osbc_engine::builtin()]);
         let host = Runner { name: "org.osbuild.linux".to_owned(), exec: "org.osbuild.linux".to_owned() };
-        let written =
-            compile(&text, &wiring::builtin_catalog(), osbc_compiler::Host::bare(&host)).expect("a manifest").seal();
+        let written = compile(&text, &catalog, Host::bare(&host)).expect("a manifest").seal();
         let graph = Arc::new(passes::share(written.clone()));
         let exports: Vec<String> = exports.iter().map(|name| (*name).to_owned()).collect();
         let exports = passes::resolve_exports(&graph, &exports).expect("known");

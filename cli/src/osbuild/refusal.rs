@@ -13,8 +13,8 @@ use serde_json::Value;
 
 use super::arguments::Arguments;
 use super::result::refusal;
-use crate::commands::manual::print;
 use crate::exit::{self, Failure};
+use crate::output::{StdoutError, print, show};
 
 /// How many problems of a manifest a person is shown; a program gets all.
 const SHOWN: usize = 50;
@@ -55,7 +55,7 @@ impl Refusal {
         let (text, document) = (self.text(arguments), self.document());
         // When standard output is gone, so is who would have read it.
         if is_data {
-            exit::show(&text);
+            show(&text);
             print(format!("{document}\n").as_bytes()).ok();
         } else {
             write!(anstream::stdout().lock(), "{text}").ok();
@@ -111,6 +111,12 @@ impl From<Failure> for Refusal {
             Failure::Manifest(report) | Failure::ManifestAsJson(report) => Refusal::Manifest(report),
             other => Refusal::environment(other),
         }
+    }
+}
+
+impl From<StdoutError> for Refusal {
+    fn from(error: StdoutError) -> Self {
+        Refusal::environment(error)
     }
 }
 

@@ -1,16 +1,20 @@
 //! The crates use each other only as `ARCHITECTURE.md` allows.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Each crate of ours with the crates of ours that it may use outside tests.
-const ALLOWED: [(&str, &[&str]); 7] = [
+const ALLOWED: [(&str, &[&str]); 8] = [
     ("pytext", &[]),
     ("ir", &[]),
     ("modules/api", &["osbc-ir"]),
     ("modules", &["osbc-ir", "osbc-module-api", "osbc-pytext"]),
     ("compiler", &["osbc-ir", "osbc-module-api", "osbc-pytext"]),
     ("executor", &["osbc-ir", "osbc-module-api"]),
-    ("cli", &["osbc-ir", "osbc-pytext", "osbc-module-api", "osbc-modules", "osbc-compiler", "osbc-executor"]),
+    ("engine", &["osbc-ir", "osbc-module-api", "osbc-modules", "osbc-compiler", "osbc-executor"]),
+    (
+        "cli",
+        &["osbc-ir", "osbc-pytext", "osbc-module-api", "osbc-modules", "osbc-compiler", "osbc-executor", "osbc-engine"],
+    ),
 ];
 
 #[test]
@@ -29,4 +33,52 @@ fn every_edge_between_crates_is_allowed() {
             assert!(allowed.contains(&dependency), "{folder} must not depend on {dependency}");
         }
     }
+}
+
+/// What the engine is handed and does not take: the environment, standard streams, globals.
+#[test]
+fn the_engine_reads_no_environment_and_prints_nothing() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/src");
+    let sources = sources(&root);
+    assert!(sources.len() > 5, "{sources:?}");
+    for path in sources {
+        let text = std::fs::read_to_string(&path).expect("a source");
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        for line in code {
+            for forbidden in ["env::", "print!", "println!", "stdout", "stderr", "thread_local!"] {
+                assert!(!line.contains(forbidden), "{}: {line}", path.display());
+            }
+            assert!(!line.trim_start().starts_with("static "), "{}: {line}", path.display());
+        }
+    }
+}
+
+/// The commands and the drop-in are two doors: neither knows the other.
+#[test]
+fn commands_and_the_drop_in_do_not_import_each_other() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for (directory, other) in [("commands", "crate::osbuild"), ("osbuild", "crate::commands")] {
+        for path in sources(&root.join(directory)) {
+            let text = std::fs::read_to_string(&path).expect("a source");
+            assert!(!text.contains(other), "{} uses {other}", path.display());
+        }
+    }
+}
+
+/// All sources of a directory, and the one beside it that it belongs to.
+fn sources(directory: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> =
+        Some(directory.with_extension("rs")).into_iter().filter(|file| file.is_file()).collect();
+    let mut directories = vec![directory.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                directories.push(path);
+            } else {
+                found.push(path);
+            }
+        }
+    }
+    found
 }

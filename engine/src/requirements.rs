@@ -10,9 +10,6 @@ use osbc_ir::{ModuleRef, Plan, Stage, Value};
 use osbc_module_api::{Catalog, LibraryError, Provider, Requirement, Tool, packages_of};
 use osbc_modules::builtin;
 
-use crate::exit::Failure;
-use crate::{render, rootless};
-
 /// So many stages are named of those that need the same.
 const NAMED: usize = 3;
 
@@ -26,26 +23,11 @@ enum Need {
     HostTool(&'static str),
 }
 
-/// Makes sure that this machine has what a plan needs. Stages of `in_vm` bring their own kernel.
-///
-/// # Errors
-/// Returns all that is missing, who needs it, and how to get it; or a module that cannot be described.
-pub(crate) fn check(plan: &Plan, catalog: &Catalog, in_vm: &BTreeSet<NodeIndex>) -> Result<(), Failure> {
-    match missing(plan, catalog, in_vm)? {
-        Some(reason) => Err(Failure::environment(reason)),
-        None => Ok(()),
-    }
-}
-
 /// Returns what this machine lacks for a plan, with who needs it and how to get it; `None` if it has everything.
 ///
 /// # Errors
 /// A module cannot be described.
-pub(crate) fn missing(
-    plan: &Plan,
-    catalog: &Catalog,
-    in_vm: &BTreeSet<NodeIndex>,
-) -> Result<Option<String>, LibraryError> {
+pub fn missing(plan: &Plan, catalog: &Catalog, in_vm: &BTreeSet<NodeIndex>) -> Result<Option<String>, LibraryError> {
     let needs = needs(plan, catalog, in_vm)?;
     let mut missing: Vec<String> = Vec::new();
     if !plan.segments.is_empty() {
@@ -163,7 +145,7 @@ impl Need {
         let mut named: Vec<String> = users.iter().take(NAMED).cloned().collect();
         let more = users.len() - named.len();
         if more > 0 {
-            named.push(render::count(more, "other stage"));
+            named.push(format!("{more} other stage{}", if more == 1 { "" } else { "s" }));
         }
         let named = named.join(", ");
         match self {
@@ -177,7 +159,7 @@ impl Need {
     /// Returns how to get it; `None` if it is here.
     fn remedy(self) -> Option<String> {
         match self {
-            Need::LoopDevices | Need::DeviceMapper if !rootless::is_root() || in_namespace() => Some(
+            Need::LoopDevices | Need::DeviceMapper if !rustix::process::geteuid().is_root() || in_namespace() => Some(
                 ": devices are root's alone; run osbc as root, or use org.osbc.disk, which writes a whole disk with its \
                  file systems without devices (and org.osbc.fat.populate for a FAT file system by itself)"
                     .to_owned(),

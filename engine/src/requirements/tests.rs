@@ -1,24 +1,19 @@
-use std::sync::Arc;
-
-use osbc_compiler::passes::Request;
-use osbc_compiler::{Host, SourceText, compile, passes};
-use osbc_ir::{Have, Runner};
+use osbc_compiler::SourceText;
 use serde_json::json;
 
 use super::*;
-use crate::wiring::{builtin_catalog, plan_with};
+use crate::{Environment, Request, Session, SessionConfig, builtin, exports};
 
 /// What the plan of a manifest with these pipelines needs.
 fn needed(pipelines: Value) -> BTreeMap<Need, Vec<String>> {
-    let catalog = builtin_catalog();
+    let environment = Environment::default();
+    let session = Session::open(SessionConfig { libraries: vec![builtin()], environment }).unwrap();
     let text = json!({"version": "2", "pipelines": pipelines}).to_string();
     let text = SourceText::from_bytes("test", text.into_bytes()).unwrap();
-    let host = Runner { name: "org.osbuild.linux".to_owned(), exec: "org.osbuild.linux".to_owned() };
-    let manifest = compile(&text, &catalog, Host::bare(&host)).unwrap_or_else(|report| panic!("{}", report.to_json()));
-    let graph = Arc::new(passes::share(manifest.seal()));
-    let exports = passes::default_exports(&graph).unwrap();
-    let plan = plan_with(&graph, Request::Exports(exports), &Have::default(), None).unwrap();
-    needs(&plan, &catalog, &BTreeSet::new()).unwrap()
+    let graph = session.compile(&text).unwrap_or_else(|report| panic!("{}", report.to_json()));
+    let request = Request::results(exports(&graph, &[]).unwrap());
+    let plan = session.preview(&graph, None, &request).unwrap();
+    needs(&plan, session.catalog(), &BTreeSet::new()).unwrap()
 }
 
 fn swap() -> Value {

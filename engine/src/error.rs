@@ -1,0 +1,67 @@
+//! Why something could not be done.
+
+use std::io;
+use std::path::PathBuf;
+
+use osbc_compiler::passes::ExportError as UnknownExports;
+use osbc_compiler::{ReadError, Report};
+use osbc_executor::RunError;
+use osbc_executor::export::ExportError;
+use osbc_executor::store::StoreError;
+use osbc_module_api::LibraryError;
+
+/// An error of the engine.
+///
+/// A stage or download that fails is none: it is in the outcome of the build. Messages name no flags of a command; who has
+/// such adds the advice.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The manifest cannot be read.
+    #[error(transparent)]
+    Text(#[from] ReadError),
+    /// The manifest has problems.
+    #[error("the manifest is invalid")]
+    Manifest(#[from] Box<Report>),
+    /// There is no such directory of modules.
+    #[error("the module directory {} is not there", .0.display())]
+    NoModuleDirectory(PathBuf),
+    /// A module cannot be described.
+    #[error(transparent)]
+    Library(#[from] LibraryError),
+    /// What is to be exported is no pipeline of the manifest.
+    #[error(transparent)]
+    UnknownExports(#[from] UnknownExports),
+    /// A pipeline cannot be exported to a directory of its name.
+    #[error(
+        "the pipeline `{name}` cannot be exported to {}: its name is not that of a directory; export it by its id",
+        output.display()
+    )]
+    ExportName {
+        /// The pipeline's name.
+        name: String,
+        /// The directory that was to have one of its name.
+        output: PathBuf,
+    },
+    /// This machine lacks something that the plan needs.
+    #[error("{0}")]
+    Machine(String),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The plan cannot be run.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// A result cannot be written where it is wanted.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// The operating system refused something.
+    #[error("cannot {act} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        act: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// The OS error.
+        source: io::Error,
+    },
+}
