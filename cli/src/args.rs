@@ -57,7 +57,7 @@ pub(crate) enum Command {
     /// Compare what osbuild and osbc make of a manifest, down to the ids
     Compat(CompatArgs),
     #[command(disable_version_flag = true)]
-    Osbuild(crate::osbuild::arguments::Arguments),
+    Osbuild(crate::dropin::arguments::Arguments),
     /// Look into the store, check it, or make room in it
     #[command(subcommand)]
     Store(StoreCommand),

@@ -58,7 +58,7 @@ pub(crate) fn osbuild_arguments() -> Option<Vec<OsString>> {
     (first == DROP_IN).then(|| rest.to_vec())
 }
 
-/// In osbuild's place, how many stages run at the same time; none where nothing is said.
+/// In drop-in mode, how many stages run at the same time; none where nothing is said.
 ///
 /// # Errors
 /// It is no number from one on.
@@ -70,22 +70,22 @@ pub(crate) fn jobs() -> Result<Option<NonZeroUsize>, String> {
     variable("OSBC_JOBS").map(number).transpose()
 }
 
-/// In osbuild's place, whether every stage's result is kept, not only checkpoints.
+/// In drop-in mode, whether every stage's result is kept, not only checkpoints.
 pub(crate) fn auto_cache() -> bool {
     variable("OSBC_AUTO_CACHE").as_deref() == Some("1")
 }
 
-/// In osbuild's place, the file that a trace of the build is written to.
+/// In drop-in mode, the file that a trace of the build is written to.
 pub(crate) fn trace() -> Option<PathBuf> {
     variable("OSBC_TRACE").map(PathBuf::from)
 }
 
-/// In osbuild's place, whether built-in modules come before those of the module directory.
+/// In drop-in mode, whether built-in modules come before those of the module directory.
 pub(crate) fn native_first() -> bool {
     variable("OSBC_NATIVE").as_deref() == Some("1")
 }
 
-/// In osbuild's place, whether what is exported belongs to whoever runs it.
+/// In drop-in mode, whether what is exported belongs to whoever runs it.
 pub(crate) fn drops_owners() -> bool {
     variable("OSBUILD_EXPORT_FORCE_NO_PRESERVE_OWNER").as_deref() == Some("1")
 }

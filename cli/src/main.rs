@@ -7,10 +7,10 @@ mod causes;
 mod commands;
 mod debian;
 mod doctor;
+mod dropin;
 mod env;
 mod exit;
 mod monitor;
-mod osbuild;
 mod output;
 mod past;
 mod provenance;
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         return code;
     }
     if let Some(arguments) = env::osbuild_arguments() {
-        return osbuild::main(&arguments);
+        return dropin::main(&arguments);
     }
     let args = match Args::try_parse() {
         Ok(args) => args,
@@ -77,7 +77,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Modules(args) => commands::modules::run(&args),
         Command::Compat(args) => commands::compat::run(&args),
-        Command::Osbuild(args) => Ok(osbuild::run(&args)),
+        Command::Osbuild(args) => Ok(dropin::run(&args)),
         Command::Store(command) => commands::store::run(command),
         Command::Completions { shell } => commands::manual::completions(shell),
         Command::Man { directory } => commands::manual::man(directory.as_deref()),

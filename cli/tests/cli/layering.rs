@@ -57,7 +57,7 @@ fn the_engine_reads_no_environment_and_prints_nothing() {
 #[test]
 fn commands_and_the_drop_in_do_not_import_each_other() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    for (directory, other) in [("commands", "crate::osbuild"), ("osbuild", "crate::commands")] {
+    for (directory, other) in [("commands", "crate::dropin"), ("dropin", "crate::commands")] {
         for path in sources(&root.join(directory)) {
             let text = std::fs::read_to_string(&path).expect("a source");
             assert!(!text.contains(other), "{} uses {other}", path.display());

@@ -1,4 +1,4 @@
-//! How a run in osbuild's place ends before there is a result. osbuild knows three ways: 1 for what could not be done, 2
+//! How a run in drop-in mode ends before there is a result. osbuild knows three ways: 1 for what could not be done, 2
 //! for what is no manifest, 130 for what was ended.
 
 use std::fmt::Display;

@@ -10,9 +10,9 @@ use serde_json::json;
 
 use super::context::{Context, Contexts, MAIN, MONITOR, OTHER};
 use super::{Display, Out, Script};
-use crate::osbuild::course::StageRun;
-use crate::osbuild::result::{error, output};
-use crate::osbuild::sources::SourceReport;
+use crate::dropin::course::StageRun;
+use crate::dropin::result::{error, output};
+use crate::dropin::sources::SourceReport;
 
 /// How many of the last characters of a stage's output its result has.
 const OUTPUT: usize = 31_000;

@@ -10,8 +10,8 @@ use osbc_ir::graph::NodeIndex;
 use osbc_ir::{NodeOutcome, Outcome, StageResult, Value, redact};
 
 use super::{Display, Script};
-use crate::osbuild::result::{stage_result, unsaid_reason};
-use crate::osbuild::sources::SourceReport;
+use crate::dropin::result::{stage_result, unsaid_reason};
+use crate::dropin::sources::SourceReport;
 
 /// The source whose module tells what it has fetched.
 const CURL: &str = "org.osbuild.curl";

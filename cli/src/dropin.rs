@@ -1,4 +1,4 @@
-//! osbc in osbuild's place: `osbc osbuild …`, or osbc called by the name `osbuild`. The order of what is checked and what
+//! osbc in drop-in mode: `osbc osbuild …`, or osbc called by the name `osbuild`. The order of what is checked and what
 //! is printed where are osbuild's.
 
 pub(crate) mod arguments;

@@ -12,8 +12,8 @@ use osbc_pytext::json::to_string_indented;
 use tempfile::SpooledTempFile;
 
 use super::{Display, Out, Script};
-use crate::osbuild::course::StageRun;
-use crate::osbuild::sources::SourceReport;
+use crate::dropin::course::StageRun;
+use crate::dropin::sources::SourceReport;
 
 /// How much of a text waits in memory; more of it waits in a file.
 const IN_MEMORY: usize = 1 << 20;
