@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use osbc_engine::timeline::{BuildTimeline, TimelineNode};
 use osbc_executor::event::line::{Line, NodeLine};
 use osbc_executor::record::Record;
 use osbc_executor::store::Store;
@@ -9,7 +10,6 @@ use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Action, Graph, PipelineIndex};
 
 use crate::exit::Failure;
-use crate::past::{Past, PastNode};
 use crate::wiring;
 
 /// What stands for the last build.
@@ -70,7 +70,7 @@ pub(crate) fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
 
 /// The stage that is named: by the beginning of either id, by `PIPELINE`, `MODULE` or `PIPELINE/MODULE`, modules with or
 /// without `org.osbuild.`, or by the number of its log. None if there is no such.
-pub(crate) fn find_stage<'a>(past: &'a Past, name: &str) -> Result<Option<&'a PastNode>, Failure> {
+pub(crate) fn find_stage<'a>(past: &'a BuildTimeline, name: &str) -> Result<Option<&'a TimelineNode>, Failure> {
     let stages = past.nodes.values().filter(|node| node.is_stage());
     let stages = stages.map(|node| Named { about: &node.about, log: node.log.as_deref() });
     Ok(named(stages, name)?.and_then(|about| past.nodes.get(&about.node)))
@@ -154,7 +154,7 @@ mod tests {
 
     use super::*;
 
-    fn past() -> Past {
+    fn past() -> BuildTimeline {
         let node = |node: usize, id: &str, pipeline: &str, module: &str| Line {
             at: 0,
             event: Happened::Node(NodeLine {
@@ -167,7 +167,7 @@ mod tests {
                 action: Action::Run,
             }),
         };
-        let mut past = Past::new(&[
+        let mut past = BuildTimeline::new(&[
             node(0, "abcdef12", "tree", "org.osbuild.mkdir"),
             node(1, "abcdff12", "tree", "org.osbuild.copy"),
             node(2, "123456ab", "disk", "org.osbuild.copy"),

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use osbc_compiler::compare::{Cause, Change, Comparison};
+use osbc_engine::timeline::{BuildTimeline, State};
 use osbc_executor::record::{ManifestName, Record};
 use osbc_executor::store::Store;
 use osbc_ir::graph::NodeIndex;
@@ -13,7 +14,6 @@ use serde::Serialize;
 
 use crate::builds::unreadable;
 use crate::output::say;
-use crate::past::{Past, State};
 use crate::render;
 
 /// How much of a value is shown in a line.
@@ -25,7 +25,7 @@ pub(crate) struct LastBuild<'p> {
     pub(crate) graph: Graph,
     /// What the manifest is now, as its record will have it.
     now: Cow<'p, Graph>,
-    past: Past,
+    past: BuildTimeline,
 }
 
 impl<'p> LastBuild<'p> {
@@ -34,7 +34,9 @@ impl<'p> LastBuild<'p> {
     pub(crate) fn of(store: &Store, path: &Path, now: &'p Graph) -> Option<Self> {
         let record = Record::last_of(store, &ManifestName::new(path, now)).ok()??;
         match record.graph().and_then(|graph| Ok((graph, record.events()?))) {
-            Ok((graph, events)) => Some(Self { record, graph, now: redact::graph(now), past: Past::new(&events) }),
+            Ok((graph, events)) => {
+                Some(Self { record, graph, now: redact::graph(now), past: BuildTimeline::new(&events) })
+            }
             Err(error) => {
                 say(&format!("osbc: {}; nothing is compared with that build", unreadable(&record.folder, &error)));
                 None

@@ -1,7 +1,6 @@
 //! The `osbc` command: arguments and presentation. The only place where compiler, executor and modules meet.
 
 mod args;
-mod attest;
 mod builds;
 mod causes;
 mod commands;
@@ -12,12 +11,9 @@ mod env;
 mod exit;
 mod monitor;
 mod output;
-mod past;
-mod provenance;
 mod render;
 mod report;
 mod rootless;
-mod sbom;
 mod signals;
 mod size;
 mod summary;

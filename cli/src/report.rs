@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use askama::Template;
 use osbc_compiler::draw::{Format, Level, Mark, Told, draw_as_told};
+use osbc_engine::timeline::{BuildTimeline, State, TimelineNode};
 use osbc_executor::event::Wait;
 use osbc_executor::event::line::Line;
 use osbc_executor::record::Header;
@@ -15,7 +16,6 @@ use osbc_executor::regular;
 use osbc_ir::Graph;
 use osbc_ir::graph::NodeIndex;
 
-use crate::past::{Past, PastNode, State};
 use crate::render;
 
 /// How much of each log the page holds, from its end.
@@ -109,10 +109,10 @@ struct Row {
     left_out: Option<String>,
 }
 
-impl State {
-    /// The class of what is in this state.
-    fn class(self) -> &'static str {
-        match self {
+impl Row {
+    /// The class of what is in its state.
+    fn class(&self) -> &'static str {
+        match self.state {
             State::Failed => "is-failed",
             State::Unfinished => "is-unfinished",
             State::Done => "is-done",
@@ -125,13 +125,13 @@ impl State {
 impl Page {
     /// What there is to say about a build. `logs` is the folder of its logs.
     pub(crate) fn new(header: &Header, result: &'static str, lines: &[Line], graph: &Graph, logs: &Path) -> Self {
-        let past = Past::new(lines);
+        let past = BuildTimeline::new(lines);
         let path = path::critical(&past, graph);
         let whole = past.last.max(1);
-        let longest = past.nodes.values().filter_map(PastNode::duration).max().unwrap_or(0).max(1);
-        let row = |node: &PastNode| Row::new(node, longest, logs);
-        let mut stages: Vec<&PastNode> = past.nodes.values().filter(|node| node.is_stage()).collect();
-        let mut items: Vec<&PastNode> = past.nodes.values().filter(|node| !node.is_stage()).collect();
+        let longest = past.nodes.values().filter_map(TimelineNode::duration).max().unwrap_or(0).max(1);
+        let row = |node: &TimelineNode| Row::new(node, longest, logs);
+        let mut stages: Vec<&TimelineNode> = past.nodes.values().filter(|node| node.is_stage()).collect();
+        let mut items: Vec<&TimelineNode> = past.nodes.values().filter(|node| !node.is_stage()).collect();
         for nodes in [&mut stages, &mut items] {
             nodes.sort_by_key(|node| (node.started.is_none(), node.started, node.about.node));
         }
@@ -176,7 +176,7 @@ impl Page {
 }
 
 impl Row {
-    fn new(node: &PastNode, longest: u64, logs: &Path) -> Self {
+    fn new(node: &TimelineNode, longest: u64, logs: &Path) -> Self {
         let waited = sum(node.waits.iter().map(|wait| wait.until.saturating_sub(wait.since)));
         let text = node.log.as_ref().and_then(|log| regular::read(&logs.join(log)).ok()).unwrap_or_default();
         let shown = &text[text.len().saturating_sub(LOG)..];
@@ -256,10 +256,10 @@ fn facts(header: &Header) -> Vec<(&'static str, String)> {
     facts
 }
 
-fn tiles(past: &Past) -> Vec<Tile> {
+fn tiles(past: &BuildTimeline) -> Vec<Tile> {
     let stages = || past.nodes.values().filter(|node| node.is_stage());
-    let count = |nodes: &mut dyn Iterator<Item = &PastNode>| nodes.count().to_string();
-    let busy = sum(stages().filter_map(PastNode::duration));
+    let count = |nodes: &mut dyn Iterator<Item = &TimelineNode>| nodes.count().to_string();
+    let busy = sum(stages().filter_map(TimelineNode::duration));
     let first = stages().filter_map(|node| node.started).min().unwrap_or(0);
     let last = stages().filter_map(|node| node.finished).max().unwrap_or(0);
     let waited = past.nodes.values().flat_map(|node| &node.waits).map(|wait| wait.until.saturating_sub(wait.since));
@@ -303,15 +303,15 @@ fn ticks(whole: u64) -> Vec<Tick> {
         .collect()
 }
 
-fn lanes(past: &Past, path: &[path::Step], whole: u64) -> Vec<Lane> {
+fn lanes(past: &BuildTimeline, path: &[path::Step], whole: u64) -> Vec<Lane> {
     let critical: HashSet<usize> = path.iter().map(|step| step.node).collect();
     let mut lanes = Vec::new();
     for (of_stages, name) in [(true, "worker"), (false, "fetcher")] {
-        let of = |node: &&PastNode| node.is_stage() == of_stages && node.worker.is_some();
+        let of = |node: &&TimelineNode| node.is_stage() == of_stages && node.worker.is_some();
         let workers: std::collections::BTreeSet<usize> =
             past.nodes.values().filter(of).filter_map(|node| node.worker).collect();
         for worker in workers {
-            let mut nodes: Vec<&PastNode> =
+            let mut nodes: Vec<&TimelineNode> =
                 past.nodes.values().filter(of).filter(|node| node.worker == Some(worker)).collect();
             nodes.sort_by_key(|node| node.started);
             let bars = nodes.into_iter().map(|node| bar(node, critical.contains(&node.about.node), past.last, whole));
@@ -321,7 +321,7 @@ fn lanes(past: &Past, path: &[path::Step], whole: u64) -> Vec<Lane> {
     lanes
 }
 
-fn bar(node: &PastNode, critical: bool, last: u64, whole: u64) -> Bar {
+fn bar(node: &TimelineNode, critical: bool, last: u64, whole: u64) -> Bar {
     let start = node.started.unwrap_or(0);
     let end = node.finished.unwrap_or(last);
     let class = match (node.state, critical, node.is_stage()) {
@@ -357,7 +357,7 @@ fn waited_for(reason: Wait) -> &'static str {
     }
 }
 
-fn steps(past: &Past, path: &[path::Step]) -> Vec<Step> {
+fn steps(past: &BuildTimeline, path: &[path::Step]) -> Vec<Step> {
     let whole = sum(path.iter().map(path::Step::total));
     let step = |step: &path::Step| {
         Some(Step {
@@ -372,7 +372,7 @@ fn steps(past: &Past, path: &[path::Step]) -> Vec<Step> {
 }
 
 /// The graph in the colours of what became of it.
-fn picture(past: &Past, graph: &Graph) -> (String, &'static str) {
+fn picture(past: &BuildTimeline, graph: &Graph) -> (String, &'static str) {
     let told = |index: NodeIndex| {
         let Some(node) = past.nodes.get(&index.index()) else {
             return Some(Told { mark: Mark::Unneeded, reason: None, link: None });

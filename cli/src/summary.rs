@@ -41,7 +41,7 @@ struct Counts {
 impl<'a> Summary<'a> {
     /// Sums up what came of a plan.
     pub(crate) fn new(plan: &'a Plan, outcome: &'a Outcome, exported: &'a [Exported]) -> Self {
-        let exported = exported.iter().map(|one| (one.name.as_str(), &one.artifact)).collect();
+        let exported = exported.iter().map(|one| (one.export.name.as_str(), &one.artifact)).collect();
         Self { plan, outcome, exported, pipelines: occurrences(plan).0 }
     }
 

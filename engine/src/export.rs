@@ -25,8 +25,8 @@ const COPIES: usize = 2;
 /// A result that was brought out of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exported {
-    /// The export, as the user named it.
-    pub name: String,
+    /// What it is of, and how the user named it.
+    pub export: Export,
     /// The directory that has its tree.
     pub directory: PathBuf,
     /// What people look for: the only file of the directory, or the directory.
@@ -38,7 +38,7 @@ pub struct Exported {
 impl Exported {
     fn new(export: &Export, directory: PathBuf, copied: Copied) -> Self {
         let artifact = artifact(&directory);
-        Self { name: export.name.clone(), directory, artifact, lost: copied.lost }
+        Self { export: export.clone(), directory, artifact, lost: copied.lost }
     }
 }
 

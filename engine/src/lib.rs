@@ -40,8 +40,8 @@
 //!     planned.check_machine(&Default::default())?;
 //!     let built = planned.run(&BuildOptions::default(), &mut Silent, &Interrupt::new()?)?;
 //!     assert!(built.outcome.success());
-//!     for Exported { name, directory, .. } in built.export(&directory.path().join("out"))? {
-//!         println!("{name}: {}", directory.display());
+//!     for Exported { export, directory, .. } in built.export(&directory.path().join("out"))? {
+//!         println!("{}: {}", export.name, directory.display());
 //!     }
 //!     Ok(())
 //! }
@@ -49,21 +49,27 @@
 //!
 //! `examples/watch_events.rs` shows what happens meanwhile.
 
+mod attest;
+mod built;
 mod catalog;
 mod error;
 mod export;
 mod planned;
 mod process;
+mod provenance;
 mod request;
 mod requirements;
+mod sbom;
 mod session;
 #[cfg(test)]
 mod tests;
+pub mod timeline;
 
+pub use built::Built;
 pub use catalog::{builtin, directory};
 pub use error::Error;
 pub use export::{Exported, check_output};
-pub use planned::{BuildOptions, Built, Planned, Silent, Warning};
+pub use planned::{BuildOptions, Planned, Silent, Warning};
 pub use process::{become_root, child_main};
 pub use request::{OsbuildStore, Request, StoreConfig, exports};
 pub use requirements::missing;

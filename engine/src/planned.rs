@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use osbc_executor::copy::Ownership;
 use osbc_executor::event::{Event, Monitor, Tee};
-use osbc_executor::export::ExportError;
 use osbc_executor::interrupt::Interrupt;
 use osbc_executor::machine::Host;
 use osbc_executor::record::{About, ManifestName};
@@ -16,12 +14,12 @@ use osbc_executor::runner::StageRunner;
 use osbc_executor::shell::{Attendant, ShellRunner, When};
 use osbc_executor::store::{Damage, Lease};
 use osbc_executor::{Parts, RunError, Settings, run};
+use osbc_ir::Plan;
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{Outcome, Plan};
 
-use crate::export::{self, Concurrent, Exported};
+use crate::export::Concurrent;
 use crate::process::local_runner;
-use crate::{Error, Session, requirements};
+use crate::{Built, Error, Session, requirements};
 
 /// Something that a user should know before a build, and that does not keep it from running.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,19 +90,6 @@ pub struct Silent;
 
 impl Monitor for Silent {
     fn event(&mut self, _: Duration, _: &Event<'_>) {}
-}
-
-/// A build that is over.
-#[derive(Debug)]
-pub struct Built {
-    plan: Arc<Plan>,
-    lease: Lease,
-    /// What came of it.
-    pub outcome: Outcome,
-    /// The results that were copied to [`BuildOptions::output`], in the order of the plan's exports.
-    pub exported: Vec<Exported>,
-    /// Why other results could not be copied there.
-    pub not_exported: Vec<ExportError>,
 }
 
 impl<'s> Planned<'s> {
@@ -197,34 +182,5 @@ impl<'s> Planned<'s> {
             lease.complete_checkpoints(&plan.graph)?;
         }
         Ok(Built { plan, lease, outcome, exported, not_exported })
-    }
-}
-
-impl Built {
-    /// The plan that was run.
-    pub fn plan(&self) -> &Arc<Plan> {
-        &self.plan
-    }
-
-    /// The lease that keeps the results in the store.
-    pub fn lease(&self) -> &Lease {
-        &self.lease
-    }
-
-    /// Brings every result to `<output>/<name>/`; entries of the same names are replaced there, and others left alone.
-    ///
-    /// # Errors
-    /// A name is not that of a directory, `output` cannot be written to, or the build did not make a result.
-    pub fn export(&self, output: &Path) -> Result<Vec<Exported>, Error> {
-        export::check_output(&self.plan.exports, output)?;
-        Ok(self.export_as(output, Ownership::Keep)?)
-    }
-
-    /// The same with the files of whom `ownership` says, and for names that may be paths.
-    ///
-    /// # Errors
-    /// `output` cannot be written to, or the build did not make a result.
-    pub fn export_as(&self, output: &Path, ownership: Ownership) -> Result<Vec<Exported>, ExportError> {
-        export::export_all(&self.plan, &self.lease, output, ownership)
     }
 }

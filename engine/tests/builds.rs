@@ -128,7 +128,7 @@ fn results_are_exported_during_and_after_a_build() {
     let later = built.export(&after).expect("it exports");
     for (exported, output) in [(&built.exported, during), (&later, after)] {
         let [one] = exported.as_slice() else { panic!("{exported:?}") };
-        assert_eq!((one.name.as_str(), &one.directory), ("tree", &output.join("tree")));
+        assert_eq!((one.export.name.as_str(), &one.directory), ("tree", &output.join("tree")));
         assert!(one.directory.join("a").is_dir() && one.directory.join("b").is_dir());
     }
 }

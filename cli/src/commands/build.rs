@@ -18,7 +18,7 @@ use crate::output::{print, say, show};
 use crate::signals::listen;
 use crate::summary::Summary;
 use crate::terminal::Terminal;
-use crate::{monitor, provenance, rootless, sbom, warnings, wiring};
+use crate::{monitor, rootless, warnings, wiring};
 
 /// Builds.
 pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
@@ -92,15 +92,14 @@ fn attest(args: &BuildArgs, output: &Path, built: &Built, manifest: Option<&str>
         let path = output.join(format!("{name}.{kind}.json"));
         std::fs::write(&path, format!("{document:#}\n")).map_err(|source| Failure::Output { path, source })
     };
-    let plan = built.plan();
-    for Exported { name, artifact, .. } in &built.exported {
-        let Some(export) = plan.exports.iter().find(|export| export.name == *name) else { continue };
+    for exported in &built.exported {
+        let name = &exported.export.name;
         match args.sbom {
-            Some(SbomFormat::Spdx) => write(name, "spdx", &sbom::spdx(&plan.graph, built.lease(), export, artifact)?)?,
+            Some(SbomFormat::Spdx) => write(name, "spdx", &built.spdx(exported)?)?,
             None => {}
         }
         if let Some(manifest) = manifest {
-            write(name, "intoto", &provenance::slsa(&plan.graph, export, artifact, manifest)?)?;
+            write(name, "intoto", &built.slsa(exported, manifest)?)?;
         }
     }
     Ok(())

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use osbc_engine::timeline::{BuildTimeline, State, TimelineNode};
 use osbc_executor::record::{Header, Record};
 use osbc_executor::regular;
 use osbc_ir::printable;
@@ -15,7 +16,6 @@ use crate::args::LogArgs;
 use crate::builds::{self, Builds, events, find_stage, short, unreadable};
 use crate::exit::Failure;
 use crate::output::{print, print_as_is, say};
-use crate::past::{Past, PastNode, State};
 use crate::render;
 
 /// How many of the last lines of a failed stage's log are shown with the stages of its build.
@@ -36,7 +36,7 @@ pub(crate) fn run(args: &LogArgs) -> Result<ExitCode, Failure> {
             (None, _) => return Err(no_such_build(build)),
         },
     };
-    let past = Past::new(&events(record)?);
+    let past = BuildTimeline::new(&events(record)?);
     let Some(name) = stage else {
         return Ok(print(show_build(record, &past, args.json).as_bytes())?);
     };
@@ -101,13 +101,13 @@ fn list(records: &[Record], json: bool) -> String {
 }
 
 /// Nodes in the order in which they are shown: what failed, then what ran, as it began.
-fn in_order(past: &Past) -> Vec<&PastNode> {
-    let mut nodes: Vec<&PastNode> = past.nodes.values().collect();
+fn in_order(past: &BuildTimeline) -> Vec<&TimelineNode> {
+    let mut nodes: Vec<&TimelineNode> = past.nodes.values().collect();
     nodes.sort_by_key(|node| (node.state, node.started));
     nodes
 }
 
-fn show_build(record: &Record, past: &Past, json: bool) -> String {
+fn show_build(record: &Record, past: &BuildTimeline, json: bool) -> String {
     let header = &record.header;
     if json {
         let document = json!({"result": result(record), "header": header, "nodes": in_order(past)});
@@ -145,11 +145,11 @@ fn show_build(record: &Record, past: &Past, json: bool) -> String {
 }
 
 /// Whether a node is told in one line with others of its state.
-fn folds(node: &PastNode) -> bool {
+fn folds(node: &TimelineNode) -> bool {
     matches!(node.state, State::Cached | State::NotStarted) || (!node.is_stage() && node.state == State::Done)
 }
 
-fn row(node: &PastNode) -> Vec<String> {
+fn row(node: &TimelineNode) -> Vec<String> {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     vec![
         node.state.word().to_owned(),
@@ -161,7 +161,7 @@ fn row(node: &PastNode) -> Vec<String> {
     ]
 }
 
-fn show_stage(builds: &Builds, record: &Record, node: &PastNode, json: bool) -> Result<ExitCode, Failure> {
+fn show_stage(builds: &Builds, record: &Record, node: &TimelineNode, json: bool) -> Result<ExitCode, Failure> {
     let found = match &node.log {
         Some(log) => Some((record, log.clone())),
         None => made_by(builds, record, &node.about.id),
@@ -197,7 +197,7 @@ fn show_stage(builds: &Builds, record: &Record, node: &PastNode, json: bool) -> 
 fn made_by<'a>(builds: &'a Builds, record: &Record, id: &str) -> Option<(&'a Record, String)> {
     let older = builds.all().iter().filter(|other| other.header.started < record.header.started);
     older.into_iter().find_map(|other| {
-        let past = Past::new(&builds::events(other).ok()?);
+        let past = BuildTimeline::new(&builds::events(other).ok()?);
         let log = past.nodes.into_values().find(|node| node.about.id == id)?.log?;
         Some((other, log))
     })

@@ -1,10 +1,9 @@
 //! The critical path: the chain of stages and items, each of which could only begin when the one before was done, that
 //! ends with what was done last. Whoever wants a faster build has to shorten this.
 
+use osbc_engine::timeline::{BuildTimeline, TimelineNode};
 use osbc_ir::Graph;
 use osbc_ir::graph::NodeIndex;
-
-use crate::past::{Past, PastNode};
 
 /// A step of it; moments and spans in microseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +22,7 @@ impl Step {
 }
 
 /// The path, first to last; empty where nothing ran.
-pub(super) fn critical(past: &Past, graph: &Graph) -> Vec<Step> {
+pub(super) fn critical(past: &BuildTimeline, graph: &Graph) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut next = past.nodes.values().filter(|node| node.finished.is_some()).max_by_key(|node| node.finished);
     while let Some(node) = next {
@@ -38,7 +37,7 @@ pub(super) fn critical(past: &Past, graph: &Graph) -> Vec<Step> {
 }
 
 /// Of what a node needs, that which was done last.
-fn before<'a>(past: &'a Past, graph: &Graph, node: &PastNode, started: u64) -> Option<&'a PastNode> {
+fn before<'a>(past: &'a BuildTimeline, graph: &Graph, node: &TimelineNode, started: u64) -> Option<&'a TimelineNode> {
     let index = NodeIndex::new(node.about.node);
     graph.dag.node_weight(index)?;
     let needs = graph.needs(index).filter_map(|(need, _)| past.nodes.get(&need.index()));

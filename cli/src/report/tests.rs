@@ -73,7 +73,7 @@ fn names_errors_and_logs_are_text_and_nothing_else() {
 #[test]
 fn the_critical_path_goes_back_from_what_ended_last() {
     let graph = graph("tree", 3);
-    let past = Past::new(&lines(&graph));
+    let past = BuildTimeline::new(&lines(&graph));
     let step = |node, took, waited| path::Step { node, took, waited };
     assert_eq!(path::critical(&past, &graph), [step(0, 5_000, 0), step(1, 3_000, 2_000)]);
     let page = Page::new(&header("/m.json"), "failed", &lines(&graph), &graph, Path::new("/nowhere"));

@@ -11,8 +11,7 @@ use osbc_ir::{Export, PipelineIndex, Value};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::attest;
-use crate::exit::Failure;
+use crate::{Error, attest};
 
 /// A package by what it is called and where it is from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,7 +26,7 @@ struct Package {
 ///
 /// # Errors
 /// The artifact cannot be read.
-pub(crate) fn spdx(graph: &Graph, lease: &Lease, export: &Export, artifact: &Path) -> Result<Value, Failure> {
+pub(crate) fn spdx(graph: &Graph, lease: &Lease, export: &Export, artifact: &Path) -> Result<Value, Error> {
     let mut packages = BTreeSet::new();
     for pipeline in attest::made_from(graph, export.pipeline) {
         packages.extend(packages_of(graph, lease, pipeline));

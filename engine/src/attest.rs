@@ -9,7 +9,7 @@ use osbc_ir::graph::Graph;
 use osbc_ir::{PipelineIndex, Source, SourceItem, Target};
 use sha2::{Digest, Sha256};
 
-use crate::exit::Failure;
+use crate::Error;
 
 /// The pipelines whose trees go into a pipeline's, itself included.
 pub(crate) fn made_from(graph: &Graph, pipeline: PipelineIndex) -> BTreeSet<PipelineIndex> {
@@ -48,12 +48,12 @@ pub(crate) fn items<'g>(graph: &'g Graph, pipelines: &BTreeSet<PipelineIndex>) -
     all.filter(|(_, item)| wanted.contains(item.checksum.as_str())).collect()
 }
 
-/// The SHA-256 of a file; none for a folder.
+/// The SHA-256 of a file; `None` for a directory.
 ///
 /// # Errors
 /// It cannot be read.
-pub(crate) fn digest(artifact: &Path) -> Result<Option<String>, Failure> {
-    let failed = |error: io::Error| Failure::environment(format!("cannot read {}: {error}", artifact.display()));
+pub(crate) fn digest(artifact: &Path) -> Result<Option<String>, Error> {
+    let failed = |source: io::Error| Error::Io { act: "read", path: artifact.to_owned(), source };
     if artifact.is_dir() {
         return Ok(None);
     }

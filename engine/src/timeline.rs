@@ -1,4 +1,4 @@
-//! A build as its events tell it afterwards: what became of every node, when, and by whom. Knows lines, not where they
+//! A build as its events show it afterwards: what became of every node, when, and by whom. Knows lines, not where they
 //! come from.
 
 use std::collections::BTreeMap;
@@ -8,57 +8,57 @@ use osbc_executor::event::line::{Happened, Line, NodeLine};
 use osbc_ir::Action;
 use serde::Serialize;
 
-/// A build that was.
+/// A build that was, by its events.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Past {
+pub struct BuildTimeline {
     /// What it had to do with, by number.
-    pub(crate) nodes: BTreeMap<usize, PastNode>,
+    pub nodes: BTreeMap<usize, TimelineNode>,
     /// How many stages could run at a time.
-    pub(crate) workers: usize,
+    pub workers: usize,
     /// The moment of the last event, in microseconds since the start.
-    pub(crate) last: u64,
+    pub last: u64,
     /// When the user asked to end it.
-    pub(crate) interrupted: Option<u64>,
+    pub interrupted: Option<u64>,
 }
 
 /// What became of a stage or item. Moments are in microseconds since the start.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct PastNode {
+pub struct TimelineNode {
     /// What it is.
-    pub(crate) about: NodeLine,
+    pub about: NodeLine,
     /// What became of it.
-    pub(crate) state: State,
+    pub state: State,
     /// Who ran or fetched it.
-    pub(crate) worker: Option<usize>,
+    pub worker: Option<usize>,
     /// When it began.
-    pub(crate) started: Option<u64>,
+    pub started: Option<u64>,
     /// When it was done, well or not.
-    pub(crate) finished: Option<u64>,
+    pub finished: Option<u64>,
     /// What it waited for before it began.
-    pub(crate) waits: Vec<PastWait>,
+    pub waits: Vec<TimelineWait>,
     /// What went wrong.
-    pub(crate) error: Option<String>,
+    pub error: Option<String>,
     /// The bytes that a stage wrote, or that an item has.
-    pub(crate) bytes: Option<u64>,
+    pub bytes: Option<u64>,
     /// The name of its log.
-    pub(crate) log: Option<String>,
+    pub log: Option<String>,
 }
 
 /// A wait of something that was ready.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct PastWait {
+pub struct TimelineWait {
     /// From when on.
-    pub(crate) since: u64,
+    pub since: u64,
     /// Until when.
-    pub(crate) until: u64,
+    pub until: u64,
     /// What for.
-    pub(crate) reason: Wait,
+    pub reason: Wait,
 }
 
 /// What became of a node, what a person looks for first at first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum State {
+pub enum State {
     /// It failed.
     Failed,
     /// It was at it when the build was ended, or when the events end.
@@ -73,7 +73,7 @@ pub(crate) enum State {
 
 impl State {
     /// In one or two words.
-    pub(crate) fn word(self) -> &'static str {
+    pub fn word(self) -> &'static str {
         match self {
             State::Failed => "failed",
             State::Unfinished => "unfinished",
@@ -84,7 +84,7 @@ impl State {
     }
 }
 
-impl PastNode {
+impl TimelineNode {
     fn new(about: NodeLine) -> Self {
         let state = if about.action == Action::Cached { State::Cached } else { State::NotStarted };
         Self {
@@ -101,30 +101,30 @@ impl PastNode {
     }
 
     /// Whether it is a stage and not an item.
-    pub(crate) fn is_stage(&self) -> bool {
+    pub fn is_stage(&self) -> bool {
         self.about.pipeline.is_some()
     }
 
     /// How long it took, in microseconds.
-    pub(crate) fn duration(&self) -> Option<u64> {
+    pub fn duration(&self) -> Option<u64> {
         Some(self.finished?.saturating_sub(self.started?))
     }
 
     /// Its name for people.
-    pub(crate) fn name(&self) -> String {
+    pub fn name(&self) -> String {
         self.about.name()
     }
 }
 
-impl Past {
-    /// What lines tell.
-    pub(crate) fn new(lines: &[Line]) -> Self {
-        let mut past = Self::default();
+impl BuildTimeline {
+    /// Returns what the lines of a build's events say.
+    pub fn new(lines: &[Line]) -> Self {
+        let mut timeline = Self::default();
         for line in lines {
-            past.last = past.last.max(line.at);
-            past.take(line.at, &line.event);
+            timeline.last = timeline.last.max(line.at);
+            timeline.take(line.at, &line.event);
         }
-        past
+        timeline
     }
 
     fn take(&mut self, at: u64, event: &Happened) {
@@ -134,7 +134,7 @@ impl Past {
                 return;
             }
             Happened::Node(about) => {
-                self.nodes.insert(about.node, PastNode::new(about.clone()));
+                self.nodes.insert(about.node, TimelineNode::new(about.clone()));
                 return;
             }
             Happened::Interrupted => {
@@ -162,7 +162,7 @@ impl Past {
             }
             Happened::Equal { .. } => node.state = State::Cached,
             Happened::Waited { since, reason, .. } => {
-                node.waits.push(PastWait { since: *since, until: at, reason: *reason });
+                node.waits.push(TimelineWait { since: *since, until: at, reason: *reason });
             }
             Happened::StageFinished { success, interrupted, error, written, log, .. } => {
                 node.state = match (success, interrupted) {
@@ -224,12 +224,12 @@ mod tests {
             (15, Happened::StageStarted { node: 99, worker: 0 }),
         ];
         let lines: Vec<Line> = happened.into_iter().map(|(at, event)| Line { at, event }).collect();
-        let past = Past::new(&lines);
-        let states: Vec<_> = past.nodes.values().map(|node| node.state).collect();
+        let timeline = BuildTimeline::new(&lines);
+        let states: Vec<_> = timeline.nodes.values().map(|node| node.state).collect();
         assert_eq!(states, [State::Cached, State::Failed, State::Unfinished, State::NotStarted]);
-        let failed = &past.nodes[&1];
+        let failed = &timeline.nodes[&1];
         assert_eq!((failed.duration(), failed.worker, failed.waits.len()), (Some(9), Some(1), 1));
         assert_eq!((failed.error.as_deref(), failed.log.as_deref()), (Some("it broke"), Some("001.log")));
-        assert_eq!((failed.name().as_str(), past.last), ("tree: org.osbuild.mkdir", 15));
+        assert_eq!((failed.name().as_str(), timeline.last), ("tree: org.osbuild.mkdir", 15));
     }
 }

@@ -8,14 +8,13 @@ use osbc_ir::{Export, Value, redact};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::attest;
-use crate::exit::Failure;
+use crate::{Error, attest};
 
 /// The statement about an exported result; `artifact` is where it lies, `manifest` the text that it was made from.
 ///
 /// # Errors
 /// The artifact cannot be read.
-pub(crate) fn slsa(graph: &Graph, export: &Export, artifact: &Path, manifest: &str) -> Result<Value, Failure> {
+pub(crate) fn slsa(graph: &Graph, export: &Export, artifact: &Path, manifest: &str) -> Result<Value, Error> {
     let id = export.node.and_then(|node| graph.stage_node(node)).map(|stage| stage.id.to_string());
     let name = artifact.file_name().map(|name| name.to_string_lossy().into_owned());
     let (name, digest) = match attest::digest(artifact)? {
