@@ -1,4 +1,4 @@
-//! A session: the modules, the host and the environment that builds are done with, read once.
+//! A session: the modules, the host's runner and the environment that manifests are compiled and built with.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -46,7 +46,9 @@ impl Default for Environment {
     }
 }
 
-/// The modules, the host and the environment that manifests are compiled and built with.
+/// The modules, the host's runner and the environment that manifests are compiled and built with.
+///
+/// The tools and files of the host that ids cover are read anew by each compilation.
 #[derive(Debug)]
 pub struct Session {
     pub(crate) catalog: Catalog,
