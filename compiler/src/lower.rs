@@ -48,7 +48,7 @@ impl Lowering<'_> {
         });
         Source {
             items: items.collect(),
-            content_type: module.map(|module| module.content_type().to_owned()).unwrap_or_default(),
+            content_type: module.map(|module| module.content_type.clone()).unwrap_or_default(),
             module: self.modules.reference(Kind::Source, &source.module),
             options: source.options,
         }

@@ -7,8 +7,7 @@ use osbc_executor::probe;
 use osbc_executor::rootless::in_namespace;
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{ModuleRef, Plan, Stage, Value};
-use osbc_module_api::{Catalog, LibraryError, Provider, Requirement, Tool, packages_of};
-use osbc_modules::builtin;
+use osbc_module_api::{Catalog, LibraryError, Requirement, Tool, packages_of};
 
 /// So many stages are named of those that need the same.
 const NAMED: usize = 3;
@@ -104,30 +103,24 @@ impl Needs<'_> {
     }
 
     fn add(&mut self, module: &ModuleRef, options: &Value, place: Place, user: &str) -> Result<(), LibraryError> {
-        let found = self.catalog.module(module.kind, &module.name)?;
-        let own = match found.as_ref().map(|module| &module.provider) {
-            Some(Provider::BuiltIn(definition)) => Some(*definition),
-            _ => None,
-        };
-        // Nobody says what an on-disk module calls, but devices are devices.
-        let device_alone = own.is_none();
-        let Some(definition) = own.or_else(|| builtin::find(module.kind, &module.name).map(|row| row.def)) else {
-            return Ok(());
-        };
-        for requirement in definition.requires {
+        let Some(found) = self.catalog.module(module.kind, &module.name)? else { return Ok(()) };
+        for requirement in &found.requires {
             let need = match requirement {
-                Requirement::LoopDevices => Need::LoopDevices,
+                Requirement::LoopDevices(count) if count(options) == 0 => continue,
+                Requirement::LoopDevices(_) => Need::LoopDevices,
                 Requirement::DeviceMapper => Need::DeviceMapper,
-                _ if device_alone => continue,
                 Requirement::FileSystem(name) => Need::FileSystem(name),
                 Requirement::HostTool(name) => Need::HostTool(name),
                 Requirement::ToolFor(_, calls) if !calls(options) => continue,
                 Requirement::Tool(_) | Requirement::ToolFor(..) if place == Place::BuildRoot => continue,
                 Requirement::Tool(name) | Requirement::ToolFor(name, _) => Need::Tool(name),
-                Requirement::MayCall(_) | Requirement::File(_) | Requirement::Named(_) | Requirement::OwnId => continue,
+                Requirement::MayCall(_)
+                | Requirement::File(_)
+                | Requirement::Named(_)
+                | Requirement::TreePrograms
+                | Requirement::OwnId => continue,
             };
-            let of_kernel = matches!(need, Need::LoopDevices | Need::DeviceMapper | Need::FileSystem(_));
-            if of_kernel && place == Place::Machine {
+            if requirement.is_of_kernel() && place == Place::Machine {
                 continue;
             }
             let users = self.found.entry(need).or_default();

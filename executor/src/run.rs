@@ -164,8 +164,12 @@ pub fn run(plan: &Plan, lease: &Lease, parts: Parts<'_>) -> Result<Outcome, RunE
     let fetches = fetch::groups(plan, catalog);
     // Without a history nothing is known, which is as good.
     let history = lease.store().history().unwrap_or_default();
-    let scheduler =
-        Scheduler::new(tasks(plan, &fetches, &history, &settings.in_vm), settings.keep_going, machine, interrupt);
+    let scheduler = Scheduler::new(
+        tasks(plan, catalog, &fetches, &history, &settings.in_vm),
+        settings.keep_going,
+        machine,
+        interrupt,
+    );
     let (messages, receiver) = crossbeam_channel::bounded(EVENTS);
     let kills = AtomicU64::new(machine.out_of_memory_kills());
     // Without a thread for it, all would have to wait for make.
@@ -284,7 +288,13 @@ impl Worker<'_> {
 }
 
 /// The plan as tasks: its fetches, then its segments.
-fn tasks(plan: &Plan, groups: &[Vec<NodeIndex>], history: &History, in_vm: &BTreeSet<NodeIndex>) -> Vec<Task> {
+fn tasks(
+    plan: &Plan,
+    catalog: &Catalog,
+    groups: &[Vec<NodeIndex>],
+    history: &History,
+    in_vm: &BTreeSet<NodeIndex>,
+) -> Vec<Task> {
     let fetches = groups.len();
     let nodes = groups.iter().zip(0..).flat_map(|(nodes, task)| nodes.iter().map(move |node| (*node, task)));
     let task_of: HashMap<NodeIndex, usize> = nodes.collect();
@@ -303,7 +313,7 @@ fn tasks(plan: &Plan, groups: &[Vec<NodeIndex>], history: &History, in_vm: &BTre
                 true => Need { memory: vm::MEMORY, loop_devices: 0 },
                 false => Need {
                     memory: history.memory(node.id, &stage.module.name),
-                    loop_devices: step::loop_devices(stage),
+                    loop_devices: step::loop_devices(catalog, stage),
                 },
             };
             Need { memory: most.memory.max(need.memory), loop_devices: most.loop_devices.max(need.loop_devices) }

@@ -9,7 +9,7 @@ use osbc_ir::graph::NodeIndex;
 use osbc_ir::{
     Cause, Edge, Input, Kind, ModuleRef, PipelineIndex, Reference, Resource, Stage, StageResult, Target, redact,
 };
-use osbc_module_api::{LibraryError, Provider};
+use osbc_module_api::{Catalog, LibraryError, Provider};
 
 use crate::delete::remove_tree;
 use crate::request::{
@@ -127,7 +127,7 @@ fn name_want(failure: StageFailure, node: NodeIndex, work: &Work<'_>, context: &
     } else if context.memory_ran_out() {
         want(Resource::Memory, "; the kernel ran out of memory meanwhile: run fewer stages at a time (--jobs)")
     } else if !context.settings.in_vm.contains(&node)
-        && loop_devices(stage) > 0
+        && loop_devices(context.catalog, stage) > 0
         && context.machine.loop_devices() == Some(0)
     {
         want(
@@ -139,9 +139,15 @@ fn name_want(failure: StageFailure, node: NodeIndex, work: &Work<'_>, context: &
     }
 }
 
-/// How many loop devices a stage opens: what lies on no other device lies on a file.
-pub(crate) fn loop_devices(stage: &Stage) -> u64 {
-    stage.devices.iter().filter(|device| device.parent.is_none()).count() as u64
+/// Returns how many loop devices a stage and its devices open.
+pub(crate) fn loop_devices(catalog: &Catalog, stage: &Stage) -> u64 {
+    let count = |module: &ModuleRef, options| match catalog.module(module.kind, &module.name) {
+        Ok(Some(found)) => found.loop_devices(options),
+        // The stage fails for that anyway.
+        _ => 0,
+    };
+    let devices = stage.devices.iter().map(|device| count(&device.module, &device.options));
+    devices.sum::<u64>() + count(&stage.module, &stage.options)
 }
 
 fn result(reply: StageReply) -> StageResult {
@@ -334,4 +340,39 @@ fn tree(context: &Context<'_>, pipeline: PipelineIndex) -> Result<TreeStack, Pre
     };
     let name = || format!("the tree of the pipeline `{}`", graph.manifest.pipeline(pipeline).name);
     context.lease.tree_for_stages(last.id)?.ok_or_else(|| PrepareError::Missing { what: name() })
+}
+
+#[cfg(test)]
+mod tests {
+    use osbc_ir::{Device, Revision};
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn what_modules_declare_counts_whether_they_are_devices_or_not() {
+        let module = |kind, name: &str| ModuleRef { kind, name: name.to_owned(), revision: Revision::BuiltIn(1) };
+        let device = |name: &str, parent| Device {
+            name: name.to_owned(),
+            module: module(Kind::Device, name),
+            parent,
+            options: json!({}),
+        };
+        let stage = |name: &str, options, devices| Stage {
+            module: module(Kind::Stage, name),
+            options,
+            inputs: Vec::new(),
+            devices,
+            mounts: Vec::new(),
+            host: Vec::new(),
+            writes_id: false,
+        };
+        let catalog = testing::catalog();
+        let count = |stage: &Stage| loop_devices(&catalog, stage);
+        assert_eq!(count(&stage("test.stage", json!({}), vec![device("test.other", None)])), 0);
+        let devices = vec![device("test.loop", None), device("test.crypt", Some(0)), device("test.loop", None)];
+        assert_eq!(count(&stage("test.stage", json!({}), devices.clone())), 2);
+        assert_eq!(count(&stage("test.loop", json!({"count": 3}), devices)), 5);
+    }
 }

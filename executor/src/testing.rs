@@ -14,7 +14,8 @@ use osbc_ir::{
     SourceItem, Stage, StageId, Target, Value,
 };
 use osbc_module_api::{
-    Catalog, Entry, Error, Library, LibraryError, Module, ModuleDef, Provider, Schema, SourceContext, SourceEntry,
+    Catalog, Entry, Error, Library, LibraryError, Module, ModuleDef, Provider, Requirement, Schema, SourceContext,
+    SourceEntry,
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -292,6 +293,11 @@ impl Library for Everything {
             schema: None,
             schema_2: None,
             capabilities: vec!["CAP_TEST".to_owned()],
+            requires: match name {
+                "test.loop" => vec![Requirement::LoopDevices(|options| options["count"].as_u64().unwrap_or(1))],
+                _ => Vec::new(),
+            },
+            content_type: "test.files".to_owned(),
             provider: Provider::BuiltIn(if kind == Kind::Source { &SOURCE } else { &OTHER }),
         }))
     }

@@ -1,6 +1,6 @@
 //! The library of built-in modules.
 
-use osbc_module_api::{Kind, Library, LibraryError, Module, ModuleDef, Provider, Registered, Revision};
+use osbc_module_api::{Entry, Kind, Library, LibraryError, Module, ModuleDef, Provider, Registered, Revision};
 
 use crate::runners::{BUILT_IN, preparation};
 
@@ -38,6 +38,14 @@ impl Library for BuiltIn {
     }
 }
 
+/// The kind of content that a source fetches; empty for other modules.
+pub(crate) fn content_type(def: &ModuleDef) -> &'static str {
+    match def.entry {
+        Entry::Source(source) => source.content_type,
+        _ => "",
+    }
+}
+
 /// The description of a built-in runner.
 pub(crate) fn describe_runner(def: &'static ModuleDef) -> Module {
     let doc = "Makes a build root ready: its libraries, users, folders.";
@@ -60,6 +68,8 @@ fn describe_as(def: &'static ModuleDef, doc: &str) -> Module {
         schema: schema.schema,
         schema_2: schema.schema_2,
         capabilities: def.capabilities.iter().map(|name| (*name).to_owned()).collect(),
+        requires: def.requires.to_vec(),
+        content_type: content_type(def).to_owned(),
         provider: Provider::BuiltIn(def),
     }
 }

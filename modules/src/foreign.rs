@@ -12,7 +12,7 @@ use std::{fs, io};
 
 use osbc_module_api::{Kind, Library, LibraryError, Module, OnDisk, Provider, Revision, Value, outside};
 
-use crate::builtin::describe_runner;
+use crate::builtin::{self, describe_runner};
 use crate::runners::preparation;
 
 mod meta;
@@ -130,8 +130,18 @@ impl Library for Foreign {
             }
             (_, Err(error)) => return Err(unreadable(&meta)(error)),
         };
+        // Nobody says what an on-disk module calls, but devices are devices, and content is where others look for it.
+        let namesake = builtin::find(kind, name).map(|row| row.def);
+        let requires = namesake.map_or(&[][..], |def| def.requires).iter().filter(|need| need.is_of_kernel());
+        let content_type = match (kind, namesake) {
+            (Kind::Source, Some(def)) => builtin::content_type(def),
+            (Kind::Source, None) => name,
+            _ => "",
+        };
         Ok(Some(Module {
             kind,
+            requires: requires.copied().collect(),
+            content_type: content_type.to_owned(),
             name: name.to_owned(),
             revision: self.revision(&file)?,
             summary: metadata.summary,
@@ -258,6 +268,25 @@ mod tests {
 
     fn revision(library: &Foreign) -> Revision {
         library.module(Kind::Stage, "org.example.a").expect("fine").expect("there").revision
+    }
+
+    #[test]
+    fn of_what_a_built_in_namesake_needs_the_kernels_part_holds_too() {
+        let meta = r#"{"summary": "A", "description": ["b"], "schema_2": {"options": {}}}"#;
+        let names = [
+            "devices/org.osbuild.loopback",
+            "stages/org.osbuild.mkfs.ext4",
+            "sources/org.osbuild.curl",
+            "sources/a.b.c",
+        ];
+        let files = names.map(|name| [(name.to_owned(), "#!/bin/sh\n"), (format!("{name}.meta.json"), meta)]);
+        let files: Vec<(&str, &str)> = files.iter().flatten().map(|(path, text)| (path.as_str(), *text)).collect();
+        let (_root, library) = libdir(&files);
+        let module = |kind, name| library.module(kind, name).unwrap().unwrap();
+        assert_eq!(module(Kind::Device, "org.osbuild.loopback").loop_devices(&json!({})), 1);
+        assert!(module(Kind::Stage, "org.osbuild.mkfs.ext4").requires.is_empty(), "nobody says what it calls");
+        assert_eq!(module(Kind::Source, "org.osbuild.curl").content_type, "org.osbuild.files");
+        assert_eq!(module(Kind::Source, "a.b.c").content_type, "a.b.c");
     }
 
     #[test]

@@ -213,6 +213,8 @@ mod tests {
             schema,
             schema_2,
             capabilities: Vec::new(),
+            requires: Vec::new(),
+            content_type: String::new(),
             provider: Provider::OnDisk(OnDisk { file: "m".into(), libdir: "".into(), package: None }),
         }
     }

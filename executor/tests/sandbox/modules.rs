@@ -122,6 +122,8 @@ impl Library for Ours {
             schema: None,
             schema_2: None,
             capabilities: Vec::new(),
+            requires: module.requires.to_vec(),
+            content_type: String::new(),
             provider: Provider::BuiltIn(module),
         }))
     }

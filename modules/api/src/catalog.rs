@@ -31,6 +31,10 @@ pub struct Module {
     pub schema_2: Option<Value>,
     /// Capabilities beyond the sandbox's usual ones.
     pub capabilities: Vec<String>,
+    /// What it needs; of an on-disk module only what is known of it.
+    pub requires: Vec<Requirement>,
+    /// For a source: the kind of content that it fetches, which is also the directory below `sources/`; empty for others.
+    pub content_type: String,
     /// Who does the work.
     pub provider: Provider,
 }
@@ -62,33 +66,19 @@ impl Module {
         ModuleRef { kind: self.kind, name: self.name.clone(), revision: self.revision }
     }
 
-    /// Returns what a stage with these options takes from the host's tree when it runs there; nothing is known of what
-    /// on-disk modules take.
+    /// Returns what a stage with these options takes from the host's tree when it runs there.
     pub fn host_files(&self, options: &Value, host: &dyn HostTree) -> Vec<HostFile> {
-        match &self.provider {
-            Provider::BuiltIn(definition) => host::files(definition.requires, options, host),
-            Provider::OnDisk(_) => Vec::new(),
-        }
+        host::files(&self.requires, options, host)
     }
 
-    /// Returns whether the module makes its own id part of its result; nothing is known of on-disk modules.
+    /// Returns whether the module makes its own id part of its result.
     pub fn writes_id(&self) -> bool {
-        let Provider::BuiltIn(definition) = &self.provider else { return false };
-        definition.requires.iter().any(|requirement| matches!(requirement, Requirement::OwnId))
+        self.requires.iter().any(|requirement| matches!(requirement, Requirement::OwnId))
     }
 
-    /// For a source: the kind of content that it fetches, which is also the folder below `sources/`.
-    pub fn content_type(&self) -> &str {
-        if let Provider::BuiltIn(ModuleDef { entry: Entry::Source(source), .. }) = &self.provider {
-            return source.content_type;
-        }
-        match self.name.as_str() {
-            "org.osbuild.curl" | "org.osbuild.inline" | "org.osbuild.librepo" | "org.osbuild.skopeo-index" => {
-                "org.osbuild.files"
-            }
-            "org.osbuild.skopeo" => "org.osbuild.containers",
-            name => name,
-        }
+    /// Returns how many loop devices the module opens with these options.
+    pub fn loop_devices(&self, options: &Value) -> u64 {
+        self.requires.iter().map(|requirement| requirement.loop_devices(options)).sum()
     }
 
     /// For a source: how many bytes an item has, where its description tells.

@@ -205,7 +205,7 @@ mod tests {
             Requirement::File("/etc/d"),
             Requirement::Named(|options| options["named"].as_str().map(str::to_owned).into_iter().collect()),
             Requirement::HostTool("e"),
-            Requirement::LoopDevices,
+            Requirement::LoopDevices(|_| 1),
         ];
         let names = |options: Value| takes(REQUIRES, &options).into_iter().collect::<Vec<_>>();
         assert_eq!(names(json!({})), ["/etc/d", "a", "b"]);

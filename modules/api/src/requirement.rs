@@ -19,10 +19,12 @@ pub enum Requirement {
     /// Tools that its options name, and files and directories of the build root, by their absolute paths, that it reads
     /// for these options if they are there.
     Named(fn(&Value) -> Vec<String>),
+    /// Programs of the tree, which run as in a container.
+    TreePrograms,
     /// A tool of the host, whatever the build root is.
     HostTool(&'static str),
-    /// Loop devices, which only the machine's root has.
-    LoopDevices,
+    /// So many loop devices for these options, which only the machine's root has.
+    LoopDevices(fn(&Value) -> u64),
     /// The kernel's device mapper.
     DeviceMapper,
     /// A file system that the kernel must know, e.g. `ext4`.
@@ -42,10 +44,24 @@ impl Requirement {
             | Requirement::HostTool(name) => Some(name),
             Requirement::File(_)
             | Requirement::Named(_)
-            | Requirement::LoopDevices
+            | Requirement::TreePrograms
+            | Requirement::LoopDevices(_)
             | Requirement::DeviceMapper
             | Requirement::FileSystem(_)
             | Requirement::OwnId => None,
+        }
+    }
+
+    /// Returns whether it is about the kernel, and so the same for every program that does what the module does.
+    pub fn is_of_kernel(&self) -> bool {
+        matches!(self, Requirement::LoopDevices(_) | Requirement::DeviceMapper | Requirement::FileSystem(_))
+    }
+
+    /// Returns how many loop devices a module with these options opens.
+    pub fn loop_devices(&self, options: &Value) -> u64 {
+        match self {
+            Requirement::LoopDevices(count) => count(options),
+            _ => 0,
         }
     }
 
@@ -56,8 +72,9 @@ impl Requirement {
             Requirement::ToolFor(name, calls) if calls(options) => vec![(*name).to_owned()],
             Requirement::Named(names) => names(options),
             Requirement::ToolFor(..)
+            | Requirement::TreePrograms
             | Requirement::HostTool(_)
-            | Requirement::LoopDevices
+            | Requirement::LoopDevices(_)
             | Requirement::DeviceMapper
             | Requirement::FileSystem(_)
             | Requirement::OwnId => Vec::new(),

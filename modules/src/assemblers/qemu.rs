@@ -54,7 +54,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     revision: 2,
     capabilities: &[],
     requires: &[
-        Requirement::LoopDevices,
+        Requirement::LoopDevices(loop_devices),
         Requirement::Tool("sfdisk"),
         Requirement::Tool("cp"),
         Requirement::Tool("mount"),
@@ -300,6 +300,15 @@ impl From<Described> for Partition {
 fn boot_of(file_systems: &[Placed]) -> Result<&Placed, Error> {
     let at = |place: &str| file_systems.iter().find(|placed| placed.mountpoint == place);
     at("/boot").or_else(|| at("/")).ok_or_else(|| Error::failed("the boot loader needs a partition for / or /boot"))
+}
+
+/// How many are open at a time: all file systems are mounted, and zipl gets the whole disk too.
+fn loop_devices(options: &Value) -> u64 {
+    let file_systems = match options["partitions"].as_array() {
+        Some(partitions) => partitions.iter().filter(|partition| partition["filesystem"].is_object()).count(),
+        None => 1,
+    };
+    file_systems as u64 + u64::from(options["bootloader"]["type"] == "zipl")
 }
 
 /// Whether the options ask for a file system of that type.
@@ -560,6 +569,15 @@ mod tests {
         assert_eq!(image[510..512], [0x55, 0xaa]);
         assert!(image[512..1024].iter().any(|byte| *byte != 0), "no core image");
         assert_eq!(read(&done, 2048, (64 << 11) - 2048, &["boot/kernel"]), ["kernel"]);
+    }
+
+    #[test]
+    fn every_file_system_and_zipl_have_a_loop_device() {
+        let of = |options: Value| loop_devices(&options);
+        assert_eq!(of(json!({"root_fs_type": "ext4"})), 1);
+        let partitions = json!([{"size": 1}, {"filesystem": {"type": "xfs"}}, {"filesystem": {"type": "vfat"}}]);
+        assert_eq!(of(json!({"partitions": partitions})), 2);
+        assert_eq!(of(json!({"partitions": partitions, "bootloader": {"type": "zipl"}})), 3);
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     revision: 1,
     capabilities: &[],
     requires: &[
-        Requirement::LoopDevices,
+        Requirement::LoopDevices(|_| 1),
         Requirement::Tool("cp"),
         Requirement::Tool("mount"),
         Requirement::ToolFor("mkfs.ext4", |options| options["fs_type"].as_str().is_none_or(|kind| kind == "ext4")),

@@ -26,7 +26,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.loopback",
     revision: 1,
     capabilities: &[],
-    requires: &[Requirement::LoopDevices],
+    requires: &[Requirement::LoopDevices(|_| 1)],
     schema: || Schema::same(options_schema::<Options>()),
     rejects: &[
         r#"{"options": {}}"#,

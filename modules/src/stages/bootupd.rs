@@ -27,7 +27,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.bootupd",
     revision: 1,
     capabilities: &[],
-    requires: &[Requirement::MayCall("sfdisk")],
+    requires: &[Requirement::MayCall("sfdisk"), Requirement::TreePrograms],
     schema: || Schema::stage::<Options>().any_devices().mounts().version_2_alone(),
     rejects: &[
         r#"{"options": {"deployment": {"osname": "a"}}}"#,

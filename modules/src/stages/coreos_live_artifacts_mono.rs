@@ -58,7 +58,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     revision: 1,
     capabilities: &["CAP_MAC_ADMIN"],
     requires: &[
-        Requirement::LoopDevices,
+        Requirement::LoopDevices(|_| if Architecture::of_machine().has_uefi() { 3 } else { 2 }),
         Requirement::Tool("sfdisk"),
         Requirement::Tool("mount"),
         Requirement::MayCall("mkfs.erofs"),
@@ -72,6 +72,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
         Requirement::MayCall("mkfs.fat"),
         Requirement::MayCall("mcopy"),
         Requirement::Named(|_| live_medium::files()),
+        Requirement::TreePrograms,
     ],
     schema: || Schema::stage::<Options>().inputs(&["deployed-tree", "metal", "metal4k"]).version_2_alone(),
     rejects: &[

@@ -62,7 +62,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     revision: 5,
     // Scripts end processes of other users, as in a container.
     capabilities: &["CAP_KILL"],
-    requires: &[],
+    requires: &[Requirement::TreePrograms],
     schema: || Schema::stage::<Options>().inputs(&["packages"]).version_2_alone(),
     rejects: &[
         r#"{"options": {}, "inputs": {}}"#,

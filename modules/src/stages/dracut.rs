@@ -19,7 +19,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.dracut",
     revision: 1,
     capabilities: &[],
-    requires: &[],
+    requires: &[Requirement::TreePrograms],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {}}"#,

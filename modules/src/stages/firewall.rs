@@ -25,7 +25,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.firewall",
     revision: 1,
     capabilities: &[],
-    requires: &[],
+    requires: &[Requirement::TreePrograms],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {"ports": ["8080"]}}"#,

@@ -25,7 +25,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbc.initramfs",
     revision: 1,
     capabilities: &[],
-    requires: &[],
+    requires: &[Requirement::TreePrograms],
     schema: || Schema::stage::<Options>().version_2_alone(),
     rejects: &[
         r#"{"options": {"kernel": "6.1"}}"#,

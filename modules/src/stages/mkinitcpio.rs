@@ -16,7 +16,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.mkinitcpio",
     revision: 1,
     capabilities: &[],
-    requires: &[],
+    requires: &[Requirement::TreePrograms],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[r#"{"options": {"preset": 1}}"#, r#"{"options": {"preset": "linux", "other": 1}}"#],
     parse: parse::<Options>,

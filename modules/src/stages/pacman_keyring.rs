@@ -15,7 +15,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.pacman-keyring",
     revision: 1,
     capabilities: &[],
-    requires: &[],
+    requires: &[Requirement::TreePrograms],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[r#"{"options": {"keyrings": "archlinux"}}"#, r#"{"options": {"keyrings": [], "other": 1}}"#],
     parse: parse::<Options>,

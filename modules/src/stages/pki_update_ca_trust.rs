@@ -15,7 +15,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.pki.update-ca-trust",
     revision: 1,
     capabilities: &[],
-    requires: &[],
+    requires: &[Requirement::TreePrograms],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[r#"{"options": {"other": 1}}"#],
     parse: parse::<Options>,

@@ -24,7 +24,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.systemd",
     revision: 1,
     capabilities: &[],
-    requires: &[Requirement::MayCall("systemctl")],
+    requires: &[Requirement::MayCall("systemctl"), Requirement::TreePrograms],
     schema: || Schema::stage::<Options>().done(),
     rejects: &[
         r#"{"options": {"enabled_services": "sshd"}}"#,

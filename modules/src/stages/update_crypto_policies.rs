@@ -15,7 +15,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.update-crypto-policies",
     revision: 1,
     capabilities: &[],
-    requires: &[],
+    requires: &[Requirement::TreePrograms],
     schema: || Schema::stage::<Options>().version_2_alone(),
     rejects: &[
         r#"{"options": {}}"#,

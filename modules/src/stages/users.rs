@@ -43,7 +43,12 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.users",
     revision: 2,
     capabilities: &[],
-    requires: &[Requirement::MayCall("useradd"), Requirement::MayCall("usermod"), Requirement::MayCall("passwd")],
+    requires: &[
+        Requirement::MayCall("useradd"),
+        Requirement::MayCall("usermod"),
+        Requirement::MayCall("passwd"),
+        Requirement::TreePrograms,
+    ],
     schema: || Schema::stage::<Options>().any_devices().mounts().version_2_alone(),
     rejects: &[
         r#"{"options": {"users": {"!a": {}}}}"#,
