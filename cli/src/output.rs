@@ -21,7 +21,7 @@ pub(crate) fn print(text: &[u8]) -> Result<ExitCode, StdoutError> {
 /// Writes bytes to standard output.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub(crate) fn print_as_is(text: &[u8]) -> Result<ExitCode, StdoutError> {
     match io::stdout().write_all(text).and_then(|()| io::stdout().flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
