@@ -13,6 +13,7 @@ use osbc_ir::{Cause, NodeOutcome, Outcome};
 use osbc_module_api::LibraryError;
 use osbc_module_api::threads::NoThread;
 
+use crate::advice;
 use crate::output::{StdoutError, print, say, show};
 
 /// Why a command did not do what it was asked.
@@ -77,7 +78,7 @@ pub(crate) const TIMED_OUT: u8 = 124;
 /// Ended by the user.
 pub(crate) const INTERRUPTED: u8 = 130;
 
-/// What the outcome of a build means: a build failed for want of something when every stage that failed did.
+/// What the outcome of a build means: the machine is to blame if every stage that failed exhausted it.
 pub(crate) fn of_build(outcome: &Outcome) -> u8 {
     let mut causes = outcome.nodes.values().filter_map(|node| match node {
         NodeOutcome::Ran(result) => result.cause,
@@ -90,7 +91,7 @@ pub(crate) fn of_build(outcome: &Outcome) -> u8 {
     match (outcome.interrupted, outcome.success()) {
         (true, _) => INTERRUPTED,
         (false, true) => 0,
-        (false, false) if causes.all(|cause| matches!(cause, Cause::Wanting(_))) => ENVIRONMENT,
+        (false, false) if causes.all(|cause| matches!(cause, Cause::Exhausted(_))) => ENVIRONMENT,
         (false, false) => BUILD_FAILED,
     }
 }
@@ -146,9 +147,21 @@ impl Failure {
                 // When standard output is gone, so is who would have read it.
                 print(format!("{:#}\n", report.to_json()).as_bytes()).ok();
             }
-            other => say(&format!("osbc: {other}")),
+            other => match other.way_out() {
+                Some(way_out) => say(&format!("osbc: {other}; {way_out}")),
+                None => say(&format!("osbc: {other}")),
+            },
         }
         self.code()
+    }
+
+    /// Returns what to do about it, if that takes this program's flags and commands.
+    fn way_out(&self) -> Option<&'static str> {
+        match self {
+            Failure::NoThread(_) | Failure::Run(RunError::NoThread(_)) => Some(advice::TASKS),
+            Failure::Store(StoreError::NoSuchObject { .. }) => Some("`osbc store ls` lists them"),
+            _ => None,
+        }
     }
 
     fn code(&self) -> ExitCode {

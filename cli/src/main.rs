@@ -1,5 +1,6 @@
 //! The `osbc` command: arguments and presentation. The only place where compiler, executor and modules meet.
 
+mod advice;
 mod args;
 mod builds;
 mod causes;

@@ -11,7 +11,7 @@ use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Cause, NodeOutcome, Outcome, Plan, printable, redact};
 use serde_json::{Value, json};
 
-use crate::render;
+use crate::{advice, render};
 
 /// How many of the last lines of a failed stage's output are shown; its log has all.
 const LAST_LINES: usize = 20;
@@ -53,7 +53,7 @@ impl<'a> Summary<'a> {
             let (place, name) = (printable::line(place), printable::line(name));
             match outcome {
                 NodeOutcome::Ran(result) if outcome.is_failure() => {
-                    let error = result.error.as_deref().unwrap_or("it gives no reason");
+                    let error = advice::reason(result).unwrap_or("it gives no reason".into());
                     line(&mut text, &format!("\nfailed: {place}: {name}\n  {error}"));
                     if let Some(options) = self.options(*node) {
                         line(&mut text, &format!("  options: {}", indented(&format!("{options:#}"), "  ")));
@@ -68,7 +68,8 @@ impl<'a> Summary<'a> {
                         line(&mut text, &format!("  log: {}", log.display()));
                     }
                 }
-                NodeOutcome::FetchFailed { error, .. } if outcome.is_failure() => {
+                NodeOutcome::FetchFailed { error, cause } if outcome.is_failure() => {
+                    let error = advice::with_advice(error, Some(*cause));
                     line(&mut text, &format!("\nfailed: {place}: {name}\n  {error}"));
                 }
                 _ => {}
@@ -161,12 +162,14 @@ impl<'a> Summary<'a> {
                 "module": name,
                 "id": self.plan.graph.stage_node(node).map(|stage| stage.id),
                 "options": self.options(node),
-                "error": result.error,
+                "cause": result.cause,
+                "error": advice::reason(result),
                 "output": result.output,
                 "log": result.log.as_ref().map(|path| path.to_string_lossy()),
             })),
-            NodeOutcome::FetchFailed { error, .. } if outcome.is_failure() => {
-                Some(json!({"module": place, "checksum": name, "error": error}))
+            NodeOutcome::FetchFailed { error, cause } if outcome.is_failure() => {
+                let error = advice::with_advice(error, Some(*cause));
+                Some(json!({"module": place, "checksum": name, "cause": cause, "error": error}))
             }
             _ => None,
         }
@@ -208,7 +211,7 @@ impl<'a> Summary<'a> {
                     match result.cause {
                         None => {}
                         Some(Cause::Interrupted) => counts.not_started += 1,
-                        Some(Cause::Stage | Cause::Wanting(_)) => counts.failed += 1,
+                        Some(_) => counts.failed += 1,
                     }
                     counts.duration += result.duration;
                 }

@@ -4,14 +4,14 @@
 mod foreign;
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{Cause, ItemNode, Kind, NodeOutcome, Plan, Source, SourceItem, Value, redact};
+use osbc_ir::{Cause, ItemNode, Kind, NodeOutcome, Plan, Resource, Source, SourceItem, Value, redact};
 use osbc_module_api::{Catalog, Entry, Error as ModuleError, Module, OnDisk, Provider, SourceContext};
 
+use crate::request::lacked_task;
 use crate::run::{Message, Worker};
 use crate::store::{Slot, StoreError};
 
@@ -33,6 +33,20 @@ enum FetchError {
     NoSource(String),
     #[error("{module}: {reason}")]
     Service { module: String, reason: String },
+}
+
+impl FetchError {
+    fn cause(&self) -> Cause {
+        match self {
+            FetchError::Store(error) if error.is_full() => Cause::Exhausted(Resource::Disk),
+            FetchError::Store(_) | FetchError::Library(_) => Cause::Environment,
+            FetchError::Module(ModuleError::NoThread(_)) => Cause::Exhausted(Resource::Tasks),
+            FetchError::Module(error) if lacked_task(error) => Cause::Exhausted(Resource::Tasks),
+            FetchError::Module(_) | FetchError::NoModule(_) | FetchError::NoSource(_) | FetchError::Service { .. } => {
+                Cause::Module
+            }
+        }
+    }
 }
 
 /// The items of a plan in groups that are fetched at once.
@@ -74,7 +88,7 @@ fn run_one(worker: &Worker<'_>, node: NodeIndex, item: &ItemNode, number: usize)
     worker.tell(Message::FetchStarted { node, worker: number });
     let outcome = match fetch(worker, node, item) {
         Ok(bytes) => NodeOutcome::Fetched { bytes },
-        Err(error) => failed(worker, &error.to_string()),
+        Err(error) => failed(worker, &error.to_string(), error.cause()),
     };
     let success = matches!(outcome, NodeOutcome::Fetched { .. });
     worker.tell(Message::Finished { node, outcome: Box::new(outcome) });
@@ -82,9 +96,9 @@ fn run_one(worker: &Worker<'_>, node: NodeIndex, item: &ItemNode, number: usize)
 }
 
 /// An item that could not be fetched. What the module says of it may hold URLs.
-fn failed(worker: &Worker<'_>, reason: &str) -> NodeOutcome {
+fn failed(worker: &Worker<'_>, reason: &str, cause: Cause) -> NodeOutcome {
     // What is ended may say anything.
-    let cause = if worker.context.interrupt.is_raised() { Cause::Interrupted } else { Cause::Stage };
+    let cause = if worker.context.interrupt.is_raised() { Cause::Interrupted } else { cause };
     NodeOutcome::FetchFailed { error: redact::text(reason).into_owned(), cause }
 }
 
@@ -119,7 +133,7 @@ fn fetch(worker: &Worker<'_>, node: NodeIndex, item: &ItemNode) -> Result<u64, F
     };
     let fetch = || function(&source_context, &item.checksum, &item.description);
     let mut fetched = fetch();
-    if fetched.as_ref().is_err_and(is_full) {
+    if fetched.as_ref().is_err_and(ModuleError::is_full) {
         download.clear()?;
         if context.lease.store().make_some_room() {
             fetched = fetch();
@@ -137,11 +151,6 @@ fn fetch(worker: &Worker<'_>, node: NodeIndex, item: &ItemNode) -> Result<u64, F
         download.clear()?;
     }
     Err(error)
-}
-
-fn is_full(error: &ModuleError) -> bool {
-    let kinds = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
-    matches!(error, ModuleError::Io { source, .. } if kinds.contains(&source.kind()))
 }
 
 type Fetch = fn(&SourceContext, &str, &Value) -> Result<(), ModuleError>;

@@ -66,9 +66,9 @@ fn serve(catalog: &Catalog) -> io::Result<()> {
                 std::process::exit(if end == WaitStatus::Exited(child, 0) { 0 } else { 1 });
             }
             Err(error) => {
-                let reason = cannot_start(error);
+                let failure = cannot(START, &error);
                 while let Some(ends) = message::receive_ends(&control)? {
-                    refuse(&ends, &reason);
+                    refuse(&ends, failure.clone());
                 }
                 return Ok(());
             }
@@ -96,7 +96,7 @@ fn serve(catalog: &Catalog) -> io::Result<()> {
             }
             Err(error) => {
                 let Some(ends) = message::receive_ends(&control)? else { return Ok(()) };
-                refuse(&ends, &cannot_start(error));
+                refuse(&ends, cannot(START, &error));
             }
         }
         reap(&mut networks)?;
@@ -155,21 +155,21 @@ fn wait_until_taken(taken: &OwnedFd, control: &OwnedFd) -> io::Result<bool> {
 }
 
 /// Answers for a worker that there cannot be.
-fn refuse(ends: &StageEnds, reason: &str) {
+fn refuse(ends: &StageEnds, failure: StageFailure) {
     // Without a reader there is nobody to be told.
     message::send_descriptor(&ends.socket, None).ok();
-    let reply = StageReply::failed(StageFailure::Environment(reason.to_owned()));
+    let reply = StageReply::failed(failure);
     message::send(&ends.socket, &Said::Reply(Box::new(reply))).ok();
 }
 
-fn cannot_start(error: io::Error) -> String {
-    format!("cannot start the stage's process: {}", with_hint(error))
+/// The failure of a stage for which this could not be done.
+fn cannot(act: &str, error: &io::Error) -> StageFailure {
+    let hint = if error.kind() == io::ErrorKind::PermissionDenied { "; stages need root" } else { "" };
+    StageFailure::environment(format!("cannot {act}: {error}{hint}"), error)
 }
 
-fn with_hint(error: io::Error) -> String {
-    let hint = if error.kind() == io::ErrorKind::PermissionDenied { "; stages need root" } else { "" };
-    format!("{error}{hint}")
-}
+/// What a worker is forked for.
+const START: &str = "start the stage's process";
 
 /// The socket on standard input, which what is executed from here shall not inherit.
 fn take_socket() -> io::Result<OwnedFd> {
@@ -228,7 +228,7 @@ fn work(server: &OwnedFd, control: OwnedFd, take: OwnedFd, network: Network, cat
     let isolation = match isolation {
         Ok(isolation) => isolation,
         Err(error) => {
-            refuse(&ends, &format!("cannot make namespaces for the stage: {}", with_hint(error)));
+            refuse(&ends, cannot("make namespaces for the stage", &error));
             return Ok(true);
         }
     };

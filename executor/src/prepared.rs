@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use osbc_ir::{Kind, StageId};
+use osbc_ir::{Kind, Resource, StageId};
 use osbc_module_api::Provider;
 use osbc_module_api::snapshot::Snapshot;
 use serde_json::json;
@@ -17,13 +17,13 @@ use serde_json::json;
 use crate::request::{ModuleRequest, StageFailure, StageRequest, TreeStack};
 use crate::run::Context;
 use crate::runner::StageIo;
-use crate::store::Work;
+use crate::store::{StoreError, Work};
 
 /// How many lines of a runner that failed are told.
 const LINES: usize = 3;
 
 /// A file with a snapshot, or why there is none.
-type Made = Arc<OnceLock<Result<PathBuf, String>>>;
+type Made = Arc<OnceLock<Result<PathBuf, StageFailure>>>;
 
 /// What was made ready, or is being made, in this build.
 #[derive(Debug, Default)]
@@ -43,7 +43,7 @@ impl Preparations {
         work: &Work<'_>,
         runner: &str,
         tree: Option<(StageId, &TreeStack)>,
-    ) -> Result<Option<PathBuf>, String> {
+    ) -> Result<Option<PathBuf>, StageFailure> {
         let module = context.catalog.module(Kind::Runner, runner).map_err(|error| error.to_string())?;
         let Some(Provider::BuiltIn(definition)) = module.as_ref().map(|module| &module.provider) else {
             return Ok(None);
@@ -60,12 +60,11 @@ impl Preparations {
                 return Ok(kept);
             }
             let snapshot = make(context, work, runner, tree)?;
-            context.lease.keep_prepared(name.as_deref(), &snapshot).map_err(|error| error.to_string())
+            context.lease.keep_prepared(name.as_deref(), &snapshot).map_err(|error| of_store(&error))
         };
-        made.get_or_init(make)
-            .clone()
-            .map(Some)
-            .map_err(|error| format!("cannot prepare the build root as {runner} does: {error}"))
+        made.get_or_init(make).clone().map(Some).map_err(|failure| {
+            failure.map_reason(|reason| format!("cannot prepare the build root as {runner} does: {reason}"))
+        })
     }
 }
 
@@ -75,7 +74,7 @@ fn make(
     work: &Work<'_>,
     runner: &str,
     tree: Option<(StageId, &TreeStack)>,
-) -> Result<String, String> {
+) -> Result<String, StageFailure> {
     let request = StageRequest {
         id: String::new(),
         module: ModuleRequest { kind: Kind::Runner, name: runner.to_owned(), on_disk: None },
@@ -90,7 +89,7 @@ fn make(
         runner: runner.to_owned(),
         runner_file: None,
         host: None,
-        scratch: work.scratch().map_err(|error| error.to_string())?,
+        scratch: work.scratch().map_err(|error| of_store(&error))?,
         capabilities: Vec::new(),
         timeout: context.settings.stage_timeout,
         in_vm: false,
@@ -104,8 +103,21 @@ fn make(
         Some(StageFailure::Module(reason)) => {
             let output = output.into_inner();
             let lines: Vec<&str> = output.lines().collect();
-            Err([&[reason.as_str()], &lines[lines.len().saturating_sub(LINES)..]].concat().join("\n"))
+            let reason = [&[reason.as_str()], &lines[lines.len().saturating_sub(LINES)..]].concat().join("\n");
+            Err(StageFailure::Environment(reason))
         }
-        Some(failure) => Err(failure.to_string()),
+        Some(failure @ (StageFailure::Exited(_) | StageFailure::Died(_))) => {
+            Err(StageFailure::Environment(failure.to_string()))
+        }
+        Some(failure) => Err(failure),
+    }
+}
+
+/// The failure of a stage that the store got in the way of.
+pub(crate) fn of_store(error: &StoreError) -> StageFailure {
+    if error.is_full() {
+        StageFailure::Exhausted(Resource::Disk, error.to_string())
+    } else {
+        StageFailure::Environment(error.to_string())
     }
 }

@@ -2,11 +2,13 @@
 //! virtual machine or on a remote worker. Trees are named by folders of the store, never by content.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use osbc_ir::{InputOrigin, Kind, Resource, Value};
+use osbc_ir::{Cause, InputOrigin, Kind, Resource, Value};
 use osbc_module_api::OnDisk;
 use serde::{Deserialize, Serialize};
 
@@ -226,10 +228,59 @@ pub enum StageFailure {
     TimedOut(Duration),
     /// It died by a signal or lost its process otherwise.
     Died(String),
-    /// The machine lacked something for it.
-    Wanting(Resource, String),
+    /// The machine had no more of something.
+    Exhausted(Resource, String),
     /// The build was ended.
     Interrupted,
+}
+
+impl StageFailure {
+    /// Returns the failure of a stage's surroundings for `reason`, which `error` led to.
+    pub(crate) fn environment(reason: impl Into<String>, error: &(dyn Error + 'static)) -> Self {
+        if lacked_task(error) {
+            Self::Exhausted(Resource::Tasks, reason.into())
+        } else {
+            Self::Environment(reason.into())
+        }
+    }
+
+    /// Returns the failure with another reason, made from its own; one that needs none stays as it is.
+    pub(crate) fn map_reason(self, change: impl FnOnce(String) -> String) -> Self {
+        match self {
+            Self::Module(reason) => Self::Module(change(reason)),
+            Self::Environment(reason) => Self::Environment(change(reason)),
+            Self::Died(reason) => Self::Died(change(reason)),
+            Self::Exhausted(resource, reason) => Self::Exhausted(resource, change(reason)),
+            Self::Exited(_) => Self::Module(change(self.to_string())),
+            Self::TimedOut(_) | Self::Interrupted => self,
+        }
+    }
+
+    /// What the stage failed of.
+    pub(crate) fn cause(&self) -> Cause {
+        match self {
+            Self::Module(_) | Self::Exited(_) | Self::Died(_) => Cause::Module,
+            Self::Environment(_) => Cause::Environment,
+            Self::Exhausted(resource, _) => Cause::Exhausted(*resource),
+            Self::TimedOut(_) => Cause::TimedOut,
+            Self::Interrupted => Cause::Interrupted,
+        }
+    }
+}
+
+impl From<String> for StageFailure {
+    fn from(reason: String) -> Self {
+        Self::Environment(reason)
+    }
+}
+
+/// Whether an error, or one that led to it, is the OS's refusal of one more process or thread (`EAGAIN`).
+pub(crate) fn lacked_task(error: &(dyn Error + 'static)) -> bool {
+    match error.downcast_ref::<io::Error>() {
+        Some(error) if error.kind() == io::ErrorKind::WouldBlock => true,
+        Some(error) => error.get_ref().is_some_and(|inner| lacked_task(inner)),
+        None => error.source().is_some_and(lacked_task),
+    }
 }
 
 impl fmt::Display for StageFailure {
@@ -239,9 +290,29 @@ impl fmt::Display for StageFailure {
             StageFailure::Module(reason)
             | StageFailure::Environment(reason)
             | StageFailure::Died(reason)
-            | StageFailure::Wanting(_, reason) => f.write_str(reason),
+            | StageFailure::Exhausted(_, reason) => f.write_str(reason),
             StageFailure::TimedOut(limit) => write!(f, "it took longer than the {limit:?} that a stage may take"),
             StageFailure::Interrupted => f.write_str("interrupted"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_process_is_found_below_other_errors() {
+        let refused = || io::Error::from_raw_os_error(libc::EAGAIN);
+        let of_module = osbc_module_api::Error::io("start", "/bin/true")(refused());
+        let wrapped = io::Error::other(osbc_module_api::Error::io("start", "/bin/true")(refused()));
+        assert!(lacked_task(&refused()) && lacked_task(&of_module) && lacked_task(&wrapped));
+        let said = io::Error::other("Resource temporarily unavailable (os error 11)");
+        assert!(!lacked_task(&said) && !lacked_task(&io::Error::from(io::ErrorKind::NotFound)));
+        let failure = StageFailure::environment("no", &refused());
+        assert_eq!(failure.cause(), Cause::Exhausted(Resource::Tasks));
+        let failure = failure.map_reason(|reason| format!("input `x`: {reason}"));
+        assert_eq!(failure, StageFailure::Exhausted(Resource::Tasks, "input `x`: no".into()));
+        assert_eq!(StageFailure::Exited(3).cause(), Cause::Module);
     }
 }

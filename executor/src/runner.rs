@@ -105,7 +105,7 @@ impl StageRunner for LocalRunner {
         }
         self.attend(request, io).unwrap_or_else(|error| {
             let reason = format!("cannot run {} as the stage's helper: {error}", self.program.display());
-            StageReply::failed(StageFailure::Environment(reason))
+            StageReply::failed(StageFailure::environment(reason, &error))
         })
     }
 }

@@ -74,9 +74,9 @@ pub(crate) fn run_stage(
             }
             reply
         }
-        Err(reason) => {
+        Err(failure) => {
             let exception = surroundings.host.exception();
-            StageReply { exception, ..StageReply::failed(StageFailure::Environment(reason)) }
+            StageReply { exception, ..StageReply::failed(failure) }
         }
     };
     let problems = surroundings.close();
@@ -128,15 +128,9 @@ impl StageReply {
 
     /// Puts a failure of taking down to the reply, which keeps the failure that it has.
     pub(crate) fn add_problem(&mut self, problem: &str) {
-        let both = |first: &str| format!("{first}; and then: {problem}");
         self.failure = Some(match self.failure.take() {
             None => StageFailure::Environment(problem.to_owned()),
-            Some(failure @ StageFailure::Exited(_)) => StageFailure::Module(both(&failure.to_string())),
-            Some(StageFailure::Module(first)) => StageFailure::Module(both(&first)),
-            Some(StageFailure::Environment(first)) => StageFailure::Environment(both(&first)),
-            Some(StageFailure::Died(first)) => StageFailure::Died(both(&first)),
-            Some(StageFailure::Wanting(resource, first)) => StageFailure::Wanting(resource, both(&first)),
-            Some(other @ (StageFailure::TimedOut(_) | StageFailure::Interrupted)) => other,
+            Some(failure) => failure.map_reason(|first| format!("{first}; and then: {problem}")),
         });
     }
 }

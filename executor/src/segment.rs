@@ -68,7 +68,7 @@ fn attempt(worker: &Worker<'_>, segment: &Segment, number: usize, again: Option<
             Ok(work) => step::run(worker, node, work),
             Err(error) => failed(error, context, node),
         };
-        if !result.success && again.is_none() && result.cause == Some(Cause::Wanting(Resource::Disk)) {
+        if !result.success && again.is_none() && result.cause == Some(Cause::Exhausted(Resource::Disk)) {
             drop(work.take());
             if context.lease.store().make_some_room() {
                 return Attempt::NoRoom { at: index };
@@ -152,6 +152,6 @@ fn failed(error: StoreError, context: &Context<'_>, node: NodeIndex) -> StageRes
         duration: Default::default(),
         written: None,
         memory: None,
-        cause: Some(if is_full { Cause::Wanting(Resource::Disk) } else { Cause::Stage }),
+        cause: Some(if is_full { Cause::Exhausted(Resource::Disk) } else { Cause::Environment }),
     }
 }

@@ -90,13 +90,13 @@ impl StageRunner for ShellRunner<'_> {
             Ok(prepared) => prepared,
             Err(error) => {
                 let reason = format!("cannot prepare a shell: {error}");
-                return StageReply::failed(StageFailure::Environment(reason));
+                return StageReply::failed(StageFailure::environment(reason, &error));
             }
         };
         std::thread::scope(|scope| {
             let served = match threads::spawn_scoped(scope, || self.serve(&listener, end.as_fd())) {
                 Ok(served) => served,
-                Err(error) => return StageReply::failed(StageFailure::Wanting(Resource::Tasks, error.to_string())),
+                Err(error) => return StageReply::failed(StageFailure::Exhausted(Resource::Tasks, error.to_string())),
             };
             let mut reply = self.inner.run(&request, io);
             // The counter is far from its limit.

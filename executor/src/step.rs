@@ -21,9 +21,6 @@ use crate::runner::{StageIo, Transcript};
 use crate::store::{StoreError, Work};
 use crate::traceback;
 
-/// How the system's refusal of a process or thread (EAGAIN) is called in messages.
-const NO_TASK: &str = "(os error 11)";
-
 /// Why a stage could not be prepared.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PrepareError {
@@ -49,7 +46,7 @@ pub(crate) enum PrepareError {
     },
     /// A runner failed.
     #[error("{0}")]
-    Preparation(String),
+    Preparation(StageFailure),
     /// A partition's number cannot be one.
     #[error("the mount `{mount}` names the partition {number}; partitions are counted from 1 to {}", u32::MAX)]
     Partition {
@@ -67,8 +64,14 @@ pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex, work: &Work<'_>) -> Stag
     let request = match request(context, node, work) {
         Ok(request) => request,
         Err(error) => {
-            let failure = StageFailure::Environment(error.to_string());
-            return result(StageReply::failed(name_want(failure, node, work, context)));
+            let failure = match error {
+                PrepareError::Preparation(failure) => failure,
+                PrepareError::Store(error) if error.is_full() => {
+                    StageFailure::Exhausted(Resource::Disk, error.to_string())
+                }
+                error => StageFailure::Environment(error.to_string()),
+            };
+            return result(StageReply::failed(classify(failure, node, work, context)));
         }
     };
     let log = RefCell::new(context.logs.stage(&pipeline.name, &stage.module.name));
@@ -89,14 +92,14 @@ pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex, work: &Work<'_>) -> Stag
     };
     let hint = reply.hint.take();
     if hint.is_none() {
-        reply.failure = reply.failure.map(|failure| name_want(failure, node, work, context));
+        reply.failure = reply.failure.map(|failure| classify(failure, node, work, context));
     }
     // What cannot be removed now goes with the segment's work.
     remove_tree(&request.scratch).ok();
     let log = log.borrow().path().map(ToOwned::to_owned);
     let output = transcript.borrow().text();
     let mut result = StageResult { log, ..result(reply) };
-    if exit_status.is_some() && result.cause == Some(Cause::Stage) {
+    if exit_status.is_some() && result.cause == Some(Cause::Module) {
         result.exit_status = exit_status;
         result.error = traceback::last_line(&output).map(str::to_owned).or(result.error);
     }
@@ -106,34 +109,25 @@ pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex, work: &Work<'_>) -> Stag
     StageResult { output, ..result }
 }
 
-/// Tells a stage that failed for want of something from one that failed: what it says itself is mostly that it was killed,
-/// or an input/output error.
-fn name_want(failure: StageFailure, node: NodeIndex, work: &Work<'_>, context: &Context<'_>) -> StageFailure {
-    let reason = match &failure {
-        StageFailure::Module(reason) | StageFailure::Environment(reason) | StageFailure::Died(reason) => reason.clone(),
-        StageFailure::Exited(_) => failure.to_string(),
-        StageFailure::TimedOut(_) | StageFailure::Wanting(..) | StageFailure::Interrupted => return failure,
-    };
-    let want = |resource, hint: &str| StageFailure::Wanting(resource, format!("{reason}{hint}"));
-    let stage = context.stage(node).1;
-    if let Some(hint) = context.lease.store().full(|| work.written(), context.known_bytes(node)) {
-        want(Resource::Disk, &hint)
-    } else if reason.contains(NO_TASK) {
-        want(
-            Resource::Tasks,
-            "; no process or thread can be started: raise the limit (`ulimit -u`, systemd's TasksMax, a container's \
-             --pids-limit), or run fewer stages at a time (--jobs)",
-        )
+/// Returns the failure of a stage as that of an exhausted machine if what the machine has left says so: what a stage says
+/// itself is mostly that it was killed, or an input/output error.
+fn classify(failure: StageFailure, node: NodeIndex, work: &Work<'_>, context: &Context<'_>) -> StageFailure {
+    match failure.cause() {
+        Cause::Module | Cause::Environment | Cause::Exhausted(Resource::Disk) => {}
+        Cause::Exhausted(_) | Cause::TimedOut | Cause::Interrupted => return failure,
+    }
+    let exhausted = |resource, fact: &str| StageFailure::Exhausted(resource, format!("{failure}{fact}"));
+    if let Some(fact) = context.lease.store().full(|| work.written(), context.known_bytes(node)) {
+        exhausted(Resource::Disk, &fact)
+    } else if failure.cause() == Cause::Exhausted(Resource::Disk) {
+        failure
     } else if context.memory_ran_out() {
-        want(Resource::Memory, "; the kernel ran out of memory meanwhile: run fewer stages at a time (--jobs)")
+        exhausted(Resource::Memory, "; the kernel ran out of memory meanwhile")
     } else if !context.settings.in_vm.contains(&node)
-        && loop_devices(context.catalog, stage) > 0
+        && loop_devices(context.catalog, context.stage(node).1) > 0
         && context.machine.loop_devices() == Some(0)
     {
-        want(
-            Resource::LoopDevices,
-            "; every loop device is in use: release some (`losetup --all`), or raise loop.max_loop",
-        )
+        exhausted(Resource::LoopDevices, "; every loop device is in use")
     } else {
         failure
     }
@@ -151,11 +145,7 @@ pub(crate) fn loop_devices(catalog: &Catalog, stage: &Stage) -> u64 {
 }
 
 fn result(reply: StageReply) -> StageResult {
-    let cause = reply.failure.as_ref().map(|failure| match failure {
-        StageFailure::Wanting(resource, _) => Cause::Wanting(*resource),
-        StageFailure::Interrupted => Cause::Interrupted,
-        _ => Cause::Stage,
-    });
+    let cause = reply.failure.as_ref().map(StageFailure::cause);
     // A module may have named a URL of its options.
     let error = reply.failure.map(|failure| redact::text(&failure.to_string()).into_owned());
     StageResult {

@@ -33,18 +33,22 @@ pub struct StageResult {
     pub written: Option<u64>,
     /// The most memory that one of its processes had, in bytes, where it was measured.
     pub memory: Option<u64>,
-    /// For a failed stage: whose doing that was.
+    /// For a failed stage: what it failed of.
     pub cause: Option<Cause>,
 }
 
-/// Whose doing the failure of a stage was.
+/// What a stage or a fetch failed of; decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
-    /// Its own.
-    Stage,
-    /// The machine lacked something for it.
-    Wanting(Resource),
+    /// Its module, or what the manifest asks of that.
+    Module,
+    /// Its surroundings could not be prepared or taken down: an input, a device, a mount, the sandbox.
+    Environment,
+    /// The machine had no more of something.
+    Exhausted(Resource),
+    /// It took longer than it may.
+    TimedOut,
     /// The user ended the build.
     Interrupted,
 }
@@ -91,7 +95,7 @@ pub enum NodeOutcome {
     FetchFailed {
         /// Why, with where it was to come from.
         error: String,
-        /// Whose doing that was.
+        /// What it failed of.
         cause: Cause,
     },
     /// Not started, because something that it needs failed or the build was ended.

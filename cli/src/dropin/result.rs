@@ -13,6 +13,7 @@ use serde_json::json;
 use super::course::{PipelineRun, StageRun};
 use super::monitor::Script;
 use super::sources::SourceReport;
+use crate::advice;
 
 /// A build that is over.
 #[derive(Clone, Copy)]
@@ -97,7 +98,7 @@ pub(super) fn error(result: &StageResult) -> Value {
     if let Some(exception) = &result.exception {
         return json!({"type": "exception", "data": exception});
     }
-    result.error.as_ref().filter(|_| result.exit_status.is_none()).map_or(
+    advice::reason(result).filter(|_| result.exit_status.is_none()).map_or(
         Value::Null,
         |reason| json!({"type": "exception", "data": {"type": "Error", "value": reason, "traceback": ""}}),
     )
@@ -114,7 +115,8 @@ pub(super) fn output(result: &StageResult) -> Cow<'_, str> {
 /// Why a stage failed, as the last lines of its output, if it did not say so itself.
 pub(super) fn unsaid_reason(result: &StageResult) -> Option<String> {
     let is_said = |reason: &str| result.exit_status.is_some() || result.output.contains(reason);
-    let reason = result.error.as_ref().filter(|reason| !is_said(reason))?;
+    result.error.as_ref().filter(|reason| !is_said(reason))?;
+    let reason = advice::reason(result)?;
     let separator = if result.output.is_empty() || result.output.ends_with('\n') { "" } else { "\n" };
     Some(format!("{separator}{reason}\n"))
 }

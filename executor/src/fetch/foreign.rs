@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{ItemNode, NodeOutcome, Source, SourceItem, redact};
+use osbc_ir::{Cause, ItemNode, NodeOutcome, Source, SourceItem, redact};
 use osbc_module_api::{Map, OnDisk, Value};
 use serde::Deserialize;
 use serde_json::json;
@@ -47,7 +47,7 @@ pub(super) fn run(worker: &Worker<'_>, module: &OnDisk, nodes: &[NodeIndex], num
     for (position, (node, _)) in items.iter().enumerate() {
         let outcome = match &outcomes {
             Ok(outcomes) => outcomes[position].clone(),
-            Err(error) => failed(worker, &error.to_string()),
+            Err(error) => failed(worker, &error.to_string(), error.cause()),
         };
         success &= matches!(outcome, NodeOutcome::Fetched { .. });
         worker.tell(Message::Finished { node: *node, outcome: Box::new(outcome) });
@@ -91,15 +91,15 @@ fn fetch(
                 let bytes = path.symlink_metadata().map_or(0, |metadata| metadata.len());
                 Ok(NodeOutcome::Fetched { bytes })
             }
-            (Slot::Fetch(_), Some(said)) if !said.success => Ok(failed(worker, &said.error)),
+            (Slot::Fetch(_), Some(said)) if !said.success => Ok(failed(worker, &said.error, Cause::Module)),
             (Slot::Fetch(download), said) => {
                 let there = download.adopt()?;
                 Ok(match (there, said, &general) {
                     (Some(bytes), _, _) => NodeOutcome::Fetched { bytes },
                     // It keeps its items elsewhere: as objects of a repository, say.
                     (None, Some(_), _) => NodeOutcome::Fetched { bytes: 0 },
-                    (None, None, Some(error)) => failed(worker, error),
-                    (None, None, None) => failed(worker, "the source says nothing about this item"),
+                    (None, None, Some(error)) => failed(worker, error, Cause::Module),
+                    (None, None, None) => failed(worker, "the source says nothing about this item", Cause::Module),
                 })
             }
         }

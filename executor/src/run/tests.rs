@@ -262,7 +262,7 @@ fn keep_going_goes_on_with_what_does_not_depend_on_it_and_tells_every_failure() 
     assert_eq!(result(&done, &sketch, "a1").error.as_deref(), Some("it broke"));
     assert_eq!(
         done.outcome.nodes[&sketch.node("#sha256:bad")],
-        NodeOutcome::FetchFailed { error: "the server said 404".to_owned(), cause: Cause::Stage }
+        NodeOutcome::FetchFailed { error: "the server said 404".to_owned(), cause: Cause::Module }
     );
     assert_eq!(done.outcome.nodes[&sketch.node("a2")], NodeOutcome::NotStarted);
     assert_eq!(done.outcome.nodes[&sketch.node("b1")], NodeOutcome::NotStarted);
@@ -374,12 +374,12 @@ fn very_much_output_is_shortened_but_its_log_is_whole() {
 }
 
 #[test]
-fn a_stage_that_fails_for_want_of_something_is_told_apart() {
+fn a_stage_that_fails_of_an_exhausted_machine_is_told_apart() {
     let died = || StageReply { failure: Some(StageFailure::Died("killed".into())), ..success() };
     let bench = Bench::new(1);
     let sketch = Sketch::chain(&["a"]).seal();
     let done = bench.run(&sketch, &FakeRunner::new(move |_, _| died()));
-    assert_eq!(result(&done, &sketch, "a").cause, Some(Cause::Stage));
+    assert_eq!(result(&done, &sketch, "a").cause, Some(Cause::Module));
 
     let bench = Bench::new(1);
     let machine = Arc::clone(&bench.machine);
@@ -389,14 +389,17 @@ fn a_stage_that_fails_for_want_of_something_is_told_apart() {
     });
     let done = bench.run(&sketch, &runner);
     let result = result(&done, &sketch, "a");
-    assert_eq!(result.cause, Some(Cause::Wanting(Resource::Memory)));
-    assert!(result.error.as_deref().is_some_and(|error| error.contains("--jobs")), "{result:?}");
+    assert_eq!(result.cause, Some(Cause::Exhausted(Resource::Memory)));
+    assert!(
+        result.error.as_deref().is_some_and(|error| error.contains("the kernel ran out of memory meanwhile")),
+        "{result:?}"
+    );
 }
 
 #[test]
 fn only_a_stage_that_lacked_room_is_given_some_and_run_again() {
     let full = "cp: error writing 'x': No space left on device; no space left";
-    let lacked = || StageFailure::Wanting(Resource::Disk, full.to_owned());
+    let lacked = || StageFailure::Exhausted(Resource::Disk, full.to_owned());
     for (reply, runs) in [(failure(full), 1), (StageReply::failed(lacked()), 2)] {
         let mut bench = Bench::new(1);
         let kept = Sketch::chain(&["kept"]).seal();

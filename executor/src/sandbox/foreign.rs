@@ -87,7 +87,7 @@ pub(super) fn execute(request: &StageRequest, module: &OnDisk) -> Option<StageFa
     let started = nix::unistd::setsid().map_err(io::Error::from).and_then(|_| command.stdin(Stdio::null()).spawn());
     let child = match started {
         Ok(child) => Pid::from_raw(child.id().cast_signed()),
-        Err(error) => return Some(StageFailure::Environment(not_started(&command, module, &error))),
+        Err(error) => return Some(StageFailure::environment(not_started(&command, module, &error), &error)),
     };
     loop {
         match waitpid(None, None) {

@@ -18,6 +18,11 @@ pub(super) fn hint(name: &str, path: &Path) -> Option<String> {
     })
 }
 
+/// Whether the file system that `path` is on is full.
+pub(super) fn is_full(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|stat| describe(&stat).is_some())
+}
+
 fn describe(stat: &StatVfs) -> Option<String> {
     // What is only read is always full.
     if stat.f_flag.contains(StatVfsMountFlags::RDONLY) {

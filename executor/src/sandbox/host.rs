@@ -17,7 +17,7 @@ use super::api::{self, Report, StoreApi};
 use super::root::make_folder;
 use super::supervise::Supervisor;
 use super::{message, spec};
-use crate::request::{InputRequest, MountRequest, Said, StageRequest};
+use crate::request::{InputRequest, MountRequest, Said, StageFailure, StageRequest};
 use crate::service::desk::{self, Desk};
 use crate::service::{CallError, Home, Service};
 
@@ -100,11 +100,11 @@ impl<'a> HostSide<'a> {
         input: &InputRequest,
         module: &OnDisk,
         target: &Path,
-    ) -> Result<Value, String> {
+    ) -> Result<Value, StageFailure> {
         if self.store.is_none() {
             self.store = Some(self.serve_store(request).map_err(|error| format!("cannot serve the store: {error}"))?);
         }
-        let folder = self.store.as_ref().map(AsFd::as_fd).ok_or("the store's socket is gone")?;
+        let folder = self.store.as_ref().map(AsFd::as_fd).ok_or_else(|| "the store's socket is gone".to_owned())?;
         let mut references = osbc_module_api::Map::new();
         for reference in &input.references {
             references.insert(reference.id.clone(), reference.options.clone());
@@ -130,7 +130,7 @@ impl<'a> HostSide<'a> {
         module: &OnDisk,
         places: &Places<'_>,
         parent: Option<&Path>,
-    ) -> Result<Value, String> {
+    ) -> Result<Value, StageFailure> {
         let device = &request.devices[index];
         let arguments = json!({"dev": places.dev, "tree": places.tree, "parent": parent, "options": device.options});
         self.start(request, Role::Device(index), &format!("device/{}", device.name), module, "open", &arguments)
@@ -147,7 +147,7 @@ impl<'a> HostSide<'a> {
         module: &OnDisk,
         places: &Places<'_>,
         source: Option<&Path>,
-    ) -> Result<Value, String> {
+    ) -> Result<Value, StageFailure> {
         let arguments = json!({
             "source": source,
             "target": mount.target,
@@ -177,10 +177,10 @@ impl<'a> HostSide<'a> {
         module: &OnDisk,
         method: &str,
         arguments: &Value,
-    ) -> Result<Value, String> {
-        let host = request.host.as_ref().ok_or("the request says nothing of the host")?;
+    ) -> Result<Value, StageFailure> {
+        let host = request.host.as_ref().ok_or_else(|| "the request says nothing of the host".to_owned())?;
         let started = Service::start(uid, module, &host.environment, self.store.as_ref(), Home::Stage, &mut self.desk);
-        let mut service = started.map_err(|error| error.to_string())?;
+        let mut service = started.map_err(|error| StageFailure::environment(error.to_string(), &error))?;
         match service.call(method, arguments, &mut self.desk) {
             Ok(reply) => {
                 self.services.push((role, service));
@@ -197,7 +197,7 @@ impl<'a> HostSide<'a> {
                     service.stop(&mut self.desk)?;
                 }
                 self.desk.drain().ok();
-                Err(reason)
+                Err(reason.into())
             }
         }
     }

@@ -30,8 +30,11 @@ use rustix::process::{DumpableBehavior, PidfdFlags, pidfd_open};
 use super::confine::{Syncs, Who};
 use super::supervise::Supervisor;
 use super::surroundings::Surroundings;
-use super::{Isolation, Job, arguments, confine, foreign, lock, message, root, shell, spec, sys};
-use crate::request::{ShellMoment, StageFailure, StageReply, StageRequest};
+use super::{Isolation, Job, arguments, confine, foreign, full, lock, message, root, shell, spec, sys};
+use crate::request::{ShellMoment, StageFailure, StageReply, StageRequest, lacked_task};
+
+/// A directory on the file system in memory that a stage has for its temporary files.
+const MEMORY: &str = "/tmp";
 
 /// Runs the stage in the sandbox. Afterwards nothing that it started is alive, or this process is itself in the sandbox
 /// and can do no more than send the reply to `client` and end.
@@ -49,7 +52,7 @@ pub(super) fn run(
         _ => start_and_wait(request, job, around, isolation),
     });
     ran.unwrap_or_else(|error| {
-        StageReply::failed(StageFailure::Environment(format!("cannot run the stage's process: {error}")))
+        StageReply::failed(StageFailure::environment(format!("cannot run the stage's process: {error}"), &error))
     })
 }
 
@@ -244,7 +247,7 @@ fn stopped_by(shell: &UnixStream, request: &StageRequest, context: &StageContext
 }
 
 fn cannot_enter(error: &io::Error) -> StageFailure {
-    StageFailure::Environment(format!("cannot enter the sandbox: {error}"))
+    StageFailure::environment(format!("cannot enter the sandbox: {error}"), error)
 }
 
 /// Calls the module and returns why it failed, if it did.
@@ -256,14 +259,30 @@ fn call(function: fn(&StageContext) -> Result<(), Error>, context: &StageContext
     }));
     match called {
         Ok(Ok(())) => None,
-        Ok(Err(error @ Error::Foreign { .. })) => Some(StageFailure::Wanting(Resource::Emulator, error.to_string())),
-        Ok(Err(error @ Error::NoThread(_))) => Some(StageFailure::Wanting(Resource::Tasks, error.to_string())),
-        Ok(Err(error)) => Some(StageFailure::Module(error.to_string())),
+        Ok(Err(error)) => Some(failed(&error, context)),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref().copied()).unwrap_or("no reason given");
             Some(StageFailure::Module(format!("the module has a bug and panicked: {text}")))
         }
+    }
+}
+
+/// The failure of a module that gave up. No space means the store's disk, unless the stage has a file system of its own
+/// that may have been meant: then only what is free can tell.
+fn failed(error: &Error, context: &StageContext) -> StageFailure {
+    let resource = match error {
+        Error::Foreign { .. } => Some(Resource::Emulator),
+        Error::NoThread(_) => Some(Resource::Tasks),
+        error if error.is_full() && context.mounts.is_empty() && !full::is_full(Path::new(MEMORY)) => {
+            Some(Resource::Disk)
+        }
+        error if lacked_task(error) => Some(Resource::Tasks),
+        _ => None,
+    };
+    match resource {
+        Some(resource) => StageFailure::Exhausted(resource, error.to_string()),
+        None => StageFailure::Module(error.to_string()),
     }
 }
 

@@ -175,7 +175,7 @@ mod tests {
             Some(StageFailure::Environment("no".into())),
             Some(StageFailure::TimedOut(Duration::from_millis(1500))),
             Some(StageFailure::Died("no".into())),
-            Some(StageFailure::Wanting(Resource::Memory, "no".into())),
+            Some(StageFailure::Exhausted(Resource::Memory, "no".into())),
             Some(StageFailure::Interrupted),
         ];
         for failure in failures {

@@ -21,7 +21,7 @@ use super::host::{HostSide, Places, Role};
 use super::root::{self, make_folder, mount_stack};
 use super::teardown::{MountTable, release_device, unmount_all};
 use super::{entry, full, spec, sys};
-use crate::request::{DeviceRequest, InputRequest, MountRequest, ReferenceFrom, StageRequest};
+use crate::request::{DeviceRequest, InputRequest, MountRequest, ReferenceFrom, StageFailure, StageRequest};
 use crate::service::shortened;
 
 /// The most that a stage may keep in memory, /tmp for example: there are others beside it.
@@ -78,7 +78,7 @@ impl<'a> Surroundings<'a> {
     ///
     /// # Errors
     /// Why the stage cannot run. What was made until then is there to be closed.
-    pub(super) fn prepare(&mut self, request: &StageRequest, catalog: &Catalog) -> Result<(), String> {
+    pub(super) fn prepare(&mut self, request: &StageRequest, catalog: &Catalog) -> Result<(), StageFailure> {
         self.prepare_root(request).map_err(|error| error.to_string())?;
         if let Some(file) = &request.prepared {
             self.make_prepared(file).map_err(|error| format!("cannot prepare the build root: {error}"))?;
@@ -94,7 +94,7 @@ impl<'a> Surroundings<'a> {
         for input in &request.inputs {
             let mapped = self
                 .map_input(request, input, catalog, &inputs, &trees)
-                .map_err(|reason| format!("input `{}`: {reason}", input.name))?;
+                .map_err(|failure| failure.map_reason(|reason| format!("input `{}`: {reason}", input.name)))?;
             self.inputs.insert(input.name.clone(), mapped);
         }
         self.show(&inputs, spec::INPUTS, sys::READ_ONLY)?;
@@ -104,7 +104,7 @@ impl<'a> Surroundings<'a> {
             for (index, device) in request.devices.iter().enumerate() {
                 let opened = self
                     .open_device(request, index, catalog, &tree)
-                    .map_err(|reason| format!("device `{}`: {reason}", device.name))?;
+                    .map_err(|failure| failure.map_reason(|reason| format!("device `{}`: {reason}", device.name)))?;
                 self.devices.push(opened);
             }
         }
@@ -115,7 +115,7 @@ impl<'a> Surroundings<'a> {
             for mount in &request.mounts {
                 let path = self
                     .mount(request, mount, catalog)
-                    .map_err(|reason| format!("mount `{}`: {reason}", mount.name))?;
+                    .map_err(|failure| failure.map_reason(|reason| format!("mount `{}`: {reason}", mount.name)))?;
                 self.mounts.insert(mount.name.clone(), MountPoint { path });
             }
             for place in [spec::TREE, spec::MOUNTS] {
@@ -212,10 +212,10 @@ impl<'a> Surroundings<'a> {
         index: usize,
         catalog: &Catalog,
         tree: &Tree,
-    ) -> Result<OpenDevice, String> {
+    ) -> Result<OpenDevice, StageFailure> {
         let device: &DeviceRequest = &request.devices[index];
         let parent = match device.parent {
-            Some(index) => Some(self.devices.get(index).ok_or("its parent is not open yet")?),
+            Some(index) => Some(self.devices.get(index).ok_or_else(|| "its parent is not open yet".to_owned())?),
             None => None,
         };
         let dev = self.inside(spec::DEVICES);
@@ -229,9 +229,9 @@ impl<'a> Surroundings<'a> {
             return Ok(OpenDevice { path, data, keep: Vec::new() });
         }
         let Entry::Device(open) = entry(catalog, &device.module)? else {
-            return Err(format!("{} is no device", device.module.name));
+            return Err(format!("{} is no device", device.module.name).into());
         };
-        open(&DeviceContext { dev: &dev, tree, parent, options: &device.options }).map_err(|error| error.to_string())
+        open(&DeviceContext { dev: &dev, tree, parent, options: &device.options }).map_err(of_module)
     }
 
     /// Lets the kernel release the device at `index`, should this process be killed.
@@ -244,22 +244,27 @@ impl<'a> Surroundings<'a> {
     }
 
     /// Makes a mount and returns where it lies in the sandbox.
-    fn mount(&mut self, request: &StageRequest, mount: &MountRequest, catalog: &Catalog) -> Result<PathBuf, String> {
+    fn mount(
+        &mut self,
+        request: &StageRequest,
+        mount: &MountRequest,
+        catalog: &Catalog,
+    ) -> Result<PathBuf, StageFailure> {
         let (root, tree) = (self.inside(spec::MOUNTS), self.inside(spec::TREE));
         if let Some(module) = &mount.module.on_disk {
             let dev = self.inside(spec::DEVICES);
             let source = mount.source.map(|index| self.host_node(index, mount.partition)).transpose()?;
             let places = Places { dev: &dev, tree: &tree, mounts: &root };
             let reply = self.host.mount(request, mount, module, &places, source.as_deref())?;
-            return match reply.as_str() {
-                Some("") => Ok(PathBuf::from(spec::MOUNTS)),
-                Some(path) => below(Path::new(path), &root, spec::MOUNTS),
-                None if reply.is_null() => Ok(PathBuf::from(spec::MOUNTS)),
-                None => Err(unexpected(&reply)),
-            };
+            return Ok(match reply.as_str() {
+                Some("") => PathBuf::from(spec::MOUNTS),
+                Some(path) => below(Path::new(path), &root, spec::MOUNTS)?,
+                None if reply.is_null() => PathBuf::from(spec::MOUNTS),
+                None => return Err(unexpected(&reply).into()),
+            });
         }
         let Entry::Mount(make) = entry(catalog, &mount.module)? else {
-            return Err(format!("{} is no mount", mount.module.name));
+            return Err(format!("{} is no mount", mount.module.name).into());
         };
         let source = match mount.source {
             Some(index) => Some(self.node(index, mount.partition)?),
@@ -268,17 +273,18 @@ impl<'a> Surroundings<'a> {
         if let (Some(node), Some(partition)) = (&source, mount.partition)
             && !node.exists()
         {
-            return Err(format!(
+            let reason = format!(
                 "its device has no partition {partition}, or was not looked at for partitions (`partscan` of \
                  org.osbuild.loopback)"
-            ));
+            );
+            return Err(reason.into());
         }
         let context =
             MountContext { source, target: mount.target.as_deref(), root: &root, tree: &tree, options: &mount.options };
-        match make(&context).map_err(|error| error.to_string())? {
-            None => Ok(PathBuf::from(spec::MOUNTS)),
-            Some(path) => below(&path, &root, spec::MOUNTS),
-        }
+        Ok(match make(&context).map_err(of_module)? {
+            None => PathBuf::from(spec::MOUNTS),
+            Some(path) => below(&path, &root, spec::MOUNTS)?,
+        })
     }
 
     /// The same for a program on the host's side: in the host's `/dev` where that has the device, since tools look it
@@ -307,7 +313,7 @@ impl<'a> Surroundings<'a> {
         catalog: &Catalog,
         inputs: &Path,
         trees: &Path,
-    ) -> Result<MappedInput, String> {
+    ) -> Result<MappedInput, StageFailure> {
         let Some(module) = &input.module.on_disk else { return map_input(input, catalog, inputs, trees) };
         let target = input_folder(input, inputs)?;
         let reply = self.host.map_input(request, input, module, &target)?;
@@ -336,9 +342,14 @@ fn input_folder(input: &InputRequest, inputs: &Path) -> Result<PathBuf, String> 
     Ok(target)
 }
 
-fn map_input(input: &InputRequest, catalog: &Catalog, inputs: &Path, trees: &Path) -> Result<MappedInput, String> {
+fn map_input(
+    input: &InputRequest,
+    catalog: &Catalog,
+    inputs: &Path,
+    trees: &Path,
+) -> Result<MappedInput, StageFailure> {
     let Entry::Input(map) = entry(catalog, &input.module)? else {
-        return Err(format!("{} is no input", input.module.name));
+        return Err(format!("{} is no input", input.module.name).into());
     };
     let target = input_folder(input, inputs)?;
     let mut references = Vec::new();
@@ -357,9 +368,14 @@ fn map_input(input: &InputRequest, catalog: &Catalog, inputs: &Path, trees: &Pat
     }
     let context =
         InputContext { origin: input.origin, references, options: input.options.clone(), target: target.clone() };
-    let mapped = map(&context).map_err(|error| error.to_string())?;
+    let mapped = map(&context).map_err(of_module)?;
     let inside = Path::new(spec::INPUTS).join(&input.name);
     Ok(MappedInput { path: below(&mapped.path, &target, inside)?, data: mapped.data })
+}
+
+/// The failure of a stage's surroundings that a built-in module could not make.
+fn of_module(error: Error) -> StageFailure {
+    StageFailure::environment(error.to_string(), &error)
 }
 
 fn is_plain(name: &str) -> bool {

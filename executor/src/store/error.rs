@@ -160,7 +160,7 @@ pub enum StoreError {
         reason: String,
     },
     /// No result has this id.
-    #[error("there is no result `{id}` in the store {}; `osbc store ls` lists them", path.display())]
+    #[error("there is no result `{id}` in the store {}", path.display())]
     NoSuchObject {
         /// As it was given.
         id: String,

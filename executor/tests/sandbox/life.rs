@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use osbc_executor::interrupt::Interrupt;
 use osbc_executor::request::StageFailure;
 use osbc_executor::runner::{LocalRunner, StageIo, StageRunner, Transcript};
+use osbc_ir::Resource;
 use osbc_module_api::{Value, json};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -18,6 +19,7 @@ use crate::place::{Place, left_of, runner};
 
 tests![
     root_failures_of_the_module_are_told,
+    root_a_stage_that_exhausted_the_machine_is_told_apart,
     root_a_stage_that_loses_its_process_is_told_apart,
     root_output_comes_in_order_and_whole,
     root_a_flood_of_output_does_not_fill_the_memory,
@@ -41,6 +43,34 @@ fn root_failures_of_the_module_are_told() {
     let (reply, output) = Place::new("panic", json!({})).run();
     assert_eq!(reply.failure, Some(StageFailure::Module("the module has a bug and panicked: a bug".into())));
     assert!(output.contains("modules.rs"), "where it happened is in the output: {output}");
+}
+
+fn root_a_stage_that_exhausted_the_machine_is_told_apart() {
+    let refused = |errno: rustix::io::Errno| Place::new("refused", json!({"errno": errno.raw_os_error()}));
+    for (errno, resource) in [
+        (rustix::io::Errno::NOSPC, Some(Resource::Disk)),
+        (rustix::io::Errno::DQUOT, Some(Resource::Disk)),
+        (rustix::io::Errno::AGAIN, Some(Resource::Tasks)),
+        (rustix::io::Errno::IO, None),
+    ] {
+        let (failure, reason) = (refused(errno).fail(), format!("cannot write /file: {}", io::Error::from(errno)));
+        let expected = match resource {
+            Some(resource) => StageFailure::Exhausted(resource, reason),
+            None => StageFailure::Module(reason),
+        };
+        assert_eq!(failure, expected);
+    }
+    if !osbc_fixtures::has_tool("mkfs.ext4") {
+        return;
+    }
+    // With a file system of its own the stage may have meant that one.
+    let mut place = refused(rustix::io::Errno::NOSPC);
+    fs::File::create(place.tree().join("image")).expect("a file").set_len(8 << 20).expect("a size");
+    let made = std::process::Command::new("mkfs.ext4").arg("-q").arg(place.tree().join("image")).status();
+    assert!(made.expect("mkfs.ext4 is there").success());
+    place.device("disk", "loop", json!({"filename": "image"}));
+    place.mount("ext4", "sub");
+    assert!(matches!(place.fail(), StageFailure::Module(reason) if reason.contains("No space left on device")));
 }
 
 fn root_a_stage_that_loses_its_process_is_told_apart() {

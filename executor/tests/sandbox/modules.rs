@@ -34,7 +34,7 @@ const fn stage(name: &'static str, function: fn(&StageContext) -> Result<(), Err
     module(Kind::Stage, name, Entry::Stage(function))
 }
 
-static MODULES: [ModuleDef; 23] = [
+static MODULES: [ModuleDef; 24] = [
     stage("describe", describe),
     stage("write", |context| {
         let text = |name: &str| context.options[name].as_str().unwrap_or_default().to_owned();
@@ -51,6 +51,10 @@ static MODULES: [ModuleDef; 23] = [
         Ok(())
     }),
     stage("fail", |_| Err(Error::failed("it cannot work"))),
+    stage("refused", |context| {
+        let number = context.options["errno"].as_i64().unwrap_or_default();
+        Err(Error::io("write", "/file")(std::io::Error::from_raw_os_error(i32::try_from(number).unwrap_or_default())))
+    }),
     stage("panic", |_| panic!("a bug")),
     stage("abort", |_| std::process::abort()),
     stage("exit", |_| std::process::exit(3)),

@@ -82,6 +82,12 @@ impl Error {
         Error::Failed { reason: reason.into() }
     }
 
+    /// Whether a file could not be written since a disk, or a quota of it, is full.
+    pub fn is_full(&self) -> bool {
+        let kinds = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        matches!(self, Error::Io { source, .. } if kinds.contains(&source.kind()))
+    }
+
     /// Puts what was tried, and where, to a system error: `.map_err(Error::io("read", path))`.
     pub fn io<E: Into<io::Error>>(act: &'static str, path: impl AsRef<Path>) -> impl FnOnce(E) -> Error {
         move |source| Error::Io { act, path: path.as_ref().to_owned(), source: source.into() }

@@ -7,10 +7,7 @@ use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
 
 /// Why there is no thread.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "cannot start a thread: {0}; a limit is too low: on tasks (`ulimit -u`, systemd's TasksMax, a container's \
-     --pids-limit) or on memory (`ulimit -v`)"
-)]
+#[error("cannot start a thread: {0}; a limit on tasks or on memory is too low")]
 pub struct NoThread(String);
 
 impl NoThread {

@@ -23,7 +23,7 @@
 //! }
 //! ```
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 
 use osbc_module_api::tree::Copy;
 use osbc_module_api::*;
@@ -92,13 +92,14 @@ fn run(cx: &StageContext) -> Result<(), Error> {
 
 /// The failure to copy, with how much room is missing where the destination has none left.
 fn explain(error: Error, from: &Location, to: &Location) -> Error {
-    let is_full = matches!(&error, Error::Io { source, .. } if source.kind() == ErrorKind::StorageFull);
-    match is_full.then(|| Room::of_copy(from, &to.tree)) {
-        Some(Ok(room)) => {
+    match error {
+        Error::Io { act, path, source } if source.kind() == ErrorKind::StorageFull => {
+            let Ok(room) = Room::of_copy(from, &to.tree) else { return Error::Io { act, path, source } };
             let missing = room.need.checked_sub(room.have).filter(|missing| *missing > 0);
             let missing = missing.map(|missing| format!(", at least {} more than it holds when empty", mib(missing)));
             let (need, missing) = (mib(room.need), missing.unwrap_or_default());
-            Error::failed(format!("{error}: the destination is full; what is copied takes {need}{missing}"))
+            let reason = format!("{source}: the destination is full; what is copied takes {need}{missing}");
+            Error::Io { act, path, source: io::Error::new(ErrorKind::StorageFull, reason) }
         }
         _ => error,
     }
