@@ -65,12 +65,14 @@ pub(crate) enum Failure {
     Library(#[from] LibraryError),
 }
 
+// All of them are in docs/exit-codes.md.
+
 /// Two manifests differ, as with diff(1).
 pub(crate) const DIFFERENT: u8 = 1;
 /// The build failed.
 pub(crate) const BUILD_FAILED: u8 = 1;
 /// Bad manifest or arguments.
-const BAD_REQUEST: u8 = 2;
+pub(crate) const BAD_REQUEST: u8 = 2;
 /// The machine lacks something.
 pub(crate) const ENVIRONMENT: u8 = 3;
 /// A guest was not done in time, as with timeout(1).
@@ -185,4 +187,21 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     // A closed pipe is no reason to say more.
     error.print().ok();
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(BAD_REQUEST))
+}
+
+#[cfg(test)]
+mod tests {
+    use osbc_executor::shell::NOT_STARTED;
+
+    use super::*;
+
+    #[test]
+    fn the_document_lists_these_codes() {
+        let text = include_str!("../../docs/exit-codes.md");
+        let rows = text.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next()?.parse().ok());
+        let not_started = u8::try_from(NOT_STARTED).expect("is an exit code");
+        let codes = [0, BUILD_FAILED, BAD_REQUEST, ENVIRONMENT, TIMED_OUT, not_started, INTERRUPTED];
+        assert_eq!(rows.collect::<Vec<u8>>(), codes);
+        assert_eq!(DIFFERENT, BUILD_FAILED);
+    }
 }

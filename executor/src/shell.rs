@@ -18,6 +18,9 @@ use crate::request::{ShellMoment, ShellRequest, StageFailure, StageReply, StageR
 use crate::runner::{StageIo, StageRunner};
 use crate::sandbox::message;
 
+/// The exit code of a shell that cannot be started, as with sh(1).
+pub const NOT_STARTED: i32 = 127;
+
 /// The socket in a stage's scratch folder.
 const SOCKET: &str = "shell";
 

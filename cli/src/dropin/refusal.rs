@@ -90,9 +90,9 @@ impl Refusal {
     fn code(&self) -> ExitCode {
         ExitCode::from(match self {
             Refusal::Manifest(report) => match report.phase() {
-                Phase::Validate => 2,
+                Phase::Validate => exit::BAD_REQUEST,
                 // osbuild stumbles over these.
-                Phase::Parse | Phase::Load => 1,
+                Phase::Parse | Phase::Load => exit::BUILD_FAILED,
             },
             Refusal::Request(_) | Refusal::Failed(_) => exit::BUILD_FAILED,
             Refusal::Aborted => exit::INTERRUPTED,

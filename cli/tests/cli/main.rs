@@ -10,6 +10,7 @@ mod documents;
 mod dropin;
 mod encryption;
 mod endings;
+mod exit_codes;
 mod explain;
 mod exports;
 mod harness;

@@ -25,6 +25,7 @@ use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 
 use super::{arguments, message, spec};
 use crate::request::{ShellMoment, ShellRequest, StageFailure, StageRequest};
+use crate::shell::NOT_STARTED;
 
 /// What the sandbox says when it wants a shell's streams.
 pub(crate) const WANTED: u8 = b'?';
@@ -69,7 +70,7 @@ pub(super) fn run(
         Ok(code) => code,
         Err(error) => {
             writeln!(screen, "osbc: cannot start a shell: {error}")?;
-            127
+            NOT_STARTED
         }
     };
     (&*connection).write_all(&code.to_le_bytes())?;
