@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use osbc_ir::graph::{Node, NodeIndex};
+pub(crate) use osbc_ir::size as bytes;
 use osbc_ir::{Graph, printable};
 
 /// The pipeline and module of a stage, or the checksum and source of an item.
@@ -29,18 +30,6 @@ pub(crate) fn duration(duration: Duration) -> String {
         _ if seconds < 60 => format!("{:.2} s", duration.as_secs_f64()),
         _ => format!("{} min {} s", seconds / 60, seconds % 60),
     }
-}
-
-/// A number of bytes in binary units: `512 B`, `1.5 MiB`.
-pub(crate) fn bytes(count: u64) -> String {
-    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-    let mut amount = count as f64;
-    let mut unit = 0;
-    while amount >= 1024.0 && unit + 1 < UNITS.len() {
-        amount /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{count} B") } else { format!("{amount:.1} {}", UNITS[unit]) }
 }
 
 /// A count with its noun: `1 stage`, `3 stages`.

@@ -6,7 +6,7 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 use osbc_ir::graph::Graph;
-use osbc_ir::{PipelineIndex, Source, SourceItem, Target};
+use osbc_ir::{PipelineIndex, Source, SourceItem, Target, hex};
 use sha2::{Digest, Sha256};
 
 use crate::Error;
@@ -65,9 +65,4 @@ pub(crate) fn digest(artifact: &Path) -> Result<Option<String>, Error> {
             length => sum.update(&buffer[..length]),
         }
     }
-}
-
-/// Bytes in hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

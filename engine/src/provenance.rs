@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use osbc_ir::graph::Graph;
-use osbc_ir::{Export, Value, redact};
+use osbc_ir::{Export, Value, hex, redact};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -46,7 +46,7 @@ pub(crate) fn slsa(graph: &Graph, export: &Export, artifact: &Path, manifest: &s
                 "buildType": "urn:osbc:build:v1",
                 "externalParameters": {
                     "export": export.name,
-                    "manifest": {"digest": {"sha256": attest::hex(&Sha256::digest(manifest))}}
+                    "manifest": {"digest": {"sha256": hex(&Sha256::digest(manifest))}}
                 },
                 "internalParameters": {"stages": stages.collect::<Vec<_>>()},
                 "resolvedDependencies": items.collect::<Vec<_>>()

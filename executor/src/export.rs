@@ -8,14 +8,14 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use osbc_ir::StageId;
+use osbc_ir::{StageId, size};
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::copy::{Copied, CopyError, Ownership, copy_attributes, copy_tree};
 use crate::delete::remove_tree;
 use crate::overlay;
-use crate::store::{Lease, StoreError, bytes, free_space, inodes_in_use};
+use crate::store::{Lease, StoreError, free_space, inodes_in_use};
 use crate::walk::entries;
 
 /// How the name of an unfinished copy begins.
@@ -36,7 +36,7 @@ pub enum ExportError {
     /// The destination has no room for it.
     #[error(
         "cannot export to {}: no space left: it takes {}, and there are {} free; make room there or name another folder",
-        path.display(), bytes(*need), bytes(*have)
+        path.display(), size(*need), size(*have)
     )]
     NoSpace {
         /// The destination.

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
+use osbc_ir::hex;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize as _, Deserializer, Serialize, Serializer};
 
@@ -66,10 +67,7 @@ pub(crate) fn deserialize<'de, P: Paths, D: Deserializer<'de>>(deserializer: D) 
 }
 
 fn to_text(path: &Path) -> String {
-    let in_digits = || {
-        let digits = path.as_os_str().as_bytes().iter().map(|byte| format!("{byte:02x}"));
-        std::iter::once("\0".to_owned()).chain(digits).collect()
-    };
+    let in_digits = || format!("\0{}", hex(path.as_os_str().as_bytes()));
     path.to_str().map_or_else(in_digits, str::to_owned)
 }
 

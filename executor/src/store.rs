@@ -82,11 +82,11 @@ use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
-use osbc_ir::{Graph, Have, NodeId};
+use osbc_ir::{Graph, Have, NodeId, size};
 
 pub use census::{Census, Item, Kept, Part};
 pub use error::StoreError;
-pub(crate) use error::{bytes, free_space, inodes_in_use};
+pub(crate) use error::{free_space, inodes_in_use};
 pub use evict::Evicted;
 pub use items::{Download, Slot};
 pub use lease::Lease;
@@ -339,8 +339,8 @@ impl Store {
         // What the stage has written goes when it has failed.
         let have = free + written();
         let needs = match known.filter(|need| *need > have) {
-            Some(need) => format!("it needs about {}, as before, and has {}", bytes(need), bytes(have)),
-            None => format!("it needs more than the {} that it has", bytes(have)),
+            Some(need) => format!("it needs about {}, as before, and has {}", size(need), size(have)),
+            None => format!("it needs more than the {} that it has", size(have)),
         };
         Some(format!("; no space left for the stage in the store {store}: {needs}"))
     }

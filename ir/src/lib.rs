@@ -7,6 +7,7 @@
 pub mod compat;
 pub mod content;
 pub mod graph;
+mod hex;
 pub mod id;
 pub mod identity;
 pub mod manifest;
@@ -17,14 +18,17 @@ pub mod printable;
 pub mod redact;
 mod seal;
 pub mod sink;
+mod size;
 pub mod stage;
 pub mod value;
 
 pub use graph::{Edge, Graph, ItemNode, Node, NodeId, PipelineNodes, StageNode};
+pub use hex::hex;
 pub use id::{CompatId, ContentKey, FileDigest, ItemId, OwnKey, StageId, TreeDigest};
 pub use manifest::{FormatVersion, Manifest, Pipeline, PipelineIndex, Runner, Source, SourceItem};
 pub use module::{Kind, ModuleRef, Revision};
 pub use outcome::{Cause, NodeOutcome, Outcome, Resource, StageResult};
 pub use plan::{Action, Decision, Export, Have, Plan, Reason, Segment};
+pub use size::size;
 pub use stage::{Device, HostFile, Input, InputOrigin, Mount, Reference, References, Stage, Target};
 pub use value::{Map, Number, Value};

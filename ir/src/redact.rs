@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::graph::Graph;
+use crate::hex;
 use crate::manifest::Manifest;
 use crate::stage::Stage;
 use crate::value::Value;
@@ -117,8 +118,7 @@ pub fn graph(graph: &Graph) -> Cow<'_, Graph> {
 fn mark(string: &mut String) {
     if let Cow::Owned(shown) = string_with_urls(string) {
         let digest = blake3::derive_key("osbc redacted string 1", string.as_bytes());
-        let digest: String = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
-        *string = format!("{shown} [{digest}]");
+        *string = format!("{shown} [{}]", hex(&digest[..4]));
     }
 }
 

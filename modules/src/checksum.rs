@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use osbc_ir::hex;
 use osbc_module_api::Error;
 use sha2::Digest;
 
@@ -142,9 +143,6 @@ impl Hasher {
     }
 
     fn finish(self) -> String {
-        fn hex(digest: &[u8]) -> String {
-            digest.iter().map(|byte| format!("{byte:02x}")).collect()
-        }
         match self {
             Hasher::Md5(hasher) => hex(&hasher.finalize()),
             Hasher::Sha1(hasher) => hex(&hasher.finalize()),

@@ -176,7 +176,7 @@ impl Lists {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = osbc_ir::hex(&Sha256::digest(bytes));
     format!("sha256:{hex}")
 }
 

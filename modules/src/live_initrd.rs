@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use osbc_ir::hex;
 use osbc_module_api::*;
 use sha2::{Digest, Sha256};
 
@@ -94,7 +95,7 @@ pub(crate) fn stream_hash(path: &Path) -> Result<String, Error> {
         if block.is_empty() {
             return Ok(text);
         }
-        text.extend(Sha256::digest(&block).iter().map(|byte| format!("{byte:02x}")));
+        text.push_str(&hex(&Sha256::digest(&block)));
         text.push('\n');
     }
 }

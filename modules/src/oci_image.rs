@@ -231,7 +231,7 @@ impl<W> Digesting<W> {
     }
 
     pub(crate) fn finish(self) -> (String, u64, W) {
-        let hex: String = self.state.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = osbc_ir::hex(&self.state.finalize());
         (format!("sha256:{hex}"), self.size, self.to)
     }
 }

@@ -102,7 +102,7 @@ pub(crate) fn id(reference: &str, interrupted: &dyn Fn() -> bool) -> Result<Stri
 
 /// The digest of a document.
 pub(crate) fn digest(document: &[u8]) -> String {
-    let hex: String = Sha256::digest(document).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = osbc_ir::hex(&Sha256::digest(document));
     format!("sha256:{hex}")
 }
 

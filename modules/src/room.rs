@@ -1,10 +1,8 @@
 //! What does not fit: how much something takes, how much room there is, and how much is missing.
 
+use osbc_ir::size;
 use osbc_module_api::*;
 use rustix::io::Errno;
-
-/// Bytes of a MiB.
-const MIB: u64 = 1 << 20;
 
 /// What something takes and what there is for it, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +17,7 @@ impl Room {
     /// Returns how much is missing, for people, and what to do; `None` if it fits.
     pub(crate) fn lacking(self) -> Option<String> {
         let missing = self.need.checked_sub(self.have).filter(|missing| *missing > 0)?;
-        let (need, have, missing) = (mib(self.need), mib(self.have), mib(missing));
+        let (need, have, missing) = (size(self.need), size(self.have), size(missing));
         Some(format!(
             "what it is to hold takes {need}, and it has room for {have}: at least {missing} are missing; raise its `size`"
         ))
@@ -45,11 +43,6 @@ fn allocated(tree: &Tree, path: &std::path::Path) -> Result<u64, Error> {
         Ok(())
     })?;
     Ok(bytes)
-}
-
-/// A number of bytes in MiB, rounded to tenths: `1.5 MiB`.
-pub(crate) fn mib(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / MIB as f64)
 }
 
 #[cfg(test)]

@@ -255,7 +255,7 @@ impl Maker<'_> {
     fn files(&mut self, files: &[(&str, &str)]) -> Value {
         let (mut references, mut paths) = (Vec::new(), Vec::new());
         for (path, content) in files {
-            let digest: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+            let digest = osbc_ir::hex(&Sha256::digest(content));
             let name = format!("sha256:{digest}");
             paths.push(json!({"from": format!("input://files/{name}"), "to": format!("tree://{path}")}));
             let data = BASE64_STANDARD.encode(content);

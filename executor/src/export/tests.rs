@@ -209,6 +209,6 @@ fn root_a_full_destination_is_told_and_left_clean() {
     let error = result.expect_err("there is no room");
     let ExportError::NoSpace { need, have, .. } = &error else { panic!("{error}") };
     assert!((4 << 20..5 << 20).contains(need) && (1..=1 << 20).contains(have), "{error}");
-    assert!(error.to_string().contains("no space left: it takes 4.2 MB"), "{error}");
+    assert!(error.to_string().contains("no space left: it takes 4.0 MiB"), "{error}");
     assert_eq!(left, [""; 0]);
 }

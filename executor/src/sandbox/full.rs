@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustix::fs::{StatVfs, StatVfsMountFlags};
 
-use crate::store::bytes;
+use osbc_ir::size;
 
 /// What is free of a file system that counts as full, as a part of its size: some keep a little for themselves.
 const NEARLY: u64 = 100;
@@ -33,7 +33,7 @@ fn describe(stat: &StatVfs) -> Option<String> {
     }
     let free = stat.f_bavail.min(stat.f_bfree);
     (free <= stat.f_blocks / NEARLY).then(|| {
-        let in_bytes = |blocks: u64| bytes(blocks.saturating_mul(stat.f_frsize));
+        let in_bytes = |blocks: u64| size(blocks.saturating_mul(stat.f_frsize));
         format!("{} of {} are free", in_bytes(free), in_bytes(stat.f_blocks))
     })
 }
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn full_file_systems_are_told_from_those_with_room() {
-        assert_eq!(describe(&stat(20_000, 150, 10, 5)).as_deref(), Some("150 kB of 20 MB are free"));
+        assert_eq!(describe(&stat(20_000, 150, 10, 5)).as_deref(), Some("146.5 KiB of 19.1 MiB are free"));
         assert_eq!(describe(&stat(20_000, 5000, 10, 0)).as_deref(), Some("all of its 10 inodes are in use"));
         assert_eq!(describe(&stat(20_000, 5000, 10, 5)), None);
         // Some file systems make inodes as they need them.

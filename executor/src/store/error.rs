@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use osbc_ir::StageId;
+use osbc_ir::{StageId, size};
 
 use crate::copy::CopyError;
 
@@ -74,8 +74,8 @@ pub enum StoreError {
     #[error(
         "cannot {act} {}: no space left{}, {} free{}; make room or name a store elsewhere",
         path.display(),
-        need.map(|need| format!(", {} needed", bytes(need))).unwrap_or_default(),
-        bytes(*have),
+        need.map(|need| format!(", {} needed", size(need))).unwrap_or_default(),
+        size(*have),
         if need.is_none() && *have >= AMPLE { " (a quota or the disk below the file system may be full)" } else { "" }
     )]
     NoSpace {
@@ -282,32 +282,9 @@ pub(crate) fn inodes_in_use(path: &Path) -> Option<u64> {
     (are_out && stat.f_bavail.saturating_mul(stat.f_frsize) >= super::NEARLY_FULL).then_some(stat.f_files)
 }
 
-/// A size for people: `12 kB`, `3.4 GB`.
-pub(crate) fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
-    if count < 1000 {
-        return format!("{count} B");
-    }
-    let mut value = count as f64 / 1000.0;
-    let mut unit = 0;
-    while value >= 999.5 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    if value < 10.0 { format!("{value:.1} {}", UNITS[unit]) } else { format!("{value:.0} {}", UNITS[unit]) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_short() {
-        for (count, text) in [(0, "0 B"), (999, "999 B"), (1234, "1.2 kB"), (999_999, "1.0 MB"), (12_345_678, "12 MB")]
-        {
-            assert_eq!(bytes(count), text);
-        }
-    }
 
     #[test]
     fn the_system_s_word_becomes_a_way_out() {

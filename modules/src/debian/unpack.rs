@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use md5::{Digest, Md5};
+use osbc_ir::hex;
 use osbc_module_api::tree::Times;
 use osbc_module_api::{Error, Tree, owners};
 use rustix::fs::{Gid, Mode, OFlags, Timespec, Timestamps, Uid};
@@ -268,7 +269,7 @@ impl Put<'_> {
             let sum = if summed {
                 let mut summing = Summing { sum: Md5::new(), out: &mut out };
                 io::copy(content, &mut summing)?;
-                Some(summing.sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+                Some(hex(&summing.sum.finalize()))
             } else {
                 io::copy(content, &mut out)?;
                 None

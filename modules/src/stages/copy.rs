@@ -25,10 +25,11 @@
 
 use std::io::{self, ErrorKind};
 
+use osbc_ir::size;
 use osbc_module_api::tree::Copy;
 use osbc_module_api::*;
 
-use crate::room::{Room, mib};
+use crate::room::Room;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -96,8 +97,8 @@ fn explain(error: Error, from: &Location, to: &Location) -> Error {
         Error::Io { act, path, source } if source.kind() == ErrorKind::StorageFull => {
             let Ok(room) = Room::of_copy(from, &to.tree) else { return Error::Io { act, path, source } };
             let missing = room.need.checked_sub(room.have).filter(|missing| *missing > 0);
-            let missing = missing.map(|missing| format!(", at least {} more than it holds when empty", mib(missing)));
-            let (need, missing) = (mib(room.need), missing.unwrap_or_default());
+            let missing = missing.map(|missing| format!(", at least {} more than it holds when empty", size(missing)));
+            let (need, missing) = (size(room.need), missing.unwrap_or_default());
             let reason = format!("{source}: the destination is full; what is copied takes {need}{missing}");
             Error::Io { act, path, source: io::Error::new(ErrorKind::StorageFull, reason) }
         }

@@ -10,6 +10,7 @@
 use std::io::{self, Read};
 
 use hmac::{Hmac, KeyInit, Mac};
+use osbc_ir::hex;
 use osbc_module_api::*;
 use rustix::fs::OFlags;
 use sha2::digest::block_api::EagerHash;
@@ -82,7 +83,7 @@ fn sum<H: EagerHash>(source: &mut impl Read) -> io::Result<String> {
             count => state.update(&buffer[..count]),
         }
     }
-    Ok(state.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&state.finalize().into_bytes()))
 }
 
 #[cfg(test)]

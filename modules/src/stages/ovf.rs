@@ -181,7 +181,7 @@ mod tests {
         let done = run_with(json!({"vmdk": "/out/my.image.vmdk"})).ok();
         let sum = |path: &str| {
             let digest = Sha256::digest(done.tree.read(path).unwrap());
-            digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+            osbc_ir::hex(&digest)
         };
         let (descriptor, image) = (sum("out/my.image.ovf"), sum("out/my.image.vmdk"));
         let sums = format!("SHA256(my.image.ovf)= {descriptor}\nSHA256(my.image.vmdk)= {image}\n");

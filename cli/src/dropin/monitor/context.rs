@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use osbc_ir::CompatId;
+use osbc_ir::{CompatId, hex};
 use osbc_pytext::json;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -47,10 +47,6 @@ impl Contexts {
         full["id"] = json!(id);
         full
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
