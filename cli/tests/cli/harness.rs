@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use assert_cmd::Command;
+use osbc_ir::hex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -70,11 +71,14 @@ pub(crate) fn osbc() -> Command {
     command
 }
 
-/// `sha256:…` of a content.
+/// Returns the SHA-256 of a content in hexadecimal.
+pub(crate) fn sha256(content: &[u8]) -> String {
+    hex(&Sha256::digest(content))
+}
+
+/// Returns `sha256:…` of a content.
 pub(crate) fn checksum(content: &[u8]) -> String {
-    let digest = Sha256::digest(content);
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
+    format!("sha256:{}", sha256(content))
 }
 
 /// A manifest of one pipeline `tree`.

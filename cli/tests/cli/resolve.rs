@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 use osbc_fixtures::deb::{Deb, can_install};
 use predicates::prelude::*;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
-use crate::harness::{Place, osbc, respond, serve};
+use crate::harness::{Place, osbc, respond, serve, sha256};
 
 /// What the profile asks for, and the essential packages.
 const PACKAGES: [&str; 17] = [
@@ -37,10 +36,6 @@ const PACKAGES: [&str; 17] = [
 
 const SPEC: &str =
     "name = \"demo\"\nrelease = \"demo\"\nkernel = \"linux-demo\"\nformats = [\"tar\"]\nbuild = \"host\"\n";
-
-fn hex(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
-}
 
 /// A repository in a folder, and apt's configuration to have nothing but that.
 struct Repository<'a> {
@@ -88,7 +83,7 @@ impl<'a> Repository<'a> {
                 String::from_utf8(control).expect("control data is text"),
                 file.to_string_lossy(),
                 content.len(),
-                hex(&content)
+                sha256(&content)
             ));
         }
         let architecture = Command::new("dpkg").arg("--print-architecture").output().expect("dpkg starts").stdout;
@@ -99,7 +94,7 @@ impl<'a> Repository<'a> {
         let release = format!(
             "Label: Demo Archive\nCodename: demo\nSuite: demo\nComponents: main\nArchitectures: {architecture} all\n\
              Date: Sun, 09 Sep 2001 01:46:40 UTC\nSHA256:\n {} {} main/binary-{architecture}/Packages\n",
-            hex(index.as_bytes()),
+            sha256(index.as_bytes()),
             index.len()
         );
         fs::write(root.join("dists/demo/Release"), release).expect("writable");
