@@ -5,14 +5,14 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-const FOLDERS: [&str; 6] = ["sources", "inputs", "devices", "mounts", "stages", "assemblers"];
+const DIRECTORIES: [&str; 6] = ["sources", "inputs", "devices", "mounts", "stages", "assemblers"];
 
 fn main() {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo"));
     let mut modules = String::new();
     let mut rows = String::new();
-    for folder in FOLDERS {
-        let path = root.join("src").join(folder);
+    for directory in DIRECTORIES {
+        let path = root.join("src").join(directory);
         println!("cargo::rerun-if-changed={}", path.display());
         let Ok(entries) = fs::read_dir(&path) else { continue };
         let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
@@ -20,7 +20,7 @@ fn main() {
         files.sort();
         for file in files {
             match header(&file) {
-                Ok(doc) => add(&mut modules, &mut rows, folder, &file, &doc),
+                Ok(doc) => add(&mut modules, &mut rows, directory, &file, &doc),
                 Err(reason) => println!("cargo::error={}: {reason}", file.display()),
             }
         }
@@ -29,7 +29,7 @@ fn main() {
         "{modules}\n/// Every built-in module with its documentation.\npub static MODULES: &[Registered] = &[\n{rows}];\n"
     );
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo")).join("registry.rs");
-    fs::write(out, text).expect("the build folder is writable");
+    fs::write(out, text).expect("the build directory is writable");
 }
 
 /// The `//!` lines at the top of a module's file, without their markers.
@@ -45,10 +45,10 @@ fn header(file: &Path) -> Result<String, &'static str> {
     Ok(lines.iter().map(|line| line.strip_prefix(' ').unwrap_or(line)).collect::<Vec<_>>().join("\n"))
 }
 
-fn add(modules: &mut String, rows: &mut String, folder: &str, file: &Path, doc: &str) {
+fn add(modules: &mut String, rows: &mut String, directory: &str, file: &Path, doc: &str) {
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-    let name = format!("{folder}_{stem}");
+    let name = format!("{directory}_{stem}");
     writeln!(modules, "#[path = {:?}]\nmod {name};", file.display().to_string()).expect("a string grows");
-    let file = format!("{folder}/{stem}.rs");
+    let file = format!("{directory}/{stem}.rs");
     writeln!(rows, "    Registered {{ def: &{name}::MODULE, file: {file:?}, doc: {doc:?} }},").expect("a string grows");
 }

@@ -1,6 +1,6 @@
 """What is inside archives, images and databases, so that two of them that differ in their bytes can be compared.
 
-`opened` makes a folder of such a file: its members or files as they are, with owners, modes, times and attributes, and
+`opened` makes a directory of such a file: its members or files as they are, with owners, modes, times and attributes, and
 beside them texts of what else it says: the order of its members, a partition table, a superblock.
 """
 
@@ -30,7 +30,7 @@ def tool(*command, **more):
 
 @contextlib.contextmanager
 def opened(path, target):
-    """A folder of what is inside a file, made in `target`, or None where it holds nothing that could be shown."""
+    """A directory of what is inside a file, made in `target`, or None where it holds nothing that could be shown."""
     opener = kind(path)
     if not opener:
         yield None
@@ -87,26 +87,26 @@ def tar(path, target):
         container(target / FILES)
 
 
-def container(folder):
+def container(directory):
     """Names the blobs of an OCI image by what they are, instead of by digests that any difference in them changes."""
     names = {}
 
     def blob(descriptor, name):
         digest = descriptor["digest"]
         names[digest] = name
-        return folder / "blobs" / digest.replace(":", "/")
+        return directory / "blobs" / digest.replace(":", "/")
 
-    for number, entry in enumerate(json.loads((folder / "index.json").read_text())["manifests"]):
+    for number, entry in enumerate(json.loads((directory / "index.json").read_text())["manifests"]):
         manifest = json.loads(blob(entry, f"manifest-{number}").read_text())
         config = json.loads(blob(manifest["config"], f"config-{number}").read_text())
         for layer, descriptor in enumerate(manifest["layers"]):
             blob(descriptor, f"layer-{number}-{layer}")
             names.setdefault(config["rootfs"]["diff_ids"][layer], f"content-{number}-{layer}")
     for digest, name in names.items():
-        place = folder / "blobs" / digest.replace(":", "/")
+        place = directory / "blobs" / digest.replace(":", "/")
         if place.exists():
-            place.rename(folder / "blobs" / name)
-    for text in folder.rglob("*"):
+            place.rename(directory / "blobs" / name)
+    for text in directory.rglob("*"):
         if text.is_file() and text.name.startswith(("index.json", "manifest-", "config-")):
             content = text.read_text()
             text.write_text(re.sub(r"sha256:[0-9a-f]{64}", lambda match: names.get(match[0], match[0]), content))

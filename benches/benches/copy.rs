@@ -8,14 +8,14 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use osbc_module_api::Tree;
 use osbc_module_api::tree::Copy;
 
-/// Files of a tree like a system's: many small ones in folders of a few, some large ones.
+/// Files of a tree like a system's: many small ones in directories of a few, some large ones.
 fn fill(tree: &Path) {
     for outer in 0..20 {
         for inner in 0..10 {
-            let folder = tree.join(format!("{outer}/{inner}"));
-            fs::create_dir_all(&folder).expect("the folder is writable");
+            let directory = tree.join(format!("{outer}/{inner}"));
+            fs::create_dir_all(&directory).expect("the directory is writable");
             for number in 0..20 {
-                fs::write(folder.join(format!("file-{number}")), vec![b'x'; 100 + number * 400]).expect("writable");
+                fs::write(directory.join(format!("file-{number}")), vec![b'x'; 100 + number * 400]).expect("writable");
             }
         }
         fs::write(tree.join(format!("{outer}/large")), vec![b'y'; 4 << 20]).expect("writable");
@@ -25,13 +25,13 @@ fn fill(tree: &Path) {
 fn copies(c: &mut Criterion) {
     let mut group = c.benchmark_group("copy a tree of 4,020 files, 95 MB");
     group.sample_size(10);
-    let place = tempfile::tempdir_in(osbc_fixtures::scratch()).expect("a temporary folder");
+    let place = tempfile::tempdir_in(osbc_fixtures::scratch()).expect("a temporary directory");
     let source = place.path().join("source");
     fill(&source);
     let mut measure = |name: &str, copy: &dyn Fn(&Path)| {
         group.bench_function(name, |b| {
             b.iter_batched(
-                || tempfile::tempdir_in(place.path()).expect("a temporary folder"),
+                || tempfile::tempdir_in(place.path()).expect("a temporary directory"),
                 |target| {
                     copy(target.path());
                     target

@@ -54,9 +54,9 @@ fn osbuild() -> Option<Command> {
 fn inspect(c: &mut Criterion) {
     let mut group = c.benchmark_group("inspect");
     group.sample_size(10);
-    let dir = tempfile::tempdir().expect("a temporary folder");
+    let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("manifest.json");
-    std::fs::write(&path, synthetic(230, 10)).expect("the folder is writable");
+    std::fs::write(&path, synthetic(230, 10)).expect("the directory is writable");
     let sample = checkout().map(|checkout| checkout.join("samples/fedora-ostree-bootiso-xz.json"));
     for (name, path) in [("2,300 stages, 360 kB", Some(path)), ("a sample of 480 kB", sample)] {
         let Some(path) = path else { continue };
@@ -78,14 +78,14 @@ fn builds(c: &mut Criterion) {
     }
     let mut group = c.benchmark_group("build");
     group.sample_size(10);
-    let dir = tempfile::tempdir().expect("a temporary folder");
+    let dir = tempfile::tempdir().expect("a temporary directory");
     let quickstart = manifest("quickstart.json");
     let warm = dir.path().join("warm");
     run(&mut build(&quickstart, &warm));
     group.bench_function("the quickstart, nothing to do", |b| b.iter(|| run(&mut build(&quickstart, &warm))));
     group.bench_function("the quickstart, empty store", |b| {
         b.iter_batched(
-            || tempfile::tempdir_in(dir.path()).expect("a temporary folder"),
+            || tempfile::tempdir_in(dir.path()).expect("a temporary directory"),
             |store| {
                 run(&mut build(&quickstart, store.path()));
                 store
@@ -97,7 +97,7 @@ fn builds(c: &mut Criterion) {
     let chain = chain(dir.path(), CHAIN);
     group.bench_function(format!("{CHAIN} file-editing stages, osbc"), |b| {
         b.iter_batched(
-            || tempfile::tempdir_in(dir.path()).expect("a temporary folder"),
+            || tempfile::tempdir_in(dir.path()).expect("a temporary directory"),
             |store| {
                 run(&mut build(&chain, store.path()));
                 store
@@ -108,7 +108,7 @@ fn builds(c: &mut Criterion) {
     if osbuild().is_some() {
         group.bench_function(format!("{CHAIN} file-editing stages, osbuild"), |b| {
             b.iter_batched(
-                || tempfile::tempdir_in(dir.path()).expect("a temporary folder"),
+                || tempfile::tempdir_in(dir.path()).expect("a temporary directory"),
                 |store| {
                     run(&mut osbuild_build(&chain, store.path()));
                     store
@@ -120,14 +120,14 @@ fn builds(c: &mut Criterion) {
     group.finish();
 }
 
-/// A chain of stages that each make a folder, as a manifest in `dir`.
+/// A chain of stages that each make a directory, as a manifest in `dir`.
 fn chain(dir: &Path, length: usize) -> PathBuf {
     let stages: Vec<_> = (0..length)
         .map(|number| json!({"type": "org.osbuild.mkdir", "options": {"paths": [{"path": format!("/d{number}")}]}}))
         .collect();
     let path = dir.join(format!("chain-{length}.json"));
     let document = json!({"version": "2", "pipelines": [{"name": "tree", "stages": stages}]});
-    std::fs::write(&path, document.to_string()).expect("the folder is writable");
+    std::fs::write(&path, document.to_string()).expect("the directory is writable");
     path
 }
 
@@ -139,15 +139,15 @@ fn osbuild_build(manifest: &Path, dir: &Path) -> Command {
     command
 }
 
-/// A chain of osbuild's own modules: what the interpreter takes for as many starts of the module, imports included; osbc;
-/// and osbuild.
+/// A chain of osbuild's own modules: what the interpreter takes for as many starts of the module, imports included;
+/// osbc; and osbuild.
 fn python_stages(c: &mut Criterion) {
     let Some(checkout) = checkout().filter(|_| has_root()) else { return };
     let mut group = c.benchmark_group(format!("{PYTHON_CHAIN} Python stages"));
     group.sample_size(10);
-    let dir = tempfile::tempdir().expect("a temporary folder");
+    let dir = tempfile::tempdir().expect("a temporary directory");
     let chain = chain(dir.path(), PYTHON_CHAIN);
-    let fresh = || tempfile::tempdir_in(dir.path()).expect("a temporary folder");
+    let fresh = || tempfile::tempdir_in(dir.path()).expect("a temporary directory");
     let stage = checkout.join("stages/org.osbuild.mkdir");
     group.bench_function("the interpreter alone", |b| {
         b.iter(|| {

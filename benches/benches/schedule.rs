@@ -111,10 +111,10 @@ fn pipelines(count: usize, stages: usize) -> String {
 }
 
 fn new_store() -> (tempfile::TempDir, Store) {
-    let folder = tempfile::tempdir().expect("a temporary folder");
+    let directory = tempfile::tempdir().expect("a temporary directory");
     let settings = StoreSettings { layers: Layers::Auto, limit: Limit::Unlimited };
-    let store = Store::open(&folder.path().join("store"), settings).expect("a store");
-    (folder, store)
+    let store = Store::open(&directory.path().join("store"), settings).expect("a store");
+    (directory, store)
 }
 
 /// How long building a manifest takes in a new store, from the plan to the end.
@@ -123,7 +123,7 @@ fn build(manifest: &str, jobs: usize, runner: &dyn StageRunner) -> Duration {
     let graph = graph(lowered(&text(manifest), &catalog));
     let exports = passes::default_exports(&graph).expect("no names");
     let request = Request::Exports(exports);
-    let (_folder, store) = new_store();
+    let (_directory, store) = new_store();
     let lease = store.lease(&graph, std::iter::empty::<NodeId>()).expect("a lease");
     let about = About { manifest: ManifestName::new("-".as_ref(), &graph), arguments: Vec::new() };
     let plan = passes::plan(graph, request, &Have::default(), Keeping::Every, &|_, _| None);
@@ -156,7 +156,7 @@ fn build(manifest: &str, jobs: usize, runner: &dyn StageRunner) -> Duration {
 /// How long it takes to keep as many results, one after the other and with nothing else.
 fn keep(manifest: &str) -> Duration {
     let graph = graph(lowered(&text(manifest), &catalog()));
-    let (_folder, store) = new_store();
+    let (_directory, store) = new_store();
     let lease = store.lease(&graph, std::iter::empty::<NodeId>()).expect("a lease");
     let start = Instant::now();
     for nodes in &graph.pipelines {

@@ -1,7 +1,7 @@
 //! The store: what it costs to keep a large tree after each of ten small stages, and in twenty variants, beside `cp -a`
-//! and, where `OSBUILD=` names a checkout, osbuild's checkpoints; and finding 10,000 cached stages among 100,000 results.
-//! Each table comes from one run. Needs root; `OSBC_BENCH_MB` sets the size of the tree (default 1024),
-//! `OSBC_BENCH_DIR` where everything is made (default: a folder in `target/`).
+//! and, where `OSBUILD=` names a checkout, osbuild's checkpoints; and finding 10,000 cached stages among 100,000
+//! results. Each table comes from one run. Needs root; `OSBC_BENCH_MB` sets the size of the tree (default 1024),
+//! `OSBC_BENCH_DIR` where everything is made (default: a directory in `target/`).
 
 #![expect(clippy::print_stdout, reason = "it prints its tables")]
 
@@ -28,9 +28,9 @@ fn main() {
     if !has_root() {
         return;
     }
-    let folder = std::env::var_os("OSBC_BENCH_DIR").map(PathBuf::from);
-    let folder = folder.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"));
-    let place = tempfile::tempdir_in(folder).expect("a folder");
+    let directory = std::env::var_os("OSBC_BENCH_DIR").map(PathBuf::from);
+    let directory = directory.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"));
+    let place = tempfile::tempdir_in(directory).expect("a directory");
     // An argument names the one table to make.
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
     if "checkpoints".contains(&wanted) {
@@ -97,17 +97,17 @@ fn ratio(one: u64, other: u64) -> f64 {
     one as f64 / other as f64
 }
 
-/// Files of 100 kB, a hundred in a folder.
+/// Files of 100 kB, a hundred in a directory.
 fn make_tree(tree: &Path, megabytes: usize) {
     let mut bytes = vec![0u8; 100_000];
     for number in 0..megabytes * 10 {
-        let folder = tree.join(format!("usr/{}", number / 100));
+        let directory = tree.join(format!("usr/{}", number / 100));
         if number % 100 == 0 {
-            std::fs::create_dir_all(&folder).expect("makes");
+            std::fs::create_dir_all(&directory).expect("makes");
         }
         let mark = (number as u64).to_le_bytes();
         bytes.chunks_exact_mut(8).for_each(|chunk| chunk.copy_from_slice(&mark));
-        std::fs::write(folder.join(number.to_string()), &bytes).expect("writes");
+        std::fs::write(directory.join(number.to_string()), &bytes).expect("writes");
     }
 }
 
@@ -142,13 +142,13 @@ fn sealing_of(id: StageId) -> Sealing {
 /// What the files of a store take.
 fn takes(store: &Store) -> u64 {
     let mut bytes = 0;
-    let mut folders = vec![store.path().to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).expect("reads").flatten() {
+    let mut directories = vec![store.path().to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).expect("reads").flatten() {
             let metadata = entry.metadata().expect("is there");
             bytes += metadata.blocks() * 512;
             if metadata.is_dir() {
-                folders.push(entry.path());
+                directories.push(entry.path());
             }
         }
     }

@@ -104,12 +104,12 @@ pub(crate) struct ManifestArgs {
     #[arg(value_name = "MANIFEST")]
     pub(crate) manifest: PathBuf,
 
-    /// Look here for modules that osbc does not bring along: a folder like osbuild's `/usr/lib/osbuild`
+    /// Look here for modules that osbc does not bring along: a directory like osbuild's `/usr/lib/osbuild`
     #[arg(short, long, value_name = "DIR")]
     pub(crate) libdir: Option<PathBuf>,
 
-    /// Whose modules, most preferred first: `builtin`, `libdir` (the folder of --libdir) and folders, separated by
-    /// commas; what is not named is not used
+    /// Whose modules, most preferred first: `builtin`, `libdir` (the directory of --libdir) and directories, separated
+    /// by commas; what is not named is not used
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "builtin,libdir")]
     pub(crate) modules: Vec<Modules>,
 }
@@ -119,10 +119,10 @@ pub(crate) struct ManifestArgs {
 pub(crate) enum Modules {
     /// osbc's own.
     BuiltIn,
-    /// Those of the folder of `--libdir`, if there is one.
+    /// Those of the directory of `--libdir`, if there is one.
     Libdir,
-    /// Those of this folder.
-    Folder(PathBuf),
+    /// Those of this directory.
+    Directory(PathBuf),
 }
 
 impl FromStr for Modules {
@@ -133,7 +133,7 @@ impl FromStr for Modules {
             "" => Err("a name between commas is missing".to_owned()),
             "builtin" => Ok(Modules::BuiltIn),
             "libdir" => Ok(Modules::Libdir),
-            folder => Ok(Modules::Folder(folder.into())),
+            directory => Ok(Modules::Directory(directory.into())),
         }
     }
 }
@@ -154,8 +154,8 @@ pub(crate) struct TargetArgs {
 /// How the store keeps results.
 #[derive(Debug, Clone, Copy, ClapArgs)]
 pub(crate) struct KeepArgs {
-    /// How much the store may take: a number of bytes, a number with a unit (`20GB`, `512MiB`), or `unlimited`. Default: a
-    /// tenth of its file system
+    /// How much the store may take: a number of bytes, a number with a unit (`20GB`, `512MiB`), or `unlimited`.
+    /// Default: a tenth of its file system
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub(crate) store_size: Option<osbuild::Limit>,
 
@@ -246,11 +246,11 @@ pub(crate) enum StoreCommand {
         #[command(flatten)]
         store: StoreArgs,
     },
-    /// Write the tree of a result to a folder
+    /// Write the tree of a result to a directory
     Export {
         /// Its id, or the beginning of it
         id: String,
-        /// The folder; entries of the same names are replaced there
+        /// The directory; entries of the same names are replaced there
         #[arg(value_name = "DIR")]
         to: PathBuf,
         #[command(flatten)]
@@ -479,7 +479,7 @@ pub(crate) struct CompatArgs {
 pub(crate) struct ModulesArgs {
     /// The module to explain: its full name, or the part behind `org.osbuild.`
     pub(crate) name: Option<String>,
-    /// Look here too: a folder like osbuild's `/usr/lib/osbuild`
+    /// Look here too: a directory like osbuild's `/usr/lib/osbuild`
     #[arg(short, long, value_name = "DIR")]
     pub(crate) libdir: Option<PathBuf>,
     /// Print as JSON

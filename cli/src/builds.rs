@@ -60,7 +60,7 @@ impl Builds {
 
 /// The events of a build.
 pub(crate) fn events(record: &Record) -> Result<Vec<Line>, Failure> {
-    record.events().map_err(|error| unreadable(&record.folder, &error))
+    record.events().map_err(|error| unreadable(&record.directory, &error))
 }
 
 /// What is kept of a build and cannot be read.
@@ -68,8 +68,8 @@ pub(crate) fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
     Failure::environment(format!("cannot read what is kept in {}: {error}", path.display()))
 }
 
-/// The stage that is named: by the beginning of either id, by `PIPELINE`, `MODULE` or `PIPELINE/MODULE`, modules with or
-/// without `org.osbuild.`, or by the number of its log. None if there is no such.
+/// The stage that is named: by the beginning of either id, by `PIPELINE`, `MODULE` or `PIPELINE/MODULE`, modules with
+/// or without `org.osbuild.`, or by the number of its log. None if there is no such.
 pub(crate) fn find_stage<'a>(past: &'a BuildTimeline, name: &str) -> Result<Option<&'a TimelineNode>, Failure> {
     let stages = past.nodes.values().filter(|node| node.is_stage());
     let stages = stages.map(|node| Named { about: &node.about, log: node.log.as_deref() });

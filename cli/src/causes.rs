@@ -38,7 +38,7 @@ impl<'p> LastBuild<'p> {
                 Some(Self { record, graph, now: redact::graph(now), past: BuildTimeline::new(&events) })
             }
             Err(error) => {
-                say(&format!("osbc: {}; nothing is compared with that build", unreadable(&record.folder, &error)));
+                say(&format!("osbc: {}; nothing is compared with that build", unreadable(&record.directory, &error)));
                 None
             }
         }

@@ -101,10 +101,10 @@ pub(crate) fn environment() -> Environment {
     }
 }
 
-/// Where Python looks for packages before it does in the system's folders.
+/// Where Python looks for packages before it does in the system's directories.
 pub(crate) fn python_path() -> Vec<PathBuf> {
-    let folders = variable("PYTHONPATH").unwrap_or_default();
-    std::env::split_paths(&folders).filter(|folder| folder.is_absolute()).collect()
+    let directories = variable("PYTHONPATH").unwrap_or_default();
+    std::env::split_paths(&directories).filter(|directory| directory.is_absolute()).collect()
 }
 
 /// Where the user's caches lie: `$XDG_CACHE_HOME`, else `$HOME/.cache`.

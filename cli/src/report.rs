@@ -123,7 +123,7 @@ impl Row {
 }
 
 impl Page {
-    /// What there is to say about a build. `logs` is the folder of its logs.
+    /// What there is to say about a build. `logs` is the directory of its logs.
     pub(crate) fn new(header: &Header, result: &'static str, lines: &[Line], graph: &Graph, logs: &Path) -> Self {
         let past = BuildTimeline::new(lines);
         let path = path::critical(&past, graph);

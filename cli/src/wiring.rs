@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use osbc_compiler::SourceText;
-use osbc_engine::{BuildOptions, Request, Session, SessionConfig, StoreConfig, builtin, directory, exports};
+use osbc_engine::{BuildOptions, Request, Session, SessionConfig, StoreConfig, builtin, exports};
 use osbc_executor::store::{Store, StoreSettings};
 use osbc_ir::{Export, Graph, Plan};
 use osbc_module_api::Library;
@@ -31,8 +31,12 @@ pub(crate) fn session(libdir: Option<&Path>, order: &[Modules]) -> Result<Sessio
     for modules in order {
         match (modules, libdir) {
             (Modules::BuiltIn, _) => libraries.push(builtin()),
-            (Modules::Folder(folder), _) => libraries.push(directory(folder, env::python_path())?),
-            (Modules::Libdir, Some(folder)) => libraries.push(directory(folder, env::python_path())?),
+            (Modules::Directory(directory), _) => {
+                libraries.push(osbc_engine::directory(directory, env::python_path())?)
+            }
+            (Modules::Libdir, Some(directory)) => {
+                libraries.push(osbc_engine::directory(directory, env::python_path())?)
+            }
             (Modules::Libdir, None) => {}
         }
     }

@@ -30,10 +30,10 @@ fn diagnostics(path: &Path, catalog: &Catalog) -> String {
 fn broken_manifests_are_told_what_is_wrong_with_them() {
     let libraries: Vec<Box<dyn Library>> = vec![Box::new(BuiltIn)];
     let catalog = Catalog::new(libraries);
-    let folder = osbc_fixtures::manifest("broken");
-    let mut manifests: Vec<_> = fs::read_dir(&folder)
+    let directory = osbc_fixtures::manifest("broken");
+    let mut manifests: Vec<_> = fs::read_dir(&directory)
         .expect("the fixtures")
-        .map(|entry| entry.expect("a readable folder").path())
+        .map(|entry| entry.expect("a readable directory").path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
         .collect();
     manifests.sort();

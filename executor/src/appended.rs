@@ -21,8 +21,8 @@ fn forget_older_half(path: &Path, mut file: File, limit: u64) -> io::Result<()> 
     let mut rest = Vec::new();
     file.read_to_end(&mut rest)?;
     let start = rest.iter().position(|&byte| byte == b'\n').map_or(rest.len(), |end| end + 1);
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut newer = tempfile::Builder::new().prefix(".newer-").tempfile_in(folder)?;
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let mut newer = tempfile::Builder::new().prefix(".newer-").tempfile_in(directory)?;
     newer.write_all(&rest[start..])?;
     newer.persist(path)?;
     Ok(())

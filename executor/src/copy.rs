@@ -2,8 +2,9 @@
 //! attributes and ACLs, hard links, holes, device nodes, pipes and sockets. Knows descriptors and names, nothing of
 //! objects or layers.
 //!
-//! Small trees are copied by one thread, large ones by all of rayon's; symbolic links are copied, never followed. Folders get their attributes last and
-//! the deepest first, since making an entry changes the times of its folder and a default ACL those of the entry.
+//! Small trees are copied by one thread, large ones by all of rayon's; symbolic links are copied, never followed.
+//! Directories get their attributes last and the deepest first, since making an entry changes the times of its
+//! directory and a default ACL those of the entry.
 
 mod attributes;
 mod data;
@@ -59,7 +60,7 @@ enum Destination {
 /// What a copy came to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Copied {
-    /// How many entries, folders included.
+    /// How many entries, directories included.
     pub entries: u64,
     /// The sizes of all files, holes included.
     pub bytes: u64,
@@ -88,7 +89,7 @@ pub struct CopyError {
     pub source: io::Error,
 }
 
-/// Copies all that the folder `from` holds, and its own attributes, to the folder `to`, which must be empty.
+/// Copies all that the directory `from` holds, and its own attributes, to the directory `to`, which must be empty.
 ///
 /// # Errors
 /// The first entry that cannot be read or written; what was copied before it stays.
@@ -130,7 +131,7 @@ fn copy(
         lost: Mutex::default(),
         first_names: Mutex::default(),
         links: Mutex::default(),
-        folders: Mutex::new(vec![Folder {
+        directories: Mutex::new(vec![Directory {
             path: PathBuf::from("."),
             depth: 0,
             stat: rustix::fs::fstat(from).map_err(at_root)?,
@@ -138,10 +139,10 @@ fn copy(
     };
     let pair = Pair { from: reopen(from).map_err(at_root)?, to: reopen(to).map_err(at_root)? };
     let (parents, name, path) = (Arc::new(pair), CString::from(c"."), PathBuf::new());
-    let root = Waiting { parents, name, path, depth: 0, kind: Kind::Folder };
+    let root = Waiting { parents, name, path, depth: 0, kind: Kind::Directory };
     walk(root, |next, waiting| job.visit(next, waiting));
     job.link_all(to);
-    job.finish_folders(from, to);
+    job.finish_directories(from, to);
     match into_inner(job.first_failure) {
         Some(failure) => Err(failure),
         None => {
@@ -150,7 +151,8 @@ fn copy(
     }
 }
 
-/// Gives the folder `to` the attributes of the folder `from`, of which `stat` was taken, but for what overlayfs notes in a layer's folders.
+/// Gives the directory `to` the attributes of the directory `from`, of which `stat` was taken, but for what overlayfs
+/// notes in a layer's directories.
 ///
 /// # Errors
 /// One cannot be read or set.
@@ -162,21 +164,21 @@ pub(crate) fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &S
     refused
 }
 
-/// The extended attributes of the entry `name` of a folder, ACLs included.
+/// The extended attributes of the entry `name` of a directory, ACLs included.
 ///
 /// # Errors
 /// They cannot be read.
-pub(crate) fn attributes_of(folder: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<(CString, Vec<u8>)>> {
-    attributes::read(folder, name)
+pub(crate) fn attributes_of(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<(CString, Vec<u8>)>> {
+    attributes::read(directory, name)
 }
 
-/// A folder and its copy.
+/// A directory and its copy.
 struct Pair {
     from: OwnedFd,
     to: OwnedFd,
 }
 
-/// A folder or large file that is still to be copied: not opened yet, since descriptors are few.
+/// A directory or large file that is still to be copied: not opened yet, since descriptors are few.
 struct Waiting {
     parents: Arc<Pair>,
     name: CString,
@@ -186,12 +188,12 @@ struct Waiting {
 }
 
 enum Kind {
-    Folder,
+    Directory,
     File(Stat),
 }
 
-/// A folder whose attributes are still to be set.
-struct Folder {
+/// A directory whose attributes are still to be set.
+struct Directory {
     path: PathBuf,
     depth: usize,
     stat: Stat,
@@ -213,7 +215,7 @@ struct Job {
     first_names: Mutex<HashMap<(u64, u64), PathBuf>>,
     /// The further names: where the first one is, and the new one.
     links: Mutex<Vec<(PathBuf, PathBuf)>>,
-    folders: Mutex<Vec<Folder>>,
+    directories: Mutex<Vec<Directory>>,
 }
 
 impl Job {
@@ -228,7 +230,7 @@ impl Job {
         }
         let Waiting { parents, name, path, depth, kind } = next;
         let done = match kind {
-            Kind::Folder => self.folder(&parents, &name, &path, depth, waiting),
+            Kind::Directory => self.directory(&parents, &name, &path, depth, waiting),
             Kind::File(stat) => self.file(&parents, &name, &path, &stat).map(|()| 1),
         };
         done.unwrap_or_else(|error| {
@@ -237,8 +239,9 @@ impl Job {
         })
     }
 
-    /// Copies the entries of a folder, but for folders and large files, which have to wait. Tells how many there were.
-    fn folder(
+    /// Copies the entries of a directory, but for directories and large files, which have to wait. Tells how many there
+    /// were.
+    fn directory(
         &self,
         parents: &Pair,
         name: &CStr,
@@ -280,8 +283,8 @@ impl Job {
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind == FileType::Directory {
             rustix::fs::mkdirat(&pair.to, name, Mode::RWXU)?;
-            lock(&self.folders).push(Folder { path: at.to_owned(), depth: depth + 1, stat });
-            return Ok(Some(Kind::Folder));
+            lock(&self.directories).push(Directory { path: at.to_owned(), depth: depth + 1, stat });
+            return Ok(Some(Kind::Directory));
         }
         self.entries.fetch_add(1, Ordering::Relaxed);
         if stat.st_nlink > 1
@@ -344,7 +347,7 @@ impl Job {
             let linked = deep::place(to, &first).and_then(|first| {
                 let name = deep::place(to, &name)?;
                 let flags = AtFlags::empty();
-                Ok(rustix::fs::linkat(first.folder(), &*first.path, name.folder(), &*name.path, flags)?)
+                Ok(rustix::fs::linkat(first.directory(), &*first.path, name.directory(), &*name.path, flags)?)
             });
             if let Err(error) = linked {
                 return self.fail(name, error);
@@ -352,44 +355,44 @@ impl Job {
         }
     }
 
-    /// Sets the attributes of all folders, the deepest first, those of one depth at the same time.
-    fn finish_folders(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
-        let mut folders = std::mem::take(&mut *lock(&self.folders));
-        folders.sort_unstable_by_key(|folder| std::cmp::Reverse(folder.depth));
-        for same_depth in folders.chunk_by(|a, b| a.depth == b.depth) {
+    /// Sets the attributes of all directories, the deepest first, those of one depth at the same time.
+    fn finish_directories(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
+        let mut directories = std::mem::take(&mut *lock(&self.directories));
+        directories.sort_unstable_by_key(|directory| std::cmp::Reverse(directory.depth));
+        for same_depth in directories.chunk_by(|a, b| a.depth == b.depth) {
             if self.failed.load(Ordering::Relaxed) {
                 return;
             }
-            same_depth.par_iter().with_min_len(SHARE).for_each(|folder| {
-                let finished = open_folder_below(from, &folder.path).and_then(|from| {
-                    let to = open_folder_below(to, &folder.path)?;
-                    let lost = &mut self.losing(&folder.path);
-                    attributes::copy(from.as_fd(), to.as_fd(), &folder.stat, self.ownership, lost)
+            same_depth.par_iter().with_min_len(SHARE).for_each(|directory| {
+                let finished = open_directory_below(from, &directory.path).and_then(|from| {
+                    let to = open_directory_below(to, &directory.path)?;
+                    let lost = &mut self.losing(&directory.path);
+                    attributes::copy(from.as_fd(), to.as_fd(), &directory.stat, self.ownership, lost)
                 });
                 if let Err(error) = finished {
-                    self.fail(folder.path.clone(), error);
+                    self.fail(directory.path.clone(), error);
                 }
             });
         }
     }
 }
 
-const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 fn open_pair(parents: &Pair, name: &CStr) -> io::Result<Pair> {
-    let from = rustix::fs::openat(&parents.from, name, FOLDER, Mode::empty())?;
-    let to = rustix::fs::openat(&parents.to, name, FOLDER, Mode::empty())?;
+    let from = rustix::fs::openat(&parents.from, name, DIRECTORY, Mode::empty())?;
+    let to = rustix::fs::openat(&parents.to, name, DIRECTORY, Mode::empty())?;
     Ok(Pair { from, to })
 }
 
-fn open_folder_below(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+fn open_directory_below(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
     let place = deep::place(root, path)?;
-    Ok(rustix::fs::openat(place.folder(), &*place.path, FOLDER, Mode::empty())?)
+    Ok(rustix::fs::openat(place.directory(), &*place.path, DIRECTORY, Mode::empty())?)
 }
 
-/// A descriptor of the same folder with a reading position of its own.
-fn reopen(folder: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
-    rustix::fs::openat(folder, c".", FOLDER, Mode::empty())
+/// A descriptor of the same directory with a reading position of its own.
+fn reopen(directory: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::openat(directory, c".", DIRECTORY, Mode::empty())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -14,35 +14,35 @@ use rustix::io::Errno;
 use crate::deep;
 use crate::walk::walk;
 
-const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Deletes what is at `path`, with all that is in it; nothing there is fine. Symbolic links are not followed, and
-/// neither marks against deletion nor missing permissions of the owner's own folders stand in the way.
+/// neither marks against deletion nor missing permissions of the owner's own directories stand in the way.
 ///
 /// # Errors
 /// The first entry that cannot be deleted; the others are deleted all the same.
 pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
-    let root = match open_folder(CWD, path) {
+    let root = match open_directory(CWD, path) {
         Ok(root) => root,
         Err(Errno::NOENT) => return Ok(()),
         Err(Errno::NOTDIR | Errno::LOOP) => return Ok(unlink(CWD, path, AtFlags::empty())?),
         Err(error) => return Err(error.into()),
     };
-    let job = Job { folders: Mutex::default(), failure: Mutex::default() };
+    let job = Job { directories: Mutex::default(), failure: Mutex::default() };
     let parent = Arc::new(root.try_clone()?);
-    let start = Folder { parent, name: CString::from(c"."), path: PathBuf::new(), depth: 0 };
-    walk(start, |folder, waiting| {
-        job.empty(folder, waiting).unwrap_or_else(|error| {
+    let start = Directory { parent, name: CString::from(c"."), path: PathBuf::new(), depth: 0 };
+    walk(start, |directory, waiting| {
+        job.empty(directory, waiting).unwrap_or_else(|error| {
             job.note(Err(error));
             1
         })
     });
-    let mut folders = job.folders.into_inner().unwrap_or_else(PoisonError::into_inner);
-    folders.sort_unstable_by_key(|(depth, _)| std::cmp::Reverse(*depth));
+    let mut directories = job.directories.into_inner().unwrap_or_else(PoisonError::into_inner);
+    directories.sort_unstable_by_key(|(depth, _)| std::cmp::Reverse(*depth));
     let mut failure = job.failure.into_inner().unwrap_or_else(PoisonError::into_inner);
-    for (_, folder) in &folders {
-        let removed = deep::place(root.as_fd(), folder)
-            .and_then(|place| Ok(unlink(place.folder(), &place.path, AtFlags::REMOVEDIR)?));
+    for (_, directory) in &directories {
+        let removed = deep::place(root.as_fd(), directory)
+            .and_then(|place| Ok(unlink(place.directory(), &place.path, AtFlags::REMOVEDIR)?));
         if let Err(error) = removed {
             failure.get_or_insert(error);
         }
@@ -53,8 +53,8 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A folder that is still to be emptied: not opened yet, since descriptors are few.
-struct Folder {
+/// A directory that is still to be emptied: not opened yet, since descriptors are few.
+struct Directory {
     parent: Arc<OwnedFd>,
     name: CString,
     path: PathBuf,
@@ -62,8 +62,8 @@ struct Folder {
 }
 
 struct Job {
-    /// The folders below the root with their depths; removed last.
-    folders: Mutex<Vec<(usize, PathBuf)>>,
+    /// The directories below the root with their depths; removed last.
+    directories: Mutex<Vec<(usize, PathBuf)>>,
     failure: Mutex<Option<io::Error>>,
 }
 
@@ -74,10 +74,11 @@ impl Job {
         }
     }
 
-    /// Removes all entries of a folder but its folders, which are put to those that wait; tells how many there were.
-    fn empty(&self, folder: Folder, waiting: &mut Vec<Folder>) -> rustix::io::Result<usize> {
-        let Folder { parent, name, path, depth } = folder;
-        let opened = Arc::new(open_folder(parent.as_fd(), name.as_c_str())?);
+    /// Removes all entries of a directory but its directories, which are put to those that wait; tells how many there
+    /// were.
+    fn empty(&self, directory: Directory, waiting: &mut Vec<Directory>) -> rustix::io::Result<usize> {
+        let Directory { parent, name, path, depth } = directory;
+        let opened = Arc::new(open_directory(parent.as_fd(), name.as_c_str())?);
         drop(parent);
         let mut entries = 0;
         for entry in Dir::read_from(&opened)? {
@@ -88,11 +89,11 @@ impl Job {
             }
             entries += 1;
             let text = Path::new(OsStr::from_bytes(name.to_bytes()));
-            if is_folder(&opened, name, entry.file_type()) {
+            if is_directory(&opened, name, entry.file_type()) {
                 let path = path.join(text);
-                self.folders.lock().unwrap_or_else(PoisonError::into_inner).push((depth + 1, path.clone()));
+                self.directories.lock().unwrap_or_else(PoisonError::into_inner).push((depth + 1, path.clone()));
                 let (parent, name) = (Arc::clone(&opened), CString::from(name));
-                waiting.push(Folder { parent, name, path, depth: depth + 1 });
+                waiting.push(Directory { parent, name, path, depth: depth + 1 });
             } else {
                 self.note(unlink(opened.as_fd(), text, AtFlags::empty()));
             }
@@ -101,38 +102,38 @@ impl Job {
     }
 }
 
-fn is_folder(folder: &OwnedFd, name: &CStr, kind: FileType) -> bool {
+fn is_directory(directory: &OwnedFd, name: &CStr, kind: FileType) -> bool {
     if kind != FileType::Unknown {
         return kind == FileType::Directory;
     }
-    rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
+    rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
-/// Opens a folder, its owner's permissions restored where they were taken away.
-fn open_folder(parent: BorrowedFd<'_>, name: impl rustix::path::Arg + Copy) -> rustix::io::Result<OwnedFd> {
-    let opened = rustix::fs::openat(parent, name, FOLDER, Mode::empty());
+/// Opens a directory, its owner's permissions restored where they were taken away.
+fn open_directory(parent: BorrowedFd<'_>, name: impl rustix::path::Arg + Copy) -> rustix::io::Result<OwnedFd> {
+    let opened = rustix::fs::openat(parent, name, DIRECTORY, Mode::empty());
     let opened = match opened {
         Err(Errno::ACCESS) => {
             rustix::fs::chmodat(parent, name, Mode::RWXU, AtFlags::empty())?;
-            rustix::fs::openat(parent, name, FOLDER, Mode::empty())
+            rustix::fs::openat(parent, name, DIRECTORY, Mode::empty())
         }
         other => other,
     }?;
-    // Entries of a folder that its owner may not write to, or that is marked, cannot be deleted: as root the mode does
-    // not matter, and the mark is met when the first entry is refused.
+    // Entries of a directory that its owner may not write to, or that is marked, cannot be deleted: as root the mode
+    // does not matter, and the mark is met when the first entry is refused.
     if !rustix::process::geteuid().is_root() {
         rustix::fs::fchmod(&opened, Mode::RWXU)?;
     }
     Ok(opened)
 }
 
-/// Removes one entry of `parent`, or of a folder below it.
+/// Removes one entry of `parent`, or of a directory below it.
 fn unlink(parent: BorrowedFd<'_>, name: &Path, flags: AtFlags) -> rustix::io::Result<()> {
     match rustix::fs::unlinkat(parent, name, flags) {
         Err(Errno::PERM) => {
-            let folder = name.parent().filter(|folder| !folder.as_os_str().is_empty());
-            clear_marks(parent, folder.unwrap_or(Path::new(".")));
+            let directory = name.parent().filter(|directory| !directory.as_os_str().is_empty());
+            clear_marks(parent, directory.unwrap_or(Path::new(".")));
             clear_marks(parent, name);
             rustix::fs::unlinkat(parent, name, flags)
         }
@@ -140,7 +141,7 @@ fn unlink(parent: BorrowedFd<'_>, name: &Path, flags: AtFlags) -> rustix::io::Re
     }
 }
 
-/// Takes the marks `immutable` and `append only` from a file or folder; nothing else can have them.
+/// Takes the marks `immutable` and `append only` from a file or directory; nothing else can have them.
 fn clear_marks(parent: BorrowedFd<'_>, name: &Path) {
     let markable = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
         .is_ok_and(|stat| matches!(FileType::from_raw_mode(stat.st_mode), FileType::Directory | FileType::RegularFile));
@@ -163,14 +164,14 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_gone_already() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        remove_tree(&folder.path().join("nothing")).expect("is fine");
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        remove_tree(&directory.path().join("nothing")).expect("is fine");
     }
 
     #[test]
     fn links_are_removed_not_followed() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let path = |name: &str| folder.path().join(name);
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = |name: &str| directory.path().join(name);
         fs::create_dir_all(path("keep")).expect("makes");
         fs::write(path("keep/file"), "x").expect("writes");
         fs::create_dir_all(path("tree/a/b")).expect("makes");
@@ -179,13 +180,13 @@ mod tests {
         remove_tree(&path("tree")).expect("removes");
         remove_tree(&path("link")).expect("removes");
         assert!(path("keep/file").exists());
-        assert_eq!(fs::read_dir(folder.path()).expect("reads").count(), 1);
+        assert_eq!(fs::read_dir(directory.path()).expect("reads").count(), 1);
     }
 
     #[test]
-    fn closed_folders_are_no_obstacle() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let tree = folder.path().join("tree");
+    fn closed_directories_are_no_obstacle() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let tree = directory.path().join("tree");
         fs::create_dir_all(tree.join("closed/inner")).expect("makes");
         fs::write(tree.join("closed/inner/file"), "x").expect("writes");
         for name in ["closed/inner", "closed"] {
@@ -200,8 +201,8 @@ mod tests {
         if !osbc_fixtures::has_root() {
             return;
         }
-        let folder = crate::testing::folder();
-        let tree = folder.path().join("tree");
+        let directory = crate::testing::directory();
+        let tree = directory.path().join("tree");
         fs::create_dir_all(tree.join("marked/inner")).expect("makes");
         fs::write(tree.join("marked/file"), "x").expect("writes");
         for name in ["marked/file", "marked/inner", "marked"] {

@@ -1,5 +1,5 @@
 //! What is different between two trees, entry by entry: for people who want to know why a build does not repeat itself.
-//! Knows open folders; what they are trees of is its caller's part.
+//! Knows open directories; what they are trees of is its caller's part.
 //!
 //! Times of the run itself are passed over, as they are in digests ([`crate::digest`]): those that are not before the
 //! moment at which the tree's build began.
@@ -143,9 +143,9 @@ pub fn differ(first: Tree<'_>, second: Tree<'_>) -> io::Result<Vec<Differing>> {
     let mut at_root = Vec::new();
     attributes((&first, first.root), (&second, second.root), c".", &stats, &mut at_root)?;
     add(&mut found, Path::new("/"), at_root);
-    let mut folders = vec![PathBuf::from(".")];
-    while let Some(path) = folders.pop() {
-        let (one, other) = (open_folder(first.root, &path)?, open_folder(second.root, &path)?);
+    let mut directories = vec![PathBuf::from(".")];
+    while let Some(path) = directories.pop() {
+        let (one, other) = (open_directory(first.root, &path)?, open_directory(second.root, &path)?);
         let (names, other_names) = (names(&one)?, names(&other)?);
         for name in names.union(&other_names) {
             let at = path.join(OsStr::from_bytes(name.to_bytes()));
@@ -154,7 +154,7 @@ pub fn differ(first: Tree<'_>, second: Tree<'_>) -> io::Result<Vec<Differing>> {
             if names.contains(name) && other_names.contains(name) {
                 let pair = ((&first, one.as_fd()), (&second, other.as_fd()));
                 if entry(pair.0, pair.1, name, &mut differences)? {
-                    folders.push(at);
+                    directories.push(at);
                 }
             } else {
                 differences.push(Difference::Missing { first_has_it: names.contains(name) });
@@ -172,10 +172,10 @@ fn add(found: &mut Vec<Differing>, path: &Path, differences: Vec<Difference>) {
     }
 }
 
-/// A tree and an open folder of it.
+/// A tree and an open directory of it.
 type Place<'a> = (&'a Tree<'a>, BorrowedFd<'a>);
 
-/// Compares an entry that both have; says whether it is a folder in both.
+/// Compares an entry that both have; says whether it is a directory in both.
 fn entry(one: Place<'_>, other: Place<'_>, name: &CStr, found: &mut Vec<Difference>) -> io::Result<bool> {
     let stat = |place: Place<'_>| rustix::fs::statat(place.1, name, AtFlags::SYMLINK_NOFOLLOW);
     let stats = (stat(one)?, stat(other)?);
@@ -279,23 +279,23 @@ fn fill(file: &OwnedFd, buffer: &mut [u8], position: u64) -> io::Result<usize> {
     Ok(filled)
 }
 
-fn names(folder: &OwnedFd) -> io::Result<BTreeSet<CString>> {
-    let entries = Dir::read_from(folder)?;
+fn names(directory: &OwnedFd) -> io::Result<BTreeSet<CString>> {
+    let entries = Dir::read_from(directory)?;
     let names = entries.map(|entry| Ok(entry?.file_name().to_owned()));
     let names: io::Result<BTreeSet<CString>> = names.collect();
     Ok(names?.into_iter().filter(|name| name.as_c_str() != c"." && name.as_c_str() != c"..").collect())
 }
 
-fn open_folder(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+fn open_directory(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
     let place = deep::place(root, path)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(place.folder(), &*place.path, flags, Mode::empty())?)
+    Ok(rustix::fs::openat(place.directory(), &*place.path, flags, Mode::empty())?)
 }
 
 fn word(kind: FileType) -> String {
     match kind {
         FileType::RegularFile => "file",
-        FileType::Directory => "folder",
+        FileType::Directory => "directory",
         FileType::Symlink => "link",
         FileType::Fifo => "pipe",
         FileType::Socket => "socket",
@@ -318,7 +318,7 @@ mod tests {
     /// `path: what` of all that is different in trees that are made like that.
     fn told(began: i64, first: &Make, second: &Make) -> Vec<String> {
         let trees = [first, second].map(|make| {
-            let tree = tempfile::tempdir().expect("a temporary folder");
+            let tree = tempfile::tempdir().expect("a temporary directory");
             make(tree.path());
             tree
         });
@@ -339,8 +339,8 @@ mod tests {
     #[test]
     fn trees_that_only_differ_in_when_they_were_made_are_equal() {
         let make = |root: &Path| {
-            fs::create_dir(root.join("folder")).expect("makes");
-            write(root.join("folder/file"), b"same");
+            fs::create_dir(root.join("directory")).expect("makes");
+            write(root.join("directory/file"), b"same");
         };
         let later = move |root: &Path| {
             std::thread::sleep(std::time::Duration::from_millis(5));
@@ -352,20 +352,20 @@ mod tests {
     #[test]
     fn a_difference_is_named_with_its_place() {
         let first = |root: &Path| {
-            fs::create_dir(root.join("folder")).expect("makes");
-            write(root.join("folder/file"), b"some text");
-            write(root.join("folder/long"), &[0; 300_000]);
+            fs::create_dir(root.join("directory")).expect("makes");
+            write(root.join("directory/file"), b"some text");
+            write(root.join("directory/long"), &[0; 300_000]);
             write(root.join("mode"), b"");
             write(root.join("one"), b"");
             write(root.join("kind"), b"");
             symlink("a", root.join("link")).expect("links");
         };
         let second = |root: &Path| {
-            fs::create_dir(root.join("folder")).expect("makes");
-            write(root.join("folder/file"), b"some more text");
+            fs::create_dir(root.join("directory")).expect("makes");
+            write(root.join("directory/file"), b"some more text");
             let mut long = [0; 300_000];
             long[299_999] = 1;
-            write(root.join("folder/long"), &long);
+            write(root.join("directory/long"), &long);
             write(root.join("mode"), b"");
             fs::set_permissions(root.join("mode"), Permissions::from_mode(0o600)).expect("sets");
             write(root.join("other"), b"");
@@ -373,9 +373,9 @@ mod tests {
             symlink("b", root.join("link")).expect("links");
         };
         let expected = [
-            "/folder/file: size: 9 and 14; content from byte 5 on: 74 65 78 74 and 6d 6f 72 65 20 74 65 78 74",
-            "/folder/long: content from byte 299999 on: 00 and 01",
-            "/kind: type: file and folder",
+            "/directory/file: size: 9 and 14; content from byte 5 on: 74 65 78 74 and 6d 6f 72 65 20 74 65 78 74",
+            "/directory/long: content from byte 299999 on: 00 and 01",
+            "/kind: type: file and directory",
             "/link: links to: a and b",
             "/mode: mode: 644 and 600",
             "/one: only in the first",

@@ -1,8 +1,8 @@
 //! The digest of a tree: equal exactly when two trees hold the same, however they are layered and wherever they lie.
-//! Knows folders and layers; which objects they belong to is its caller's part.
+//! Knows directories and layers; which objects they belong to is its caller's part.
 //!
-//! **What it covers.** Of every entry: name, type, mode, owner, extended attributes and ACLs, the bytes of a file (holes
-//! are zeros), the target of a link, the numbers of a device; which names are one file; and times, as follows.
+//! **What it covers.** Of every entry: name, type, mode, owner, extended attributes and ACLs, the bytes of a file
+//! (holes are zeros), the target of a link, the numbers of a device; which names are one file; and times, as follows.
 //!
 //! **Times.** A modification time can be seen by the stages that come after, as in an archive, so it counts. But a time
 //! at which a stage *ran* is nothing that a manifest says, and would make every two runs differ. The line between the
@@ -11,9 +11,10 @@
 //! epoch) counts to the nanosecond. So trees with equal digests differ at most in when a stage ran, just as a result
 //! from the cache differs from one built today.
 //!
-//! **Layers.** A digest is the root of a hash tree over folders. A [`Record`] holds the listings of those folders that
-//! its own layer changed; all others are found by their hash in the records below. So a digest costs what was written,
-//! and the listings of the folders that it was written to. Hard links, which cross folders, are a list of their own.
+//! **Layers.** A digest is the root of a hash tree over directories. A [`Record`] holds the listings of those
+//! directories that its own layer changed; all others are found by their hash in the records below. So a digest costs
+//! what was written, and the listings of the directories that it was written to. Hard links, which cross directories,
+//! are a list of their own.
 
 mod bytes;
 mod merge;
@@ -39,7 +40,7 @@ pub(crate) type Hash = [u8; 32];
 /// The format of an encoded [`Record`].
 const FORMAT: u32 = 1;
 const TREE_CONTEXT: &str = "osbc tree digest 1";
-const LISTING_CONTEXT: &str = "osbc folder listing 1";
+const LISTING_CONTEXT: &str = "osbc directory listing 1";
 
 /// The digest of a tree, and what the digest of a layer on it needs to know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,20 +54,20 @@ pub(crate) struct Record {
     listings: Vec<Listing>,
 }
 
-/// What a folder holds, sorted by name.
+/// What a directory holds, sorted by name.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Listing {
     entries: Vec<Entry>,
 }
 
-/// One entry of a folder.
+/// One entry of a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Entry {
     name: Vec<u8>,
-    /// Over its attributes and, for all but a folder, its content.
+    /// Over its attributes and, for all but a directory, its content.
     own: Hash,
-    /// For a folder, the hash of its listing.
-    folder: Option<Hash>,
+    /// For a directory, the hash of its listing.
+    directory: Option<Hash>,
     /// The modification time where that was "now" when it was written; no part of any hash.
     now: Option<(i64, i64)>,
 }
@@ -106,7 +107,7 @@ impl Record {
     pub(crate) fn digest(&self) -> TreeDigest {
         let mut encoder = Encoder::new(TREE_CONTEXT);
         encoder.raw(&self.root.own);
-        encoder.raw(&self.root.folder.unwrap_or_default());
+        encoder.raw(&self.root.directory.unwrap_or_default());
         encoder.number(self.links.len() as i64);
         for names in &self.links {
             encoder.number(names.len() as i64);
@@ -143,11 +144,11 @@ impl Record {
 impl Listing {
     fn hash(&self) -> Hash {
         let mut encoder = Encoder::new(LISTING_CONTEXT);
-        for Entry { name, own, folder, now: _ } in &self.entries {
+        for Entry { name, own, directory, now: _ } in &self.entries {
             encoder.bytes(name);
             encoder.raw(own);
-            encoder.raw(&[u8::from(folder.is_some())]);
-            encoder.raw(&folder.unwrap_or_default());
+            encoder.raw(&[u8::from(directory.is_some())]);
+            encoder.raw(&directory.unwrap_or_default());
         }
         encoder.finish()
     }

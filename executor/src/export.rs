@@ -1,5 +1,5 @@
-//! Brings a result out of the store: a tree as a folder, with everything that it has. Knows trees and folders; which
-//! pipeline goes where is its caller's part.
+//! Brings a result out of the store: a tree as a directory, with everything that it has. Knows trees and directories;
+//! which pipeline goes where is its caller's part.
 //!
 //! The copy is made under a name of its own and renamed when it is complete, so that nobody meets a half of it.
 
@@ -30,12 +30,12 @@ pub enum ExportError {
     /// The store's copy of it is damaged, or cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// There is something at the destination that is no folder.
-    #[error("cannot export to {}: it is there already and not a folder", .0.display())]
-    NoFolder(PathBuf),
+    /// There is something at the destination that is no directory.
+    #[error("cannot export to {}: it is there already and not a directory", .0.display())]
+    NoDirectory(PathBuf),
     /// The destination has no room for it.
     #[error(
-        "cannot export to {}: no space left: it takes {}, and there are {} free; make room there or name another folder",
+        "cannot export to {}: no space left: it takes {}, and there are {} free; make room there or name another directory",
         path.display(), size(*need), size(*have)
     )]
     NoSpace {
@@ -97,8 +97,8 @@ impl ExportError {
     }
 }
 
-/// Makes sure that results can be exported to directories called `names` in `output`, as far as that can be told without
-/// writing anything.
+/// Makes sure that results can be exported to directories called `names` in `output`, as far as that can be told
+/// without writing anything.
 ///
 /// # Errors
 /// Something that is no directory is in the way, or what there is of the destination cannot be written to.
@@ -109,7 +109,7 @@ pub fn check_destination<'a>(output: &Path, names: impl IntoIterator<Item = &'a 
         let there = path.ancestors().find(|place| place.symlink_metadata().is_ok()).unwrap_or(Path::new("/"));
         // A link to a directory is as good as the directory.
         if !there.is_dir() {
-            return Err(ExportError::NoFolder(there.to_owned()));
+            return Err(ExportError::NoDirectory(there.to_owned()));
         }
         let access = Access::WRITE_OK | Access::EXEC_OK;
         rustix::fs::accessat(CWD, there, access, AtFlags::EACCESS).map_err(|error| ExportError::Unwritable {
@@ -121,13 +121,14 @@ pub fn check_destination<'a>(output: &Path, names: impl IntoIterator<Item = &'a 
     Ok(())
 }
 
-/// Copies the tree of a result, an empty one for none, to the folder `to`. Where that is there already, its entries of
-/// the same names are replaced and all others left alone.
+/// Copies the tree of a result, an empty one for none, to the directory `to`. Where that is there already, its entries
+/// of the same names are replaced and all others left alone.
 ///
 /// What the destination cannot take of extended attributes is told in [`Copied::lost`].
 ///
 /// # Errors
-/// The result is not under the lease or is damaged, or the destination cannot be written to; then nothing of it is left there.
+/// The result is not under the lease or is damaged, or the destination cannot be written to; then nothing of it is left
+/// there.
 pub fn export(lease: &Lease, id: Option<StageId>, to: &Path, ownership: Ownership) -> Result<Copied, ExportError> {
     let tree = id.map(|id| {
         let stack = lease.tree(id).ok_or(ExportError::Missing(id))?;
@@ -138,9 +139,9 @@ pub fn export(lease: &Lease, id: Option<StageId>, to: &Path, ownership: Ownershi
     let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(ExportError::io("make", parent))?;
     let exists = match to.symlink_metadata() {
-        // A link to a folder is as good as the folder.
+        // A link to a directory is as good as the directory.
         Ok(_) if to.is_dir() => true,
-        Ok(_) => return Err(ExportError::NoFolder(to.to_owned())),
+        Ok(_) => return Err(ExportError::NoDirectory(to.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
         Err(error) => return Err(ExportError::io("look at", to)(error)),
     };
@@ -155,9 +156,9 @@ pub fn export(lease: &Lease, id: Option<StageId>, to: &Path, ownership: Ownershi
     Ok(copied)
 }
 
-/// Moves the tree of a result to the folder `to`, which is then as after [`export`]; says whether that could be done. It
-/// cannot where the store keeps the result, where it is spread over layers, where others lie on it, or where `to` is on
-/// another file system. The result is not to be read any more after it.
+/// Moves the tree of a result to the directory `to`, which is then as after [`export`]; says whether that could be
+/// done. It cannot where the store keeps the result, where it is spread over layers, where others lie on it, or where
+/// `to` is on another file system. The result is not to be read any more after it.
 ///
 /// # Errors
 /// The destination cannot be written to.
@@ -167,7 +168,7 @@ pub fn move_out(lease: &Lease, id: StageId, to: &Path) -> Result<bool, ExportErr
     std::fs::create_dir_all(parent).map_err(ExportError::io("make", parent))?;
     let moved = if to.symlink_metadata().is_ok() {
         if !to.is_dir() {
-            return Err(ExportError::NoFolder(to.to_owned()));
+            return Err(ExportError::NoDirectory(to.to_owned()));
         }
         let unfinished = Unfinished::make(to)?;
         let within = unfinished.path.join("tree");
@@ -189,9 +190,9 @@ fn fill(tree: Option<&OwnedFd>, path: &Path, to: &Path, ownership: Ownership) ->
         rustix::fs::chmodat(CWD, path, mode, AtFlags::empty()).map_err(ExportError::io("make", to))?;
         return Ok(Copied { entries: 1, ..Copied::default() });
     };
-    let folder = open_folder(path).map_err(ExportError::io("open", path))?;
+    let directory = open_directory(path).map_err(ExportError::io("open", path))?;
     let have = free_space(path);
-    copy_tree(tree.as_fd(), folder.as_fd(), ownership).map_err(|failure| match failure.source.kind() {
+    copy_tree(tree.as_fd(), directory.as_fd(), ownership).map_err(|failure| match failure.source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => match (inodes_in_use(path), takes(tree)) {
             (Some(total), _) => ExportError::NoInodes { path: to.to_owned(), total },
             (None, Ok(need)) => ExportError::NoSpace { path: to.to_owned(), need, have },
@@ -218,7 +219,7 @@ fn takes(tree: &OwnedFd) -> io::Result<u64> {
 /// A copy in progress; whatever is left of it when it is dropped goes.
 struct Unfinished {
     path: PathBuf,
-    /// Locks the folder, so that the next export knows this one from those that were cut off.
+    /// Locks the directory, so that the next export knows this one from those that were cut off.
     _owner: OwnedFd,
 }
 
@@ -227,25 +228,25 @@ impl Unfinished {
         remove_cut_off(parent).map_err(ExportError::io("read", parent))?;
         loop {
             let path = parent.join(format!("{UNFINISHED}{}", uuid::Uuid::new_v4().simple()));
-            if let Some(owner) = crate::lock::own_folder(&path).map_err(ExportError::io("make", &path))? {
+            if let Some(owner) = crate::lock::own_directory(&path).map_err(ExportError::io("make", &path))? {
                 return Ok(Self { path, _owner: owner });
             }
         }
     }
 
-    /// Moves all entries of `folder`, which is this one or in it, to `to`, each by one rename; then gives `to` the
-    /// attributes of `folder`.
-    fn merge_into(&self, folder: &Path, to: &Path) -> Result<(), ExportError> {
-        let root = open_folder(folder).map_err(ExportError::io("open", folder))?;
-        let before = rustix::fs::fstat(&root).map_err(ExportError::io("read", folder))?;
-        for entry in std::fs::read_dir(folder).map_err(ExportError::io("read", folder))? {
-            let from = entry.map_err(ExportError::io("read", folder))?.path();
+    /// Moves all entries of `directory`, which is this one or in it, to `to`, each by one rename; then gives `to` the
+    /// attributes of `directory`.
+    fn merge_into(&self, directory: &Path, to: &Path) -> Result<(), ExportError> {
+        let root = open_directory(directory).map_err(ExportError::io("open", directory))?;
+        let before = rustix::fs::fstat(&root).map_err(ExportError::io("read", directory))?;
+        for entry in std::fs::read_dir(directory).map_err(ExportError::io("read", directory))? {
+            let from = entry.map_err(ExportError::io("read", directory))?.path();
             let target = to.join(from.file_name().unwrap_or_default());
             replace(&from, &target).map_err(ExportError::io("replace", &target))?;
         }
         // What was replaced goes before the last change to `to`, its times.
         remove_tree(&self.path).map_err(ExportError::io("remove", &self.path))?;
-        let attributes = open_folder(to).and_then(|to| copy_attributes(root.as_fd(), to.as_fd(), &before));
+        let attributes = open_directory(to).and_then(|to| copy_attributes(root.as_fd(), to.as_fd(), &before));
         attributes.map_err(ExportError::io("set the attributes of", to))
     }
 }
@@ -284,7 +285,7 @@ fn replace(from: &Path, target: &Path) -> io::Result<()> {
     }
 }
 
-fn open_folder(path: &Path) -> io::Result<OwnedFd> {
+fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
 }

@@ -49,7 +49,7 @@ pub(crate) fn shared_below(root: &Path) -> io::Result<u64> {
     walk::entries(root, |entry| {
         if FileType::from_raw_mode(entry.stat.st_mode) == FileType::RegularFile && entry.stat.st_blocks > 0 {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
-            let file = rustix::fs::openat(entry.folder, entry.name, flags, Mode::empty())?;
+            let file = rustix::fs::openat(entry.directory, entry.name, flags, Mode::empty())?;
             bytes.fetch_add(shared(file.as_fd())?, Ordering::Relaxed);
         }
         Ok(())

@@ -1,5 +1,6 @@
-//! How long stages took, how much memory and how much of the store, in `<store>/history.jsonl`: a line for each that ran,
-//! the newest last. Many processes append at the same time, each a whole line by one write; a line that cannot be read is passed over.
+//! How long stages took, how much memory and how much of the store, in `<store>/history.jsonl`: a line for each that
+//! ran, the newest last. Many processes append at the same time, each a whole line by one write; a line that cannot be
+//! read is passed over.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead as _, BufReader};
@@ -70,8 +71,8 @@ impl History {
         })
     }
 
-    /// How much memory a stage takes, in bytes: as it did the last time, else the most that one of its module did; nothing
-    /// where nothing is known.
+    /// How much memory a stage takes, in bytes: as it did the last time, else the most that one of its module did;
+    /// nothing where nothing is known.
     pub(crate) fn memory(&self, id: StageId, module: &str) -> u64 {
         let known = self.by_id.get(&id).map(|known| known.memory);
         known.or_else(|| Some(self.by_module.get(module)?.most_memory)).unwrap_or(0)
@@ -165,8 +166,8 @@ mod tests {
 
     #[test]
     fn the_last_time_counts_then_the_module_s_median() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let path = folder.path().join("history.jsonl");
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("history.jsonl");
         assert_eq!(History::read(&path).expect("reads").duration(id(1), "a", || 0), None);
         append(&path, &[line(1, "a", 500), line(2, "a", 20)]).expect("appends");
         append(&path, &[line(1, "a", 10), line(3, "b", 7)]).expect("appends");
@@ -180,8 +181,8 @@ mod tests {
 
     #[test]
     fn what_a_result_takes_is_known_likewise() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let path = folder.path().join("history.jsonl");
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("history.jsonl");
         let took = |byte: u8, bytes: u64| Line { bytes: Some(bytes), ..line(byte, "a", 1) };
         append(&path, &[took(1, 10), took(2, 1000), took(3, 50), line(4, "b", 1)]).expect("appends");
         let history = History::read(&path).expect("reads");
@@ -191,8 +192,8 @@ mod tests {
 
     #[test]
     fn those_that_read_about_as_much_count_before_all_others() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let path = folder.path().join("history.jsonl");
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("history.jsonl");
         let line = |byte, size, ms, memory| Line { size, memory, ..line(byte, "a", ms) };
         append(&path, &[line(1, 0, 1, 7), line(2, 0, 1, 9), line(3, 5000, 80, 0), line(4, 0, 1, 3)]).expect("appends");
         let history = History::read(&path).expect("reads");
@@ -203,8 +204,8 @@ mod tests {
 
     #[test]
     fn a_long_history_forgets_its_older_half() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let path = folder.path().join("history.jsonl");
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("history.jsonl");
         let module = "m".repeat(1000);
         let lines: Vec<Line> = (0..10_000).map(|ms| line(1, &module, ms)).collect();
         append(&path, &lines).expect("appends");

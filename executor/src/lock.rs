@@ -9,12 +9,12 @@ use rustix::io::Errno;
 
 use crate::regular;
 
-/// Makes the folder at `path` where it is missing, and locks it for its one owner. None if somebody else has it, or
+/// Makes the directory at `path` where it is missing, and locks it for its one owner. None if somebody else has it, or
 /// removed it meanwhile.
 ///
 /// # Errors
 /// It can be neither made nor opened.
-pub(crate) fn own_folder(path: &Path) -> io::Result<Option<OwnedFd>> {
+pub(crate) fn own_directory(path: &Path) -> io::Result<Option<OwnedFd>> {
     match rustix::fs::mkdirat(CWD, path, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error.into()),
@@ -22,25 +22,25 @@ pub(crate) fn own_folder(path: &Path) -> io::Result<Option<OwnedFd>> {
     own_existing(path)
 }
 
-/// Locks the folder at `path` for its one owner. None if somebody else has it or it is gone.
+/// Locks the directory at `path` for its one owner. None if somebody else has it or it is gone.
 ///
 /// # Errors
 /// It cannot be opened.
 pub(crate) fn own_existing(path: &Path) -> io::Result<Option<OwnedFd>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let folder = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
-        Ok(folder) => folder,
+    let directory = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
+        Ok(directory) => directory,
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+    match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => return Ok(None),
         Err(error) => return Err(error.into()),
     }
     // Whoever had it before may have removed it between the opening and the lock.
-    let (held, there) = (rustix::fs::fstat(&folder)?, rustix::fs::stat(path));
-    Ok(there.is_ok_and(|there| (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino)).then_some(folder))
+    let (held, there) = (rustix::fs::fstat(&directory)?, rustix::fs::stat(path));
+    Ok(there.is_ok_and(|there| (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino)).then_some(directory))
 }
 
 /// Takes the shared side of the lock file at `path`, which many may hold at once; waits for an exclusive holder.
@@ -71,11 +71,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_has_one_owner_at_a_time() {
-        let root = tempfile::tempdir().expect("a temporary folder");
+    fn a_directory_has_one_owner_at_a_time() {
+        let root = tempfile::tempdir().expect("a temporary directory");
         let path = root.path().join("mine");
-        let owner = own_folder(&path).expect("makes it").expect("is the first");
-        assert!(own_folder(&path).expect("asks").is_none());
+        let owner = own_directory(&path).expect("makes it").expect("is the first");
+        assert!(own_directory(&path).expect("asks").is_none());
         drop(owner);
         let owner = own_existing(&path).expect("asks").expect("is free again");
         std::fs::remove_dir(&path).expect("removes");

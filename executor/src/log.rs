@@ -1,4 +1,4 @@
-//! The output of every stage that ran, as files in the folder of the build's record:
+//! The output of every stage that ran, as files in the directory of the build's record:
 //! `<store>/logs/<build>/<NNN>-<pipeline>-<module>.log`. Knows names and bytes; nothing of what a build is.
 
 use std::fs::File;
@@ -13,7 +13,7 @@ use crate::regular;
 /// The logs of one build.
 #[derive(Debug)]
 pub(crate) struct BuildLogs {
-    folder: Option<PathBuf>,
+    directory: Option<PathBuf>,
     next: AtomicUsize,
 }
 
@@ -24,17 +24,17 @@ pub(crate) struct StageLog {
 }
 
 impl BuildLogs {
-    /// Logs in this folder; without one, none.
-    pub(crate) fn new(folder: Option<&Path>) -> Self {
-        Self { folder: folder.map(ToOwned::to_owned), next: AtomicUsize::new(1) }
+    /// Logs in this directory; without one, none.
+    pub(crate) fn new(directory: Option<&Path>) -> Self {
+        Self { directory: directory.map(ToOwned::to_owned), next: AtomicUsize::new(1) }
     }
 
     /// Begins the log of a stage. Where it cannot be written the stage runs all the same, and has none.
     pub(crate) fn stage(&self, pipeline: &str, module: &str) -> StageLog {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let Some(folder) = &self.folder else { return StageLog { file: None } };
+        let Some(directory) = &self.directory else { return StageLog { file: None } };
         let module = module.strip_prefix("org.osbuild.").unwrap_or(module);
-        let path = folder.join(format!("{number:03}-{}-{}.log", plain(pipeline), plain(module)));
+        let path = directory.join(format!("{number:03}-{}-{}.log", plain(pipeline), plain(module)));
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         StageLog { file: regular::open(&path, flags, regular::PRIVATE).ok().map(|file| (file, path)) }
     }
@@ -69,8 +69,8 @@ mod tests {
 
     #[test]
     fn a_stage_s_log_is_named_after_it_and_has_all_that_it_wrote() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let logs = BuildLogs::new(Some(folder.path()));
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let logs = BuildLogs::new(Some(directory.path()));
         let mut log = logs.stage("my os/x", "org.osbuild.mkfs.ext4");
         log.write("hello ");
         log.write("world\n");

@@ -1,5 +1,6 @@
-//! What the machine has to give: memory, disk, loop devices. Asked before a stage begins beside others, and when one has
-//! failed, to tell a stage that could not work from a machine that did not let it. Knows neither stages nor the store.
+//! What the machine has to give: memory, disk, loop devices. Asked before a stage begins beside others, and when one
+//! has failed, to tell a stage that could not work from a machine that did not let it. Knows neither stages nor the
+//! store.
 
 use std::fs;
 use std::path::PathBuf;
@@ -31,7 +32,7 @@ pub trait Machine: Send + Sync {
 /// This machine.
 #[derive(Debug, Clone)]
 pub struct Host {
-    /// A folder on the file system that the results go to.
+    /// A directory on the file system that the results go to.
     pub disk: PathBuf,
 }
 

@@ -1,6 +1,6 @@
-//! Layers as one tree: how this crate mounts overlayfs, in the one place that knows its options. Knows folders and
+//! Layers as one tree: how this crate mounts overlayfs, in the one place that knows its options. Knows directories and
 //! nothing of the store; the store's side and a stage's process both mount through here, since a layer written under
-//! other options (redirected folders, indexed hard links) would not read back the same.
+//! other options (redirected directories, indexed hard links) would not read back the same.
 //!
 //! A mount is made detached: no other process and no mount namespace sees it, it is gone when its descriptor is
 //! closed, whatever happens to the process.
@@ -18,35 +18,36 @@ use crate::request::TreeStack;
 use crate::rootless;
 
 /// What overlayfs keeps in [`Upper::work`](crate::request::Upper::work) while a volatile mount lives; a new mount on
-/// the same upper folder is refused until it is gone ([`settle`]).
+/// the same upper directory is refused until it is gone ([`settle`]).
 const VOLATILE: &str = "work/incompat";
 
-/// How the names of the attributes begin that overlayfs keeps its notes in. Only the machine's root may set `trusted.` ones.
+/// How the names of the attributes begin that overlayfs keeps its notes in. Only the machine's root may set `trusted.`
+/// ones.
 pub(crate) fn notes() -> &'static str {
     if rootless::in_namespace() { "user.overlay." } else { "trusted.overlay." }
 }
 
-/// Opens the root of a stack: of a plain folder for a single one, of a detached overlay mount otherwise. Writing to
-/// it changes the stack's upper folder; without one it is read-only.
+/// Opens the root of a stack: of a plain directory for a single one, of a detached overlay mount otherwise. Writing to
+/// it changes the stack's upper directory; without one it is read-only.
 ///
 /// Options of the mount: `volatile` (else the kernel syncs the whole file system when a stage's mount goes; the store
-/// syncs by itself), `index=on` (a hard-linked file stays one file when it is written to), `redirect_dir=on` (a folder
-/// of a lower layer can be renamed), `metacopy=off` (a layer holds its files' data). Without root `userxattr` takes the
-/// place of all but the first: the kernel then keeps no index, and who renames a folder of a lower layer gets `EXDEV`, as
-/// between file systems.
+/// syncs by itself), `index=on` (a hard-linked file stays one file when it is written to), `redirect_dir=on` (a
+/// directory of a lower layer can be renamed), `metacopy=off` (a layer holds its files' data). Without root `userxattr`
+/// takes the place of all but the first: the kernel then keeps no index, and who renames a directory of a lower layer
+/// gets `EXDEV`, as between file systems.
 ///
 /// # Errors
-/// A folder is not there, the stack is empty, or the kernel refuses (it needs Linux 6.7 and `CAP_SYS_ADMIN`).
+/// A directory is not there, the stack is empty, or the kernel refuses (it needs Linux 6.7 and `CAP_SYS_ADMIN`).
 pub fn open(stack: &TreeStack) -> io::Result<OwnedFd> {
     match (&stack.upper, stack.lower.as_slice()) {
         (None, []) => Err(io::Error::new(io::ErrorKind::InvalidInput, "an empty stack has no root")),
-        (None, [only]) => open_folder(only),
-        (Some(upper), []) => open_folder(&upper.dir),
+        (None, [only]) => open_directory(only),
+        (Some(upper), []) => open_directory(&upper.dir),
         _ => mount_when_free(stack),
     }
 }
 
-/// Makes the upper folder of a stack ready for its next mount after the last one is gone.
+/// Makes the upper directory of a stack ready for its next mount after the last one is gone.
 ///
 /// # Errors
 /// The rest of the last mount cannot be removed.
@@ -57,7 +58,7 @@ pub fn settle(work: &Path) -> io::Result<()> {
     }
 }
 
-fn open_folder(path: &Path) -> io::Result<OwnedFd> {
+fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
 }
@@ -66,8 +67,8 @@ fn open_folder(path: &Path) -> io::Result<OwnedFd> {
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 const RELEASE_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Mounts a stack once its upper directory is free: a process that another thread is starting inherits the descriptor of
-/// the last mount, and holds it until it executes its program.
+/// Mounts a stack once its upper directory is free: a process that another thread is starting inherits the descriptor
+/// of the last mount, and holds it until it executes its program.
 fn mount_when_free(stack: &TreeStack) -> io::Result<OwnedFd> {
     let start = Instant::now();
     loop {
@@ -80,24 +81,25 @@ fn mount_when_free(stack: &TreeStack) -> io::Result<OwnedFd> {
     }
 }
 
-/// The detached mount of a stack with at least two folders.
+/// The detached mount of a stack with at least two directories.
 fn mount(stack: &TreeStack) -> io::Result<OwnedFd> {
     let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let set = |key: &str, value: &str| rustix::mount::fsconfig_set_string(&context, key, value);
-    // A string of a mount's configuration holds 255 bytes: the folders are named by descriptors, whatever their path.
+    // A string of a mount's configuration holds 255 bytes: the directories are named by descriptors, whatever their
+    // path.
     let mut open = Vec::new();
-    let mut folder = |key: &str, path: &Path| -> io::Result<()> {
-        let descriptor = open_folder(path).map_err(|error| at(path, error))?;
+    let mut directory = |key: &str, path: &Path| -> io::Result<()> {
+        let descriptor = open_directory(path).map_err(|error| at(path, error))?;
         set(key, &format!("/proc/self/fd/{}", descriptor.as_raw_fd()))?;
         open.push(descriptor);
         Ok(())
     };
     for layer in stack.lower.iter().rev() {
-        folder("lowerdir+", layer)?;
+        directory("lowerdir+", layer)?;
     }
     if let Some(upper) = &stack.upper {
-        folder("upperdir", &upper.dir)?;
-        folder("workdir", &upper.work)?;
+        directory("upperdir", &upper.dir)?;
+        directory("workdir", &upper.work)?;
         rustix::mount::fsconfig_set_flag(&context, "volatile")?;
     }
     if rootless::in_namespace() {

@@ -44,12 +44,12 @@ pub fn file_system(name: &str) -> io::Result<bool> {
     }
 }
 
-/// Whether trees can be kept as layers in a folder.
+/// Whether trees can be kept as layers in a directory.
 ///
 /// # Errors
 /// Why not.
-pub fn layers(folder: &Path) -> io::Result<()> {
-    let place = OwnedDirectory::new(folder, temporary::COMMAND)?;
+pub fn layers(directory: &Path) -> io::Result<()> {
+    let place = OwnedDirectory::new(directory, temporary::COMMAND)?;
     let path = |name: &str| place.path().join(name);
     for name in ["lower", "upper", "work"] {
         std::fs::create_dir(path(name))?;

@@ -7,9 +7,9 @@
 //! <store>/logs/<build>/NNN-….log       the output of each stage that ran (crate::log)
 //! ```
 //!
-//! Command lines, options and output may hold what not everybody may read, as trees do: all files are their owner's alone.
-//! Who builds holds a lock on the folder until the end, so a build that runs is told from one that died. A build whose
-//! record cannot be written is as good without; a record that cannot be read is passed over.
+//! Command lines, options and output may hold what not everybody may read, as trees do: all files are their owner's
+//! alone. Who builds holds a lock on the directory until the end, so a build that runs is told from one that died. A
+//! build whose record cannot be written is as good without; a record that cannot be read is passed over.
 
 use std::fs::File;
 use std::io::{self, BufReader, Write as _};
@@ -36,8 +36,8 @@ const HEADER: &str = "build.json";
 const GRAPH: &str = "graph.json";
 const EVENTS: &str = "events.jsonl";
 
-/// How a manifest is recognised from one build to the next: a file by its place, whatever it says now; what came through
-/// a pipe by the names of its pipelines.
+/// How a manifest is recognised from one build to the next: a file by its place, whatever it says now; what came
+/// through a pipe by the names of its pipelines.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestName {
     /// The file, absolute and without links, or `-`.
@@ -77,7 +77,7 @@ pub struct About {
 pub struct Header {
     /// The version of this header.
     version: u32,
-    /// The build's name, which is that of its folder; names sort by time.
+    /// The build's name, which is that of its directory; names sort by time.
     pub build: String,
     /// The manifest.
     pub manifest: ManifestName,
@@ -138,7 +138,7 @@ impl End {
 #[derive(Debug, Clone)]
 pub struct Record {
     /// Where it lies. Others may keep files of their own there.
-    pub folder: PathBuf,
+    pub directory: PathBuf,
     /// Its header.
     pub header: Header,
 }
@@ -147,7 +147,7 @@ impl Record {
     /// The records of a store, the newest first.
     ///
     /// # Errors
-    /// The folder of all records cannot be read.
+    /// The directory of all records cannot be read.
     pub fn all(store: &Store) -> io::Result<Vec<Self>> {
         let entries = match std::fs::read_dir(store.layout().logs()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -163,7 +163,7 @@ impl Record {
     /// The last build of a manifest that has ended, however it did.
     ///
     /// # Errors
-    /// The folder of all records cannot be read.
+    /// The directory of all records cannot be read.
     pub fn last_of(store: &Store, manifest: &ManifestName) -> io::Result<Option<Self>> {
         let all = Self::all(store)?;
         Ok(all.into_iter().find(|record| record.header.manifest == *manifest && record.header.end.is_some()))
@@ -174,12 +174,12 @@ impl Record {
     /// # Errors
     /// It cannot be read: who may not read the trees may not read this either.
     pub fn graph(&self) -> io::Result<Graph> {
-        Ok(serde_json::from_slice(&regular::read(&self.folder.join(GRAPH))?)?)
+        Ok(serde_json::from_slice(&regular::read(&self.directory.join(GRAPH))?)?)
     }
 
     /// Whether the file with the graph is as it was written.
     fn has_its_graph(&self) -> bool {
-        let file = regular::read(&self.folder.join(GRAPH)).ok().map(|text| hash(&text));
+        let file = regular::read(&self.directory.join(GRAPH)).ok().map(|text| hash(&text));
         file.is_some() && file == self.header.graph_file
     }
 
@@ -188,18 +188,18 @@ impl Record {
     /// # Errors
     /// It cannot be read.
     pub fn events(&self) -> io::Result<Vec<Line>> {
-        line::read(BufReader::new(regular::open(&self.folder.join(EVENTS), OFlags::RDONLY, regular::PRIVATE)?))
+        line::read(BufReader::new(regular::open(&self.directory.join(EVENTS), OFlags::RDONLY, regular::PRIVATE)?))
     }
 
     /// Whether the build still runs.
     pub fn is_running(&self) -> bool {
-        self.header.end.is_none() && lock::own_existing(&self.folder).is_ok_and(|owned| owned.is_none())
+        self.header.end.is_none() && lock::own_existing(&self.directory).is_ok_and(|owned| owned.is_none())
     }
 
-    fn read(folder: PathBuf) -> Option<Self> {
-        let header: Header = serde_json::from_slice(&regular::read(&folder.join(HEADER)).ok()?).ok()?;
-        let whole = header.version == VERSION && Path::new(&header.build) == folder.file_name()?;
-        whole.then_some(Self { folder, header })
+    fn read(directory: PathBuf) -> Option<Self> {
+        let header: Header = serde_json::from_slice(&regular::read(&directory.join(HEADER)).ok()?).ok()?;
+        let whole = header.version == VERSION && Path::new(&header.build) == directory.file_name()?;
+        whole.then_some(Self { directory, header })
     }
 }
 
@@ -210,8 +210,8 @@ pub(crate) struct Recording<'a> {
 }
 
 struct Open<'a> {
-    folder: PathBuf,
-    /// Holds the lock on the folder.
+    directory: PathBuf,
+    /// Holds the lock on the directory.
     _owner: OwnedFd,
     lines: Writer<&'a Plan, File, JsonLines>,
 }
@@ -239,19 +239,19 @@ impl<'a> Recording<'a> {
         Self { header, open }
     }
 
-    /// The folder of the build's logs; none where it could not be made.
-    pub(crate) fn folder(&self) -> Option<&Path> {
-        self.open.as_ref().map(|open| open.folder.as_path())
+    /// The directory of the build's logs; none where it could not be made.
+    pub(crate) fn directory(&self) -> Option<&Path> {
+        self.open.as_ref().map(|open| open.directory.as_path())
     }
 
     fn open(store: &Store, plan: &'a Plan, header: &mut Header) -> io::Result<Option<Open<'a>>> {
         let before = Record::all(store)?;
-        let folder = store.layout().logs().join(&header.build);
-        std::fs::create_dir(&folder)?;
-        let Some(owner) = lock::own_existing(&folder)? else { return Ok(None) };
-        let graph = folder.join(GRAPH);
+        let directory = store.layout().logs().join(&header.build);
+        std::fs::create_dir(&directory)?;
+        let Some(owner) = lock::own_existing(&directory)? else { return Ok(None) };
+        let graph = directory.join(GRAPH);
         let mut same = before.iter().filter(|record| record.header.graph == header.graph && record.has_its_graph());
-        let linked = same.find(|same| std::fs::hard_link(same.folder.join(GRAPH), &graph).is_ok());
+        let linked = same.find(|same| std::fs::hard_link(same.directory.join(GRAPH), &graph).is_ok());
         header.graph_file = match linked {
             Some(same) => same.header.graph_file.clone(),
             None => {
@@ -260,10 +260,10 @@ impl<'a> Recording<'a> {
                 Some(hash(&text))
             }
         };
-        write_header(&folder, header)?;
-        let lines = Writer::new(plan, create(&folder.join(EVENTS))?, JsonLines);
+        write_header(&directory, header)?;
+        let lines = Writer::new(plan, create(&directory.join(EVENTS))?, JsonLines);
         forget_old(&store.layout().logs());
-        Ok(Some(Open { folder, _owner: owner, lines }))
+        Ok(Some(Open { directory, _owner: owner, lines }))
     }
 }
 
@@ -277,15 +277,15 @@ impl Monitor for Recording<'_> {
         }
         if let Event::Ended { outcome, duration } = event {
             self.header.end = Some(End::new(outcome, *duration));
-            write_header(&open.folder, &self.header).ok();
+            write_header(&open.directory, &self.header).ok();
         }
     }
 }
 
-fn write_header(folder: &Path, header: &Header) -> io::Result<()> {
-    let mut file = tempfile::Builder::new().prefix(".build-").tempfile_in(folder)?;
+fn write_header(directory: &Path, header: &Header) -> io::Result<()> {
+    let mut file = tempfile::Builder::new().prefix(".build-").tempfile_in(directory)?;
     file.write_all(format!("{}\n", serde_json::to_string_pretty(header)?).as_bytes())?;
-    file.persist(folder.join(HEADER))?;
+    file.persist(directory.join(HEADER))?;
     Ok(())
 }
 
@@ -318,7 +318,7 @@ fn forget_old(all: &Path) {
     let Ok(entries) = std::fs::read_dir(all) else { return };
     let mut builds: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     builds.sort();
-    let is_idle = |folder: &PathBuf| Record::read(folder.clone()).is_some_and(|record| record.header.idle);
+    let is_idle = |directory: &PathBuf| Record::read(directory.clone()).is_some_and(|record| record.header.idle);
     let (idle, busy): (Vec<_>, Vec<_>) = builds.into_iter().partition(is_idle);
     for builds in [idle, busy] {
         for build in &builds[..builds.len().saturating_sub(KEPT)] {

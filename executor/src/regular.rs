@@ -83,8 +83,8 @@ mod tests {
 
     #[test]
     fn only_a_regular_file_is_opened_and_nothing_waits() {
-        let folder = tempfile::tempdir().expect("a temporary directory");
-        let path = |name: &str| folder.path().join(name);
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = |name: &str| directory.path().join(name);
         rustix::fs::mkfifoat(CWD, path("fifo"), PRIVATE).expect("makes");
         symlink("file", path("link")).expect("makes");
         std::fs::create_dir(path("directory")).expect("makes");

@@ -1,5 +1,5 @@
 //! What crosses the boundary to the process that runs one stage: plain data, so that the same stage could run in a
-//! virtual machine or on a remote worker. Trees are named by folders of the store, never by content.
+//! virtual machine or on a remote worker. Trees are named by directories of the store, never by content.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -43,7 +43,7 @@ pub struct StageRequest {
     pub runner_file: Option<PathBuf>,
     /// What on-disk modules on the host's side work with; none where all those are built in.
     pub host: Option<HostRequest>,
-    /// An existing empty folder on the store's file system, this stage's alone, for `/var`, inputs and mount points.
+    /// An existing empty directory on the store's file system, this stage's alone, for `/var`, inputs and mount points.
     /// Whoever sends the request removes it afterwards.
     #[serde(with = "crate::paths")]
     pub scratch: PathBuf,
@@ -81,7 +81,7 @@ pub enum ShellMoment {
 /// What on-disk inputs, devices and mounts work with: they are programs on the host's side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostRequest {
-    /// The folder with the source items of the store.
+    /// The directory with the source items of the store.
     #[serde(with = "crate::paths")]
     pub sources: PathBuf,
     /// Their environment.
@@ -99,8 +99,8 @@ pub struct ModuleRequest {
     pub on_disk: Option<OnDisk>,
 }
 
-/// A tree as folders: layers for overlayfs, or one plain folder. Opened and mounted by [`crate::overlay`] only, on
-/// either side of the boundary.
+/// A tree as directories: layers for overlayfs, or one plain directory. Opened and mounted by [`crate::overlay`] only,
+/// on either side of the boundary.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TreeStack {
     /// Read-only layers, lowest first. May be empty when there is an `upper`.
@@ -113,10 +113,10 @@ pub struct TreeStack {
 /// The writable end of a stack.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Upper {
-    /// The folder that takes the changes.
+    /// The directory that takes the changes.
     #[serde(with = "crate::paths")]
     pub dir: PathBuf,
-    /// A folder on the same file system for overlayfs's own use: one for all stages that change the same `dir`, one
+    /// A directory on the same file system for overlayfs's own use: one for all stages that change the same `dir`, one
     /// after the other.
     #[serde(with = "crate::paths")]
     pub work: PathBuf,
@@ -154,7 +154,7 @@ pub struct ReferenceRequest {
 pub enum ReferenceFrom {
     /// A tree; an empty one when the stack has no layer.
     Tree(TreeStack),
-    /// An item in the store: a file or, for some content types, a folder.
+    /// An item in the store: a file or, for some content types, a directory.
     Item(#[serde(with = "crate::paths")] PathBuf),
 }
 

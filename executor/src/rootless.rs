@@ -1,9 +1,9 @@
-//! Building without root: a user namespace in which an ordinary user is root, with the ids that the system's administrator
-//! has put aside for them (subuid(5), subgid(5)). Knows ids and namespaces, and nothing of builds.
+//! Building without root: a user namespace in which an ordinary user is root, with the ids that the system's
+//! administrator has put aside for them (subuid(5), subgid(5)). Knows ids and namespaces, and nothing of builds.
 //!
 //! The process that enters is the same one before and after: its number, descriptors and threads of execution stay, and
-//! what it starts is in there too. Two things stay out of reach, which those who make stages go around: the namespaces that
-//! it was in before, and devices.
+//! what it starts is in there too. Two things stay out of reach, which those who make stages go around: the namespaces
+//! that it was in before, and devices.
 
 use std::fmt;
 use std::io::{self, Read as _, Write as _};
@@ -26,7 +26,7 @@ const USERS: (&str, &str) = ("/etc/subuid", "newuidmap");
 const GROUPS: (&str, &str) = ("/etc/subgid", "newgidmap");
 
 /// Where those tools may be.
-const FOLDERS: [&str; 5] = ["/usr/bin", "/bin", "/usr/local/bin", "/run/wrappers/bin", "/usr/sbin"];
+const DIRECTORIES: [&str; 5] = ["/usr/bin", "/bin", "/usr/local/bin", "/run/wrappers/bin", "/usr/sbin"];
 
 /// Switches that keep users from having namespaces: the file, the value that does, and what undoes it.
 const SWITCHES: [(&str, &str, &str); 3] = [
@@ -94,8 +94,8 @@ impl Obstacle {
     }
 }
 
-/// Ids as the process sees them and as they are outside: the rows of user_namespaces(7), which differ only with what the
-/// namespace was given.
+/// Ids as the process sees them and as they are outside: the rows of user_namespaces(7), which differ only with what
+/// the namespace was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ids {
     users: Vec<Row>,
@@ -179,15 +179,16 @@ impl fmt::Display for Row {
     }
 }
 
-/// Whether this process is in another user namespace than the machine's first one: then there is no right to devices, nor to
-/// attributes that are root's alone.
+/// Whether this process is in another user namespace than the machine's first one: then there is no right to devices,
+/// nor to attributes that are root's alone.
 pub fn in_namespace() -> bool {
     static KNOWN: OnceLock<bool> = OnceLock::new();
     // A process that can enter one asks only when it has.
     *KNOWN.get_or_init(|| std::fs::metadata("/proc/self/ns/user").is_ok_and(|file| file.ino() != FIRST_NAMESPACE))
 }
 
-/// Makes this process root in user and mount namespaces of its own, which only the process itself and what it starts are in.
+/// Makes this process root in user and mount namespaces of its own, which only the process itself and what it starts
+/// are in.
 ///
 /// To be called by the only thread of a process, before it has asked whether it is [`in_namespace`].
 ///
@@ -246,7 +247,7 @@ fn map_when_asked(ids: &Ids, mut parent: UnixStream) {
 }
 
 fn find(tool: &str) -> Option<PathBuf> {
-    FOLDERS.iter().map(|folder| Path::new(folder).join(tool)).find(|path| path.is_file())
+    DIRECTORIES.iter().map(|directory| Path::new(directory).join(tool)).find(|path| path.is_file())
 }
 
 fn switched_off() -> Option<Obstacle> {
@@ -256,8 +257,8 @@ fn switched_off() -> Option<Obstacle> {
     SWITCHES.iter().find(is_off).map(|&(file, value, undo)| Obstacle::SwitchedOff { file, value, undo })
 }
 
-/// A user's ranges in the text of a file of subordinate ids, by name or number; and the first id behind all ranges of the
-/// text.
+/// A user's ranges in the text of a file of subordinate ids, by name or number; and the first id behind all ranges of
+/// the text.
 pub(crate) fn ranges(text: &str, name: &str, user: Uid) -> (Vec<(u32, u32)>, u32) {
     let number = user.to_string();
     let (mut own, mut free) = (Vec::new(), 100_000);

@@ -144,8 +144,8 @@ pub enum RunError {
     Store(#[from] StoreError),
 }
 
-/// Does what a plan says. The lease must be the one that the plan was made with. Every failure of a stage or fetch is in
-/// the outcome; the monitor is called on this thread only.
+/// Does what a plan says. The lease must be the one that the plan was made with. Every failure of a stage or fetch is
+/// in the outcome; the monitor is called on this thread only.
 ///
 /// # Errors
 /// See [`RunError`].
@@ -153,7 +153,7 @@ pub fn run(plan: &Plan, lease: &Lease, parts: Parts<'_>) -> Result<Outcome, RunE
     let (start, wall) = (Instant::now(), SystemTime::now());
     let Parts { runner, catalog, monitor, machine, interrupt, settings, about } = parts;
     let recording = Recording::begin(lease.store(), plan, about);
-    let logs = BuildLogs::new(recording.folder());
+    let logs = BuildLogs::new(recording.directory());
     let mut tee = Tee(vec![Box::new(recording), Box::new(monitor)]);
     let mut tell = |at: Instant, event: &Event<'_>| tee.event(at.saturating_duration_since(start), event);
     tell(start, &Event::Started { wall, workers: settings.jobs.get() });

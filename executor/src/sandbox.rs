@@ -1,12 +1,12 @@
 //! One stage, as the process that prepares it sees it: surroundings, inputs, devices, mounts, the stage, and all of it
-//! taken down in reverse. Runs in the helper (`helper`), as the first process of a pid namespace; what it does to mounts
-//! stays in its own mount namespace and ends with it. Knows nothing of the store, the scheduler, or the build.
+//! taken down in reverse. Runs in the helper (`helper`), as the first process of a pid namespace; what it does to
+//! mounts stays in its own mount namespace and ends with it. Knows nothing of the store, the scheduler, or the build.
 //!
-//! In the request's scratch folder, on the store's file system:
+//! In the request's scratch directory, on the store's file system:
 //!
 //! ```text
 //! var/      the stage's /var
-//! inputs/   what input modules make, one folder each; only where there are inputs
+//! inputs/   what input modules make, one directory each; only where there are inputs
 //! mounts/   where mount modules mount; only where there are mounts
 //! sandbox/  a file system in memory, in this mount namespace only:
 //!   root/     the sandbox's root
@@ -53,8 +53,9 @@ use surroundings::Surroundings;
 /// Runs a stage from its first mount to its last unmount.
 ///
 /// Must be called by the only thread of the first process of a pid namespace; it kills everything else in there. The
-/// stage joins the namespaces of `isolation`. Afterwards this process may itself be in the sandbox, with no descriptor open
-/// but `client`, where the reply is to be sent (and what services write was): it must end then without using or dropping another.
+/// stage joins the namespaces of `isolation`. Afterwards this process may itself be in the sandbox, with no descriptor
+/// open but `client`, where the reply is to be sent (and what services write was): it must end then without using or
+/// dropping another.
 pub(crate) fn run_stage(
     request: &StageRequest,
     catalog: &Catalog,

@@ -21,7 +21,7 @@ use crate::sandbox::message;
 /// The exit code of a shell that cannot be started, as with sh(1).
 pub const NOT_STARTED: i32 = 127;
 
-/// The socket in a stage's scratch folder.
+/// The socket in a stage's scratch directory.
 const SOCKET: &str = "shell";
 
 /// When there is a shell.
@@ -171,16 +171,16 @@ pub(crate) fn socket() -> io::Result<OwnedFd> {
     Ok(socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
 }
 
-/// A short path of the socket `path`, which lies in an open folder.
-pub(crate) fn address(folder: &OwnedFd, path: &Path) -> PathBuf {
-    let open = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string());
+/// A short path of the socket `path`, which lies in an open directory.
+pub(crate) fn address(directory: &OwnedFd, path: &Path) -> PathBuf {
+    let open = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string());
     open.join(path.file_name().unwrap_or_default())
 }
 
 fn listen(scratch: &Path) -> io::Result<UnixListener> {
-    let folder = rustix::fs::open(scratch, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let directory = rustix::fs::open(scratch, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let socket = socket()?;
-    rustix::net::bind(&socket, &SocketAddrUnix::new(address(&folder, Path::new(SOCKET)))?)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(address(&directory, Path::new(SOCKET)))?)?;
     rustix::net::listen(&socket, 1)?;
     Ok(UnixListener::from(socket))
 }

@@ -26,26 +26,28 @@
 //!
 //! **Objects.** An object appears by one rename, complete, and never changes after it; there is no other way into
 //! `objects/`. It can be trusted as long as the system runs that made it, since the kernel serves what was written
-//! whether or not it has reached the disk. Once it has, the object gets its mark `durable`, and can be trusted for good.
-//! So a process that dies loses no sealed result; a system that dies loses those of its last seconds, never more than
-//! that, and never silently: without the mark and from another boot an object counts as absent. This keeps the price
-//! of a seal at one rename; the disk is synced behind it, many results at a time, and a build waits for that, and for the
-//! marks themselves, only at its end. A damaged object, a foreign folder, or one whose lower layers are missing or not those that it was made on
-//! counts as absent too, and is set aside when its result is sealed again. What an object holds has a digest in its
-//! description, which is checked when it is exported and by `verify`. Before stages read it, only its stamp is ([`look`]).
+//! whether or not it has reached the disk. Once it has, the object gets its mark `durable`, and can be trusted for
+//! good. So a process that dies loses no sealed result; a system that dies loses those of its last seconds, never more
+//! than that, and never silently: without the mark and from another boot an object counts as absent. This keeps the
+//! price of a seal at one rename; the disk is synced behind it, many results at a time, and a build waits for that, and
+//! for the marks themselves, only at its end. A damaged object, a foreign directory, or one whose lower layers are
+//! missing or not those that it was made on counts as absent too, and is set aside when its result is sealed again.
+//! What an object holds has a digest in its description, which is checked when it is exported and by `verify`. Before
+//! stages read it, only its stamp is ([`look`]).
 //!
-//! **Aliases.** A result that was not built because an earlier one is known to be equal is an object with nothing but the
-//! name of that one ([`alias`]). Reading it gives the other; when that is gone or was built again, it is absent.
+//! **Aliases.** A result that was not built because an earlier one is known to be equal is an object with nothing but
+//! the name of that one ([`alias`]). Reading it gives the other; when that is gone or was built again, it is absent.
 //!
 //! **Locks.** All are `flock`s, gone with the process that holds them.
-//! - Who uses a store holds a [`Lease`]: a folder below `work/`, locked for as long as it lives, with the list of the
+//! - Who uses a store holds a [`Lease`]: a directory below `work/`, locked for as long as it lives, with the list of
+//!   the
 //!   objects and items that nobody may take away. One lock, however many objects.
 //! - Making that list is done under the shared side of `lock`, so that nothing disappears between the look and the
 //!   list. Who evicts takes the exclusive side, reads the lists of all locked leases, and renames what is in none of
 //!   them (nor below one that is) out of `objects/` before letting go.
 //! - A new object is put on its maker's list before it appears, and both under the shared side of `lock`.
-//! - Who fetches an item holds a lock on its folder in `downloads/`; whose lock is free is only a part, and may go.
-//! - What lies in an unlocked folder of `work/` belongs to nobody and is swept when a store is opened.
+//! - Who fetches an item holds a lock on its directory in `downloads/`; whose lock is free is only a part, and may go.
+//! - What lies in an unlocked directory of `work/` belongs to nobody and is swept when a store is opened.
 //! - Two processes may make the same object: the second rename finds the place taken and drops its own.
 
 mod alias;
@@ -108,8 +110,8 @@ const FORMAT: u32 = 1;
 /// With less room than this, in bytes, a failed stage is taken to have failed for want of it.
 const NEARLY_FULL: u64 = 1 << 20;
 
-/// The text that marks a folder as a cache (bford.info/cachedir).
-const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is the store of osbc.\n";
+/// The text that marks a directory as a cache (bford.info/cachedir).
+const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# This directory is the store of osbc.\n";
 
 /// How a result is kept that goes on from another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -123,7 +125,7 @@ pub enum Layers {
     Reflink,
     /// As a whole tree with bytes of its own.
     Copy,
-    /// As layers, which list folders' files in another order than all others do, where there are layers.
+    /// As layers, which list directories' files in another order than all others do, where there are layers.
     Scattered,
 }
 
@@ -179,7 +181,7 @@ impl Store {
     /// left there.
     ///
     /// # Errors
-    /// The folder holds something else or a newer format, was made under other ids, or cannot be written to.
+    /// The directory holds something else or a newer format, was made under other ids, or cannot be written to.
     pub fn open(path: &Path, settings: impl Into<StoreSettings>) -> Result<Self, StoreError> {
         Self::open_on(path, settings.into(), Arc::new(RealDisk))
     }
@@ -196,7 +198,7 @@ impl Store {
     /// ([`Lease::use_checkpoints`]).
     ///
     /// # Errors
-    /// The folder cannot be written to, or was made by a newer osbc.
+    /// The directory cannot be written to, or was made by a newer osbc.
     pub fn open_within(cache: &osbuild::Cache, keeps: bool) -> Result<Self, StoreError> {
         let layout = Layout::within_osbuilds(cache.path());
         std::fs::create_dir_all(&layout.root).map_err(StoreError::io("make", &layout.root))?;
@@ -214,7 +216,7 @@ impl Store {
         let format = layout.format();
         let is_new = !store.check_format()?;
         if is_new {
-            // First of all: with it the folder is ours, and what a crash keeps from being made is made next time.
+            // First of all: with it the directory is ours, and what a crash keeps from being made is made next time.
             store.change("write", &format, || regular::write(&format, format!("{FORMAT}\n{}", own_ids())))?;
         } else {
             store.check_ids()?;
@@ -223,8 +225,8 @@ impl Store {
         if !tag.exists() {
             store.change("write", &tag, || regular::write(&tag, CACHEDIR_TAG))?;
         }
-        for folder in [layout.objects(), layout.work(), layout.downloads(), layout.sources(), layout.logs()] {
-            store.change("make", &folder, || match std::fs::create_dir(&folder) {
+        for directory in [layout.objects(), layout.work(), layout.downloads(), layout.sources(), layout.logs()] {
+            store.change("make", &directory, || match std::fs::create_dir(&directory) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
                 _ => Ok(()),
             })?;
@@ -240,7 +242,7 @@ impl Store {
     /// Opens the store at `path` to look at it, changing nothing; none if there is none yet.
     ///
     /// # Errors
-    /// The folder holds something else or a newer format, or cannot be read.
+    /// The directory holds something else or a newer format, or cannot be read.
     pub fn look(path: &Path) -> Result<Option<Self>, StoreError> {
         let path = match path.canonicalize() {
             Ok(path) => path,
@@ -251,7 +253,7 @@ impl Store {
         Ok(store.check_format()?.then_some(store))
     }
 
-    /// The folder that it lies in.
+    /// The directory that it lies in.
     pub fn path(&self) -> &Path {
         &self.shared.layout.root
     }
@@ -324,8 +326,8 @@ impl Store {
         Lease::new(self.clone())
     }
 
-    /// What to say behind the failure of a stage, which has written so many bytes, when the store's file system has nearly
-    /// no room left; none while it has. `known` is what the stage's result took before.
+    /// What to say behind the failure of a stage, which has written so many bytes, when the store's file system has
+    /// nearly no room left; none while it has. `known` is what the stage's result took before.
     pub(crate) fn full(&self, written: impl FnOnce() -> u64, known: Option<u64>) -> Option<String> {
         let (free, store) = (free_space(self.path()), self.path().display());
         if let Some(total) = inodes_in_use(self.path()) {
@@ -383,8 +385,8 @@ impl Store {
         object::Reader::new(&self.shared.layout, self.shared.boot.as_deref())
     }
 
-    /// Whether who made the store had the ids of this process: else what is one user's to them is another's to it. A store
-    /// that has no trees takes those of whoever comes.
+    /// Whether who made the store had the ids of this process: else what is one user's to them is another's to it. A
+    /// store that has no trees takes those of whoever comes.
     fn check_ids(&self) -> Result<(), StoreError> {
         let format = self.layout().format();
         let text = regular::read_to_string(&format).map_err(StoreError::io("read", &format))?;
@@ -399,7 +401,7 @@ impl Store {
         Err(StoreError::OtherIds { path, found, own })
     }
 
-    /// Whether the folder is a store of the known format; false if it is empty.
+    /// Whether the directory is a store of the known format; false if it is empty.
     fn check_format(&self) -> Result<bool, StoreError> {
         let (layout, path) = (self.layout(), self.path());
         let not_a_store = || StoreError::NotAStore { path: path.to_owned() };
@@ -425,7 +427,7 @@ impl Store {
         })?;
         for entry in entries {
             let entry = entry.map_err(StoreError::io("read", path))?;
-            // A file system of the store's own begins with that folder.
+            // A file system of the store's own begins with that directory.
             if entry.file_name() != "lost+found" {
                 // Whoever makes a store begins with that file, perhaps just now.
                 return if layout.format().exists() { self.check_format() } else { Err(not_a_store()) };
@@ -441,9 +443,9 @@ fn own_ids() -> String {
     if ids.are_the_machines() { String::new() } else { format!("{ids}\n") }
 }
 
-/// Whether somebody works in a folder of a store's `work/`.
-pub fn is_owned(folder: &Path) -> bool {
-    folder.exists() && crate::lock::own_existing(folder).is_ok_and(|free| free.is_none())
+/// Whether somebody works in a directory of a store's `work/`.
+pub fn is_owned(directory: &Path) -> bool {
+    directory.exists() && crate::lock::own_existing(directory).is_ok_and(|free| free.is_none())
 }
 
 #[cfg(test)]

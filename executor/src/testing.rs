@@ -254,10 +254,10 @@ pub(crate) fn label_of(request: &StageRequest) -> &str {
     request.options["label"].as_str().expect("a label")
 }
 
-/// An empty folder on a real file system, which the one for temporary files need not be.
-pub(crate) fn folder() -> TempDir {
+/// An empty directory on a real file system, which the one for temporary files need not be.
+pub(crate) fn directory() -> TempDir {
     let program = std::env::current_exe().expect("the test's program");
-    tempfile::tempdir_in(program.parent().expect("it lies in a folder")).expect("a temporary folder")
+    tempfile::tempdir_in(program.parent().expect("it lies in a directory")).expect("a temporary directory")
 }
 
 /// Does something in the tree of a request, as a stage would.

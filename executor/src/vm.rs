@@ -1,11 +1,11 @@
-//! A stage in a virtual machine: qemu runs a kernel of the stage's build tree, or of the host where there is none, and in it
-//! osbc runs the stage as it does on the host.
+//! A stage in a virtual machine: qemu runs a kernel of the stage's build tree, or of the host where there is none, and
+//! in it osbc runs the stage as it does on the host.
 //!
-//! The process that prepares a stage ([`crate::helper`]) mounts the stage's trees, makes all else that it sees read-only,
-//! and shares its root with the machine by virtiofs ([`host`]). The machine's first process is osbc, from an initramfs
-//! ([`initramfs`]) with the few modules that this takes ([`kernel`]); it mounts that root and has the stage run there by a
-//! helper of its own ([`guest`]), which finds everything at the path that it has on the host. Modules that the kernel asks
-//! for later are loaded by osbc too ([`modprobe`]).
+//! The process that prepares a stage ([`crate::helper`]) mounts the stage's trees, makes all else that it sees
+//! read-only, and shares its root with the machine by virtiofs ([`host`]). The machine's first process is osbc, from an
+//! initramfs ([`initramfs`]) with the few modules that this takes ([`kernel`]); it mounts that root and has the stage
+//! run there by a helper of its own ([`guest`]), which finds everything at the path that it has on the host. Modules
+//! that the kernel asks for later are loaded by osbc too ([`modprobe`]).
 //!
 //! A machine is a stage's own. It ends with the process that prepared the stage, however that ends.
 
@@ -18,7 +18,7 @@ mod modprobe;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use osbc_module_api::{TOOL_FOLDERS, packages_of};
+use osbc_module_api::{TOOL_DIRECTORIES, packages_of};
 use serde::{Deserialize, Serialize};
 
 use crate::request::{StageReply, StageRequest};
@@ -84,8 +84,8 @@ impl Programs {
             return Err(format!("stages run in a virtual machine on x86_64 only, and this machine is {architecture}"));
         }
         let find = |more: &[&str], names: &[&str]| {
-            let folders = TOOL_FOLDERS.iter().chain(more);
-            let mut places = folders.flat_map(|folder| names.iter().map(|name| Path::new(folder).join(name)));
+            let directories = TOOL_DIRECTORIES.iter().chain(more);
+            let mut places = directories.flat_map(|directory| names.iter().map(|name| Path::new(directory).join(name)));
             let missing = || format!("there is no {} on the host; {} has it", names[0], packages_of(names[0]));
             places.find(|place| place.is_file()).ok_or_else(missing)
         };
@@ -98,8 +98,8 @@ impl Programs {
 
 /// Returns QEMU's arguments for the fastest processor that this machine can give a guest.
 ///
-/// QEMU's translator damages the processor's flags at `cmpxchg16b` now and then (seen with 7.2: the guest's kernel panics),
-/// so guests do not get to see that instruction.
+/// QEMU's translator damages the processor's flags at `cmpxchg16b` now and then (seen with 7.2: the guest's kernel
+/// panics), so guests do not get to see that instruction.
 pub fn processor_arguments() -> [&'static str; 4] {
     if has_kvm() { ["-accel", "kvm", "-cpu", "host"] } else { ["-accel", "tcg", "-cpu", "max,-cx16"] }
 }

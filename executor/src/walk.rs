@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rayon::Scope;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 
-/// From this much work on, what is left is shared. One is about an entry of a folder.
+/// From this much work on, what is left is shared. One is about an entry of a directory.
 pub(crate) const SHARE: usize = 128;
 
 /// Visits `first` and whatever the visits put to the list, each once; the last put is the next visited, so that what
@@ -37,11 +37,11 @@ fn go<'scope, T: Send + 'scope, V: Fn(T, &mut Vec<T>) -> usize + Sync>(
     }
 }
 
-/// An entry of a folder, as [`entries`] comes by.
+/// An entry of a directory, as [`entries`] comes by.
 pub(crate) struct Entry<'a> {
-    /// The folder.
-    pub(crate) folder: BorrowedFd<'a>,
-    /// Its name there; that of the first folder of all is `.`, in itself.
+    /// The directory.
+    pub(crate) directory: BorrowedFd<'a>,
+    /// Its name there; that of the first directory of all is `.`, in itself.
     pub(crate) name: &'a CStr,
     /// Where it is below that first one.
     pub(crate) path: &'a Path,
@@ -49,15 +49,16 @@ pub(crate) struct Entry<'a> {
     pub(crate) stat: Stat,
 }
 
-/// Visits the folder `root` and all that is below it, each entry once and in no order.
+/// Visits the directory `root` and all that is below it, each entry once and in no order.
 pub(crate) fn entries(root: &Path, visit: impl Fn(&Entry<'_>) -> io::Result<()> + Sync) -> io::Result<()> {
     let failure = Mutex::new(None);
-    let first = Waiting { parent: Arc::new(open_folder(CWD, root)?), name: CString::from(c"."), path: PathBuf::new() };
+    let first =
+        Waiting { parent: Arc::new(open_directory(CWD, root)?), name: CString::from(c"."), path: PathBuf::new() };
     let stat = rustix::fs::fstat(&first.parent)?;
-    visit(&Entry { folder: first.parent.as_fd(), name: c".", path: &first.path, stat })?;
-    walk(first, |folder, waiting| {
-        visit_folder(&folder, waiting, &visit).unwrap_or_else(|error| {
-            let error = io::Error::new(error.kind(), format!("{}: {error}", root.join(&folder.path).display()));
+    visit(&Entry { directory: first.parent.as_fd(), name: c".", path: &first.path, stat })?;
+    walk(first, |directory, waiting| {
+        visit_directory(&directory, waiting, &visit).unwrap_or_else(|error| {
+            let error = io::Error::new(error.kind(), format!("{}: {error}", root.join(&directory.path).display()));
             failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
             1
         })
@@ -65,20 +66,20 @@ pub(crate) fn entries(root: &Path, visit: impl Fn(&Entry<'_>) -> io::Result<()> 
     failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
-/// A folder that is not opened yet, since descriptors are few.
+/// A directory that is not opened yet, since descriptors are few.
 struct Waiting {
     parent: Arc<OwnedFd>,
     name: CString,
     path: PathBuf,
 }
 
-/// Visits what is in a folder; the folders among that have to wait. Tells how many entries there were.
-fn visit_folder(
-    folder: &Waiting,
+/// Visits what is in a directory; the directories among that have to wait. Tells how many entries there were.
+fn visit_directory(
+    directory: &Waiting,
     waiting: &mut Vec<Waiting>,
     visit: &impl Fn(&Entry<'_>) -> io::Result<()>,
 ) -> io::Result<usize> {
-    let opened = Arc::new(open_folder(&folder.parent, folder.name.as_c_str())?);
+    let opened = Arc::new(open_directory(&directory.parent, directory.name.as_c_str())?);
     let mut count = 0;
     for entry in Dir::read_from(&opened)? {
         let entry = entry?;
@@ -87,9 +88,9 @@ fn visit_folder(
             continue;
         }
         count += 1;
-        let path = folder.path.join(OsStr::from_bytes(name.to_bytes()));
+        let path = directory.path.join(OsStr::from_bytes(name.to_bytes()));
         let stat = rustix::fs::statat(&opened, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        visit(&Entry { folder: opened.as_fd(), name, path: &path, stat })?;
+        visit(&Entry { directory: opened.as_fd(), name, path: &path, stat })?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             waiting.push(Waiting { parent: Arc::clone(&opened), name: CString::from(name), path });
         }
@@ -97,9 +98,9 @@ fn visit_folder(
     Ok(count)
 }
 
-fn open_folder(folder: impl AsFd, name: impl rustix::path::Arg) -> io::Result<OwnedFd> {
+fn open_directory(directory: impl AsFd, name: impl rustix::path::Arg) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(folder, name, flags, Mode::empty())?)
+    Ok(rustix::fs::openat(directory, name, flags, Mode::empty())?)
 }
 
 #[cfg(test)]

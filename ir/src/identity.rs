@@ -156,7 +156,7 @@ fn module(module: &ModuleRef, sink: &mut impl Sink) {
         Kind::Assembler => 5,
         Kind::Runner => 6,
     };
-    sink.variant(&"kind", number, kind.folder());
+    sink.variant(&"kind", number, kind.directory());
     sink.text(&"type", name);
     match revision {
         Revision::BuiltIn(number) => {

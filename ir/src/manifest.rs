@@ -68,7 +68,7 @@ pub struct Runner {
 pub struct Source {
     /// The module that fetches.
     pub module: ModuleRef,
-    /// The kind of content, which is also the folder below `sources/`, e.g. `org.osbuild.files`.
+    /// The kind of content, which is also the directory below `sources/`, e.g. `org.osbuild.files`.
     pub content_type: String,
     /// The items in the manifest's order, checksums unique.
     pub items: Vec<SourceItem>,

@@ -29,8 +29,8 @@ impl Kind {
     pub const ALL: [Kind; 7] =
         [Kind::Source, Kind::Input, Kind::Device, Kind::Mount, Kind::Stage, Kind::Assembler, Kind::Runner];
 
-    /// The kind's folder in a module directory, e.g. `stages`.
-    pub const fn folder(self) -> &'static str {
+    /// The kind's directory in a module directory, e.g. `stages`.
+    pub const fn directory(self) -> &'static str {
         match self {
             Kind::Source => "sources",
             Kind::Input => "inputs",

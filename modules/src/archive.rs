@@ -70,7 +70,7 @@ pub(crate) fn write<W: Write>(root: &Path, members: &[OsString], settings: &Sett
     writer.finish()
 }
 
-/// The names in the top folder of a tree, sorted.
+/// The names in the top directory of a tree, sorted.
 ///
 /// # Errors
 /// It cannot be read.
@@ -126,7 +126,7 @@ impl<W: Write> Writer<'_, W> {
             let key = (metadata.dev(), metadata.ino());
             if let Some(first) = self.links.get(&key) {
                 let target = self.renamed(first, Target::HardLink)?;
-                // Readers take the target for a name below the folder that they extract to.
+                // Readers take the target for a name below the directory that they extract to.
                 let slashes = target.iter().take_while(|byte| **byte == b'/').count();
                 member.link = target[slashes..].to_vec();
                 member.kind = Type::HardLink;

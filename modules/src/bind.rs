@@ -22,7 +22,7 @@ pub(crate) enum Access {
     Writable,
 }
 
-/// Shows `source`, with all that is mounted below it, at `target`: both folders, or both none.
+/// Shows `source`, with all that is mounted below it, at `target`: both directories, or both none.
 ///
 /// # Errors
 /// The process may not mount.
@@ -36,7 +36,7 @@ pub(crate) fn bind(source: impl AsFd, target: impl AsFd, access: Access) -> io::
     Ok(attach(&copy, target)?)
 }
 
-/// A copy of the mount of a folder, without what is mounted below it, to be attached.
+/// A copy of the mount of a directory, without what is mounted below it, to be attached.
 ///
 /// # Errors
 /// The process may not mount.
@@ -50,7 +50,7 @@ pub(crate) fn copy_alone(source: impl AsFd) -> io::Result<OwnedFd> {
 /// Puts a mount that is not attached yet over `target`.
 ///
 /// # Errors
-/// The process may not mount, or one is a folder and the other is none.
+/// The process may not mount, or one is a directory and the other is none.
 pub(crate) fn attach(mount: &OwnedFd, target: impl AsFd) -> Result<(), Errno> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(mount, "", target, "", flags)
@@ -70,7 +70,8 @@ const MOUNT_ATTR_NOSUID: u64 = 2;
 const MOUNT_ATTR_NODEV: u64 = 4;
 const MS_PRIVATE: u64 = 1 << 18;
 
-/// Cuts a mount that is not attached yet off from what happens to its source, and makes it read-only or not where asked.
+/// Cuts a mount that is not attached yet off from what happens to its source, and makes it read-only or not where
+/// asked.
 fn restrict(mount: &OwnedFd, access: Access) -> io::Result<()> {
     let (set, clear) = match access {
         Access::AsIs => (0, 0),
@@ -80,8 +81,8 @@ fn restrict(mount: &OwnedFd, access: Access) -> io::Result<()> {
     };
     let attributes = MountAttributes { set, clear, propagation: MS_PRIVATE, user_namespace: 0 };
     #[expect(unsafe_code, reason = "no safe wrapper for this system call in our dependencies")]
-    // SAFETY: the path is a string that ends with NUL, the kernel only reads the attributes, whose size is given, and it
-    // keeps no reference to either.
+    // SAFETY: the path is a string that ends with NUL, the kernel only reads the attributes, whose size is given, and
+    // it keeps no reference to either.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
@@ -122,15 +123,15 @@ mod tests {
         if !has_root() {
             return;
         }
-        let folder = tempfile::tempdir().unwrap();
-        let (source, target) = (folder.path().join("source"), folder.path().join("target"));
+        let directory = tempfile::tempdir().unwrap();
+        let (source, target) = (directory.path().join("source"), directory.path().join("target"));
         fs::create_dir_all(source.join("below")).unwrap();
         fs::create_dir(&target).unwrap();
-        fs::create_dir(folder.path().join("other")).unwrap();
-        fs::write(folder.path().join("other/file"), "deep").unwrap();
+        fs::create_dir(directory.path().join("other")).unwrap();
+        fs::write(directory.path().join("other/file"), "deep").unwrap();
         in_own_namespace(|| {
             let open = |path: &std::path::Path| File::open(path).unwrap();
-            bind(open(&folder.path().join("other")), open(&source.join("below")), Access::AsIs).unwrap();
+            bind(open(&directory.path().join("other")), open(&source.join("below")), Access::AsIs).unwrap();
             bind(open(&source), open(&target), Access::ReadOnly).unwrap();
             assert_eq!(fs::read_to_string(target.join("below/file")).unwrap(), "deep");
             let refused = |path| fs::write(path, "").unwrap_err().raw_os_error() == Some(Errno::ROFS.raw_os_error());

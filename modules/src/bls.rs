@@ -1,4 +1,4 @@
-//! Boot entries as the Boot Loader Specification has them: files in `loader/entries` of a boot folder.
+//! Boot entries as the Boot Loader Specification has them: files in `loader/entries` of a boot directory.
 
 use osbc_module_api::{Error, Tree};
 
@@ -6,30 +6,30 @@ use osbc_pytext::text::{is_line_end, lines};
 
 use crate::one_line;
 
-/// The paths of the entries of a boot folder; none if it has no folder for them.
+/// The paths of the entries of a boot directory; none if it has no directory for them.
 ///
 /// # Errors
-/// The folder cannot be read.
+/// The directory cannot be read.
 pub(crate) fn entries(tree: &Tree, boot: &str) -> Result<Vec<String>, Error> {
-    let folder = format!("{}/loader/entries", boot.trim_end_matches('/'));
-    if !tree.is_dir(&folder)? {
+    let directory = format!("{}/loader/entries", boot.trim_end_matches('/'));
+    if !tree.is_dir(&directory)? {
         return Ok(Vec::new());
     }
-    let names = tree.read_dir(&folder)?.into_iter().filter_map(|name| name.into_string().ok());
+    let names = tree.read_dir(&directory)?.into_iter().filter_map(|name| name.into_string().ok());
     let entries = names.filter(|name| name.ends_with(".conf") && !name.starts_with('.'));
-    Ok(entries.map(|name| format!("{folder}/{name}")).collect())
+    Ok(entries.map(|name| format!("{directory}/{name}")).collect())
 }
 
-/// Appends options of the kernel to all entries of a boot folder: to the first line with options, which is added where
-/// there is none. Every entry becomes a new file.
+/// Appends options of the kernel to all entries of a boot directory: to the first line with options, which is added
+/// where there is none. Every entry becomes a new file.
 ///
 /// # Errors
 /// There is no entry, one cannot be read or written, or an option has a line break.
 pub(crate) fn append_options(tree: &Tree, boot: &str, options: &[String]) -> Result<(), Error> {
     let entries = entries(tree, boot)?;
     if entries.is_empty() {
-        let folder = format!("{}/loader/entries", boot.trim_end_matches('/'));
-        return Err(Error::failed(format!("{folder} has no boot entry")));
+        let directory = format!("{}/loader/entries", boot.trim_end_matches('/'));
+        return Err(Error::failed(format!("{directory} has no boot entry")));
     }
     options.iter().try_for_each(|option| one_line::line("options", option).map(drop))?;
     let options = options.join(" ");
@@ -72,9 +72,9 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_visible_files_of_the_folder() {
-        let folder = tempfile::tempdir().unwrap();
-        let tree = Tree::open(folder.path()).unwrap();
+    fn entries_are_visible_files_of_the_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let tree = Tree::open(directory.path()).unwrap();
         assert!(
             append_options(&tree, "/boot", &[]).unwrap_err().to_string().starts_with("/boot/loader/entries has no")
         );

@@ -61,7 +61,7 @@ impl Disk<'_> {
     }
 }
 
-/// Installs GRUB 2 to a disk image. `file_system` is that of the partition which holds `/boot`, `folder` the path of
+/// Installs GRUB 2 to a disk image. `file_system` is that of the partition which holds `/boot`, `directory` the path of
 /// GRUB's files in there.
 ///
 /// # Errors
@@ -72,16 +72,24 @@ pub(crate) fn install_grub(
     disk: Disk<'_>,
     platform: &str,
     file_system: FileSystemType,
-    folder: &str,
+    directory: &str,
 ) -> Result<(), Error> {
     let files = PathBuf::from(grub::files(platform));
     let place = format!("{}{}", if disk.gpt { "gpt" } else { "msdos" }, disk.boot + 1);
-    let workspace = tempfile::tempdir().map_err(Error::io("create a folder in", std::env::temp_dir()))?;
+    let workspace = tempfile::tempdir().map_err(Error::io("create a directory in", std::env::temp_dir()))?;
     let core = workspace.path().join("core.img");
     make_image(cx)?
         .args(["--verbose", "--directory"])
         .arg(&files)
-        .args(["--prefix", &format!("(,{place})/{folder}"), "--format", platform, "--compression", "auto", "--output"])
+        .args([
+            "--prefix",
+            &format!("(,{place})/{directory}"),
+            "--format",
+            platform,
+            "--compression",
+            "auto",
+            "--output",
+        ])
         .arg(&core)
         .args(modules(platform, disk.gpt, file_system)?)
         .run()?;
@@ -220,8 +228,8 @@ mod tests {
     }
 
     fn written(disk: Disk<'_>, platform: &str, core: &[u8], boot: Option<&[u8]>) -> Result<Vec<u8>, Error> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("image");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("image");
         fs::write(&path, vec![0xff; 16 * 512]).unwrap();
         let image = File::options().write(true).open(&path).unwrap();
         write_grub(&image, disk, platform, core, boot)?;
@@ -271,14 +279,14 @@ mod tests {
 
     #[test]
     fn the_first_boot_entry_that_is_not_for_rescue_counts() {
-        let folder = tempfile::tempdir().unwrap();
-        let tree = Tree::open(folder.path()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let tree = Tree::open(directory.path()).unwrap();
         tree.create_dir_all("boot/loader/entries", 0o755).unwrap();
         tree.write("boot/loader/entries/0-rescue.conf", "linux /boot/rescue\ninitrd /boot/rescue\n").unwrap();
         assert!(Entry::find(&tree).unwrap_err().to_string().contains("no entry to boot"));
         let text = "title Linux\nlinux /boot/vmlinuz\ninitrd /boot/initrd\noptions root=x  ro\nbroken\n";
         tree.write("boot/loader/entries/1.conf", text).unwrap();
-        let boot = folder.path().canonicalize().unwrap().join("boot");
+        let boot = directory.path().canonicalize().unwrap().join("boot");
         let options = "root=x  ro".to_owned();
         let expected = Entry { linux: boot.join("vmlinuz"), initrd: boot.join("initrd"), options };
         assert_eq!(Entry::find(&tree).unwrap(), expected);

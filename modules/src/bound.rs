@@ -1,4 +1,5 @@
-//! Folders that are shown elsewhere while a stage works: bind mounts in its own mount namespace, taken away at the end.
+//! Directories that are shown elsewhere while a stage works: bind mounts in its own mount namespace, taken away at the
+//! end.
 
 use std::path::PathBuf;
 
@@ -15,7 +16,7 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
-    /// Shows a folder, with all that is mounted below it, at another one; both must be there.
+    /// Shows a directory, with all that is mounted below it, at another one; both must be there.
     ///
     /// # Errors
     /// One is not there, or the kernel refuses.
@@ -23,15 +24,16 @@ impl Bound {
         self.show(from, source, to, target, Access::AsIs)
     }
 
-    /// Shows the sandbox's own devices, processes and system in a tree, at folders that are made where there are none.
+    /// Shows the sandbox's own devices, processes and system in a tree, at directories that are made where there are
+    /// none.
     ///
     /// # Errors
-    /// A folder cannot be made, or the kernel refuses.
+    /// A directory cannot be made, or the kernel refuses.
     pub(crate) fn show_kernel(&mut self, tree: &Tree) -> Result<(), Error> {
         let root = Tree::open("/")?;
-        ["dev", "sys", "proc"].into_iter().try_for_each(|folder| {
-            tree.create_dir_all(folder, 0o777)?;
-            self.bind(&root, folder, tree, folder)
+        ["dev", "sys", "proc"].into_iter().try_for_each(|directory| {
+            tree.create_dir_all(directory, 0o777)?;
+            self.bind(&root, directory, tree, directory)
         })
     }
 
@@ -50,7 +52,7 @@ impl Bound {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         let over = to.open_file(target, flags, 0)?;
         let place = to.path_for_tools(target)?;
-        bind(from.open_file(source, flags, 0)?, over, access).map_err(Error::io("bind a folder to", target))?;
+        bind(from.open_file(source, flags, 0)?, over, access).map_err(Error::io("bind a directory to", target))?;
         self.places.push(place);
         Ok(())
     }
@@ -75,7 +77,7 @@ mod tests {
     use crate::bind::in_own_namespace;
 
     #[test]
-    fn root_folders_are_shown_until_the_end() {
+    fn root_directories_are_shown_until_the_end() {
         if !has_root() {
             return;
         }

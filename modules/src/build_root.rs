@@ -17,7 +17,7 @@ pub(crate) fn here() -> Result<Tree, Error> {
     Tree::open("/")
 }
 
-/// Copies the file `source` to `target`, or to its own name below it where that is a folder.
+/// Copies the file `source` to `target`, or to its own name below it where that is a directory.
 ///
 /// # Errors
 /// One of them cannot be read or written.
@@ -37,11 +37,11 @@ pub(crate) fn copy_file(
     copy_attributes(&from, &to).map_err(Error::io("set the attributes of", Path::new("/").join(&target)))
 }
 
-/// Copies what is below the folder `source` to the folder `target`, which is made with those above it.
+/// Copies what is below the directory `source` to the directory `target`, which is made with those above it.
 ///
 /// # Errors
-/// As for [`copy_file`]; or `merge` is off and the folder, or one below it, is there already.
-pub(crate) fn copy_folder(
+/// As for [`copy_file`]; or `merge` is off and the directory, or one below it, is there already.
+pub(crate) fn copy_directory(
     root: &Tree,
     source: impl AsRef<Path>,
     tree: &Tree,
@@ -58,7 +58,7 @@ pub(crate) fn copy_folder(
     for name in names {
         let (from, to) = (source.join(&name), target.join(&name));
         if root.is_dir(&from)? {
-            copy_folder(root, &from, tree, &to, merge)?;
+            copy_directory(root, &from, tree, &to, merge)?;
         } else {
             copy_file(root, &from, tree, &to)?;
         }
@@ -99,10 +99,10 @@ mod tests {
     use super::*;
 
     fn trees() -> (tempfile::TempDir, Tree, Tree) {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let tree = |name: &str| {
-            std::fs::create_dir(folder.path().join(name)).unwrap();
-            Tree::open(folder.path().join(name)).unwrap()
+            std::fs::create_dir(directory.path().join(name)).unwrap();
+            Tree::open(directory.path().join(name)).unwrap()
         };
         let (root, tree) = (tree("root"), tree("tree"));
         root.create_dir_all("usr/a/b", 0o750).unwrap();
@@ -110,12 +110,12 @@ mod tests {
         root.chmod("usr/a/b/x", 0o4640).unwrap();
         root.set_times("usr/a/b/x", Times { accessed: (1, 2), modified: (3, 4) }).unwrap();
         root.symlink("/usr/a/b/x", "usr/a/link").unwrap();
-        (folder, root, tree)
+        (directory, root, tree)
     }
 
     #[test]
     fn files_keep_mode_and_times_and_links_are_followed() {
-        let (_folder, root, tree) = trees();
+        let (_directory, root, tree) = trees();
         tree.create_dir("d", 0o755).unwrap();
         copy_file(&root, "usr/a/link", &tree, "d").unwrap();
         let copied = tree.symlink_metadata("d/link").unwrap();
@@ -125,14 +125,14 @@ mod tests {
     }
 
     #[test]
-    fn folders_are_copied_whole_and_merged_on_demand() {
-        let (_folder, root, tree) = trees();
-        copy_folder(&root, "usr/a", &tree, "to/a", false).unwrap();
+    fn directories_are_copied_whole_and_merged_on_demand() {
+        let (_directory, root, tree) = trees();
+        copy_directory(&root, "usr/a", &tree, "to/a", false).unwrap();
         assert_eq!(tree.read_to_string("to/a/b/x").unwrap(), "x");
         assert_eq!(tree.read_to_string("to/a/link").unwrap(), "x");
         assert_eq!(tree.metadata("to/a/b").unwrap().mode() & 0o7777, 0o750);
-        let error = copy_folder(&root, "usr/a", &tree, "to/a", false).unwrap_err().to_string();
+        let error = copy_directory(&root, "usr/a", &tree, "to/a", false).unwrap_err().to_string();
         assert_eq!(error, "/to/a is there already");
-        copy_folder(&root, "usr/a", &tree, "to/a", true).unwrap();
+        copy_directory(&root, "usr/a", &tree, "to/a", true).unwrap();
     }
 }

@@ -48,7 +48,7 @@ pub(crate) fn content_type(def: &ModuleDef) -> &'static str {
 
 /// The description of a built-in runner.
 pub(crate) fn describe_runner(def: &'static ModuleDef) -> Module {
-    let doc = "Makes a build root ready: its libraries, users, folders.";
+    let doc = "Makes a build root ready: its libraries, users, directories.";
     Module { schema: None, schema_2: None, ..describe_as(def, doc) }
 }
 

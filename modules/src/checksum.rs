@@ -183,14 +183,14 @@ mod tests {
 
     #[test]
     fn a_file_is_compared_with_its_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("item");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("item");
         std::fs::write(&path, "hello").unwrap();
         assert_eq!(check_file(HELLO[2], &path), Ok(()));
         std::fs::write(&path, "hellp").unwrap();
         assert!(check_file(HELLO[2], &path).unwrap_err().starts_with("its checksum is sha256:"));
         assert!(check_file("half", &path).unwrap_err().contains("not a checksum"));
-        assert!(check_file(HELLO[2], folder.path()).unwrap_err().starts_with("it cannot be read: "));
+        assert!(check_file(HELLO[2], directory.path()).unwrap_err().starts_with("it cannot be read: "));
     }
 
     #[test]

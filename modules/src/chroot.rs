@@ -1,13 +1,13 @@
 //! Programs of a tree, run with the tree for their root and as a container runtime runs them.
 //!
-//! A program has the capabilities, the devices, the `/proc` and `/sys` and the system calls that podman gives by default
-//! ([`osbc_module_api::container`]), and besides the tree nothing that it could write to: its mount namespace has no other
-//! mounts. What it starts ends with it, since it runs in a pid namespace of its own. A module that needs more for a program
-//! says so with [`Program::may`] or [`Program::shares`].
+//! A program has the capabilities, the devices, the `/proc` and `/sys` and the system calls that podman gives by
+//! default ([`osbc_module_api::container`]), and besides the tree nothing that it could write to: its mount namespace
+//! has no other mounts. What it starts ends with it, since it runs in a pid namespace of its own. A module that needs
+//! more for a program says so with [`Program::may`] or [`Program::shares`].
 //!
-//! All of it is done by a thread of its own in a mount namespace of its own, which nothing outlives: however a program or
-//! the stage ends, nothing stays mounted, and no mount is ever seen by anybody else. What stays, as with osbuild, are the
-//! directories of the mounts that the tree did not have.
+//! All of it is done by a thread of its own in a mount namespace of its own, which nothing outlives: however a program
+//! or the stage ends, nothing stays mounted, and no mount is ever seen by anybody else. What stays, as with osbuild,
+//! are the directories of the mounts that the tree did not have.
 
 pub(crate) mod architecture;
 mod attend;
@@ -30,7 +30,7 @@ use contain::Rights;
 use image::Image;
 
 /// Where programs are looked for, as a path of the tree.
-const FOLDERS: [&str; 4] = ["usr/sbin", "usr/bin", "sbin", "bin"];
+const DIRECTORIES: [&str; 4] = ["usr/sbin", "usr/bin", "sbin", "bin"];
 
 /// A program of a tree, and the arguments that it will get. What it prints goes to the stage's log.
 #[derive(Debug)]
@@ -50,14 +50,14 @@ pub(crate) struct Program<'a> {
 }
 
 impl<'a> Program<'a> {
-    /// Looks for a program in the tree, by its absolute path or by name in the folders that such are in.
+    /// Looks for a program in the tree, by its absolute path or by name in the directories that such are in.
     ///
     /// # Errors
     /// It is not there.
     pub(crate) fn find(tree: &'a Tree, program: &str) -> Result<Self, Error> {
         let places = match program.strip_prefix('/') {
             Some(path) => vec![path.to_owned()],
-            None => FOLDERS.iter().map(|folder| format!("{folder}/{program}")).collect(),
+            None => DIRECTORIES.iter().map(|directory| format!("{directory}/{program}")).collect(),
         };
         for place in places {
             if tree.is_file(&place)? {
@@ -107,9 +107,9 @@ impl<'a> Program<'a> {
         self
     }
 
-    /// Shows it these directories of the build, with all that is mounted in them, in place of the tree's, which must have
-    /// them, and leaves it all rights of the stage: for programs that work on the stage's devices and mounts. It then gets
-    /// no `/sys`, `/dev` and `/tmp` of its own.
+    /// Shows it these directories of the build, with all that is mounted in them, in place of the tree's, which must
+    /// have them, and leaves it all rights of the stage: for programs that work on the stage's devices and mounts. It
+    /// then gets no `/sys`, `/dev` and `/tmp` of its own.
     #[must_use]
     pub(crate) fn shares(mut self, directories: &'static [&'static str]) -> Self {
         self.shared = directories;
@@ -124,8 +124,8 @@ impl<'a> Program<'a> {
         self
     }
 
-    /// Lets it take so long and no longer, and lets it leave no process behind: either is then a failure that names what
-    /// ran, and nothing does any more.
+    /// Lets it take so long and no longer, and lets it leave no process behind: either is then a failure that names
+    /// what ran, and nothing does any more.
     #[must_use]
     pub(crate) fn attended(mut self, limit: Limit) -> Self {
         self.limits = Limits { own: Some(limit), each: None };
@@ -157,7 +157,7 @@ impl<'a> Program<'a> {
     /// The tree cannot be prepared, or the program cannot be started, or breaks a limit.
     pub(crate) fn status(self) -> Result<ExitStatus, Error> {
         if self.shared.is_empty() {
-            ["proc", "sys", "dev"].into_iter().try_for_each(|folder| self.tree.create_dir_all(folder, 0o777))?;
+            ["proc", "sys", "dev"].into_iter().try_for_each(|directory| self.tree.create_dir_all(directory, 0o777))?;
         }
         let has_tmp = self.tree.is_dir("tmp")?;
         let root = self.tree.path_for_tools("/")?;
@@ -246,16 +246,16 @@ mod tests {
         for word in ["null", "fd", "/usr/bin/busybox", "/proc/self/fd", "mounted", "1777"] {
             assert!(words.contains(&word), "{word}: {said}");
         }
-        // The tree's own files are covered, not touched; the folders of the mounts stay.
+        // The tree's own files are covered, not touched; the directories of the mounts stay.
         assert_eq!(done.tree.read_dir("tmp").unwrap(), ["old"]);
-        for folder in ["proc", "sys", "dev"] {
-            assert!(done.tree.read_dir(folder).unwrap().is_empty(), "{folder}");
-            assert_eq!(done.mode(folder), 0o755);
+        for directory in ["proc", "sys", "dev"] {
+            assert!(done.tree.read_dir(directory).unwrap().is_empty(), "{directory}");
+            assert_eq!(done.mode(directory), 0o755);
         }
     }
 
     #[test]
-    fn what_a_program_leaves_in_temporary_folders_is_gone_and_no_tmp_is_made() {
+    fn what_a_program_leaves_in_temporary_directories_is_gone_and_no_tmp_is_made() {
         let Some(done) = done("echo x >/tmp/new; echo x >/dev/shm/new", |case| case.dir("tmp")) else { return };
         assert!(done.ok().tree.read_dir("tmp").unwrap().is_empty());
         let Some(done) = self::done("exit 0", |case| case) else { return };
@@ -283,14 +283,14 @@ mod tests {
     }
 
     #[test]
-    fn folders_of_mounts_that_are_links_stay_inside() {
+    fn directories_of_mounts_that_are_links_stay_inside() {
         let outside = tempfile::tempdir().unwrap();
         let Some(done) = done("busybox ls /real >/etc/said", |case| {
             case.dir("real").link("dev", "/real").link("sys", outside.path())
         }) else {
             return;
         };
-        // A link out of the tree leads to a folder that the tree does not have.
+        // A link out of the tree leads to a directory that the tree does not have.
         assert!(done.result.is_err());
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
         let Some(done) = self::done("busybox ls /real >/etc/said", |case| case.dir("real").link("dev", "/real")) else {

@@ -1,5 +1,5 @@
 //! Container images that inputs hand to stages, as the tools of containers name them. Knows the three formats in which
-//! they come: a folder of skopeo's (`dir`), an archive (`oci-archive`), and the storage of the host.
+//! they come: a directory of skopeo's (`dir`), an archive (`oci-archive`), and the storage of the host.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -58,7 +58,7 @@ enum Format {
 pub(crate) struct Source {
     /// What tools call it, such as `dir:/tmp/…`.
     pub(crate) reference: String,
-    _folder: Option<TempDir>,
+    _directory: Option<TempDir>,
     _bound: Bound,
 }
 
@@ -97,15 +97,15 @@ impl Image {
         Err(Error::failed(format!("these manifest lists belong to none of the images: {}", names.join(", "))))
     }
 
-    fn read(folder: &Path, key: &str, data: &Value) -> Result<Self, Error> {
+    fn read(directory: &Path, key: &str, data: &Value) -> Result<Self, Error> {
         let text = |name: &str| data.get(name).and_then(Value::as_str);
         let missing = |what: &str| Error::failed(format!("the image {key} has no {what}"));
         let (format, path) = match text("format").ok_or_else(|| missing("format"))? {
-            "dir" => (Format::Dir, folder.join(key)),
-            "oci-archive" => (Format::OciArchive, folder.join(key)),
+            "dir" => (Format::Dir, directory.join(key)),
+            "oci-archive" => (Format::OciArchive, directory.join(key)),
             "containers-storage" => {
                 let driver = data.pointer("/storage/driver").and_then(Value::as_str).unwrap_or("overlay").to_owned();
-                (Format::Storage { driver }, folder.join("storage"))
+                (Format::Storage { driver }, directory.join("storage"))
             }
             other => return Err(Error::failed(format!("the image {key} has the format {other}, which is not known"))),
         };
@@ -116,25 +116,25 @@ impl Image {
     /// Makes it readable for tools. `:` and the like mean something to them, so they get it by a plain name.
     ///
     /// # Errors
-    /// A folder cannot be made, or the host's storage not be shown.
+    /// A directory cannot be made, or the host's storage not be shown.
     pub(crate) fn open(&self) -> Result<Source, Error> {
         let prefix = match &self.format {
             Format::Dir => "dir",
             Format::OciArchive => "oci-archive",
             Format::Storage { driver } => return self.open_storage(driver),
         };
-        let folder = tempfile::tempdir().map_err(Error::io("create a folder in", std::env::temp_dir()))?;
-        let place = folder.path().join("image");
+        let directory = tempfile::tempdir().map_err(Error::io("create a directory in", std::env::temp_dir()))?;
+        let place = directory.path().join("image");
         match &self.manifest_list {
             Some(list) => with_list(&self.path, list, &place)?,
             None => symlink(&self.path, &place).map_err(Error::io("create the link", &place))?,
         }
         let reference = format!("{prefix}:{}", place.display());
-        Ok(Source { reference, _folder: Some(folder), _bound: Bound::default() })
+        Ok(Source { reference, _directory: Some(directory), _bound: Bound::default() })
     }
 
     fn open_storage(&self, driver: &str) -> Result<Source, Error> {
-        fs::create_dir_all(STORAGE).map_err(Error::io("create the folder", STORAGE))?;
+        fs::create_dir_all(STORAGE).map_err(Error::io("create the directory", STORAGE))?;
         let mut bound = Bound::default();
         bound.show(&Tree::open(&self.path)?, "/", &Tree::open("/")?, STORAGE, Access::Writable)?;
         let id = self.key.split_once(':').map_or(self.key.as_str(), |(_, hex)| hex);
@@ -143,7 +143,7 @@ impl Image {
             "overlay" => format!("{driver}@{EMPTY_STORAGE}+{RUN}:additionalimagestore={STORAGE}"),
             _ => format!("{driver}@{STORAGE}+{RUN}"),
         };
-        Ok(Source { reference: format!("containers-storage:[{storage}]{id}"), _folder: None, _bound: bound })
+        Ok(Source { reference: format!("containers-storage:[{storage}]{id}"), _directory: None, _bound: bound })
     }
 }
 
@@ -186,7 +186,7 @@ fn with_list(image: &Path, list: &Path, place: &Path) -> Result<(), Error> {
         let path = place.join(name);
         symlink(from, &path).map_err(Error::io("create the link", path))
     };
-    fs::create_dir(place).map_err(Error::io("create the folder", place))?;
+    fs::create_dir(place).map_err(Error::io("create the directory", place))?;
     for entry in fs::read_dir(image).map_err(Error::io("list", image))? {
         let path = entry.map_err(Error::io("list", image))?.path();
         if let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|name| *name != MANIFEST) {
@@ -234,7 +234,7 @@ mod tests {
     const OF_EMPTY: &str = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
 
     #[test]
-    fn folders_and_archives_are_opened_by_plain_names() {
+    fn directories_and_archives_are_opened_by_plain_names() {
         let found = images(case(json!({
             "sha256:1": {"format": "dir", "name": "a"},
             "image.oci": {"format": "oci-archive", "name": "b"},

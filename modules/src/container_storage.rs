@@ -41,7 +41,7 @@ impl Configuration {
         self.storage.get(key).and_then(Value::as_str)
     }
 
-    /// The folder of the storage.
+    /// The directory of the storage.
     pub(crate) fn graph_root(&self) -> &str {
         self.text("graphroot").unwrap_or("/var/lib/containers/storage")
     }

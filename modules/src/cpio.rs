@@ -1,4 +1,4 @@
-//! Headers of cpio archives: the link counts of folders in them. Knows nothing of where the archive came from.
+//! Headers of cpio archives: the link counts of directories in them. Knows nothing of where the archive came from.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
@@ -19,7 +19,8 @@ struct Layout {
     file_size: (usize, usize),
     /// What names and contents are filled up to a multiple of.
     unit: u64,
-    /// The base of numbers in digits; none where they are 16 bits each, the least byte first, the greatest 16 bits first.
+    /// The base of numbers in digits; none where they are 16 bits each, the least byte first, the greatest 16 bits
+    /// first.
     radix: Option<u32>,
 }
 
@@ -132,23 +133,23 @@ mod tests {
             return;
         }
         for format in ["newc", "crc", "odc", "bin"] {
-            let folder = tempfile::tempdir().unwrap();
-            fs::create_dir_all(folder.path().join("tree/folder/inner")).unwrap();
-            fs::write(folder.path().join("tree/folder/odd"), "abc").unwrap();
+            let directory = tempfile::tempdir().unwrap();
+            fs::create_dir_all(directory.path().join("tree/directory/inner")).unwrap();
+            fs::write(directory.path().join("tree/directory/odd"), "abc").unwrap();
             let cpio = format!("cpio --quiet -o --format={format}");
-            let names = "printf 'folder/odd\\nfolder\\nfolder/inner\\n'";
+            let names = "printf 'directory/odd\\ndirectory\\ndirectory/inner\\n'";
             let script =
                 format!("cd tree && {names} | {cpio} -O ../a && {names} | {cpio} --append -O ../a && cpio -tvF ../a");
             let list = |script: &str| {
-                let output = Command::new("sh").args(["-ec", script]).current_dir(folder.path()).output().unwrap();
+                let output = Command::new("sh").args(["-ec", script]).current_dir(directory.path()).output().unwrap();
                 String::from_utf8(output.stdout).unwrap()
             };
             let links = |list: &str| -> Vec<String> {
                 list.lines().map(|line| line.split_whitespace().nth(1).unwrap().to_owned()).collect()
             };
             let before = list(&script);
-            let archive = fs::File::options().read(true).write(true).open(folder.path().join("a")).unwrap();
-            set_links(&archive, 3, &BTreeMap::from([(b"folder".to_vec(), 77)])).unwrap();
+            let archive = fs::File::options().read(true).write(true).open(directory.path().join("a")).unwrap();
+            set_links(&archive, 3, &BTreeMap::from([(b"directory".to_vec(), 77)])).unwrap();
             let after = list("cpio -tvF a");
             let mut expected = links(&before);
             assert_eq!(expected.len(), 6, "{format}: {before}");

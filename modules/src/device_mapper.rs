@@ -52,8 +52,8 @@ pub(crate) fn parent(context: &DeviceContext, partition: Option<u64>) -> Result<
 pub(crate) fn open(dev: &Path, names: &[&str], number: Number) -> Result<OwnedFd, Error> {
     for name in names {
         let node = dev.join(name);
-        if let Some(folder) = node.parent() {
-            fs::create_dir_all(folder).map_err(Error::io("create the folder", folder))?;
+        if let Some(directory) = node.parent() {
+            fs::create_dir_all(directory).map_err(Error::io("create the directory", directory))?;
         }
         make_node(&node, number.major, number.minor).map_err(Error::io("make the node", &node))?;
     }
@@ -87,10 +87,10 @@ mod tests {
 
     #[test]
     fn a_parent_is_wanted_and_may_be_a_partition() {
-        let (folder, options) = (tempfile::tempdir().unwrap(), json!({}));
-        let tree = Tree::open(folder.path()).unwrap();
+        let (directory, options) = (tempfile::tempdir().unwrap(), json!({}));
+        let tree = Tree::open(directory.path()).unwrap();
         let below = OpenDevice { path: "loop3".into(), data: json!({}), keep: Vec::new() };
-        let context = |parent| DeviceContext { dev: folder.path(), tree: &tree, parent, options: &options };
+        let context = |parent| DeviceContext { dev: directory.path(), tree: &tree, parent, options: &options };
         assert_eq!(parent(&context(Some(&below)), None).unwrap(), Path::new("/dev/loop3"));
         assert_eq!(parent(&context(Some(&below)), Some(2)).unwrap(), Path::new("/dev/loop3p2"));
         assert_eq!(parent(&context(None), None).unwrap_err().to_string(), "the device needs a parent");

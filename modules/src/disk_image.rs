@@ -58,8 +58,8 @@ mod tests {
         if !has_tool("qemu-img") {
             return;
         }
-        let folder = tempdir().unwrap();
-        let path = folder.path().join("image");
+        let directory = tempdir().unwrap();
+        let path = directory.path().join("image");
         for (format, options, known) in [
             ("qcow2", "compat=1.1", true),
             ("qcow2", "compat=0.10", true),

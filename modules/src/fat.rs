@@ -13,14 +13,15 @@ use crate::room::Room;
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Entry {
-    /// The file or folder: `input://NAME/PATH` or a path of the tree
+    /// The file or directory: `input://NAME/PATH` or a path of the tree
     pub(crate) from: String,
     /// Its absolute path in the file system
     #[schemars(regex(pattern = r#"^(/[^/":*?<>|\\]+)+$"#))]
     pub(crate) to: String,
 }
 
-/// Copies files and folders into the FAT file system that begins at a byte of an image. Times are those of the files.
+/// Copies files and directories into the FAT file system that begins at a byte of an image. Times are those of the
+/// files.
 ///
 /// # Errors
 /// Something is not there, does not fit, or mtools cannot do it.
@@ -31,17 +32,17 @@ pub(crate) fn populate(cx: &StageContext, image: &Path, start: u64, entries: &[E
     let mut made: BTreeSet<&str> = BTreeSet::new();
     for entry in entries {
         for (at, _) in entry.to.match_indices('/').skip(1) {
-            let folder = &entry.to[..at];
-            if made.insert(folder) {
-                let there = tool("mdir")?.arg("-b").arg(format!("::{folder}")).output();
+            let directory = &entry.to[..at];
+            if made.insert(directory) {
+                let there = tool("mdir")?.arg("-b").arg(format!("::{directory}")).output();
                 match there {
-                    Err(Error::ToolFailed { .. }) => tool("mmd")?.arg(format!("::{folder}")).run()?,
+                    Err(Error::ToolFailed { .. }) => tool("mmd")?.arg(format!("::{directory}")).run()?,
                     result => drop(result?),
                 }
             }
         }
         let from = source(cx, &entry.from)?;
-        // With what is in folders, with times, over what is there; and no further after an error.
+        // With what is in directories, with times, over what is there; and no further after an error.
         let copied = tool("mcopy")?.args(["-s", "-m", "-o", "-Q"]).arg(from).arg(format!("::{}", entry.to)).run();
         copied.map_err(|error| match error {
             Error::ToolFailed { .. } => too_small(cx, image, start, entries).unwrap_or(error),

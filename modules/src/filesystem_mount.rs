@@ -63,17 +63,17 @@ pub(crate) fn mount_image(context: &MountContext, kind: &str) -> Result<Option<P
     mount(context, &FileSystem { kind, read_only: true, options: &[] })
 }
 
-/// The folder below the root of all mounts where the mount shall appear, made when it is not there; links in mounts
+/// The directory below the root of all mounts where the mount shall appear, made when it is not there; links in mounts
 /// that are there already lead nowhere else. Also returns its path.
 pub(crate) fn make_mountpoint(context: &MountContext) -> Result<(OwnedFd, PathBuf), Error> {
     let target = context.target.ok_or_else(|| Error::failed("the mount needs a target"))?;
     let root = Tree::open(context.root)?;
     root.create_dir_all(target, 0o777)?;
-    let folder = root.open_file(target, OFlags::PATH | OFlags::DIRECTORY, 0)?;
+    let directory = root.open_file(target, OFlags::PATH | OFlags::DIRECTORY, 0)?;
     let (above, path) = (root.path_for_tools("/")?, root.path_for_tools(target)?);
     let inside = path.strip_prefix(&above).map_err(|_| Error::failed(format!("{target} is not below the mounts")))?;
     let path = if inside.as_os_str().is_empty() { context.root.to_owned() } else { context.root.join(inside) };
-    Ok((folder.into(), path))
+    Ok((directory.into(), path))
 }
 
 /// Mounts the file system on the context's device at the context's target, and returns the path of the latter.
@@ -187,9 +187,9 @@ mod tests {
     use crate::bind::in_own_namespace;
     use crate::builtin::find;
 
-    /// An image with a file system, and the folders of a stage.
+    /// An image with a file system, and the directories of a stage.
     struct Image {
-        folder: TempDir,
+        directory: TempDir,
         name: &'static str,
     }
 
@@ -200,34 +200,34 @@ mod tests {
             if !has_root() || !has_tool(&tool) {
                 return None;
             }
-            let folder = tempfile::tempdir().unwrap();
+            let directory = tempfile::tempdir().unwrap();
             for name in ["dev", "mounts", "tree"] {
-                fs::create_dir(folder.path().join(name)).unwrap();
+                fs::create_dir(directory.path().join(name)).unwrap();
             }
-            let image = folder.path().join("image");
+            let image = directory.path().join("image");
             File::create(&image).unwrap().set_len(megabytes << 20).unwrap();
             let made = Command::new(tool).arg("-q").arg(&image).output().unwrap();
             assert!(made.status.success(), "{made:?}");
-            Some(Self { folder, name })
+            Some(Self { directory, name })
         }
 
         /// One that has the same identifier.
         fn twin(&self) -> Self {
-            let twin = Self { folder: tempfile::tempdir().unwrap(), name: self.name };
+            let twin = Self { directory: tempfile::tempdir().unwrap(), name: self.name };
             for name in ["dev", "mounts", "tree"] {
-                fs::create_dir(twin.folder.path().join(name)).unwrap();
+                fs::create_dir(twin.directory.path().join(name)).unwrap();
             }
-            fs::copy(self.folder.path().join("image"), twin.folder.path().join("image")).unwrap();
+            fs::copy(self.directory.path().join("image"), twin.directory.path().join("image")).unwrap();
             twin
         }
 
-        /// Mounts it at `/boot`, lets `work` see the folder, and unmounts it.
+        /// Mounts it at `/boot`, lets `work` see the directory, and unmounts it.
         fn with<T>(&self, config: Config, options: &Value, work: impl FnOnce(&Path) -> T) -> Result<T, String> {
-            let folder = self.folder.path();
-            let file = File::options().read(true).write(true).open(folder.join("image")).unwrap();
-            let device = LoopDevice::attach(&file, &config, &folder.join("dev")).unwrap();
-            let (root, tree) = (folder.join("mounts"), folder.join("tree"));
-            let source = Some(folder.join("dev").join(device.name()));
+            let directory = self.directory.path();
+            let file = File::options().read(true).write(true).open(directory.join("image")).unwrap();
+            let device = LoopDevice::attach(&file, &config, &directory.join("dev")).unwrap();
+            let (root, tree) = (directory.join("mounts"), directory.join("tree"));
+            let source = Some(directory.join("dev").join(device.name()));
             let context = MountContext { source, target: Some("/boot"), root: &root, tree: &tree, options };
             let Entry::Mount(mount) = find(Kind::Mount, self.name).unwrap().def.entry else { panic!("a mount") };
             let result = mount(&context).map_err(|error| error.to_string()).map(|path| {

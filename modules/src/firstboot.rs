@@ -31,7 +31,7 @@ impl BuildRoot {
         Self::at(Path::new("/"))
     }
 
-    /// The one in a folder.
+    /// The one in a directory.
     pub(crate) fn at(root: &Path) -> Self {
         let program = outside::read(below(root, PROGRAM), outside::WHOLE).unwrap_or_default();
         Self { root: root.to_owned(), program }
@@ -96,7 +96,7 @@ pub(crate) fn files_of_keymap(keymap: &str) -> Vec<String> {
 
 /// Where a build root may have a console keymap that was made from an X11 layout.
 fn converted(keymap: &str) -> impl Iterator<Item = String> {
-    KEYMAPS.iter().flat_map(move |folder| ["", ".gz"].map(|end| format!("{folder}/xkb/{keymap}.map{end}")))
+    KEYMAPS.iter().flat_map(move |directory| ["", ".gz"].map(|end| format!("{directory}/xkb/{keymap}.map{end}")))
 }
 
 fn below(root: &Path, path: &str) -> PathBuf {
@@ -165,8 +165,8 @@ mod tests {
     #[test]
     fn newer_tools_know_the_x11_layout_of_a_keymap() {
         let root = tempfile::tempdir().unwrap();
-        for folder in ["usr/bin", "usr/share/systemd", "usr/lib/kbd/keymaps/xkb"] {
-            fs::create_dir_all(root.path().join(folder)).unwrap();
+        for directory in ["usr/bin", "usr/share/systemd", "usr/lib/kbd/keymaps/xkb"] {
+            fs::create_dir_all(root.path().join(directory)).unwrap();
         }
         let write = |path: &str, content: &str| fs::write(root.path().join(path), content).unwrap();
         write("usr/bin/systemd-firstboot", "\0vconsole_convert_to_x11\0");

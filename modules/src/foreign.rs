@@ -24,7 +24,7 @@ const META: &str = ".meta.json";
 /// The largest description, source or library file that is read, in bytes.
 const MAX_TEXT: u64 = 64 << 20;
 
-/// The folder of the library that on-disk modules import.
+/// The directory of the library that on-disk modules import.
 const PACKAGE: &str = "osbuild";
 
 /// Where a system's Python looks for packages: `python3*/{dist,site}-packages` below these.
@@ -44,7 +44,7 @@ struct Metadata {
 #[derive(Debug)]
 pub struct Foreign {
     root: PathBuf,
-    /// Where else Python looks for packages, before the system's folders.
+    /// Where else Python looks for packages, before the system's directories.
     python_path: Vec<PathBuf>,
     /// The library that its modules import.
     package: OnceLock<Result<Package, LibraryError>>,
@@ -54,7 +54,7 @@ pub struct Foreign {
 #[derive(Debug, Clone)]
 struct Package {
     /// None where there is none: modules that speak the protocol themselves need none.
-    folder: Option<PathBuf>,
+    directory: Option<PathBuf>,
     digest: blake3::Hash,
 }
 
@@ -64,10 +64,10 @@ impl Foreign {
         Self { root: root.into(), python_path: Vec::new(), package: OnceLock::new() }
     }
 
-    /// The same, with folders that Python looks for packages in before it does in the system's: `PYTHONPATH`.
+    /// The same, with directories that Python looks for packages in before it does in the system's: `PYTHONPATH`.
     #[must_use]
-    pub fn with_python_path(self, folders: Vec<PathBuf>) -> Self {
-        Self { python_path: folders, ..self }
+    pub fn with_python_path(self, directories: Vec<PathBuf>) -> Self {
+        Self { python_path: directories, ..self }
     }
 
     /// The directory.
@@ -75,16 +75,16 @@ impl Foreign {
         &self.root
     }
 
-    /// The library that the modules import: the folder's own, or where that one is empty the system's.
+    /// The library that the modules import: the directory's own, or where that one is empty the system's.
     fn package(&self) -> Result<Package, LibraryError> {
         let find = || {
             let own = self.root.join(PACKAGE);
             let is_own = fs::read_dir(&own).is_ok_and(|mut entries| entries.next().is_some());
             let on_path =
-                || self.python_path.iter().map(|folder| folder.join(PACKAGE)).find(|package| is_package(package));
-            let folder = if is_own { Some(own) } else { on_path().or_else(|| installed(&PYTHON.map(Path::new))) };
-            let digest = folder.as_deref().map_or_else(|| Ok(blake3::hash(b"")), package_digest)?;
-            Ok(Package { folder, digest })
+                || self.python_path.iter().map(|directory| directory.join(PACKAGE)).find(|package| is_package(package));
+            let directory = if is_own { Some(own) } else { on_path().or_else(|| installed(&PYTHON.map(Path::new))) };
+            let digest = directory.as_deref().map_or_else(|| Ok(blake3::hash(b"")), package_digest)?;
+            Ok(Package { directory, digest })
         };
         self.package.get_or_init(find).clone()
     }
@@ -107,7 +107,7 @@ impl Library for Foreign {
         if name.is_empty() || name.starts_with('.') || name.ends_with(META) || name.contains(['/', '\0']) {
             return Ok(None);
         }
-        let file = self.root.join(kind.folder()).join(name);
+        let file = self.root.join(kind.directory()).join(name);
         let meta = file.with_file_name(format!("{name}{META}"));
         let metadata = match (kind, outside::read(&meta, MAX_TEXT)) {
             (Kind::Runner, _) if !file.is_file() => return Ok(None),
@@ -149,20 +149,20 @@ impl Library for Foreign {
             schema: metadata.schema,
             schema_2: metadata.schema_2,
             capabilities: metadata.capabilities,
-            provider: Provider::OnDisk(OnDisk { file, libdir: self.root.clone(), package: self.package()?.folder }),
+            provider: Provider::OnDisk(OnDisk { file, libdir: self.root.clone(), package: self.package()?.directory }),
         }))
     }
 
     fn names(&self, kind: Kind) -> Result<Vec<String>, LibraryError> {
-        let folder = self.root.join(kind.folder());
-        let entries = match fs::read_dir(&folder) {
+        let directory = self.root.join(kind.directory());
+        let entries = match fs::read_dir(&directory) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(unreadable(&folder)(error)),
+            Err(error) => return Err(unreadable(&directory)(error)),
         };
         let mut names = Vec::new();
         for entry in entries {
-            let entry = entry.map_err(unreadable(&folder))?;
+            let entry = entry.map_err(unreadable(&directory))?;
             let Ok(name) = entry.file_name().into_string() else { continue };
             if !name.starts_with('.') && !name.ends_with(META) && entry.path().is_file() {
                 names.push(name);
@@ -173,11 +173,11 @@ impl Library for Foreign {
     }
 }
 
-fn is_package(folder: &Path) -> bool {
-    folder.join("__init__.py").is_file()
+fn is_package(directory: &Path) -> bool {
+    directory.join("__init__.py").is_file()
 }
 
-/// The package of a system, by the folders that its Python has its libraries in; of several the newest Python's.
+/// The package of a system, by the directories that its Python has its libraries in; of several the newest Python's.
 fn installed(roots: &[&Path]) -> Option<PathBuf> {
     for root in roots {
         let entries = fs::read_dir(root).into_iter().flatten().flatten();
@@ -188,7 +188,7 @@ fn installed(roots: &[&Path]) -> Option<PathBuf> {
         // 3.9 before 3.11.
         pythons.sort_by_key(|path| (path.as_os_str().len(), path.clone()));
         for python in pythons.iter().rev() {
-            let packages = ["site-packages", "dist-packages"].map(|folder| python.join(folder).join(PACKAGE));
+            let packages = ["site-packages", "dist-packages"].map(|directory| python.join(directory).join(PACKAGE));
             if let Some(found) = packages.into_iter().find(|package| is_package(package)) {
                 return Some(found);
             }
@@ -200,22 +200,22 @@ fn installed(roots: &[&Path]) -> Option<PathBuf> {
 /// A digest over the Python files of a package, by name.
 fn package_digest(package: &Path) -> Result<blake3::Hash, LibraryError> {
     let mut files = Vec::new();
-    let mut folders = vec![package.to_owned()];
+    let mut directories = vec![package.to_owned()];
     // Links may lead back.
     let mut seen = HashSet::new();
-    while let Some(folder) = folders.pop() {
-        if fs::metadata(&folder).is_ok_and(|metadata| !seen.insert((metadata.dev(), metadata.ino()))) {
+    while let Some(directory) = directories.pop() {
+        if fs::metadata(&directory).is_ok_and(|metadata| !seen.insert((metadata.dev(), metadata.ino()))) {
             continue;
         }
-        let entries = match fs::read_dir(&folder) {
+        let entries = match fs::read_dir(&directory) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(unreadable(&folder)(error)),
+            Err(error) => return Err(unreadable(&directory)(error)),
         };
         for entry in entries {
-            let path = entry.map_err(unreadable(&folder))?.path();
+            let path = entry.map_err(unreadable(&directory))?.path();
             if path.is_dir() {
-                folders.push(path);
+                directories.push(path);
             } else if path.extension().is_some_and(|extension| extension == "py") {
                 files.push(path);
             }
@@ -256,10 +256,10 @@ mod tests {
     use super::*;
 
     fn libdir(files: &[(&str, &str)]) -> (tempfile::TempDir, Foreign) {
-        let root = tempfile::tempdir().expect("a temporary folder");
+        let root = tempfile::tempdir().expect("a temporary directory");
         for (path, text) in files {
             let path = root.path().join(path);
-            fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
             fs::write(path, text).expect("a file");
         }
         let library = Foreign::new(root.path());
@@ -301,7 +301,7 @@ mod tests {
         assert_eq!((module.summary.as_str(), module.description.as_str()), ("A", "b\nc"));
         assert_eq!((module.schema, module.schema_2), (None, Some(json!({"options": {}}))));
         assert_eq!(module.capabilities, ["CAP_MKNOD"]);
-        assert_eq!(library.names(Kind::Stage).expect("a folder"), ["b", "org.example.a"]);
+        assert_eq!(library.names(Kind::Stage).expect("a directory"), ["b", "org.example.a"]);
     }
 
     #[test]
@@ -317,8 +317,8 @@ mod tests {
         for name in ["", "none", "../stages/a", "a.meta.json", "..", "\0"] {
             assert!(library.module(Kind::Stage, name).expect(name).is_none(), "{name}");
         }
-        assert!(library.module(Kind::Device, "a").expect("no folder").is_none());
-        assert_eq!(library.names(Kind::Device).expect("no folder"), Vec::<String>::new());
+        assert!(library.module(Kind::Device, "a").expect("no directory").is_none());
+        assert_eq!(library.names(Kind::Device).expect("no directory"), Vec::<String>::new());
         for name in ["a", "b", "c", "d"] {
             let error = library.module(Kind::Stage, name).expect_err(name);
             assert!(matches!(error, LibraryError::Malformed { .. }), "{error}");
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn the_library_is_the_folder_s_own_or_the_system_s() {
+    fn the_library_is_the_directory_s_own_or_the_system_s() {
         let (root, library) = libdir(&[("stages/a", "SCHEMA = ''"), ("osbuild/__init__.py", "")]);
         let module = library.module(Kind::Stage, "a").expect("fine").expect("there");
         let Provider::OnDisk(on_disk) = module.provider else { panic!("{:?}", module.provider) };
@@ -370,7 +370,7 @@ mod tests {
 
         let (root, library) = libdir(&[("stages/a", "SCHEMA = ''"), ("path/osbuild/__init__.py", "")]);
         let library = library.with_python_path(vec![root.path().join("none"), root.path().join("path")]);
-        let package = library.package().expect("readable").folder;
+        let package = library.package().expect("readable").directory;
         assert_eq!(package, Some(root.path().join("path/osbuild")));
 
         let (root, _) = libdir(&[
@@ -393,7 +393,7 @@ mod tests {
     #[test]
     fn runners_are_found_by_file_name() {
         let (_root, library) = libdir(&[("runners/org.osbuild.linux", "#!/bin/sh\n")]);
-        assert_eq!(library.names(Kind::Runner).expect("a folder"), ["org.osbuild.linux"]);
+        assert_eq!(library.names(Kind::Runner).expect("a directory"), ["org.osbuild.linux"]);
         assert!(library.module(Kind::Runner, "org.osbuild.linux").expect("fine").is_some());
         assert!(library.module(Kind::Runner, "org.osbuild.arch").expect("fine").is_none());
     }

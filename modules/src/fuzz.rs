@@ -1,5 +1,5 @@
-//! The parsers of outside bytes in this crate as functions of bytes: what fuzzers and the tests feed. None may panic, take
-//! long, or take much memory, whatever it is fed.
+//! The parsers of outside bytes in this crate as functions of bytes: what fuzzers and the tests feed. None may panic,
+//! take long, or take much memory, whatever it is fed.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -45,7 +45,7 @@ pub const PARSERS: &[Parser] = &[
         }
     }),
     ("cpio", |data| {
-        let links = BTreeMap::from([(b"folder".to_vec(), 3)]);
+        let links = BTreeMap::from([(b"directory".to_vec(), 3)]);
         with_file(data, |_, file| drop(cpio::set_links(file, 3, &links)));
     }),
     ("deb", |data| {
@@ -71,11 +71,11 @@ pub const PARSERS: &[Parser] = &[
         let row = builtin::find(Kind::Source, "org.osbuild.inline").expect("it is built in");
         let Entry::Source(source) = row.def.entry else { return };
         let item = json!({"encoding": "lzma+base64", "data": BASE64_STANDARD.encode(data)});
-        with_directory(|folder| {
+        with_directory(|directory| {
             let context = SourceContext {
                 options: &Value::Null,
-                target: &folder.join("item"),
-                shared: folder,
+                target: &directory.join("item"),
+                shared: directory,
                 progress: &|_, _| {},
                 interrupted: &|| false,
                 environment: &BTreeMap::new(),
@@ -125,36 +125,36 @@ pub const PARSERS: &[Parser] = &[
         }
     }),
     ("names", |data| {
-        with_directory(|folder| {
-            fs::write(folder.join("passwd"), data)?;
-            fs::write(folder.join("group"), data)?;
-            let _ = Names::read(folder).map(|names| names.user(0).len() + names.group(0).len());
+        with_directory(|directory| {
+            fs::write(directory.join("passwd"), data)?;
+            fs::write(directory.join("group"), data)?;
+            let _ = Names::read(directory).map(|names| names.user(0).len() + names.group(0).len());
             Ok(())
         });
     }),
     ("oci-layout", |data| {
-        with_directory(|folder| {
-            let blobs = folder.join("blobs/sha256");
+        with_directory(|directory| {
+            let blobs = directory.join("blobs/sha256");
             fs::create_dir_all(&blobs)?;
             // The rest of an image, for an index that names it.
             for blob in [&b"layer"[..], MANIFEST, data] {
                 fs::write(blobs.join(&registry_image::digest(blob)[7..]), blob)?;
             }
-            fs::write(folder.join("index.json"), data)?;
-            let _ = Layers::in_layout(folder);
-            fs::write(folder.join("manifest.json"), data)?;
-            let _ = Layers::flat(folder);
+            fs::write(directory.join("index.json"), data)?;
+            let _ = Layers::in_layout(directory);
+            fs::write(directory.join("manifest.json"), data)?;
+            let _ = Layers::flat(directory);
             Ok(())
         });
     }),
     ("on-disk-module", |data| {
-        with_directory(|folder| {
-            let stages = folder.join("stages");
+        with_directory(|directory| {
+            let stages = directory.join("stages");
             fs::create_dir_all(&stages)?;
             for name in ["source", "described", "described.meta.json"] {
                 fs::write(stages.join(name), data)?;
             }
-            let library = Foreign::new(folder);
+            let library = Foreign::new(directory);
             for name in ["source", "described"] {
                 let _ = library.module(Kind::Stage, name);
             }
@@ -243,8 +243,8 @@ fn with_file(data: &[u8], parser: impl FnOnce(&Path, &File)) {
 
 /// Calls `parser` with a directory of its own.
 fn with_directory(parser: impl FnOnce(&Path) -> io::Result<()>) {
-    let folder = tempfile::tempdir().expect("there is room for a directory");
-    parser(folder.path()).expect("there is room for the files");
+    let directory = tempfile::tempdir().expect("there is room for a directory");
+    parser(directory.path()).expect("there is room for the files");
 }
 
 #[cfg(test)]

@@ -103,12 +103,12 @@ pub(crate) fn files(platform: &str) -> String {
 /// Where a build root has GRUB's font.
 pub(crate) const FONT: &str = "/usr/share/grub/unicode.pf2";
 
-/// Copies GRUB's modules for a platform from the build root to a folder of the tree.
+/// Copies GRUB's modules for a platform from the build root to a directory of the tree.
 ///
 /// # Errors
 /// The build root has none, or they cannot be written.
-pub(crate) fn copy_modules(root: &Tree, tree: &Tree, platform: &str, folder: &str) -> Result<(), Error> {
-    let (source, target) = (files(platform), format!("{folder}/{platform}"));
+pub(crate) fn copy_modules(root: &Tree, tree: &Tree, platform: &str, directory: &str) -> Result<(), Error> {
+    let (source, target) = (files(platform), format!("{directory}/{platform}"));
     tree.create_dir_all(&target, 0o777)?;
     for name in root.read_dir(&source)? {
         let extension = Path::new(&name).extension().unwrap_or_default();
@@ -119,12 +119,12 @@ pub(crate) fn copy_modules(root: &Tree, tree: &Tree, platform: &str, folder: &st
     Ok(())
 }
 
-/// Copies GRUB's font from the build root to `fonts` in a folder of the tree.
+/// Copies GRUB's font from the build root to `fonts` in a directory of the tree.
 ///
 /// # Errors
 /// The build root has none, or it cannot be written.
-pub(crate) fn copy_font(root: &Tree, tree: &Tree, folder: &str) -> Result<(), Error> {
-    let fonts = format!("{folder}/fonts");
+pub(crate) fn copy_font(root: &Tree, tree: &Tree, directory: &str) -> Result<(), Error> {
+    let fonts = format!("{directory}/fonts");
     tree.create_dir_all(&fonts, 0o777)?;
     build_root::copy_file(root, FONT, tree, &fonts)
 }
@@ -134,17 +134,23 @@ pub(crate) fn copy_font(root: &Tree, tree: &Tree, folder: &str) -> Result<(), Er
 /// # Errors
 /// The build root has none, or the tree has some already.
 pub(crate) fn copy_efi(root: &Tree, source: &str, tree: &Tree, vendor: &str) -> Result<(), Error> {
-    for folder in ["BOOT", vendor] {
-        build_root::copy_folder(root, format!("{source}/{folder}"), tree, format!("boot/efi/EFI/{folder}"), false)?;
+    for directory in ["BOOT", vendor] {
+        build_root::copy_directory(
+            root,
+            format!("{source}/{directory}"),
+            tree,
+            format!("boot/efi/EFI/{directory}"),
+            false,
+        )?;
     }
     Ok(())
 }
 
-/// A build root with a little of GRUB, for the tests of stages; it goes with its folder.
+/// A build root with a little of GRUB, for the tests of stages; it goes with its directory.
 #[cfg(test)]
 pub(crate) fn test_root() -> (tempfile::TempDir, Tree) {
-    let folder = tempfile::tempdir().unwrap();
-    let tree = Tree::open(folder.path()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let tree = Tree::open(directory.path()).unwrap();
     for (path, text) in [
         ("usr/lib/grub/i386-pc/normal.mod", "module"),
         ("usr/lib/grub/i386-pc/fs.lst", "list"),
@@ -159,7 +165,7 @@ pub(crate) fn test_root() -> (tempfile::TempDir, Tree) {
         tree.create_dir_all(Path::new(path).parent().unwrap(), 0o755).unwrap();
         tree.write(path, text).unwrap();
     }
-    (folder, tree)
+    (directory, tree)
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! The files of a container image, by the descriptors that name them. Whoever made the image may be hostile: only regular
-//! files count, documents have a size limit, and a blob has the digest and size that its descriptor says.
+//! The files of a container image, by the descriptors that name them. Whoever made the image may be hostile: only
+//! regular files count, documents have a size limit, and a blob has the digest and size that its descriptor says.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -127,10 +127,10 @@ mod tests {
 
     /// An empty layout, and the place of the blob of that digest.
     fn layout() -> (tempfile::TempDir, Blobs) {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir_all(folder.path().join("blobs/sha256")).unwrap();
-        let blobs = Blobs::new(folder.path(), Arrangement::Layout).unwrap();
-        (folder, blobs)
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir_all(directory.path().join("blobs/sha256")).unwrap();
+        let blobs = Blobs::new(directory.path(), Arrangement::Layout).unwrap();
+        (directory, blobs)
     }
 
     fn put(blobs: &Blobs, descriptor: &Value, content: &[u8]) {
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_blob_is_what_its_descriptor_says() {
-        let (_folder, blobs) = layout();
+        let (_directory, blobs) = layout();
         let descriptor = json!({"digest": digest(b"{}"), "size": 2});
         put(&blobs, &descriptor, b"{}");
         assert_eq!(blobs.document_of(&descriptor).unwrap(), json!({}));
@@ -153,9 +153,9 @@ mod tests {
 
     #[test]
     fn what_is_no_regular_file_of_the_image_is_refused_by_name() {
-        let (folder, blobs) = layout();
+        let (directory, blobs) = layout();
         let refused = || blobs.document("index.json").unwrap_err().to_string();
-        let place = folder.path().join("index.json");
+        let place = directory.path().join("index.json");
         assert!(refused().starts_with("cannot find index.json: "));
         symlink("/dev/zero", &place).unwrap();
         assert_eq!(refused(), "index.json leads out of the image");

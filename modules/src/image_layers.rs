@@ -1,7 +1,7 @@
 //! The tree that the layers of a container image make.
 //!
-//! Each layer is extracted on its own by `tar` of the build root; then they are laid one over the other as an overlay file
-//! system shows them, with what a layer says to hide left out.
+//! Each layer is extracted on its own by `tar` of the build root; then they are laid one over the other as an overlay
+//! file system shows them, with what a layer says to hide left out.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -19,7 +19,7 @@ use crate::tarball;
 
 /// What the name of a file begins with that hides the file called like the rest.
 const HIDES: &[u8] = b".wh.";
-/// What hides all that layers below have in a folder.
+/// What hides all that layers below have in a directory.
 const HIDES_ALL: &[u8] = b".wh..wh..opq";
 
 /// How `tar` keeps all that a layer has.
@@ -45,31 +45,31 @@ impl Layers {
     /// It cannot be read.
     pub(crate) fn of(cx: &StageContext, image: &Image, workspace: &Path) -> Result<Self, Error> {
         let source = image.open()?;
-        let folder = workspace.join("image");
+        let directory = workspace.join("image");
         match source.reference.split_once(':') {
             Some(("dir", place)) => Self::flat(Path::new(place)).map_err(unusable(image)),
             Some(("oci-archive", place)) => {
-                fs::create_dir(&folder).map_err(Error::io("create the folder", &folder))?;
-                cx.tool("tar")?.args(["-xf", place, "-C"]).arg(&folder).run()?;
-                Self::in_layout(&folder).map_err(unusable(image))
+                fs::create_dir(&directory).map_err(Error::io("create the directory", &directory))?;
+                cx.tool("tar")?.args(["-xf", place, "-C"]).arg(&directory).run()?;
+                Self::in_layout(&directory).map_err(unusable(image))
             }
             _ => {
-                let target = format!("dir:{}", folder.display());
+                let target = format!("dir:{}", directory.display());
                 cx.tool("skopeo")?.args(["copy", &source.reference, &target]).run()?;
-                Self::flat(&folder).map_err(unusable(image))
+                Self::flat(&directory).map_err(unusable(image))
             }
         }
     }
 
     /// Those of an image in skopeo's `dir` format.
-    pub(crate) fn flat(folder: &Path) -> Result<Self, Error> {
-        let blobs = Blobs::new(folder, Arrangement::Flat)?;
+    pub(crate) fn flat(directory: &Path) -> Result<Self, Error> {
+        let blobs = Blobs::new(directory, Arrangement::Flat)?;
         Self::of_manifest(&blobs.document("manifest.json")?, &blobs)
     }
 
     /// Those of an image in the OCI's layout.
-    pub(crate) fn in_layout(folder: &Path) -> Result<Self, Error> {
-        let blobs = Blobs::new(folder, Arrangement::Layout)?;
+    pub(crate) fn in_layout(directory: &Path) -> Result<Self, Error> {
+        let blobs = Blobs::new(directory, Arrangement::Layout)?;
         let mut document = blobs.document("index.json")?;
         for _ in 0..=MAX_INDEXES {
             let Some(manifests) = document.get("manifests").and_then(Value::as_array) else {
@@ -86,7 +86,7 @@ impl Layers {
         Ok(Self { files: layers.iter().map(|layer| blobs.blob(layer)).collect::<Result<_, Error>>()? })
     }
 
-    /// Makes the image's tree in a folder of `workspace`, and returns its name in there.
+    /// Makes the image's tree in a directory of `workspace`, and returns its name in there.
     ///
     /// # Errors
     /// A layer cannot be extracted.
@@ -135,8 +135,8 @@ fn choose(manifests: &[Value]) -> Result<&Value, Error> {
     }
 }
 
-/// Moves to the folder `upper` what it does not hide of the folder `lower`, and takes from it the files that hide. Names and
-/// attributes of `upper` win.
+/// Moves to the directory `upper` what it does not hide of the directory `lower`, and takes from it the files that
+/// hide. Names and attributes of `upper` win.
 fn lay_over(space: &Tree, upper: &Path, lower: Option<&Path>) -> Result<(), Error> {
     let metadata = space.symlink_metadata(upper)?;
     let (mut own, mut hidden, mut hides_all) = (BTreeSet::new(), BTreeSet::<OsString>::new(), false);
@@ -149,7 +149,7 @@ fn lay_over(space: &Tree, upper: &Path, lower: Option<&Path>) -> Result<(), Erro
         hidden.insert(OsStr::from_bytes(rest).to_owned());
         space.remove_dir_all(upper.join(&name))?;
     }
-    let is_folder = |path: &Path| Ok::<_, Error>(space.symlink_metadata(path)?.is_dir());
+    let is_directory = |path: &Path| Ok::<_, Error>(space.symlink_metadata(path)?.is_dir());
     let lower = lower.filter(|_| !hides_all);
     let below: BTreeSet<OsString> = match lower {
         Some(lower) => space.read_dir(lower)?.into_iter().filter(|name| !hidden.contains(name)).collect(),
@@ -157,10 +157,10 @@ fn lay_over(space: &Tree, upper: &Path, lower: Option<&Path>) -> Result<(), Erro
     };
     for name in &own {
         let place = upper.join(name);
-        if is_folder(&place)? {
+        if is_directory(&place)? {
             let lower = lower.filter(|_| below.contains(name)).map(|lower| lower.join(name));
             let lower = match lower {
-                Some(lower) if is_folder(&lower)? => Some(lower),
+                Some(lower) if is_directory(&lower)? => Some(lower),
                 _ => None,
             };
             lay_over(space, &place, lower.as_deref())?;
@@ -185,8 +185,8 @@ mod tests {
     use crate::registry_image::digest;
 
     fn space() -> (tempfile::TempDir, Tree) {
-        let folder = tempfile::tempdir().unwrap();
-        let tree = Tree::open(folder.path()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let tree = Tree::open(directory.path()).unwrap();
         for (path, text) in [
             ("low/a/kept", "low"),
             ("low/a/over", "low"),
@@ -208,12 +208,12 @@ mod tests {
         }
         tree.symlink("a", "up/d").unwrap();
         tree.chmod("up/a", 0o711).unwrap();
-        (folder, tree)
+        (directory, tree)
     }
 
     #[test]
     fn layers_lie_over_each_other_as_an_overlay_shows_them() {
-        let (_folder, tree) = space();
+        let (_directory, tree) = space();
         let times = Times { accessed: (1, 0), modified: (5, 6) };
         tree.set_times("up/a", times).unwrap();
         lay_over(&tree, Path::new("up"), Some(Path::new("low"))).unwrap();
@@ -253,8 +253,8 @@ mod tests {
 
     #[test]
     fn indexes_lie_in_each_other_a_few_deep_at_most() {
-        let folder = tempfile::tempdir().unwrap();
-        let layout = folder.path();
+        let directory = tempfile::tempdir().unwrap();
+        let layout = directory.path();
         fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
         let layer = put(layout, &json!("a layer"));
         let mut document = json!({ "layers": [layer] });

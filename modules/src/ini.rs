@@ -1,5 +1,5 @@
-//! INI files: written from nothing as Python's `configparser` does ([`Sections`]), and changed in place with comments and
-//! order kept as its `iniparse` does ([`Document`]). Other modules' formats are neither; see `text.rs`.
+//! INI files: written from nothing as Python's `configparser` does ([`Sections`]), and changed in place with comments
+//! and order kept as its `iniparse` does ([`Document`]). Other modules' formats are neither; see `text.rs`.
 
 mod document;
 
@@ -96,11 +96,11 @@ pub(crate) fn fill(section: &mut Section, settings: &Value) -> Result<(), Error>
     Ok(())
 }
 
-/// Sets all of `config` (sections, each an object) in the file `path`, which is created if it is not there, with values as
-/// `print` prints them.
+/// Sets all of `config` (sections, each an object) in the file `path`, which is created if it is not there, with values
+/// as `print` prints them.
 ///
 /// # Errors
-/// The file's folder is not there, the file is no INI file, or a value cannot be written.
+/// The file's directory is not there, the file is no INI file, or a value cannot be written.
 pub(crate) fn edit(
     tree: &Tree,
     path: &str,
@@ -133,8 +133,8 @@ pub(crate) fn with_lines<'a>(name: &str, value: &'a str) -> Result<&'a str, Erro
     Ok(value)
 }
 
-/// Returns the value of the option `name` for Python's `configparser`, which takes `%%` for a `%` and replaces `%(name)s`. A
-/// value that is written so already, as osbuild demands it, stays.
+/// Returns the value of the option `name` for Python's `configparser`, which takes `%%` for a `%` and replaces
+/// `%(name)s`. A value that is written so already, as osbuild demands it, stays.
 ///
 /// # Errors
 /// As [`with_lines`].

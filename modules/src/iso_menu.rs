@@ -18,7 +18,7 @@ pub(crate) struct Product {
 /// The kernel that the disc boots.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct Kernel {
-    /// The folder of `vmlinuz` and `initrd.img` on the disc.
+    /// The directory of `vmlinuz` and `initrd.img` on the disc.
     dir: String,
     /// Its options, which may be none but must be given.
     opts: Option<Vec<String>>,
@@ -121,12 +121,12 @@ impl Menu {
         let options = kernel.opts.as_ref().ok_or_else(|| Error::failed("the kernel's `opts` are missing"))?.join(" ");
         let options = grub_script::kernel_options("kernel.opts", &options)?;
         let (name, version) = (grub_script::in_single_quotes(name), grub_script::in_single_quotes(version));
-        let in_folder = |file: &str| match kernel.dir.as_str() {
+        let in_directory = |file: &str| match kernel.dir.as_str() {
             "" => file.to_owned(),
-            folder if folder.ends_with('/') => format!("{folder}{file}"),
-            folder => format!("{folder}/{file}"),
+            directory if directory.ends_with('/') => format!("{directory}{file}"),
+            directory => format!("{directory}/{file}"),
         };
-        let [linux, initrd] = ["vmlinuz", "initrd.img"].map(|file| grub_script::word(&in_folder(file)));
+        let [linux, initrd] = ["vmlinuz", "initrd.img"].map(|file| grub_script::word(&in_directory(file)));
         let timeout = config.timeout.to_string();
         let default = match &config.default {
             Some(number) => format!("set default=\"{number}\"\n"),

@@ -18,7 +18,7 @@ impl KernelDevices {
     pub(crate) fn mount() -> Result<Self, Error> {
         mount("devtmpfs", DEV, "devtmpfs", MountFlags::empty(), None).map_err(Error::io("mount", DEV))?;
         let devices = Self;
-        std::fs::create_dir_all(SHARED_MEMORY).map_err(Error::io("create the folder", SHARED_MEMORY))?;
+        std::fs::create_dir_all(SHARED_MEMORY).map_err(Error::io("create the directory", SHARED_MEMORY))?;
         mount("tmpfs", SHARED_MEMORY, "tmpfs", MountFlags::empty(), None).map_err(Error::io("mount", SHARED_MEMORY))?;
         Ok(devices)
     }

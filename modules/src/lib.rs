@@ -1,4 +1,4 @@
-//! The built-in modules of osbc, one file each below the folder of their kind, and the descriptions of on-disk
+//! The built-in modules of osbc, one file each below the directory of their kind, and the descriptions of on-disk
 //! modules in the same terms.
 
 mod archive;

@@ -48,14 +48,14 @@ pub(crate) struct Areas {
 }
 
 impl Areas {
-    /// Copies all of `live` to the folder of the image, with the kernel's arguments put in.
+    /// Copies all of `live` to the directory of the image, with the kernel's arguments put in.
     ///
     /// # Errors
     /// A file is no text or cannot be copied, or the places differ.
     pub(crate) fn copy(live: &Tree, arguments: &str, iso: &Tree) -> Result<Self, Error> {
         let mut areas = Self::default();
         let mut command_line = String::new();
-        areas.copy_folder(live, Path::new(""), arguments, iso, &mut command_line)?;
+        areas.copy_directory(live, Path::new(""), arguments, iso, &mut command_line)?;
         if areas.size > 0 {
             if areas.size <= command_line.len() {
                 return Err(Error::failed("there is no room for arguments of the kernel behind those there are"));
@@ -65,19 +65,19 @@ impl Areas {
         Ok(areas)
     }
 
-    fn copy_folder(
+    fn copy_directory(
         &mut self,
         live: &Tree,
-        folder: &Path,
+        directory: &Path,
         arguments: &str,
         iso: &Tree,
         command_line: &mut String,
     ) -> Result<(), Error> {
-        for name in live.read_dir(Path::new("/").join(folder))? {
-            let path = folder.join(&name);
+        for name in live.read_dir(Path::new("/").join(directory))? {
+            let path = directory.join(&name);
             if live.symlink_metadata(&path)?.is_dir() {
                 iso.create_dir_all(&path, 0o777)?;
-                self.copy_folder(live, &path, arguments, iso, command_line)?;
+                self.copy_directory(live, &path, arguments, iso, command_line)?;
             } else if name != README {
                 let old = live.read_to_string(&path)?;
                 let new = old.replace(MARK, arguments);
@@ -172,17 +172,17 @@ mod tests {
     use super::*;
 
     fn trees(files: &[(&str, &str)]) -> (tempfile::TempDir, Tree, Tree) {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         for name in ["live", "iso"] {
-            std::fs::create_dir(folder.path().join(name)).unwrap();
+            std::fs::create_dir(directory.path().join(name)).unwrap();
         }
-        let live = Tree::open(folder.path().join("live")).unwrap();
+        let live = Tree::open(directory.path().join("live")).unwrap();
         for (path, text) in files {
             live.create_dir_all(Path::new(path).parent().unwrap(), 0o755).unwrap();
             live.write(path, text).unwrap();
         }
-        let iso = Tree::open(folder.path().join("iso")).unwrap();
-        (folder, live, iso)
+        let iso = Tree::open(directory.path().join("iso")).unwrap();
+        (directory, live, iso)
     }
 
     #[test]
@@ -202,7 +202,7 @@ mod tests {
             (README, "x"),
             ("a", "plain"),
         ];
-        let (_folder, live, iso) = trees(&files);
+        let (_directory, live, iso) = trees(&files);
         live.chmod("a", 0o600).unwrap();
         let mut areas = Areas::copy(&live, "rw quiet", &iso).unwrap();
         let text = iso.read_to_string("EFI/fedora/grub.cfg").unwrap();
@@ -225,10 +225,10 @@ mod tests {
         for other in
             ["@@KERNEL-ARGS@@ ##### COREOS_KARG_EMBED_AREA\n", "@@KERNEL-ARGS@@ x#### COREOS_KARG_EMBED_AREA\n"]
         {
-            let (_folder, live, iso) = trees(&[one, ("b", other)]);
+            let (_directory, live, iso) = trees(&[one, ("b", other)]);
             assert!(Areas::copy(&live, "rw", &iso).is_err(), "{other}");
         }
-        let (_folder, live, iso) = trees(&[("a", "nothing")]);
+        let (_directory, live, iso) = trees(&[("a", "nothing")]);
         let areas = Areas::copy(&live, "rw", &iso).unwrap();
         assert_eq!(areas.document(&iso).unwrap(), None);
     }

@@ -12,16 +12,16 @@ use crate::fat;
 /// Where the newer packages of shim and GRUB have their files, each below its name and version.
 const PACKAGES: &str = "usr/lib/efi";
 /// Where else they may be: of systems that are images, and of systems that are packages.
-const FOLDERS: [&str; 2] = ["usr/lib/bootupd/updates/EFI", "boot/efi/EFI"];
+const DIRECTORIES: [&str; 2] = ["usr/lib/bootupd/updates/EFI", "boot/efi/EFI"];
 
-/// The folder of what firmware starts by itself.
+/// The directory of what firmware starts by itself.
 pub(crate) const BOOT: &str = "BOOT";
 
 /// What the file system needs besides its files.
 const OVERHEAD: u64 = 2 << 20;
 const SECTOR: u64 = 512;
 
-/// The folders of a system with files for UEFI.
+/// The directories of a system with files for UEFI.
 fn sources(system: &Tree) -> Result<Vec<String>, Error> {
     let mut found = Vec::new();
     if system.is_dir(PACKAGES)? {
@@ -29,9 +29,9 @@ fn sources(system: &Tree) -> Result<Vec<String>, Error> {
             let package = format!("{PACKAGES}/{package}");
             if system.is_dir(&package)? {
                 for version in names(system, &package)? {
-                    let folder = format!("{package}/{version}/EFI");
-                    if system.is_dir(&folder)? {
-                        found.push(folder);
+                    let directory = format!("{package}/{version}/EFI");
+                    if system.is_dir(&directory)? {
+                        found.push(directory);
                     }
                 }
             }
@@ -40,22 +40,24 @@ fn sources(system: &Tree) -> Result<Vec<String>, Error> {
     match found.len() {
         2 => return Ok(found),
         0 => {}
-        count => return Err(Error::failed(format!("/{PACKAGES} has {count} folders EFI, not those of shim and GRUB"))),
+        count => {
+            return Err(Error::failed(format!("/{PACKAGES} has {count} directories EFI, not those of shim and GRUB")));
+        }
     }
-    for folder in FOLDERS {
-        if system.is_dir(folder)? {
-            return Ok(vec![folder.to_owned()]);
+    for directory in DIRECTORIES {
+        if system.is_dir(directory)? {
+            return Ok(vec![directory.to_owned()]);
         }
     }
     Err(Error::failed("the system has no files for UEFI"))
 }
 
-fn names(tree: &Tree, folder: &str) -> Result<Vec<String>, Error> {
-    let visible = tree.read_dir(folder)?.into_iter().filter_map(|name| name.into_string().ok());
+fn names(tree: &Tree, directory: &str) -> Result<Vec<String>, Error> {
+    let visible = tree.read_dir(directory)?.into_iter().filter_map(|name| name.into_string().ok());
     Ok(visible.filter(|name| !name.starts_with('.')).collect())
 }
 
-/// The name of the distributor's folder.
+/// The name of the distributor's directory.
 ///
 /// # Errors
 /// The system has no files for UEFI, or not those of one distributor.
@@ -63,16 +65,16 @@ pub(crate) fn vendor(system: &Tree) -> Result<String, Error> {
     vendor_in(system, &sources(system)?[0])
 }
 
-fn vendor_in(tree: &Tree, folder: &str) -> Result<String, Error> {
-    let others: Vec<String> = names(tree, folder)?.into_iter().filter(|name| name != BOOT).collect();
+fn vendor_in(tree: &Tree, directory: &str) -> Result<String, Error> {
+    let others: Vec<String> = names(tree, directory)?.into_iter().filter(|name| name != BOOT).collect();
     match others.as_slice() {
         [vendor] => Ok(vendor.clone()),
         _ => Err(Error::failed(format!("the files for UEFI are not those of one distributor: {}", others.join(", ")))),
     }
 }
 
-/// Fills an empty folder with the files that boot from a medium: all in `BOOT`, without the fallback that makes entries
-/// of installed systems, and without the distributor's copies of shim.
+/// Fills an empty directory with the files that boot from a medium: all in `BOOT`, without the fallback that makes
+/// entries of installed systems, and without the distributor's copies of shim.
 ///
 /// # Errors
 /// The system lacks some of them, or they cannot be copied.
@@ -82,13 +84,13 @@ pub(crate) fn fill(system: &Tree, efi: &Tree) -> Result<(), Error> {
     }
     let vendor = vendor_in(efi, "/")?;
     let patterns = [(BOOT, "fb", ".efi"), (vendor.as_str(), "BOOT", ".CSV"), (vendor.as_str(), "shim", ".efi")];
-    for (folder, start, end) in patterns {
-        let all = names(efi, folder)?;
+    for (directory, start, end) in patterns {
+        let all = names(efi, directory)?;
         let matching: Vec<_> = all.iter().filter(|name| name.starts_with(start) && name.ends_with(end)).collect();
         if matching.is_empty() {
-            return Err(Error::failed(format!("the files for UEFI have no {folder}/{start}*{end}")));
+            return Err(Error::failed(format!("the files for UEFI have no {directory}/{start}*{end}")));
         }
-        matching.into_iter().try_for_each(|name| efi.remove_file(format!("{folder}/{name}")))?;
+        matching.into_iter().try_for_each(|name| efi.remove_file(format!("{directory}/{name}")))?;
     }
     for name in names(efi, &vendor)? {
         efi.rename(format!("{vendor}/{name}"), format!("{BOOT}/{name}"))?;
@@ -96,7 +98,7 @@ pub(crate) fn fill(system: &Tree, efi: &Tree) -> Result<(), Error> {
     efi.remove_dir_all(vendor)
 }
 
-/// Makes a FAT image with the folder `EFI` of `parent`.
+/// Makes a FAT image with the directory `EFI` of `parent`.
 ///
 /// # Errors
 /// A tool is missing or fails.
@@ -127,21 +129,21 @@ mod tests {
     use super::*;
 
     fn system(files: &[&str]) -> (tempfile::TempDir, Tree, Tree) {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         for name in ["system", "efi"] {
-            std::fs::create_dir(folder.path().join(name)).unwrap();
+            std::fs::create_dir(directory.path().join(name)).unwrap();
         }
-        let system = Tree::open(folder.path().join("system")).unwrap();
+        let system = Tree::open(directory.path().join("system")).unwrap();
         for path in files {
             system.create_dir_all(Path::new(path).parent().unwrap(), 0o755).unwrap();
             system.write(path, *path).unwrap();
         }
-        let efi = Tree::open(folder.path().join("efi")).unwrap();
-        (folder, system, efi)
+        let efi = Tree::open(directory.path().join("efi")).unwrap();
+        (directory, system, efi)
     }
 
     #[test]
-    fn everything_goes_to_the_folder_that_firmware_starts() {
+    fn everything_goes_to_the_directory_that_firmware_starts() {
         let old =
             ["BOOT/BOOTX64.EFI", "BOOT/fbx64.efi", "fedora/BOOTX64.CSV", "fedora/shimx64.efi", "fedora/grubx64.efi"]
                 .map(|name| format!("boot/efi/EFI/{name}"));
@@ -155,7 +157,7 @@ mod tests {
         .map(|name| format!("usr/lib/efi/{name}"));
         for files in [old, new] {
             let files: Vec<&str> = files.iter().map(String::as_str).collect();
-            let (_folder, system, efi) = self::system(&files);
+            let (_directory, system, efi) = self::system(&files);
             assert!(vendor(&system).is_ok());
             fill(&system, &efi).unwrap();
             assert_eq!(efi.read_dir("/").unwrap(), ["BOOT"]);
@@ -166,12 +168,12 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let error = |files: &[&str]| {
-            let (_folder, system, efi) = self::system(files);
+            let (_directory, system, efi) = self::system(files);
             fill(&system, &efi).unwrap_err().to_string()
         };
         assert_eq!(error(&[]), "the system has no files for UEFI");
         let one = error(&["usr/lib/efi/shim/1/EFI/BOOT/BOOTX64.EFI"]);
-        assert_eq!(one, "/usr/lib/efi has 1 folders EFI, not those of shim and GRUB");
+        assert_eq!(one, "/usr/lib/efi has 1 directories EFI, not those of shim and GRUB");
         let two = error(&["boot/efi/EFI/a/x", "boot/efi/EFI/b/x"]);
         assert_eq!(two, "the files for UEFI are not those of one distributor: a, b");
         let fallback = error(&["boot/efi/EFI/a/x", "boot/efi/EFI/BOOT/x"]);

@@ -26,9 +26,9 @@ const ROOTS: [&str; 2] = ["root.squashfs", "root.erofs"];
 /// The tree cannot be read, cpio is missing or fails, or the file cannot be written.
 pub(crate) fn append(cx: &StageContext, tree: &Tree, archive: &Path, compress: bool) -> Result<(), Error> {
     let members = members(tree)?;
-    let folder = tree.path_for_tools("/")?;
+    let directory = tree.path_for_tools("/")?;
     let tool = cx.tool("cpio")?.args(["-o", "-H", "newc", "-R", "root:root", "--quiet", "--reproducible"]);
-    let tool = tool.args(["--force-local", "--null", "-D"]).arg(folder).stdin(members.join(&b'\0'));
+    let tool = tool.args(["--force-local", "--null", "-D"]).arg(directory).stdin(members.join(&b'\0'));
     if compress {
         let bytes = tool.output()?;
         let append = || -> std::io::Result<()> {
@@ -54,7 +54,7 @@ pub(crate) fn append(cx: &StageContext, tree: &Tree, archive: &Path, compress: b
     align(archive)
 }
 
-/// The paths in a tree as cpio takes them, folders before what is in them.
+/// The paths in a tree as cpio takes them, directories before what is in them.
 fn members(tree: &Tree) -> Result<Vec<Vec<u8>>, Error> {
     let mut members = Vec::new();
     tree.walk("/", |path, _| {
@@ -105,9 +105,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_root_comes_first_and_folders_before_what_is_in_them() {
-        let folder = tempfile::tempdir().unwrap();
-        let tree = Tree::open(folder.path()).unwrap();
+    fn the_root_comes_first_and_directories_before_what_is_in_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let tree = Tree::open(directory.path()).unwrap();
         tree.create_dir_all("etc/a", 0o755).unwrap();
         for path in ["root.squashfs", "etc/a/b", "a"] {
             tree.write(path, "").unwrap();
@@ -119,9 +119,9 @@ mod tests {
 
     #[test]
     fn the_end_is_filled_up() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         for (size, expected) in [(0, 0), (1, 4), (3, 4), (4, 4), (10938, 10940)] {
-            let path = folder.path().join(size.to_string());
+            let path = directory.path().join(size.to_string());
             std::fs::write(&path, vec![1; size]).unwrap();
             align(&path).unwrap();
             assert_eq!(std::fs::metadata(path).unwrap().len(), expected);

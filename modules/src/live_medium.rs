@@ -1,5 +1,5 @@
-//! The medium of a live system: what is beside kernel, initrd and root, and the tools that make an image of it, for each
-//! architecture.
+//! The medium of a live system: what is beside kernel, initrd and root, and the tools that make an image of it, for
+//! each architecture.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -30,7 +30,7 @@ const TEMPLATES: &str = "/usr/share/lorax/templates.d/99-generic/config_files/s3
 
 /// Returns what media take from the build root besides tools.
 pub(crate) fn files() -> Vec<String> {
-    let syslinux = SYSLINUX.iter().flat_map(|folder| SYSLINUX_FILES.map(|name| format!("{folder}/{name}")));
+    let syslinux = SYSLINUX.iter().flat_map(|directory| SYSLINUX_FILES.map(|name| format!("{directory}/{name}")));
     syslinux.chain([TEMPLATES.to_owned()]).collect()
 }
 
@@ -70,8 +70,8 @@ pub(crate) struct Medium<'a> {
     pub(crate) deployed: &'a Tree,
     /// What will be on the medium.
     pub(crate) iso: Tree,
-    /// The folder that `iso` lies in.
-    pub(crate) folder: &'a Path,
+    /// The directory that `iso` lies in.
+    pub(crate) directory: &'a Path,
     /// The medium's name, of at most 32 letters.
     pub(crate) volume: String,
     /// Its long name.
@@ -135,12 +135,12 @@ impl Medium<'_> {
         Ok((tool, arguments))
     }
 
-    /// Makes the image `name` in the folder.
+    /// Makes the image `name` in the directory.
     ///
     /// # Errors
     /// The tool is missing or fails.
     pub(crate) fn write(&self, (tool, arguments): &Call, name: &str) -> Result<(), Error> {
-        let image = self.folder.join(name);
+        let image = self.directory.join(name);
         self.cx.tool(tool)?.args(arguments).arg("-o").arg(&image).arg(self.iso.path_for_tools("/")?).run()?;
         if self.architecture == Architecture::X86 {
             // For a stick, which BIOS and UEFI take for a disk.
@@ -149,13 +149,13 @@ impl Medium<'_> {
         Ok(())
     }
 
-    /// The menus of UEFI lie in a folder of any name; it gets the distributor's.
+    /// The menus of UEFI lie in a directory of any name; it gets the distributor's.
     fn name_vendor(&mut self) -> Result<(), Error> {
         if !self.architecture.has_uefi() {
             return Ok(());
         }
         let vendor = live_efi::vendor(self.deployed)?;
-        let (from, to) = (grub_folder(&self.iso)?, format!("EFI/{vendor}"));
+        let (from, to) = (grub_directory(&self.iso)?, format!("EFI/{vendor}"));
         if from != to {
             self.iso.rename(&from, &to)?;
             self.areas.moved(&format!("{from}/grub.cfg"), &format!("{to}/grub.cfg"));
@@ -166,7 +166,7 @@ impl Medium<'_> {
     /// Puts what boots by BIOS to the medium.
     fn bios(&self) -> Result<Vec<String>, Error> {
         for name in SYSLINUX_FILES {
-            let places = SYSLINUX.map(|folder| Path::new(folder).join(name));
+            let places = SYSLINUX.map(|directory| Path::new(directory).join(name));
             let place = places.iter().find(|place| place.is_file()).ok_or_else(|| {
                 Error::failed(format!(
                     "{name} is not in the build root; install the package `syslinux` (Fedora), or `isolinux` and \
@@ -185,16 +185,16 @@ impl Medium<'_> {
     /// Moves the menu to where GRUB of POWER has it, and removes what it does not need.
     fn power(&mut self) -> Result<(), Error> {
         self.iso.create_dir_all("boot/grub", 0o777)?;
-        let from = format!("{}/grub.cfg", grub_folder(&self.iso)?);
+        let from = format!("{}/grub.cfg", grub_directory(&self.iso)?);
         self.iso.rename(&from, "boot/grub/grub.cfg")?;
         self.areas.moved(&from, "boot/grub/grub.cfg");
-        ["EFI", "isolinux"].into_iter().try_for_each(|folder| self.iso.remove_dir_all(folder))
+        ["EFI", "isolinux"].into_iter().try_for_each(|directory| self.iso.remove_dir_all(directory))
     }
 
     /// Puts the image that boots by UEFI to the medium.
     fn uefi(&self) -> Result<(), Error> {
-        let parent = self.folder.join("efi");
-        fs::create_dir_all(parent.join("EFI")).map_err(Error::io("create the folder", &parent))?;
+        let parent = self.directory.join("efi");
+        fs::create_dir_all(parent.join("EFI")).map_err(Error::io("create the directory", &parent))?;
         let parent = Tree::open(parent)?;
         live_efi::fill(self.deployed, &parent.subtree("EFI")?)?;
         let configuration = live_efi::grub_configuration(&self.volume, &live_efi::vendor(self.deployed)?);
@@ -241,7 +241,7 @@ impl Medium<'_> {
         let length = u32::try_from(size).map_err(|_| Error::failed("the initrd is too large for s390x"))?;
         let words = [0, ADDRESS, 0, length].map(u32::to_be_bytes);
         self.iso.write("images/initrd.addrsize", words.concat())?;
-        ["EFI", "isolinux"].into_iter().try_for_each(|folder| self.iso.remove_dir_all(folder))?;
+        ["EFI", "isolinux"].into_iter().try_for_each(|directory| self.iso.remove_dir_all(directory))?;
 
         let image = self.iso.open_file("images/cdboot.img", OFlags::RDONLY, 0)?;
         let mut start = [0; 8];
@@ -299,19 +299,19 @@ impl Medium<'_> {
     }
 }
 
-/// The one folder of `EFI` with a menu of GRUB.
-fn grub_folder(iso: &Tree) -> Result<String, Error> {
+/// The one directory of `EFI` with a menu of GRUB.
+fn grub_directory(iso: &Tree) -> Result<String, Error> {
     let mut found = Vec::new();
     for name in iso.read_dir("EFI")? {
-        let folder = format!("EFI/{}", name.to_string_lossy());
-        if iso.exists(format!("{folder}/grub.cfg"))? {
-            found.push(folder);
+        let directory = format!("EFI/{}", name.to_string_lossy());
+        if iso.exists(format!("{directory}/grub.cfg"))? {
+            found.push(directory);
         }
     }
     match found.len() {
         1 => Ok(found.remove(0)),
-        count => {
-            Err(Error::failed(format!("the menus of the live system are in {count} folders EFI/*/grub.cfg, not one")))
-        }
+        count => Err(Error::failed(format!(
+            "the menus of the live system are in {count} directories EFI/*/grub.cfg, not one"
+        ))),
     }
 }

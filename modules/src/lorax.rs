@@ -111,7 +111,9 @@ impl<'a> Script<'a> {
     fn command(&self, name: &str, arguments: &[&str]) -> Result<(), Error> {
         match (name, arguments) {
             ("append", [file, data]) => self.append(file, data),
-            ("mkdir", folders) => folders.iter().try_for_each(|folder| self.cx.tree.create_dir_all(folder, 0o777)),
+            ("mkdir", directories) => {
+                directories.iter().try_for_each(|directory| self.cx.tree.create_dir_all(directory, 0o777))
+            }
             ("move", [from, to]) => self.rename(from, to),
             ("install", [from, to]) => self.install(from, to),
             ("remove", files) => files.iter().try_for_each(|file| self.remove(file)),
@@ -135,8 +137,8 @@ impl<'a> Script<'a> {
     }
 
     fn append(&self, file: &str, data: &str) -> Result<(), Error> {
-        if let Some((folder, _)) = file.rsplit_once('/') {
-            self.cx.tree.create_dir_all(folder, 0o777)?;
+        if let Some((directory, _)) = file.rsplit_once('/') {
+            self.cx.tree.create_dir_all(directory, 0o777)?;
         }
         self.cx.tree.append(file, unescaped(data) + "\n")
     }
@@ -209,7 +211,7 @@ impl<'a> Script<'a> {
         Ok(())
     }
 
-    /// The files, but not the folders, of the tree's packages whose names fit.
+    /// The files, but not the directories, of the tree's packages whose names fit.
     fn files_of(&self, packages: &str) -> Result<BTreeSet<String>, Error> {
         let tree = self.cx.tree.path_for_tools("/")?;
         let ask = |arguments: &[&str]| -> Result<Vec<String>, Error> {
@@ -239,9 +241,9 @@ impl<'a> Script<'a> {
         files.iter().filter(|file| named(file) != all_but).try_for_each(|file| self.remove(file))
     }
 
-    /// Removes kernel modules below some folders but for those whose paths have a word of `--allbut`.
+    /// Removes kernel modules below some directories but for those whose paths have a word of `--allbut`.
     fn remove_modules(&self, words: &[&str]) -> Result<(), Error> {
-        let (folders, kept) = match words.iter().position(|word| *word == "--allbut") {
+        let (directories, kept) = match words.iter().position(|word| *word == "--allbut") {
             Some(at) if at == 0 || at + 1 == words.len() => {
                 return Err(Error::failed("it needs something on both sides of `--allbut`"));
             }
@@ -250,8 +252,8 @@ impl<'a> Script<'a> {
         };
         let kept: Vec<Pattern> = kept.iter().map(|word| Pattern::new(&format!("*{word}*"))).collect();
         let mut files = Vec::new();
-        for folder in folders {
-            for top in glob(&self.cx.tree, &format!("/lib/modules/*/kernel/{folder}"))? {
+        for directory in directories {
+            for top in glob(&self.cx.tree, &format!("/lib/modules/*/kernel/{directory}"))? {
                 if self.cx.tree.is_dir(&top)? {
                     self.cx.tree.subtree(&top)?.walk("/", |path, metadata| {
                         if !metadata.is_dir() {
@@ -289,18 +291,19 @@ fn glob(tree: &Tree, pattern: &str) -> Result<Vec<String>, Error> {
     let mut found = vec![String::new()];
     for word in pattern.split('/').filter(|word| !word.is_empty()) {
         let mut next = Vec::new();
-        for folder in &found {
+        for directory in &found {
             if !word.contains(['*', '?', '[']) {
-                let path = format!("{folder}/{word}");
+                let path = format!("{directory}/{word}");
                 if tree.symlink_metadata(&path).is_ok() {
                     next.push(path);
                 }
-            } else if tree.is_dir(format!("/{folder}"))? {
+            } else if tree.is_dir(format!("/{directory}"))? {
                 let fits = Pattern::new(word);
-                let names = tree.read_dir(format!("/{folder}"))?.into_iter().filter_map(|name| name.into_string().ok());
+                let names =
+                    tree.read_dir(format!("/{directory}"))?.into_iter().filter_map(|name| name.into_string().ok());
                 let names =
                     names.filter(|name| fits.is_match(name) && (word.starts_with('.') || !name.starts_with('.')));
-                next.extend(names.map(|name| format!("{folder}/{name}")));
+                next.extend(names.map(|name| format!("{directory}/{name}")));
             }
         }
         found = next;

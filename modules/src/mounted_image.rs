@@ -1,4 +1,4 @@
-//! Disk images that a stage fills: parts of a file as loop devices, mounted one below the other at a folder of the
+//! Disk images that a stage fills: parts of a file as loop devices, mounted one below the other at a directory of the
 //! stage's own, in its mount namespace. Knows nothing of partition tables and of what the files are.
 
 use std::fs::File;
@@ -37,10 +37,10 @@ pub(crate) fn attach(image: &File, part: Part) -> Result<LoopDevice, Error> {
     LoopDevice::attach(image, &config, Path::new(NODES)).map_err(Error::io("make a loop device in", NODES))
 }
 
-/// Mounts at a folder of the stage's own; taken down when it is dropped.
+/// Mounts at a directory of the stage's own; taken down when it is dropped.
 #[derive(Debug)]
 pub(crate) struct MountedImage {
-    folder: TempDir,
+    directory: TempDir,
     mounts: Vec<(PathBuf, LoopDevice)>,
 }
 
@@ -48,21 +48,21 @@ impl MountedImage {
     /// Nothing mounted yet.
     ///
     /// # Errors
-    /// The folder cannot be made.
+    /// The directory cannot be made.
     pub(crate) fn new() -> Result<Self, Error> {
-        let folder = tempfile::tempdir().map_err(Error::io("create a folder in", std::env::temp_dir()))?;
-        Ok(Self { folder, mounts: Vec::new() })
+        let directory = tempfile::tempdir().map_err(Error::io("create a directory in", std::env::temp_dir()))?;
+        Ok(Self { directory, mounts: Vec::new() })
     }
 
-    /// The folder that the mounts are at and below.
+    /// The directory that the mounts are at and below.
     pub(crate) fn root(&self) -> &Path {
-        self.folder.path()
+        self.directory.path()
     }
 
     /// Mounts the file system that is on a device at `target`, which is made when it is not there.
     ///
     /// # Errors
-    /// The folder cannot be made, or the kernel does not take what is on the device for such a file system.
+    /// The directory cannot be made, or the kernel does not take what is on the device for such a file system.
     pub(crate) fn mount(&mut self, device: LoopDevice, file_system: &str, target: &str) -> Result<(), Error> {
         // Opened each time: what was mounted last may lie on the root.
         let tree = Tree::open(self.root())?;
@@ -77,10 +77,11 @@ impl MountedImage {
         Ok(())
     }
 
-    /// Mounts what is on a device at the folder `target`, whatever file system it is: `mount` of the build root finds out.
+    /// Mounts what is on a device at the directory `target`, whatever file system it is: `mount` of the build root
+    /// finds out.
     ///
     /// # Errors
-    /// There is no such folder, or the tool is missing or fails.
+    /// There is no such directory, or the tool is missing or fails.
     pub(crate) fn mount_any(&mut self, cx: &StageContext, device: LoopDevice, target: &str) -> Result<(), Error> {
         // Opened each time: what was mounted last may lie on the root.
         let place = Tree::open(self.root())?.path_for_tools(target)?;

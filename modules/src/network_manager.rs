@@ -32,14 +32,14 @@ fn escaped(value: &str) -> String {
     blanks.replace('\t', "\\t") + &rest
 }
 
-/// Writes a file and the folders above it.
+/// Writes a file and the directories above it.
 ///
 /// # Errors
 /// Something else is in the way.
 pub(crate) fn write(tree: &Tree, path: &str, ini: &Sections) -> Result<(), Error> {
     let path = Path::new("/").join(path.trim_start_matches('/'));
-    if let Some(folder) = path.parent() {
-        tree.create_dir_all(folder, 0o777)?;
+    if let Some(directory) = path.parent() {
+        tree.create_dir_all(directory, 0o777)?;
     }
     tree.write(&path, ini.text("="))?;
     tree.chmod(&path, 0o600)

@@ -45,7 +45,7 @@ pub(crate) struct Config {
     /// The signal that ends the container
     #[serde(rename = "StopSiganl")]
     stop_signal: Option<String>,
-    /// Folders that volumes are mounted at
+    /// Directories that volumes are mounted at
     #[serde(default)]
     volumes: Vec<String>,
     /// The working directory
@@ -112,7 +112,7 @@ pub(crate) fn write(
 ) -> Result<(), Error> {
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs().cast_signed());
     let created = cx.meta.source_epoch.unwrap_or_else(now);
-    let workspace = tempfile::tempdir_in(WORKSPACE).map_err(Error::io("create a folder in", WORKSPACE))?;
+    let workspace = tempfile::tempdir_in(WORKSPACE).map_err(Error::io("create a directory in", WORKSPACE))?;
     let image = Image::new(workspace.path())?;
     image.fill(description, layers, &DateTime::from_epoch(created).to_string())?;
     even_out(image.root, created)?;
@@ -130,7 +130,7 @@ struct Image<'a> {
 impl<'a> Image<'a> {
     fn new(root: &'a Path) -> Result<Self, Error> {
         let blobs = root.join("blobs/sha256");
-        fs::create_dir_all(&blobs).map_err(Error::io("create the folder", &blobs))?;
+        fs::create_dir_all(&blobs).map_err(Error::io("create the directory", &blobs))?;
         Ok(Self { root })
     }
 
@@ -249,15 +249,15 @@ impl<W: Write> Write for Digesting<W> {
     }
 }
 
-/// Gives a folder and all in it one time, and modes that do not depend on the umask.
+/// Gives a directory and all in it one time, and modes that do not depend on the umask.
 pub(crate) fn even_out(path: &Path, seconds: i64) -> Result<(), Error> {
-    let folder = path.is_dir();
-    if folder {
+    let directory = path.is_dir();
+    if directory {
         for name in archive::top_level(path)? {
             even_out(&path.join(name), seconds)?;
         }
     }
-    let mode = Mode::from_raw_mode(if folder { 0o755 } else { 0o644 });
+    let mode = Mode::from_raw_mode(if directory { 0o755 } else { 0o644 });
     rustix::fs::chmod(path, mode).map_err(Error::io("change the mode of", path))?;
     let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
     let times = Timestamps { last_access: time, last_modification: time };

@@ -50,22 +50,22 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// Its folder in the tree.
+    /// Its directory in the tree.
     pub(crate) fn path(&self) -> String {
         format!("{DEPLOY}/{}/deploy/{}.{}", self.osname, self.commit, self.serial)
     }
 
-    /// The folder in the tree that holds the variable data of its system.
+    /// The directory in the tree that holds the variable data of its system.
     pub(crate) fn var(&self) -> String {
         format!("{DEPLOY}/{}/var", self.osname)
     }
 }
 
-/// The folder in a tree that holds the stateroots.
+/// The directory in a tree that holds the stateroots.
 const DEPLOY: &str = "ostree/deploy";
 
 impl Deployment {
-    /// Its folder in the tree.
+    /// Its directory in the tree.
     ///
     /// # Errors
     /// There is none or more than one, or the repository does not know the ref.
@@ -127,12 +127,12 @@ pub(crate) fn boot_path(tree: &Tree) -> Result<String, Error> {
     }
 }
 
-/// The names in a folder that do not begin with a dot; none if it is not there.
-fn visible(tree: &Tree, folder: &str) -> Result<Vec<String>, Error> {
-    if !tree.is_dir(folder)? {
+/// The names in a directory that do not begin with a dot; none if it is not there.
+fn visible(tree: &Tree, directory: &str) -> Result<Vec<String>, Error> {
+    if !tree.is_dir(directory)? {
         return Ok(Vec::new());
     }
-    let names = tree.read_dir(folder)?.into_iter().filter_map(|name| name.into_string().ok());
+    let names = tree.read_dir(directory)?.into_iter().filter_map(|name| name.into_string().ok());
     Ok(names.filter(|name| !name.starts_with('.')).collect())
 }
 

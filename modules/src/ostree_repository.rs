@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use osbc_module_api::*;
 
-/// The repository that all commits of the source are in, in the folder of its items.
+/// The repository that all commits of the source are in, in the directory of its items.
 pub(crate) const SHARED: &str = "repo";
 
 /// A repository of the host's file system.
 pub(crate) struct Repository<'a> {
-    /// Its folder.
+    /// Its directory.
     pub(crate) path: &'a Path,
     /// Whether the work was ended.
     pub(crate) interrupted: &'a dyn Fn() -> bool,
@@ -120,7 +120,7 @@ pub(crate) fn input_schema(name: &str, least: u32, options: Value) -> Value {
     })
 }
 
-/// Makes a repository with one commit of a folder with one file, for tests; returns the commit's id.
+/// Makes a repository with one commit of a directory with one file, for tests; returns the commit's id.
 #[cfg(test)]
 pub(crate) fn sample(path: &Path) -> String {
     let repository = Repository { path, interrupted: &|| false };

@@ -1,5 +1,5 @@
-//! What the stages that call `ostree` share: repositories in the tree, commits of inputs, remotes, and the folders that
-//! a deployment is made below. Where deployments lie is known to [`crate::ostree`].
+//! What the stages that call `ostree` share: repositories in the tree, commits of inputs, remotes, and the directories
+//! that a deployment is made below. Where deployments lie is known to [`crate::ostree`].
 
 use std::path::PathBuf;
 
@@ -120,7 +120,7 @@ pub(crate) struct Remote {
     pub(crate) branches: Vec<String>,
     /// The keys that sign its commits.
     pub(crate) gpgkeys: Vec<String>,
-    /// Where keys that sign its commits lie: files or folders of the system.
+    /// Where keys that sign its commits lie: files or directories of the system.
     pub(crate) gpgkeypaths: Vec<String>,
 }
 
@@ -185,7 +185,7 @@ pub(crate) fn kernel_options(mut options: Vec<String>, root: Option<&RootFileSys
     Ok(options)
 }
 
-/// Makes mount points of folders of the tree: `ostree` looks at where file systems begin.
+/// Makes mount points of directories of the tree: `ostree` looks at where file systems begin.
 ///
 /// # Errors
 /// One is not there, or the kernel refuses.
@@ -197,27 +197,28 @@ pub(crate) fn mount_points(tree: &Tree, paths: &[String]) -> Result<Bound, Error
     Ok(bound)
 }
 
-/// The folders of `/var` that a system expects, besides `lib` and `log`.
+/// The directories of `/var` that a system expects, besides `lib` and `log`.
 const VARIABLE: [&str; 10] =
     ["home", "roothome", "lib/rpm", "opt", "srv", "usrlocal", "mnt", "media", "spool", "spool/mail"];
 
 /// `systemd-tmpfiles` had to leave out some lines.
 const LINES_LEFT_OUT: i32 = 65;
 
-/// Makes the folders of `/var` in a tree that are not there, as its own rules for `systemd-tmpfiles` say.
+/// Makes the directories of `/var` in a tree that are not there, as its own rules for `systemd-tmpfiles` say.
 ///
 /// # Errors
-/// The tool is missing or fails, or a folder cannot be made.
+/// The tool is missing or fails, or a directory cannot be made.
 pub(crate) fn populate_var(cx: &StageContext, root: &Tree) -> Result<(), Error> {
-    for folder in ["var/lib", "var/log"] {
-        root.create_dir_all(folder, 0o777)?;
+    for directory in ["var/lib", "var/log"] {
+        root.create_dir_all(directory, 0o777)?;
     }
-    for folder in VARIABLE {
-        if root.exists(format!("var/{folder}"))? {
+    for directory in VARIABLE {
+        if root.exists(format!("var/{directory}"))? {
             continue;
         }
         let tool = cx.tool("systemd-tmpfiles")?.args(["--create", "--boot"]);
-        let result = tool.arg(option("root", root.path_for_tools("/")?)?).arg(format!("--prefix=/var/{folder}")).run();
+        let result =
+            tool.arg(option("root", root.path_for_tools("/")?)?).arg(format!("--prefix=/var/{directory}")).run();
         match result {
             Err(Error::ToolFailed { status, .. }) if status.code() == Some(LINES_LEFT_OUT) => {}
             result => result?,

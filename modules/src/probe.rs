@@ -1,4 +1,5 @@
-//! Whether a server gives a file now, for who is about to name it as a source: asked as downloads are, with less patience.
+//! Whether a server gives a file now, for who is about to name it as a source: asked as downloads are, with less
+//! patience.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,8 +12,8 @@ use crate::checksum::Checksum;
 use crate::download::{Access, Downloader, Patience};
 use crate::url::Url;
 
-/// Downloads a small file to `directory` and drops it; `environment` may name proxies, and `interrupted` is asked now and
-/// then.
+/// Downloads a small file to `directory` and drops it; `environment` may name proxies, and `interrupted` is asked now
+/// and then.
 ///
 /// # Errors
 /// The server cannot be reached or will not give the file, or it gives another one.
@@ -27,11 +28,11 @@ pub fn ask(
     if url.scheme == "file" {
         return File::open(url.path).map(drop).map_err(Error::io("open", Path::new(url.path)));
     }
-    let folder = tempfile::tempdir_in(directory).map_err(Error::io("make a directory in", directory))?;
+    let directory = tempfile::tempdir_in(directory).map_err(Error::io("make a directory in", directory))?;
     let context = SourceContext {
         options: &Value::Null,
-        target: &folder.path().join("file"),
-        shared: folder.path(),
+        target: &directory.path().join("file"),
+        shared: directory.path(),
         progress: &|_, _| {},
         interrupted,
         environment,

@@ -1,5 +1,5 @@
-//! Images of registries and of container storages, as the sources of containers name them and `skopeo` of the host reads
-//! them.
+//! Images of registries and of container storages, as the sources of containers name them and `skopeo` of the host
+//! reads them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -71,7 +71,7 @@ impl Location {
         format!("{transport}{storage}{}@{digest}", self.name)
     }
 
-    /// Copies the image to a folder of skopeo's.
+    /// Copies the image to a directory of skopeo's.
     ///
     /// # Errors
     /// The tool is missing or fails, or the build was ended.
@@ -80,13 +80,13 @@ impl Location {
         context: &SourceContext,
         digest: &str,
         words: &[&str],
-        folder: &Path,
+        directory: &Path,
     ) -> Result<(), Error> {
         let mut tool = Tool::of_host("skopeo")?.arg("copy").args(words);
         if !self.tls_verify {
             tool = tool.arg("--src-tls-verify=false");
         }
-        let tool = tool.arg(self.reference(digest)).arg(format!("dir:{}", folder.display()));
+        let tool = tool.arg(self.reference(digest)).arg(format!("dir:{}", directory.display()));
         tool.contained_output(context.interrupted).map(drop)
     }
 }

@@ -106,18 +106,18 @@ pub(crate) fn parse(text: &str, root: &Path, authority: &Path) -> Vec<Repository
     sections.iter().filter_map(repository).collect()
 }
 
-/// A key with its certificate out of the folder of entitlements; the last one by name.
-fn entitlement(folder: &Path, authority: &Path) -> Result<Option<Secrets>, Error> {
-    let entries = match fs::read_dir(folder) {
+/// A key with its certificate out of the directory of entitlements; the last one by name.
+fn entitlement(directory: &Path, authority: &Path) -> Result<Option<Secrets>, Error> {
+    let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::io("list", folder)(error)),
+        Err(error) => return Err(Error::io("list", directory)(error)),
     };
     let mut keys: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     keys.sort();
     let pair = |key: &PathBuf| {
         let name = key.file_name()?.to_str()?.strip_suffix("-key.pem")?;
-        let certificate = folder.join(format!("{name}.pem"));
+        let certificate = directory.join(format!("{name}.pem"));
         let secrets = Secrets { authority: Some(authority.to_owned()), certificate, key: key.clone() };
         secrets.certificate.exists().then_some(secrets)
     };

@@ -15,11 +15,11 @@ pub(crate) struct Format {
     pub(crate) ignores_case: bool,
 }
 
-/// Changes the file `path`: the first line of each key gets the new value, keys that have none are added at the end. All
-/// other lines stay.
+/// Changes the file `path`: the first line of each key gets the new value, keys that have none are added at the end.
+/// All other lines stay.
 ///
-/// The file is replaced by a new one of the same mode, a link by a file, as osbuild does. A last line without an end gets
-/// one before anything is added behind it; osbuild adds to the line itself.
+/// The file is replaced by a new one of the same mode, a link by a file, as osbuild does. A last line without an end
+/// gets one before anything is added behind it; osbuild adds to the line itself.
 ///
 /// # Errors
 /// It is not there, is no text, or cannot be replaced.
@@ -56,8 +56,8 @@ mod tests {
     const EQUALS: Format = Format { split: |line| line.split_once('='), between: "=", ignores_case: true };
 
     fn changed(old: &str, settings: Vec<(&str, String)>) -> String {
-        let folder = tempfile::tempdir().unwrap();
-        let tree = Tree::open(folder.path()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let tree = Tree::open(directory.path()).unwrap();
         tree.write("file", old).unwrap();
         tree.chmod("file", 0o640).unwrap();
         change(&tree, "file", EQUALS, settings).unwrap();

@@ -30,7 +30,7 @@ pub(crate) fn path(cx: &StageContext, name: &str) -> Result<PathBuf, Error> {
 /// Opens the file `path` of the tree for writing, emptied if it was there.
 ///
 /// # Errors
-/// Its folder is not there, or it is a folder itself.
+/// Its directory is not there, or it is a directory itself.
 pub(crate) fn create(tree: &Tree, path: &str) -> Result<File, Error> {
     tree.open_file(path, OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC, 0o666)
 }

@@ -9,7 +9,7 @@ use osbc_pytext::text;
 /// Whose units they are.
 #[derive(Debug, Default, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Folder {
+pub(crate) enum Directory {
     /// The system's.
     #[default]
     System,
@@ -17,12 +17,12 @@ pub(crate) enum Folder {
     Global,
 }
 
-impl Folder {
-    /// The folder's name below one of systemd's.
+impl Directory {
+    /// The directory's name below one of systemd's.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Folder::System => "system",
-            Folder::Global => "user",
+            Directory::System => "system",
+            Directory::Global => "user",
         }
     }
 }
@@ -39,7 +39,8 @@ pub(crate) struct Variable {
     value: Option<String>,
 }
 
-/// Adds sections with their settings: one line for a plain value, one for each item of a list, twice the same only once.
+/// Adds sections with their settings: one line for a plain value, one for each item of a list, twice the same only
+/// once.
 ///
 /// # Errors
 /// A variable has no key or no value, or a setting has a line break.

@@ -53,7 +53,7 @@ pub(crate) fn packer(options: &Value) -> Option<&'static str> {
     }
 }
 
-/// Archives `members` of the folder `root` to the file `target` of the stage's tree.
+/// Archives `members` of the directory `root` to the file `target` of the stage's tree.
 ///
 /// # Errors
 /// A member cannot be archived, the file cannot be written, or a tool is missing or fails.
@@ -92,8 +92,8 @@ fn buffered(file: File) -> BufWriter<File> {
     BufWriter::with_capacity(1 << 18, file)
 }
 
-/// Extracts the archive in the file `source` to the folder `target`, with `tar` of the build root and these options of its.
-/// What is compressed in a way that osbc knows is decompressed without further tools.
+/// Extracts the archive in the file `source` to the directory `target`, with `tar` of the build root and these options
+/// of its. What is compressed in a way that osbc knows is decompressed without further tools.
 ///
 /// # Errors
 /// The archive cannot be read, or `tar` is missing or fails.

@@ -25,8 +25,8 @@ mod tests {
 
     #[test]
     fn lines_end_alike() {
-        let folder = tempfile::tempdir().unwrap();
-        let tree = Tree::open(folder.path()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let tree = Tree::open(directory.path()).unwrap();
         tree.write("a", "1\r\n2\r3\n").unwrap();
         assert_eq!(read(&tree, "a").unwrap(), "1\n2\n3\n");
         assert_eq!(read_if_there(&tree, "b").unwrap(), None);

@@ -75,7 +75,7 @@ impl Postprocess {
 /// A commit to be made of a tree.
 #[derive(Debug)]
 pub(crate) struct Commit<'a> {
-    /// The folder that holds the tree; `rpm-ostree` has its way with it.
+    /// The directory that holds the tree; `rpm-ostree` has its way with it.
     pub(crate) root: &'a Path,
     /// The ref that it gets.
     pub(crate) reference: &'a str,

@@ -31,10 +31,10 @@ const OFTEN_USED: [&str; 18] = [
 /// Those that can do nothing but fail, or nothing but succeed, whatever they are told.
 const ONE_SIDED: [(Kind, &str); 2] = [(Kind::Assembler, "org.osbuild.error"), (Kind::Stage, "org.osbuild.error")];
 
-/// The names of the cases in the module's folder whose manifests use it.
+/// The names of the cases in the module's directory whose manifests use it.
 fn cases(kind: Kind, name: &str) -> Vec<String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/modules").join(name);
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/modules").join(name);
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     let uses = |path: &Path| {
         let text = fs::read_to_string(path).expect("a case can be read");
         let manifest: Value = serde_json::from_str(&text).expect("a case is JSON");
@@ -42,7 +42,7 @@ fn cases(kind: Kind, name: &str) -> Vec<String> {
         collect(kind, &manifest, &mut used);
         used.iter().any(|used| used == name)
     };
-    let paths = entries.map(|entry| entry.expect("the folder can be listed").path());
+    let paths = entries.map(|entry| entry.expect("the directory can be listed").path());
     let paths = paths.filter(|path| path.extension().is_some_and(|end| end == "json") && uses(path));
     paths.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect()
 }

@@ -16,9 +16,9 @@ use osbc_modules::builtin::MODULES;
 use rayon::prelude::*;
 use tempfile::TempDir;
 
-/// Stages that cannot run in the test's process though they declare nothing that it does not have: they need other inputs than
-/// files of inline sources, or files of a build root. Each has tests of its own. Those whose examples all have devices need not
-/// be named: they write there.
+/// Stages that cannot run in the test's process though they declare nothing that it does not have: they need other
+/// inputs than files of inline sources, or files of a build root. Each has tests of its own. Those whose examples all
+/// have devices need not be named: they write there.
 const NEED_MORE: &[&str] = &[
     "org.osbc.grub-debian",
     "org.osbuild.copy",
@@ -41,7 +41,8 @@ const NEED_MORE: &[&str] = &[
 /// Stages that declare a tool which they do not call on the bare tree.
 const RUN_ANYWAY: &[&str] = &["org.osbuild.ovf"];
 
-/// Returns whether a stage needs what the test's process does not have: tools in a sandbox, devices, programs of the tree.
+/// Returns whether a stage needs what the test's process does not have: tools in a sandbox, devices, programs of the
+/// tree.
 fn declares_more(def: &ModuleDef) -> bool {
     let is_more =
         |need: &Requirement| need.tool().is_some() || need.is_of_kernel() || matches!(need, Requirement::TreePrograms);
@@ -134,7 +135,7 @@ fn as_written(def: &ModuleDef, example: &Map<String, Value>, version: u8) -> (Va
 #[test]
 fn files_are_named_after_their_modules() {
     each(|row| {
-        let folder = match row.def.kind {
+        let directory = match row.def.kind {
             Kind::Source => "sources",
             Kind::Input => "inputs",
             Kind::Device => "devices",
@@ -144,7 +145,7 @@ fn files_are_named_after_their_modules() {
             Kind::Runner => return Err("is a runner".to_owned()),
         };
         let stem = row.def.name.splitn(3, '.').nth(2).ok_or("the name has no two dots")?.replace(['.', '-'], "_");
-        let file = format!("{folder}/{stem}.rs");
+        let file = format!("{directory}/{stem}.rs");
         if row.file == file { Ok(()) } else { Err(format!("the file is to be {file}")) }
     });
 }
@@ -289,7 +290,7 @@ fn rejects_are_refused_by_the_schema() {
 
 /// Fills a tree with what most stages look for.
 fn fill_bare(tree: &Tree) {
-    for folder in [
+    for directory in [
         "boot/loader/entries",
         "etc/profile.d",
         "etc/security/limits.d",
@@ -309,7 +310,7 @@ fn fill_bare(tree: &Tree) {
         "var/lib",
         "var/log",
     ] {
-        tree.create_dir_all(folder, 0o755).unwrap();
+        tree.create_dir_all(directory, 0o755).unwrap();
     }
     for (path, text) in [
         ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
@@ -332,10 +333,10 @@ fn fill_bare(tree: &Tree) {
     tree.write("image.vmdk", [b"KDMV".as_slice(), &[0; 60]].concat()).unwrap();
 }
 
-/// All below a folder that a stage could change: what it is, who owns it, what it holds.
-fn snapshot(folder: &Path) -> BTreeMap<PathBuf, String> {
+/// All below a directory that a stage could change: what it is, who owns it, what it holds.
+fn snapshot(directory: &Path) -> BTreeMap<PathBuf, String> {
     let mut all = BTreeMap::new();
-    let mut rest = vec![folder.to_owned()];
+    let mut rest = vec![directory.to_owned()];
     while let Some(path) = rest.pop() {
         let metadata = fs::symlink_metadata(&path).unwrap();
         let content = if metadata.is_dir() {
@@ -347,14 +348,14 @@ fn snapshot(folder: &Path) -> BTreeMap<PathBuf, String> {
             format!("{} {:?}", metadata.len(), fs::read(&path).unwrap().get(..4096))
         };
         let facts = format!("{:o} {} {} {}", metadata.mode(), metadata.uid(), metadata.gid(), content);
-        all.insert(path.strip_prefix(folder).unwrap().to_owned(), facts);
+        all.insert(path.strip_prefix(directory).unwrap().to_owned(), facts);
     }
     all
 }
 
-/// The times of a folder and the file in it that change with every change.
-fn stamps(folder: &Path) -> Vec<(PathBuf, i64, i64)> {
-    let paths = [folder.to_owned(), folder.join("canary")];
+/// The times of a directory and the file in it that change with every change.
+fn stamps(directory: &Path) -> Vec<(PathBuf, i64, i64)> {
+    let paths = [directory.to_owned(), directory.join("canary")];
     let stamp = |path: &PathBuf| {
         let metadata = fs::symlink_metadata(path).unwrap();
         (path.clone(), metadata.ctime(), metadata.ctime_nsec())
@@ -362,7 +363,7 @@ fn stamps(folder: &Path) -> Vec<(PathBuf, i64, i64)> {
     paths.iter().map(stamp).collect()
 }
 
-/// Runs a stage with a link at `path` of its tree to a folder outside, or to a file in there.
+/// Runs a stage with a link at `path` of its tree to a directory outside, or to a file in there.
 fn lead_out(site: &Site, path: &Path) -> Result<(), String> {
     let outside = tempfile::tempdir_in(osbc_fixtures::scratch()).unwrap();
     fs::write(outside.path().join("canary"), "sings").unwrap();
@@ -395,8 +396,8 @@ struct Site {
 }
 
 impl Site {
-    /// What a module's example or a case of `fixtures/modules` asks for; none if a stage has devices or mounts, an input
-    /// of another kind than inline sources, or needs the sandbox.
+    /// What a module's example or a case of `fixtures/modules` asks for; none if a stage has devices or mounts, an
+    /// input of another kind than inline sources, or needs the sandbox.
     fn new(def: &'static ModuleDef, sources: Value, before: Vec<Value>, stage: Value) -> Option<Self> {
         let plain = |stage: &Value| {
             // Scripts of lorax find their templates where the sandbox has the tree.
@@ -409,23 +410,23 @@ impl Site {
     }
 
     fn tree(&self) -> TempDir {
-        let folder = tempfile::tempdir_in(osbc_fixtures::scratch()).unwrap();
+        let directory = tempfile::tempdir_in(osbc_fixtures::scratch()).unwrap();
         if self.before.is_empty() {
-            fill_bare(&Tree::open(folder.path()).unwrap());
+            fill_bare(&Tree::open(directory.path()).unwrap());
         }
         for stage in &self.before {
             let name = stage["type"].as_str().unwrap();
             let row = osbc_modules::builtin::find(Kind::Stage, name).unwrap_or_else(|| panic!("no stage {name}"));
-            run(row.def, &self.sources, stage, folder.path()).unwrap_or_else(|error| panic!("{name}: {error}"));
+            run(row.def, &self.sources, stage, directory.path()).unwrap_or_else(|error| panic!("{name}: {error}"));
         }
-        folder
+        directory
     }
 
     fn run(&self, tree: &Path) -> Result<(), Error> {
         run(self.def, &self.sources, &self.stage, tree)
     }
 
-    /// What the stage changes in its tree, and the folders above. Of many names in a folder a few stand for all.
+    /// What the stage changes in its tree, and the directories above. Of many names in a directory a few stand for all.
     fn places(&self) -> Result<BTreeSet<PathBuf>, String> {
         let tree = self.tree();
         let before = snapshot(tree.path());
@@ -452,10 +453,10 @@ fn is_of_inline_source(input: &Value) -> bool {
 /// Runs a stage in the test's process, its inputs being items of inline sources.
 fn run(def: &ModuleDef, sources: &Value, stage: &Value, tree: &Path) -> Result<(), Error> {
     let Entry::Stage(entry) = def.entry else { panic!("{} is no stage", def.name) };
-    let folder = tempfile::tempdir_in(osbc_fixtures::scratch()).unwrap();
+    let directory = tempfile::tempdir_in(osbc_fixtures::scratch()).unwrap();
     let mut inputs = BTreeMap::new();
     for (name, input) in stage["inputs"].as_object().into_iter().flatten() {
-        let path = folder.path().join(name);
+        let path = directory.path().join(name);
         fs::create_dir(&path).unwrap();
         let mut files = Map::new();
         for id in input["references"].as_array().into_iter().flatten().filter_map(Value::as_str) {
@@ -480,9 +481,9 @@ fn run(def: &ModuleDef, sources: &Value, stage: &Value, tree: &Path) -> Result<(
 
 /// The trees that a stage's cases below `fixtures/modules` run it on, those aside that are to fail.
 fn cases(def: &'static ModuleDef) -> Vec<Site> {
-    let folder = osbc_fixtures::module_cases(def.name);
+    let directory = osbc_fixtures::module_cases(def.name);
     let mut sites = Vec::new();
-    for entry in fs::read_dir(folder).into_iter().flatten() {
+    for entry in fs::read_dir(directory).into_iter().flatten() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if !name.ends_with(".json") || name.starts_with("error") {

@@ -14,29 +14,29 @@ const REGENERATE: &str = "UPDATE_PAGES=1 cargo test -p osbc-modules --test pages
 
 #[test]
 fn pages_are_up_to_date() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/modules");
-    let (wanted, found) = (pages(), written(&folder));
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/modules");
+    let (wanted, found) = (pages(), written(&directory));
     let differ = |path: &&PathBuf| wanted.get(*path) != found.get(*path);
     let all: BTreeSet<&PathBuf> = wanted.keys().chain(found.keys()).collect();
     let stale: Vec<&PathBuf> = all.into_iter().filter(differ).collect();
     if env::var_os("UPDATE_PAGES").is_some() {
-        stale.iter().for_each(|path| update(&folder.join(path), wanted.get(*path)));
+        stale.iter().for_each(|path| update(&directory.join(path), wanted.get(*path)));
     } else {
         assert!(stale.is_empty(), "stale below docs/modules: {stale:?}\nmake them anew: {REGENERATE}");
     }
 }
 
-/// What lies below the folder of pages.
-fn written(folder: &Path) -> BTreeMap<PathBuf, String> {
+/// What lies below the directory of pages.
+fn written(directory: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
-    let mut rest = vec![folder.to_owned()];
+    let mut rest = vec![directory.to_owned()];
     while let Some(path) = rest.pop() {
         let Ok(entries) = fs::read_dir(&path) else {
             let text = fs::read_to_string(&path).unwrap_or_default();
-            found.insert(path.strip_prefix(folder).expect("walked from there").to_owned(), text);
+            found.insert(path.strip_prefix(directory).expect("walked from there").to_owned(), text);
             continue;
         };
-        rest.extend(entries.map(|entry| entry.expect("a readable folder").path()));
+        rest.extend(entries.map(|entry| entry.expect("a readable directory").path()));
     }
     found.remove(Path::new(""));
     found
@@ -45,14 +45,14 @@ fn written(folder: &Path) -> BTreeMap<PathBuf, String> {
 fn update(path: &Path, text: Option<&String>) {
     match text {
         Some(text) => {
-            fs::create_dir_all(path.parent().expect("it lies in a folder")).expect("the folder can be made");
+            fs::create_dir_all(path.parent().expect("it lies in a directory")).expect("the directory can be made");
             fs::write(path, text).expect("the page can be written");
         }
         None => fs::remove_file(path).expect("the page can be removed"),
     }
 }
 
-/// Every page by its place below the folder.
+/// Every page by its place below the directory.
 fn pages() -> BTreeMap<PathBuf, String> {
     let mut pages = BTreeMap::new();
     let mut index = format!("# Modules\n\nMade from the modules themselves by `{REGENERATE}`.\n");
@@ -61,12 +61,12 @@ fn pages() -> BTreeMap<PathBuf, String> {
         let modules = names.iter().filter_map(|name| BuiltIn.module(kind, name).expect("built in"));
         let mut rows = String::new();
         for module in modules {
-            let path = format!("{}/{}.md", kind.folder(), module.name);
+            let path = format!("{}/{}.md", kind.directory(), module.name);
             writeln!(rows, "| [{}]({path}) | {} |", module.name, cell(&module.summary)).expect("a string grows");
             pages.insert(PathBuf::from(path), page(&module));
         }
         if !rows.is_empty() {
-            let title = kind.folder();
+            let title = kind.directory();
             let title = title[..1].to_uppercase() + &title[1..];
             write!(index, "\n## {title}\n\n| Name | Summary |\n|---|---|\n{rows}").expect("a string grows");
         }

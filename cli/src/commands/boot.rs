@@ -35,7 +35,7 @@ const BLINK: Duration = Duration::from_millis(100);
 pub(crate) fn run(args: &BootArgs) -> Result<ExitCode, Failure> {
     let interrupt = Interrupt::new().map_err(Failure::environment)?;
     listen(&interrupt)?;
-    let (mut command, _folder) = machine(args)?;
+    let (mut command, _directory) = machine(args)?;
     host_program::contain(&mut command);
     let mut guest = Guest(command.spawn().map_err(|error| {
         Failure::environment(format!("cannot start {QEMU}: {error}; {} has it", packages_of(QEMU)))
@@ -90,7 +90,7 @@ enum End {
     Stopped,
 }
 
-/// The command that starts the machine, and the folder of what the firmware stores.
+/// The command that starts the machine, and the directory of what the firmware stores.
 fn machine(args: &BootArgs) -> Result<(Command, Option<OwnedDirectory>), Failure> {
     let format = format_of(&args.image)?;
     let mut command = Command::new(QEMU);
@@ -111,7 +111,7 @@ fn machine(args: &BootArgs) -> Result<(Command, Option<OwnedDirectory>), Failure
         "-drive",
         &drive,
     ]);
-    let mut folder = None;
+    let mut directory = None;
     if args.firmware == FirmwareArg::Uefi {
         let (code, variables) = FIRMWARE.iter().find(|(code, _)| Path::new(code).exists()).ok_or_else(|| {
             Failure::environment(
@@ -123,12 +123,12 @@ fn machine(args: &BootArgs) -> Result<(Command, Option<OwnedDirectory>), Failure
         fs::copy(variables, &place).map_err(Failure::environment)?;
         command.arg("-drive").arg(format!("if=pflash,format=raw,readonly=on,file={code}"));
         command.arg("-drive").arg(format!("if=pflash,format=raw,file={}", place.display()));
-        folder = Some(own);
+        directory = Some(own);
     }
     // Who waits for a text does not type.
     let typed = args.until.is_none() && std::io::stdin().is_terminal();
     command.stdin(if typed { Stdio::inherit() } else { Stdio::null() }).stdout(Stdio::piped());
-    Ok((command, folder))
+    Ok((command, directory))
 }
 
 fn format_of(image: &PathBuf) -> Result<&'static str, Failure> {
@@ -211,14 +211,14 @@ mod tests {
 
     #[test]
     fn formats_are_told_by_content() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        let directory = tempfile::tempdir().expect("a temporary directory");
         let format = |content: &[u8]| {
-            let path = folder.path().join("image");
+            let path = directory.path().join("image");
             fs::write(&path, content).expect("writable");
             format_of(&path).map_err(|failure| failure.to_string())
         };
         assert_eq!((format(b"QFI\xfb...").as_deref(), format(b"x").as_deref()), (Ok("qcow2"), Ok("raw")));
         assert!(format(b"").unwrap_err().contains("is empty"));
-        assert!(format_of(&folder.path().join("missing")).is_err());
+        assert!(format_of(&directory.path().join("missing")).is_err());
     }
 }

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | time | now | later, in another second of every clock that counts in twos |
 //! | store | a new one | another new one, at a longer path |
-//! | order of entries | the file system's | another one: half of each folder's files come before all others |
+//! | order of entries | the file system's | another one: half of each directory's files come before all others |
 //! | stages at a time | `--jobs` | one |
 //! | host name | the machine's | `osbc-check` |
 //!
@@ -71,7 +71,7 @@ pub(crate) fn run(args: &BuildArgs, prepared: &Prepared) -> Result<ExitCode, Fai
     Ok(if comparison.is_equal() { ExitCode::SUCCESS } else { ExitCode::from(exit::BUILD_FAILED) })
 }
 
-/// A folder for the two stores beside the usual one, which lies on a file system that can be built on.
+/// A directory for the two stores beside the usual one, which lies on a file system that can be built on.
 fn place(store: &Path) -> Result<OwnedDirectory, Failure> {
     let store = std::path::absolute(store).map_err(Failure::environment)?;
     let parent = store.parent().unwrap_or(Path::new("/"));

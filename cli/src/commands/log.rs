@@ -132,7 +132,7 @@ fn show_build(record: &Record, past: &BuildTimeline, json: bool) -> String {
         write!(text, "\n{}\n  {}\n", node.name(), node.error.as_deref().unwrap_or("it gives no reason"))
             .expect("a string grows");
         let Some(name) = &node.log else { continue };
-        let path = record.folder.join(name);
+        let path = record.directory.join(name);
         let log = regular::read(&path).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().collect();
@@ -174,7 +174,7 @@ fn show_stage(builds: &Builds, record: &Record, node: &TimelineNode, json: bool)
             node.state.word()
         )));
     };
-    let path = record.folder.join(&log);
+    let path = record.directory.join(&log);
     let content = regular::read(&path).map_err(|error| unreadable(&path, &error))?;
     if json {
         let text = String::from_utf8_lossy(&content);

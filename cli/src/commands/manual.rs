@@ -17,7 +17,7 @@ pub(crate) fn completions(shell: Shell) -> Result<ExitCode, Failure> {
     Ok(print(&text)?)
 }
 
-/// Prints the manual page of `osbc`, or writes one page for it and for each command into a folder.
+/// Prints the manual page of `osbc`, or writes one page for it and for each command into a directory.
 pub(crate) fn man(directory: Option<&Path>) -> Result<ExitCode, Failure> {
     match directory {
         Some(directory) => {

@@ -17,8 +17,8 @@ pub(crate) fn run(args: &ReportArgs) -> Result<ExitCode, Failure> {
         Some(name) => builds.find(name)?.ok_or_else(|| no_such_build(name))?,
         None => builds.last()?,
     };
-    let graph = record.graph().map_err(|error| unreadable(&record.folder, &error))?;
-    let page = Page::new(&record.header, result(record), &events(record)?, &graph, &record.folder);
+    let graph = record.graph().map_err(|error| unreadable(&record.directory, &error))?;
+    let page = Page::new(&record.header, result(record), &events(record)?, &graph, &record.directory);
     let text = page.html().map_err(Failure::environment)?;
     if args.output == Path::new("-") {
         return Ok(print(text.as_bytes())?);

@@ -16,7 +16,7 @@ use crate::exit::Failure;
 /// The machine's apt, with the status of a system that has no packages.
 pub(crate) struct Apt<'a> {
     /// Holds the status, preferences and caches.
-    folder: OwnedDirectory,
+    directory: OwnedDirectory,
     interrupt: &'a Interrupt,
     /// The architecture, and whether it is another one than the machine's.
     architecture: String,
@@ -40,8 +40,8 @@ pub(super) struct Repository {
 const INDEXES: &str = "$(CREATED_BY)\t$(REPO_URI)\t$(LABEL)\t$(CODENAME)";
 
 impl<'a> Apt<'a> {
-    /// Asks apt which repositories have a release. What they have for another architecture than the machine's is fetched
-    /// first, since apt itself has no use for it.
+    /// Asks apt which repositories have a release. What they have for another architecture than the machine's is
+    /// fetched first, since apt itself has no use for it.
     ///
     /// # Errors
     /// There is no apt, it knows no packages of the release, or the user ends it.
@@ -49,12 +49,12 @@ impl<'a> Apt<'a> {
         let own = said(Command::new("dpkg").arg("--print-architecture"), interrupt)?.trim().to_owned();
         let architecture = architecture.unwrap_or(&own).to_owned();
         let foreign = architecture != own;
-        let folder = OwnedDirectory::new(&std::env::temp_dir(), temporary::COMMAND).map_err(Failure::environment)?;
+        let directory = OwnedDirectory::new(&std::env::temp_dir(), temporary::COMMAND).map_err(Failure::environment)?;
         for name in ["cache/archives/partial", "lists/partial", "preferences"] {
-            std::fs::create_dir_all(folder.path().join(name)).map_err(Failure::environment)?;
+            std::fs::create_dir_all(directory.path().join(name)).map_err(Failure::environment)?;
         }
-        std::fs::write(folder.path().join("status"), "").map_err(Failure::environment)?;
-        let mut apt = Self { folder, interrupt, architecture, foreign, repositories: Vec::new() };
+        std::fs::write(directory.path().join("status"), "").map_err(Failure::environment)?;
+        let mut apt = Self { directory, interrupt, architecture, foreign, repositories: Vec::new() };
         if foreign {
             said(apt.tool("apt-get").args(["--error-on=any", "update"]), interrupt)?;
         }
@@ -74,19 +74,19 @@ impl<'a> Apt<'a> {
             .iter()
             .map(|one| format!("Package: *\nPin: release n={}\nPin-Priority: -1\n\n", one.codename))
             .collect();
-        std::fs::write(apt.folder.path().join("preferences/other-releases"), pins).map_err(Failure::environment)?;
+        std::fs::write(apt.directory.path().join("preferences/other-releases"), pins).map_err(Failure::environment)?;
         apt.repositories = of_release;
         Ok(apt)
     }
 
     /// A directory that goes with this.
     pub(crate) fn directory(&self) -> &Path {
-        self.folder.path()
+        self.directory.path()
     }
 
     fn tool(&self, name: &str) -> Command {
         let mut command = Command::new(name);
-        let place = |name: &str| self.folder.path().join(name).display().to_string();
+        let place = |name: &str| self.directory.path().join(name).display().to_string();
         for (key, value) in [
             ("Dir::State::status", place("status")),
             ("Dir::State::extended_states", place("extended_states")),
@@ -181,8 +181,8 @@ impl<'a> Apt<'a> {
     /// When a repository of the release was last changed.
     fn last_change(&self, release: &str) -> Result<i64, Failure> {
         let shell = said(self.tool("apt-config").args(["shell", "LISTS", "Dir::State::lists/d"]), self.interrupt)?;
-        let folder = PathBuf::from(shell.trim().trim_start_matches("LISTS=").trim_matches('\''));
-        let names = std::fs::read_dir(&folder).map_err(|error| cannot_read(&folder, error))?.flatten();
+        let directory = PathBuf::from(shell.trim().trim_start_matches("LISTS=").trim_matches('\''));
+        let names = std::fs::read_dir(&directory).map_err(|error| cannot_read(&directory, error))?.flatten();
         let of_release = names.filter(|entry| {
             let name = entry.file_name().to_string_lossy().into_owned();
             name.contains(&format!("_dists_{release}")) && (name.ends_with("_InRelease") || name.ends_with("_Release"))
@@ -195,8 +195,8 @@ impl<'a> Apt<'a> {
             last = last.max(date.and_then(seconds));
         }
         last.ok_or_else(|| {
-            let folder = folder.display();
-            Failure::environment(format!("{folder} does not say when {release} was last changed; give an `epoch`"))
+            let directory = directory.display();
+            Failure::environment(format!("{directory} does not say when {release} was last changed; give an `epoch`"))
         })
     }
 }

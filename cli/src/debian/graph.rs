@@ -1,7 +1,7 @@
 //! The manifest of a system: which pipelines there are, and what each of their stages does.
 //!
-//! What changes often comes late, so that little follows from it; the essential packages are a stage of their own, which
-//! the system and the build root share.
+//! What changes often comes late, so that little follows from it; the essential packages are a stage of their own,
+//! which the system and the build root share.
 
 use std::collections::BTreeMap;
 
@@ -170,7 +170,7 @@ impl Maker<'_> {
         let mut stages = self.all_packages(variant);
         let mut add = |kind: &str, options: Value| stages.push(json!({"type": kind, "options": options}));
         add("org.osbuild.timezone", json!({"zone": spec.timezone}));
-        let mut folders = vec!["/etc/systemd/network", "/etc/systemd/system/multi-user.target.wants"];
+        let mut directories = vec!["/etc/systemd/network", "/etc/systemd/system/multi-user.target.wants"];
         let mut links = vec![("systemd-networkd.service", "/lib/systemd/system/systemd-networkd.service")];
         let locale = format!("LANG={}\n", spec.locale);
         let mut files = vec![
@@ -188,10 +188,10 @@ impl Maker<'_> {
             links.push(("osbc-ssh-keys.service", "/etc/systemd/system/osbc-ssh-keys.service"));
         }
         if with_disk && spec.boots_by(Firmware::Uefi) {
-            folders.push("/boot/efi");
+            directories.push("/boot/efi");
         }
-        let folder = |path: &&str| json!({"path": path, "parents": true, "exist_ok": true});
-        add("org.osbuild.mkdir", json!({"paths": folders.iter().map(folder).collect::<Vec<_>>()}));
+        let directory = |path: &&str| json!({"path": path, "parents": true, "exist_ok": true});
+        add("org.osbuild.mkdir", json!({"paths": directories.iter().map(directory).collect::<Vec<_>>()}));
         let link = |(name, target): &(&str, &str)| {
             let place = format!("tree:///etc/systemd/system/multi-user.target.wants/{name}");
             json!({"target": target, "link_name": place, "symbolic": true})

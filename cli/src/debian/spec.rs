@@ -343,8 +343,8 @@ mod tests {
     use super::*;
 
     fn spec(text: &str) -> Result<Spec, String> {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let path = folder.path().join("spec.toml");
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("spec.toml");
         std::fs::write(&path, text).expect("writable");
         Spec::read(&path).map_err(|failure| failure.to_string())
     }

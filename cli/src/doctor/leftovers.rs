@@ -1,6 +1,6 @@
-//! Loop and device-mapper devices whose file lies, or lay, where builds work and whose owner is dead: in the `work/` of a
-//! store, or in the stores of a check beside it. osbc opens loop devices so that they go with their last user; what a stage
-//! had set up on one (LVM, LUKS) can still hold it, and an on-disk module can have made one that stays.
+//! Loop and device-mapper devices whose file lies, or lay, where builds work and whose owner is dead: in the `work/` of
+//! a store, or in the stores of a check beside it. osbc opens loop devices so that they go with their last user; what a
+//! stage had set up on one (LVM, LUKS) can still hold it, and an on-disk module can have made one that stays.
 
 use std::fs::{self, File};
 use std::io;
@@ -46,7 +46,8 @@ fn find_in(
     let mut loops = Vec::new();
     for name in &names {
         let Some(file) = text(block.join(name).join("loop/backing_file")) else { continue };
-        // The kernel tells the path within a mount that is gone, the device what it was given as long as the file was seen.
+        // The kernel tells the path within a mount that is gone, the device what it was given as long as the file was
+        // seen.
         let seen = PathBuf::from(file.strip_suffix(DELETED).unwrap_or(&file));
         let given = given(name).filter(|given| !given.as_os_str().is_empty());
         if let Some(path) = [Some(seen), given].into_iter().flatten().find(|path| is_left(path, &store, &is_owned)) {
@@ -118,14 +119,14 @@ mod tests {
 
     #[test]
     fn devices_on_files_of_dead_builds_are_found_what_lies_on_them_first() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let (block, store) = (folder.path().join("block"), folder.path().join("store"));
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (block, store) = (directory.path().join("block"), directory.path().join("store"));
         fs::create_dir_all(store.join("work")).expect("makes");
         let store = store.canonicalize().expect("is there");
         let work = store.join("work").display().to_string();
         let put = |path: &str, text: &str| {
             let path = block.join(path);
-            fs::create_dir_all(path.parent().expect("a folder")).expect("makes");
+            fs::create_dir_all(path.parent().expect("a directory")).expect("makes");
             fs::write(path, text).expect("writes");
         };
         put("loop0/loop/backing_file", &format!("{work}/dead/0/tree/disk.raw{DELETED}\n"));
@@ -157,7 +158,7 @@ mod tests {
         let loops = [("loop0", None), ("loop3", None), ("loop5", None)];
         assert_eq!(names[..2], [("dm-0", Some("crypt")), ("dm-1", Some("vg-root"))]);
         assert_eq!(names[2..], loops);
-        let elsewhere = folder.path().join("elsewhere/no-store");
+        let elsewhere = directory.path().join("elsewhere/no-store");
         assert!(find_in(&block, &elsewhere, |_| None, |_| false).is_empty());
     }
 }

@@ -91,15 +91,15 @@ fn file_system(name: &str) -> Finding {
     }
 }
 
-/// The nearest folder around a store that is there.
+/// The nearest directory around a store that is there.
 fn existing(store: &Path) -> &Path {
     store.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"))
 }
 
 fn layers(store: &Path) -> Finding {
-    let folder = existing(store);
-    let name = format!("layers in {}", folder.display());
-    trial(&name, probe::layers(folder), "results are kept as whole trees; a store on ext4, xfs or btrfs has layers")
+    let directory = existing(store);
+    let name = format!("layers in {}", directory.display());
+    trial(&name, probe::layers(directory), "results are kept as whole trees; a store on ext4, xfs or btrfs has layers")
 }
 
 fn loop_devices() -> Finding {
@@ -146,9 +146,9 @@ fn memory() -> Finding {
 }
 
 fn disk(store: &Path) -> Finding {
-    let folder = existing(store);
+    let directory = existing(store);
     let name = format!("disk for {}", store.display());
-    match rustix::fs::statvfs(folder) {
+    match rustix::fs::statvfs(directory) {
         Ok(stat) => {
             let (free, all) = (stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize);
             let detail = format!("{} of {} free", render::bytes(free), render::bytes(all));

@@ -32,15 +32,15 @@ pub(crate) struct Arguments {
 
     /// Where sources and checkpoints are kept
     #[arg(long = "cache", alias = "store", value_name = "DIRECTORY", default_value = ".osbuild")]
-    #[arg(value_parser = folder())]
+    #[arg(value_parser = directory())]
     pub(crate) store: PathBuf,
 
     /// Where modules are
-    #[arg(short, long, value_name = "DIRECTORY", default_value = "/usr/lib/osbuild", value_parser = folder())]
+    #[arg(short, long, value_name = "DIRECTORY", default_value = "/usr/lib/osbuild", value_parser = directory())]
     pub(crate) libdir: PathBuf,
 
-    /// The most that all checkpoints may take: bytes, a number with one of the units kB, MB, GB, TB, KiB, MiB, GiB, TiB, or
-    /// `unlimited`
+    /// The most that all checkpoints may take: bytes, a number with one of the units kB, MB, GB, TB, KiB, MiB, GiB,
+    /// TiB, or `unlimited`
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub(crate) cache_max_size: Option<Limit>,
 
@@ -52,8 +52,8 @@ pub(crate) struct Arguments {
     #[arg(long = "export", value_name = "ID")]
     pub(crate) exports: Vec<String>,
 
-    /// Run the stages of this pipeline, by name, each in a virtual machine with the kernel of its build tree, or of the host
-    /// where it has none; may be repeated
+    /// Run the stages of this pipeline, by name, each in a virtual machine with the kernel of its build tree, or of the
+    /// host where it has none; may be repeated
     #[arg(long, value_name = "ID")]
     pub(crate) in_vm: Vec<String>,
 
@@ -62,15 +62,15 @@ pub(crate) struct Arguments {
     pub(crate) json: bool,
 
     /// Where exports go
-    #[arg(long, value_name = "DIRECTORY", value_parser = folder())]
+    #[arg(long, value_name = "DIRECTORY", value_parser = directory())]
     pub(crate) output_directory: Option<PathBuf>,
 
     /// Print the manifest with all ids as JSON, and build nothing
     #[arg(long)]
     pub(crate) inspect: bool,
 
-    /// How the build is shown: NullMonitor, LogMonitor or JSONSeqMonitor. Default: LogMonitor, NullMonitor with `--json`
-    /// or `--quiet`
+    /// How the build is shown: NullMonitor, LogMonitor or JSONSeqMonitor. Default: LogMonitor, NullMonitor with
+    /// `--json` or `--quiet`
     #[arg(long, value_name = "NAME")]
     pub(crate) monitor: Option<String>,
 
@@ -82,13 +82,13 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     stage_timeout: Option<i64>,
 
-    /// Open a shell in the build root before this stage runs, by name or id, or before every one; stages then run one at
-    /// a time
+    /// Open a shell in the build root before this stage runs, by name or id, or before every one; stages then run one
+    /// at a time
     #[arg(long = "break", value_name = "STAGE", num_args = 0..=1, default_missing_value = "*")]
     pub(crate) break_at: Option<String>,
 
     /// Where osbuild would put runtime data; osbc has none
-    #[arg(long, value_name = "DIRECTORY", value_parser = folder())]
+    #[arg(long, value_name = "DIRECTORY", value_parser = directory())]
     pub(crate) rundir: Option<PathBuf>,
 
     /// Print nothing but failures
@@ -131,8 +131,9 @@ impl Arguments {
     }
 }
 
-/// Reads the path of a folder. An empty one means the current folder: callers that export nothing give such a one.
-fn folder() -> impl TypedValueParser<Value = PathBuf> {
+/// Reads the path of a directory. An empty one means the current directory: callers that export nothing give such a
+/// one.
+fn directory() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(|path| if path.is_empty() { PathBuf::from(".") } else { PathBuf::from(path) })
 }
 

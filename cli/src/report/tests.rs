@@ -58,10 +58,10 @@ fn header(path: &str) -> Header {
 
 #[test]
 fn names_errors_and_logs_are_text_and_nothing_else() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    std::fs::write(folder.path().join("001.log"), HOSTILE).expect("writes");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(directory.path().join("001.log"), HOSTILE).expect("writes");
     let graph = graph(HOSTILE, 3);
-    let page = Page::new(&header(&format!("/m/{HOSTILE}")), "failed", &lines(&graph), &graph, folder.path());
+    let page = Page::new(&header(&format!("/m/{HOSTILE}")), "failed", &lines(&graph), &graph, directory.path());
     let html = page.html().expect("renders");
     assert_eq!(html.matches("<script>").count(), 1, "only the page's own");
     assert!(!html.contains("alert(1)</script>") && !html.contains('\u{1b}'));

@@ -91,7 +91,7 @@ fn root_a_symlink_to_the_host_does_not_lead_a_stage_out_of_its_tree() {
     }
     let place = Place::new();
     let canary = place.path("canary");
-    std::fs::create_dir(&canary).expect("the folder is writable");
+    std::fs::create_dir(&canary).expect("the directory is writable");
     for target in ["/", canary.to_str().expect("test paths are UTF-8")] {
         let path = place.manifest(&one_pipeline(json!([
             {"type": "org.osbuild.ln", "options": {"paths": [

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Place, checksum, leftovers, serve};
 
-/// A folder in the OCI image layout as a registry: what is asked for by digest is a blob.
+/// A directory in the OCI image layout as a registry: what is asked for by digest is a blob.
 fn registry(layout: &Path, list: Vec<u8>) -> String {
     let (blobs, list_digest) = (layout.join("blobs/sha256"), checksum(&list));
     let url = serve(Arc::new(move |path, stream| {

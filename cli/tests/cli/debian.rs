@@ -1,4 +1,5 @@
-//! Debian packages in the sandbox: made by the tests with dpkg-deb, fetched over loopback, installed by the tree's own dpkg.
+//! Debian packages in the sandbox: made by the tests with dpkg-deb, fetched over loopback, installed by the tree's own
+//! dpkg.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,8 +41,8 @@ fn serving(place: &Place, packages: &[Vec<u8>], served: &[Vec<u8>]) -> PathBuf {
     }))
 }
 
-/// Builds both pipelines of which the first one must fail, saying these words; the other one comes out, and nothing else
-/// remains: no process, no mount, nothing half done in the store.
+/// Builds both pipelines of which the first one must fail, saying these words; the other one comes out, and nothing
+/// else remains: no process, no mount, nothing half done in the store.
 fn fails(place: &Place, manifest: &Path, more: &[&str], said: &[&str]) {
     let mut build = place.build(manifest);
     build.args(["-e", "tree", "-e", "other", "--keep-going"]).args(more);
@@ -53,12 +54,12 @@ fn fails(place: &Place, manifest: &Path, more: &[&str], said: &[&str]) {
     assert!(!place.output().join("tree").exists());
     let other = fs::read_to_string(place.output().join("other/etc/hostname"));
     assert_eq!(other.expect("it was built"), "unharmed\n");
-    fs::remove_dir_all(place.output()).expect("its own folder");
+    fs::remove_dir_all(place.output()).expect("its own directory");
     assert_eq!(leftovers(&place.path("")), Vec::<String>::new());
     assert_eq!(running(&["sleep", LONG]), Vec::<String>::new());
-    for folder in ["work", "damaged"] {
-        let left = fs::read_dir(place.store().join(folder)).map_or(0, Iterator::count);
-        assert_eq!(left, 0, "{folder}: {told}");
+    for directory in ["work", "damaged"] {
+        let left = fs::read_dir(place.store().join(directory)).map_or(0, Iterator::count);
+        assert_eq!(left, 0, "{directory}: {told}");
     }
     osbc().args(["store", "verify", "--store"]).arg(place.store()).assert().success();
 }
@@ -74,8 +75,8 @@ fn running(words: &[&str]) -> Vec<String> {
     lines.filter(|line| line.ends_with(&wanted)).collect()
 }
 
-fn content(deb: &Deb, folder: &Path) -> Vec<u8> {
-    fs::read(deb.write(folder)).expect("it was made")
+fn content(deb: &Deb, directory: &Path) -> Vec<u8> {
+    fs::read(deb.write(directory)).expect("it was made")
 }
 
 /// What SPDX 2.3 demands of a document, and the package URL that names each package.
@@ -179,14 +180,14 @@ fn root_debian_packages_are_installed_by_the_dpkg_of_the_tree() {
     let place = Place::new();
     let one = Deb::new("one").file("etc/one.conf", "one\n").control("conffiles", "/etc/one.conf\n");
     let one = one.script("postinst", "echo \"$DPKG_MAINTSCRIPT_PACKAGE $1\" >/etc/said; sleep 0.1 & wait");
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let manifest = installing(&place, &[content(&base(), folder.path()), content(&one, folder.path())]);
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let manifest = installing(&place, &[content(&base(), directory.path()), content(&one, directory.path())]);
     let mut build = place.build(&manifest);
     build.args(["--sbom", "spdx", "--provenance"]).assert().success();
     documents_say_what_there_is(&place, &manifest);
     // The same out of the store.
     let sbom = fs::read(place.output().join("tree.spdx.json")).expect("it was written");
-    fs::remove_dir_all(place.output()).expect("its own folder");
+    fs::remove_dir_all(place.output()).expect("its own directory");
     place.build(&manifest).args(["--sbom", "spdx", "--provenance"]).assert().success();
     assert!(
         sbom == fs::read(place.output().join("tree.spdx.json")).expect("it was written"),
@@ -206,13 +207,13 @@ fn root_debian_packages_that_misbehave_fail_their_stage_and_leave_nothing() {
     if !can_install() {
         return;
     }
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let base = content(&base(), folder.path());
-    let with = |name: &str, commands: &str| content(&Deb::new("one").script(name, commands), folder.path());
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let base = content(&base(), directory.path());
+    let with = |name: &str, commands: &str| content(&Deb::new("one").script(name, commands), directory.path());
     let script = |commands: &str| with("postinst", commands);
     let whole = script("true");
     let leaving = Deb::new("one").compression("none").file("usr/xx/xx/xx/outside", "");
-    let leaving = renamed(&content(&leaving, folder.path()), "./usr/xx/xx/xx/outside", "./usr/../../../outside");
+    let leaving = renamed(&content(&leaving, directory.path()), "./usr/xx/xx/xx/outside", "./usr/../../../outside");
     let daemon = format!("echo it begins; busybox setsid sleep {LONG} >/dev/null 2>&1 </dev/null &");
     let left = format!("left processes running, which it may not: `sleep {LONG}`");
     for (package, said) in [
@@ -248,15 +249,15 @@ fn root_debian_packages_of_another_architecture_say_what_runs_them() {
         return;
     }
     let place = Place::new();
-    let folder = tempfile::tempdir().expect("a temporary folder");
+    let directory = tempfile::tempdir().expect("a temporary directory");
     let mut dpkg = fs::read("/usr/bin/dpkg").expect("dpkg is there");
     // The machine in the header of an ELF file: one that nobody emulates.
     dpkg[18..20].copy_from_slice(&9999u16.to_le_bytes());
-    let dpkg = content(&base().program("usr/bin/dpkg", dpkg), folder.path());
+    let dpkg = content(&base().program("usr/bin/dpkg", dpkg), directory.path());
     let mut shell = fs::read("/bin/busybox").expect("busybox is there");
     shell[18..20].copy_from_slice(&9999u16.to_le_bytes());
     let scripted = base().program("usr/bin/busybox", shell).script("preinst", "true");
-    for (package, program) in [(dpkg, "/usr/bin/dpkg"), (content(&scripted, folder.path()), "base.preinst")] {
+    for (package, program) in [(dpkg, "/usr/bin/dpkg"), (content(&scripted, directory.path()), "base.preinst")] {
         let said = predicate::str::contains(format!("{program} is made for an architecture with the number 9999"))
             .and(predicate::str::contains("install qemu-user-static and binfmt-support"));
         place.build(&installing(&place, &[package])).assert().code(3).stderr(said);
@@ -269,9 +270,9 @@ fn root_a_debian_package_that_is_another_than_asked_for_is_not_installed() {
     if !can_install() {
         return;
     }
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let (base, place) = (content(&base(), folder.path()), Place::new());
-    let one = |text: &str| content(&Deb::new("one").file("usr/share/one", text), folder.path());
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (base, place) = (content(&base(), directory.path()), Place::new());
+    let one = |text: &str| content(&Deb::new("one").file("usr/share/one", text), directory.path());
     let (wanted, served) = (one("wanted"), one("served"));
     let manifest = serving(&place, &[base.clone(), wanted.clone()], &[base, served.clone()]);
     let reason = format!("the file has the checksum {} instead of {}", checksum(&served), checksum(&wanted));

@@ -37,10 +37,10 @@ fn root_the_doctor_removes_a_loop_device_of_a_dead_build_and_no_other() {
         return;
     }
     let place = Place::new();
-    let attach = |folder: &str| {
-        let folder = place.path(folder);
-        std::fs::create_dir_all(&folder).expect("makes");
-        let file = folder.join("disk.raw");
+    let attach = |directory: &str| {
+        let directory = place.path(directory);
+        std::fs::create_dir_all(&directory).expect("makes");
+        let file = directory.join("disk.raw");
         std::fs::write(&file, vec![0; 1 << 20]).expect("writes");
         let output = Command::new("losetup").args(["--find", "--show"]).arg(&file).output().expect("losetup starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

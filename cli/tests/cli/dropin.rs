@@ -1,4 +1,5 @@
-//! osbc in osbuild's place: its command line, its monitors and documents, its store, and a session of each of its callers.
+//! osbc in osbuild's place: its command line, its monitors and documents, its store, and a session of each of its
+//! callers.
 
 mod callers;
 mod machines;
@@ -27,29 +28,29 @@ pub(crate) fn osbuild(place: &Place) -> Command {
     command
 }
 
-/// The same on a machine that has `fixtures/libdir` installed where callers have osbuild look for modules, and nothing else
-/// said. It is so in a mount namespace of this one command.
+/// The same on a machine that has `fixtures/libdir` installed where callers have osbuild look for modules, and nothing
+/// else said. It is so in a mount namespace of this one command.
 fn installed(place: &Place, program: &Path) -> Command {
-    let folder = place.path("installed");
-    if !folder.exists() {
-        std::fs::create_dir(&folder).expect("makes");
-        let copied = Command::new("cp").arg("-a").arg(osbc_fixtures::libdir()).arg(folder.join("osbuild")).status();
+    let directory = place.path("installed");
+    if !directory.exists() {
+        std::fs::create_dir(&directory).expect("makes");
+        let copied = Command::new("cp").arg("-a").arg(osbc_fixtures::libdir()).arg(directory.join("osbuild")).status();
         assert!(copied.expect("cp is there").success());
         // For the library, if this machine has it.
-        std::fs::create_dir(folder.join("osbuild/osbuild")).expect("makes");
+        std::fs::create_dir(directory.join("osbuild/osbuild")).expect("makes");
     }
     let mut command = Command::new("unshare");
     let script = r#"mount -t overlay overlay -o "lowerdir=$INSTALLED:/usr/lib" /usr/lib && exec "$@""#;
     command.args(["--mount", "sh", "-c", script, "sh"]).arg(program).current_dir(place.path(""));
-    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("INSTALLED", folder);
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("INSTALLED", directory);
     command
 }
 
 /// The link of that name.
 fn link(place: &Place) -> PathBuf {
-    let folder = place.path("bin");
-    let link = folder.join("osbuild");
-    std::fs::create_dir_all(&folder).expect("makes");
+    let directory = place.path("bin");
+    let link = directory.join("osbuild");
+    std::fs::create_dir_all(&directory).expect("makes");
     if !link.exists() {
         std::os::unix::fs::symlink(assert_cmd::cargo::cargo_bin("osbc"), &link).expect("links");
     }
@@ -101,7 +102,7 @@ fn item() -> String {
     checksum(HELLO)
 }
 
-/// A stage that makes a folder.
+/// A stage that makes a directory.
 fn mkdir(path: &str) -> Value {
     json!({"type": "org.osbuild.mkdir", "options": {"paths": [{"path": path}]}})
 }
@@ -169,9 +170,9 @@ fn image_of_installed() -> Value {
     })
 }
 
-/// The names in a folder.
-fn names(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+/// The names in a directory.
+fn names(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
     let mut names: Vec<String> =
         entries.map(|entry| entry.expect("reads").file_name().into_string().expect("is text")).collect();
     names.sort();
@@ -179,10 +180,10 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 /// Everything below a directory that is neither a directory nor a regular file, nor a link, as notes of items are.
-fn special_files(folder: &Path) -> Vec<PathBuf> {
+fn special_files(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for name in names(folder) {
-        let path = folder.join(name);
+    for name in names(directory) {
+        let path = directory.join(name);
         let kind = path.symlink_metadata().expect("is there").file_type();
         if kind.is_dir() {
             found.extend(special_files(&path));

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Place, osbc};
 
-/// Two pipelines: `tree` with a host name and a folder, `archive` of it.
+/// Two pipelines: `tree` with a host name and a directory, `archive` of it.
 fn manifest(hostname: &str) -> Value {
     json!({"version": "2", "pipelines": [
         {"name": "tree", "stages": [

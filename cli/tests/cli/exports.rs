@@ -81,10 +81,10 @@ fn root_a_destination_that_cannot_be_written_to_is_found_before_anything_runs() 
     let read_only = Mounted::in_memory(&place.path(""));
     run(std::process::Command::new("mount").args(["-o", "remount,ro"]).arg(&read_only.0));
     for (output, told) in [
-        ("file", "file: it is there already and not a folder"),
-        ("file/deeper", "file: it is there already and not a folder"),
-        ("link", "link: it is there already and not a folder"),
-        ("out", "out/tree: it is there already and not a folder"),
+        ("file", "file: it is there already and not a directory"),
+        ("file/deeper", "file: it is there already and not a directory"),
+        ("link", "link: it is there already and not a directory"),
+        ("out", "out/tree: it is there already and not a directory"),
         ("mount/out", "mount cannot be written to: Read-only file system"),
     ] {
         let mut build = osbc();

@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-/// A folder of a test's own with a store and an output folder; gone when dropped.
+/// A directory of a test's own with a store and an output directory; gone when dropped.
 pub(crate) struct Place {
     dir: TempDir,
 }
 
 impl Place {
     pub(crate) fn new() -> Self {
-        Self { dir: TempDir::new().expect("a temporary folder") }
+        Self { dir: TempDir::new().expect("a temporary directory") }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -41,7 +41,7 @@ impl Place {
     /// Writes a file and returns its path.
     pub(crate) fn file(&self, name: &str, content: &[u8]) -> PathBuf {
         let path = self.path(name);
-        std::fs::write(&path, content).expect("the folder is writable");
+        std::fs::write(&path, content).expect("the directory is writable");
         path
     }
 

@@ -17,8 +17,8 @@ const SERVICES: [&str; 3] = ["input", "device", "mount"];
 
 /// The modules of `fixtures/libdir` and those that do what none should: a stage, and every kind of service.
 pub(crate) fn hostile(place: &Place) -> PathBuf {
-    let folder = place.path("libdir");
-    let copied = std::process::Command::new("cp").arg("-a").arg(libdir()).arg(&folder).status();
+    let directory = place.path("libdir");
+    let copied = std::process::Command::new("cp").arg("-a").arg(libdir()).arg(&directory).status();
     assert!(copied.expect("cp is there").success());
     let any = json!({"additionalProperties": true});
     let of_stage = json!({"options": any, "inputs": any, "devices": any, "mounts": any});
@@ -30,12 +30,12 @@ pub(crate) fn hostile(place: &Place) -> PathBuf {
         ("mounts", "inputs", any),
         ("sources", "inputs", of_source),
     ] {
-        let to = folder.join(kind).join("org.example.hostile");
+        let to = directory.join(kind).join("org.example.hostile");
         fs::copy(hostile_libdir().join(script).join("org.example.hostile"), &to).expect("copies");
         let meta = json!({"summary": "-", "description": [], "schema_2": schema}).to_string();
         fs::write(to.with_file_name("org.example.hostile.meta.json"), meta).expect("writes");
     }
-    folder
+    directory
 }
 
 /// A pipeline that reads an item of the hostile source, and one that has nothing to do with it.

@@ -64,16 +64,16 @@ fn processes(place: &Place) -> Vec<String> {
     let mark = format!("OSBC_TEST_MARK={}", place.path("").display());
     let path = place.path("").display().to_string();
     let entries = std::fs::read_dir("/proc").expect("/proc is mounted").flatten();
-    let is_ours = |folder: &Path| {
-        let marked = std::fs::read(folder.join("environ"));
-        let mounts = std::fs::read_to_string(folder.join("mountinfo"));
+    let is_ours = |directory: &Path| {
+        let marked = std::fs::read(directory.join("environ"));
+        let mounts = std::fs::read_to_string(directory.join("mountinfo"));
         marked.is_ok_and(|text| text.windows(mark.len()).any(|part| part == mark.as_bytes()))
             || mounts.is_ok_and(|text| text.contains(&path))
     };
     entries
         .map(|entry| entry.path())
-        .filter(|folder| folder.join("status").exists() && is_ours(folder))
-        .map(|folder| std::fs::read_to_string(folder.join("comm")).unwrap_or_default())
+        .filter(|directory| directory.join("status").exists() && is_ours(directory))
+        .map(|directory| std::fs::read_to_string(directory.join("comm")).unwrap_or_default())
         .collect()
 }
 
@@ -91,22 +91,22 @@ fn assert_nothing_left(place: &Place) {
     assert_eq!(leftovers(&place.path("")), Vec::<String>::new());
 }
 
-/// Everything in a folder: modes, and contents or targets.
-fn listing(folder: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
+/// Everything in a directory: modes, and contents or targets.
+fn listing(directory: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
     let mut found = BTreeMap::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(next) = folders.pop() {
+    let mut directories = vec![directory.to_owned()];
+    while let Some(next) = directories.pop() {
         for entry in std::fs::read_dir(&next).expect("is there").flatten() {
             let (path, metadata) = (entry.path(), entry.metadata().expect("is there"));
             let content = if metadata.is_dir() {
-                folders.push(path.clone());
+                directories.push(path.clone());
                 Vec::new()
             } else if metadata.is_symlink() {
                 std::fs::read_link(&path).expect("a link").into_os_string().into_encoded_bytes()
             } else {
                 std::fs::read(&path).expect("a file")
             };
-            let name = path.strip_prefix(folder).expect("is below").display().to_string();
+            let name = path.strip_prefix(directory).expect("is below").display().to_string();
             found.insert(name, (metadata.permissions().mode(), content));
         }
     }
@@ -131,7 +131,7 @@ fn assert_sound(place: &Place, expected: &BTreeMap<String, (u32, Vec<u8>)>) {
     assert!(start(place, "out", &[]).wait().expect("it ends").success());
     assert_eq!(listing(&place.output()), *expected);
     assert_nothing_left(place);
-    let work = std::fs::read_dir(place.store().join("work")).expect("the store has its folders");
+    let work = std::fs::read_dir(place.store().join("work")).expect("the store has its directories");
     assert_eq!(work.count(), 0, "what dead builds left is swept");
     osbc().args(["store", "verify", "--store"]).arg(place.store()).assert().success();
 }

@@ -20,8 +20,8 @@ const ALLOWED: [(&str, &[&str]); 8] = [
 #[test]
 fn every_edge_between_crates_is_allowed() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    for (folder, allowed) in ALLOWED {
-        let text = std::fs::read_to_string(root.join(folder).join("Cargo.toml")).expect("the crate is there");
+    for (directory, allowed) in ALLOWED {
+        let text = std::fs::read_to_string(root.join(directory).join("Cargo.toml")).expect("the crate is there");
         let dependencies = text
             .lines()
             .skip_while(|line| *line != "[dependencies]")
@@ -30,7 +30,7 @@ fn every_edge_between_crates_is_allowed() {
             .filter_map(|line| line.split(['.', ' ', '=']).next())
             .filter(|name| name.starts_with("osbc"));
         for dependency in dependencies {
-            assert!(allowed.contains(&dependency), "{folder} must not depend on {dependency}");
+            assert!(allowed.contains(&dependency), "{directory} must not depend on {dependency}");
         }
     }
 }

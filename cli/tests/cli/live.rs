@@ -25,9 +25,9 @@ const MENU: &str = "linux /vmlinuz @@KERNEL-ARGS@@ ######################## CORE
 
 /// The files of the system, and those of its disk.
 fn system(place: &Place) -> (Vec<u8>, Vec<u8>) {
-    let folder = place.path("system");
+    let directory = place.path("system");
     for name in ["dev", "proc", "sys", "run", "tmp"] {
-        fs::create_dir_all(folder.join(name)).expect("writable");
+        fs::create_dir_all(directory.join(name)).expect("writable");
     }
     let busybox = fs::read("/bin/busybox").expect("it was found");
     let files: &[(&str, &[u8])] = &[
@@ -55,19 +55,19 @@ fn system(place: &Place) -> (Vec<u8>, Vec<u8>) {
         ("boot/loader/entries/ostree-1.conf", b"title Fedora\noptions rw console=ttyS0 ostree=/x mitigations=auto\n"),
         (".aleph-version.json", b"{}"),
     ];
-    let archive = |folder: &Path, files: &[(&str, &[u8])]| {
+    let archive = |directory: &Path, files: &[(&str, &[u8])]| {
         for (path, content) in files {
-            let path = folder.join(path);
+            let path = directory.join(path);
             fs::create_dir_all(path.parent().expect("it has one")).expect("writable");
             fs::write(&path, content).expect("writable");
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it is there");
         }
-        let tar = Command::new("tar").arg("-C").arg(folder).args(["-cf", "-", "."]).output().expect("tar starts");
+        let tar = Command::new("tar").arg("-C").arg(directory).args(["-cf", "-", "."]).output().expect("tar starts");
         assert!(tar.status.success());
         tar.stdout
     };
     fs::create_dir_all(place.path("disk/boot/efi")).expect("writable");
-    (archive(&folder, files), archive(&place.path("disk"), disk))
+    (archive(&directory, files), archive(&place.path("disk"), disk))
 }
 
 fn manifest(system: &[u8], disk: &[u8]) -> Value {

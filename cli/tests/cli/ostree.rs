@@ -23,8 +23,8 @@ fn ostree(arguments: &[&str]) -> String {
 fn make_repository(place: &Place) -> String {
     let tree = place.path("content");
     let modules = tree.join("usr/lib/modules/6.1.0");
-    for folder in ["usr/etc", "usr/lib/tmpfiles.d", "var", "boot", "sysroot", "dev", "proc", "run", "sys", "tmp"] {
-        fs::create_dir_all(tree.join(folder)).expect("writable");
+    for directory in ["usr/etc", "usr/lib/tmpfiles.d", "var", "boot", "sysroot", "dev", "proc", "run", "sys", "tmp"] {
+        fs::create_dir_all(tree.join(directory)).expect("writable");
     }
     fs::create_dir_all(&modules).expect("writable");
     let files = [
@@ -95,8 +95,8 @@ fn root_a_commit_is_fetched_pulled_and_deployed() {
     }
     let place = Place::new();
     let commit = make_repository(&place);
-    let folder = place.path("repository");
-    let url = serve(Arc::new(move |path, stream| match fs::read(folder.join(path.trim_start_matches('/'))) {
+    let directory = place.path("repository");
+    let url = serve(Arc::new(move |path, stream| match fs::read(directory.join(path.trim_start_matches('/'))) {
         Ok(content) => respond(stream, "200 OK", &content),
         Err(_) => respond(stream, "404 Not Found", b""),
     }));

@@ -10,12 +10,12 @@ use serde_json::{Map, Value, json};
 use crate::harness::{Place, checksum, leftovers};
 use crate::rootless::{build_as_tester, place_of_tester};
 
-/// A manifest that installs packages, which it takes from the folder `packages` of a place.
+/// A manifest that installs packages, which it takes from the directory `packages` of a place.
 fn installing(place: &Place, debs: &[&Deb], options: Value) -> std::path::PathBuf {
-    let folder = place.path("packages");
-    fs::create_dir_all(&folder).expect("the place is writable");
+    let directory = place.path("packages");
+    fs::create_dir_all(&directory).expect("the place is writable");
     let item = |deb: &&Deb| {
-        let path = deb.write(&folder);
+        let path = deb.write(&directory);
         (checksum(&fs::read(&path).expect("it was made")), json!(format!("file://{}", path.display())))
     };
     let items: Map<String, Value> = debs.iter().map(item).collect();

@@ -1,5 +1,5 @@
-//! RPM packages from a repository on loopback: made by the tests with rpmbuild and createrepo_c, fetched by URL or from a
-//! mirror, and installed with their scripts.
+//! RPM packages from a repository on loopback: made by the tests with rpmbuild and createrepo_c, fetched by URL or from
+//! a mirror, and installed with their scripts.
 
 use std::fs;
 use std::path::Path;
@@ -42,25 +42,25 @@ log:close()
     )
 }
 
-/// Builds the packages and the repository's metadata in a folder, and returns its packages by name.
-fn make_repository(folder: &Path) -> Vec<(String, Vec<u8>)> {
-    fs::create_dir_all(folder).expect("the folder is writable");
+/// Builds the packages and the repository's metadata in a directory, and returns its packages by name.
+fn make_repository(directory: &Path) -> Vec<(String, Vec<u8>)> {
+    fs::create_dir_all(directory).expect("the directory is writable");
     let run = |command: &mut Command| {
         let output = command.output().expect("the tool starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
     for (index, name) in PACKAGES.iter().enumerate() {
-        let path = folder.join(format!("{name}.spec"));
+        let path = directory.join(format!("{name}.spec"));
         fs::write(&path, spec(name, index.checked_sub(1).map(|before| PACKAGES[before]))).expect("writable");
-        let place = |name: &str| format!("{name} {}", folder.display());
+        let place = |name: &str| format!("{name} {}", directory.display());
         let define = [place("_topdir"), place("_rpmdir"), "_rpmfilename %{NAME}.rpm".to_owned()];
         run(Command::new("rpmbuild").arg("-bb").args(define.iter().flat_map(|define| ["--define", define])).arg(path));
     }
-    run(Command::new("createrepo_c").arg("--compress-type=gz").arg(folder));
+    run(Command::new("createrepo_c").arg("--compress-type=gz").arg(directory));
     let read =
-        |name: &&str| (format!("{name}.rpm"), fs::read(folder.join(format!("{name}.rpm"))).expect("it was built"));
+        |name: &&str| (format!("{name}.rpm"), fs::read(directory.join(format!("{name}.rpm"))).expect("it was built"));
     let packages: Vec<_> = PACKAGES.iter().map(read).collect();
-    let index = fs::read_dir(folder.join("repodata")).expect("createrepo_c made it").flatten().count();
+    let index = fs::read_dir(directory.join("repodata")).expect("createrepo_c made it").flatten().count();
     assert!(index >= 4, "the repository has an index");
     packages
 }
@@ -90,7 +90,7 @@ fn is_installed(place: &Place) {
     let expected: String = PACKAGES.iter().map(|name| format!("{name} {} alive\n", "f".repeat(32))).collect();
     assert_eq!(fs::read_to_string(tree.join("var/log/packages")).expect("the scripts wrote it"), expected);
     assert_eq!(fs::read_to_string(tree.join("etc/machine-id")).expect("it is kept"), "");
-    assert_eq!(fs::read_dir(tree.join("proc")).expect("the folder is made").count(), 0, "nothing is left mounted");
+    assert_eq!(fs::read_dir(tree.join("proc")).expect("the directory is made").count(), 0, "nothing is left mounted");
     let database = format!("--dbpath={}", tree.join("var/lib/rpm").display());
     let query = Command::new("rpm").arg(database).args(["-qa", "--qf", "%{NAME}\\n"]).output().expect("rpm starts");
     let mut names: Vec<&str> = str::from_utf8(&query.stdout).expect("names are text").lines().collect();
@@ -105,9 +105,9 @@ fn root_packages_of_a_repository_are_fetched_and_installed_with_their_scripts() 
         return;
     }
     let place = Place::new();
-    let folder = place.path("repository");
-    let packages = make_repository(&folder);
-    let url = serve(Arc::new(move |path, stream| match fs::read(folder.join(path.trim_start_matches('/'))) {
+    let directory = place.path("repository");
+    let packages = make_repository(&directory);
+    let url = serve(Arc::new(move |path, stream| match fs::read(directory.join(path.trim_start_matches('/'))) {
         Ok(content) => respond(stream, "200 OK", &content),
         Err(_) => respond(stream, "404 Not Found", b""),
     }));

@@ -86,7 +86,7 @@ fn the_readme_shows_the_plan_that_is_made() {
 fn mounted_disk_has_the_tree(place: &Place) {
     let disk = place.output().join("disk/disk.raw");
     let target = place.path("mnt");
-    std::fs::create_dir(&target).expect("the folder is writable");
+    std::fs::create_dir(&target).expect("the directory is writable");
     let script = format!(
         "mount -o loop,ro,offset=$((2048*512)),sizelimit=$((126976*512)) {disk} {target} && cat {target}/etc/hostname && \
          stat -c '%u:%g %a' {target}/srv/www {target}/usr/bin/hello && readlink {target}/bin && umount {target}",

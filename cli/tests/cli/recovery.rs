@@ -63,13 +63,13 @@ fn root_builds_killed_at_any_moment_leave_nothing_and_go_on_later() {
         child.wait().expect("it ends");
     }
     place.build(&manifest("quickstart.json")).assert().success();
-    let work = std::fs::read_dir(place.store().join("work")).expect("the store has its folders");
+    let work = std::fs::read_dir(place.store().join("work")).expect("the store has its directories");
     assert_eq!(work.count(), 0, "what dead builds left is swept");
     assert_eq!(leftovers(&place.path("")), Vec::<String>::new());
 }
 
-/// Starts a build whose second stage takes longer than anybody waits, interrupts it when that one runs, and gives the exit
-/// code and what it said.
+/// Starts a build whose second stage takes longer than anybody waits, interrupts it when that one runs, and gives the
+/// exit code and what it said.
 fn interrupt(place: &Place, times: usize) -> (Option<i32>, String) {
     let large = json!({"type": "org.osbuild.truncate", "options": {"filename": "large", "size": "256G"}});
     let input = json!({
@@ -104,7 +104,7 @@ fn root_an_interrupt_keeps_what_was_finished_and_leaves_nothing() {
     assert!(said.contains("interrupted in") && said.contains("1 stage finished and kept in the store"), "{said}");
     assert!(!said.contains("FAILED"), "{said}");
     assert_eq!(leftovers(&place.path("")), Vec::<String>::new());
-    let work = std::fs::read_dir(place.store().join("work")).expect("the store has its folders");
+    let work = std::fs::read_dir(place.store().join("work")).expect("the store has its directories");
     assert_eq!(work.count(), 0);
     let plan = place.plan(&place.path("manifest.json"));
     assert_eq!(plan["pipelines"][0]["stages"][0]["action"], "cached", "{plan:#}");

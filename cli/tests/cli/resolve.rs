@@ -37,7 +37,7 @@ const PACKAGES: [&str; 17] = [
 const SPEC: &str =
     "name = \"demo\"\nrelease = \"demo\"\nkernel = \"linux-demo\"\nformats = [\"tar\"]\nbuild = \"host\"\n";
 
-/// A repository in a folder, and apt's configuration to have nothing but that.
+/// A repository in a directory, and apt's configuration to have nothing but that.
 struct Repository<'a> {
     place: &'a Place,
     url: String,
@@ -45,8 +45,8 @@ struct Repository<'a> {
 
 impl<'a> Repository<'a> {
     fn new(place: &'a Place) -> Self {
-        let folder = place.path("repository");
-        let served = folder.clone();
+        let directory = place.path("repository");
+        let served = directory.clone();
         let url = serve(Arc::new(move |path, stream| match fs::read(served.join(path.trim_start_matches('/'))) {
             Ok(content) => respond(stream, "200 OK", &content),
             Err(_) => respond(stream, "404 Not Found", b""),
@@ -88,9 +88,9 @@ impl<'a> Repository<'a> {
         }
         let architecture = Command::new("dpkg").arg("--print-architecture").output().expect("dpkg starts").stdout;
         let architecture = String::from_utf8(architecture).expect("a word").trim().to_owned();
-        let folder = root.join(format!("dists/demo/main/binary-{architecture}"));
-        fs::create_dir_all(&folder).expect("writable");
-        fs::write(folder.join("Packages"), &index).expect("writable");
+        let directory = root.join(format!("dists/demo/main/binary-{architecture}"));
+        fs::create_dir_all(&directory).expect("writable");
+        fs::write(directory.join("Packages"), &index).expect("writable");
         let release = format!(
             "Label: Demo Archive\nCodename: demo\nSuite: demo\nComponents: main\nArchitectures: {architecture} all\n\
              Date: Sun, 09 Sep 2001 01:46:40 UTC\nSHA256:\n {} {} main/binary-{architecture}/Packages\n",

@@ -13,9 +13,9 @@ mod exercise;
 /// The manifests that are damaged: the good fixtures and the broken ones.
 fn seeds() -> Vec<Value> {
     let mut seeds = Vec::new();
-    for folder in ["", "broken"] {
-        for entry in fs::read_dir(osbc_fixtures::manifest(folder)).expect("the fixtures") {
-            let path = entry.expect("a readable folder").path();
+    for directory in ["", "broken"] {
+        for entry in fs::read_dir(osbc_fixtures::manifest(directory)).expect("the fixtures") {
+            let path = entry.expect("a readable directory").path();
             if path.extension().is_some_and(|extension| extension == "json") {
                 seeds.push(fs::read(path).expect("readable"));
             }

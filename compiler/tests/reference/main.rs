@@ -1,7 +1,7 @@
 //! osbuild itself as the judge: every JSON file below `samples/` and `test/data/` of a checkout goes through its
 //! validation and `--inspect`, and through ours. Where it accepts, the description has to be the same text, ids
-//! included; where it refuses, the problems have to lie at the same paths. That holds for osbuild's modules alone and with
-//! the built-in ones before them. What becomes of manifests with one thing changed is in `mutants.rs`.
+//! included; where it refuses, the problems have to lie at the same paths. That holds for osbuild's modules alone and
+//! with the built-in ones before them. What becomes of manifests with one thing changed is in `mutants.rs`.
 //!
 //! `OSBUILD_CHECKOUT=DIR cargo test -p osbc-compiler --test reference -- --ignored`; needs python3 with jsonschema.
 
@@ -45,9 +45,9 @@ for path in sys.argv[1:]:
     print(json.dumps(verdict))
 "#;
 
-fn json_files(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in folder.read_dir().expect("a readable folder") {
-        let path = entry.expect("a readable folder").path();
+fn json_files(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in directory.read_dir().expect("a readable directory") {
+        let path = entry.expect("a readable directory").path();
         if path.is_dir() {
             json_files(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "json") {

@@ -1,8 +1,8 @@
 //! osbuild's samples with one thing changed: at each place a key dropped, a key added, a value of another type, a value
 //! out of range. osbuild and the built-in modules have to accept and refuse the same ones, but for what [`KNOWN`] says.
 //!
-//! A place is tried once, however many samples have it, in a manifest of that one stage or source; what lies around them
-//! in a manifest is tried without them.
+//! A place is tried once, however many samples have it, in a manifest of that one stage or source; what lies around
+//! them in a manifest is tried without them.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -32,8 +32,8 @@ const KNOWN: &[(&str, &str, &str, &str, &str)] = &[(
 /// Samples that osbuild refuses too: they are older than the modules that they use.
 const OUTDATED: &[&str] = &["rhel/el7-qcow2.json", "arch/arch-build.json", "arch/arch-vagrant-virtualbox.json"];
 
-/// Prints, for each manifest of the list in the file named on its command line, whether osbuild's validation accepts it;
-/// null where it raises.
+/// Prints, for each manifest of the list in the file named on its command line, whether osbuild's validation accepts
+/// it; null where it raises.
 const JUDGE: &str = r#"
 import json, sys
 import osbuild.meta
@@ -191,8 +191,8 @@ fn mutants(samples: &[Value]) -> Vec<Mutant> {
 
 /// Whether osbuild accepts them; none where it raises.
 fn osbuild_accepts(checkout: &Path, mutants: &[Mutant]) -> Vec<Option<bool>> {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let path = folder.path().join("mutants.json");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("mutants.json");
     let all: Vec<&Value> = mutants.iter().map(|mutant| &mutant.manifest).collect();
     fs::write(&path, json!(all).to_string()).expect("writable");
     let output = Command::new("python3").arg("-c").arg(JUDGE).arg(&path).current_dir(checkout).output();
@@ -202,7 +202,8 @@ fn osbuild_accepts(checkout: &Path, mutants: &[Mutant]) -> Vec<Option<bool>> {
     text.lines().map(|line| serde_json::from_str(line).expect("a verdict")).collect()
 }
 
-/// Whether a manifest is valid, whatever it refers to; or, asked to `load` it too, whether there is nothing wrong at all.
+/// Whether a manifest is valid, whatever it refers to; or, asked to `load` it too, whether there is nothing wrong at
+/// all.
 fn osbc_accepts(catalog: &Catalog, host: &Runner, manifest: &Value, load: bool) -> bool {
     let text = SourceText::from_bytes("mutant.json", manifest.to_string().into_bytes()).expect("it is text");
     match compile(&text, catalog, Host::bare(host)) {

@@ -81,9 +81,9 @@ pub(super) fn copy_by_name(
     Ok(rustix::fs::utimensat(to, name, &times(stat), no_follow)?)
 }
 
-/// The extended attributes of the entry `name` of a folder, ACLs included.
-pub(super) fn read(folder: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<(CString, Vec<u8>)>> {
-    let path = by_descriptor(folder, name);
+/// The extended attributes of the entry `name` of a directory, ACLs included.
+pub(super) fn read(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<(CString, Vec<u8>)>> {
+    let path = by_descriptor(directory, name);
     let mut found = Vec::new();
     for_each_attribute(
         |list| rustix::fs::llistxattr(&path, list),
@@ -96,11 +96,11 @@ pub(super) fn read(folder: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<(CStri
     Ok(found)
 }
 
-/// Takes from a new folder what it inherited from the one it lies in.
-pub(super) fn remove_inherited(folder: BorrowedFd<'_>) {
+/// Takes from a new directory what it inherited from the one it lies in.
+pub(super) fn remove_inherited(directory: BorrowedFd<'_>) {
     for name in [c"system.posix_acl_default", c"system.posix_acl_access"] {
         // A file system without ACLs has none to inherit.
-        rustix::fs::fremovexattr(folder, name).ok();
+        rustix::fs::fremovexattr(directory, name).ok();
     }
 }
 
@@ -125,8 +125,10 @@ fn times(stat: &Stat) -> Timestamps {
 }
 
 /// A path for the calls that know no descriptors: the last component is the entry itself, not what it points at.
-fn by_descriptor(folder: BorrowedFd<'_>, name: &CStr) -> PathBuf {
-    Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(std::ffi::OsStr::from_bytes(name.to_bytes()))
+fn by_descriptor(directory: BorrowedFd<'_>, name: &CStr) -> PathBuf {
+    Path::new("/proc/self/fd")
+        .join(directory.as_raw_fd().to_string())
+        .join(std::ffi::OsStr::from_bytes(name.to_bytes()))
 }
 
 fn settle(name: &CStr, set: rustix::io::Result<()>, losing: &mut Losing<'_>) -> io::Result<()> {

@@ -10,27 +10,27 @@ use tempfile::TempDir;
 use super::*;
 
 struct Case {
-    folder: TempDir,
+    directory: TempDir,
 }
 
 impl Case {
     fn new() -> Self {
-        let folder = crate::testing::folder();
-        fs::create_dir(folder.path().join("from")).expect("makes");
-        fs::create_dir(folder.path().join("to")).expect("makes");
-        Self { folder }
+        let directory = crate::testing::directory();
+        fs::create_dir(directory.path().join("from")).expect("makes");
+        fs::create_dir(directory.path().join("to")).expect("makes");
+        Self { directory }
     }
 
     fn from(&self, name: &str) -> PathBuf {
-        self.folder.path().join("from").join(name)
+        self.directory.path().join("from").join(name)
     }
 
     fn to(&self, name: &str) -> PathBuf {
-        self.folder.path().join("to").join(name)
+        self.directory.path().join("to").join(name)
     }
 
     fn copy(&self, ownership: Ownership) -> Result<Copied, CopyError> {
-        let open = |path: PathBuf| rustix::fs::openat(CWD, &path, FOLDER, Mode::empty()).expect("opens");
+        let open = |path: PathBuf| rustix::fs::openat(CWD, &path, DIRECTORY, Mode::empty()).expect("opens");
         copy_tree(open(self.from(".")).as_fd(), open(self.to(".")).as_fd(), ownership)
     }
 }
@@ -65,8 +65,8 @@ fn content_modes_and_times_are_kept() {
     fs::set_permissions(case.from("a/file"), fs::Permissions::from_mode(0o4751)).expect("sets");
     fs::set_permissions(case.from("a/b"), fs::Permissions::from_mode(0o1705)).expect("sets");
     symlink("/nowhere/at all", case.from("a/link")).expect("links");
-    symlink("../a", case.from("a/b/folder-link")).expect("links");
-    let paths = ["a/file", "a/b/empty", "a/link", "a/b/folder-link", "a/b/c", "a/b", "a", "."];
+    symlink("../a", case.from("a/b/directory-link")).expect("links");
+    let paths = ["a/file", "a/b/empty", "a/link", "a/b/directory-link", "a/b/c", "a/b", "a", "."];
     for (second, path) in paths.iter().enumerate() {
         set_times(&case.from(path), 1_000_000 + second as i64, 123_456_789);
     }
@@ -151,13 +151,13 @@ fn the_first_failure_names_its_place() {
 fn a_tree_may_be_deeper_than_a_path_is_long() {
     let case = Case::new();
     let name = "n".repeat(200);
-    let mut folder = rustix::fs::openat(CWD, case.from("."), FOLDER, Mode::empty()).expect("opens");
+    let mut directory = rustix::fs::openat(CWD, case.from("."), DIRECTORY, Mode::empty()).expect("opens");
     for _ in 0..50 {
-        rustix::fs::mkdirat(&folder, &name, Mode::RWXU).expect("makes");
-        folder = rustix::fs::openat(&folder, &name, FOLDER, Mode::empty()).expect("opens");
+        rustix::fs::mkdirat(&directory, &name, Mode::RWXU).expect("makes");
+        directory = rustix::fs::openat(&directory, &name, DIRECTORY, Mode::empty()).expect("opens");
     }
-    rustix::fs::openat(&folder, "file", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).expect("makes");
-    rustix::fs::linkat(&folder, "file", &folder, "same", AtFlags::empty()).expect("links");
+    rustix::fs::openat(&directory, "file", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).expect("makes");
+    rustix::fs::linkat(&directory, "file", &directory, "same", AtFlags::empty()).expect("links");
     let copied = case.copy(Ownership::Keep).expect("copies");
     assert_eq!(copied.entries, 53);
     let place = case.to(".");
@@ -247,18 +247,18 @@ fn root_without_ownership_nobody_gains_rights() {
 #[test]
 fn a_wide_tree_is_whole() {
     let case = Case::new();
-    for folder in 0..40 {
-        fs::create_dir_all(case.from(&format!("{folder}/sub"))).expect("makes");
+    for directory in 0..40 {
+        fs::create_dir_all(case.from(&format!("{directory}/sub"))).expect("makes");
         for file in 0..40 {
-            let content = format!("{folder}/{file}").repeat(1 + file * 500);
-            fs::write(case.from(&format!("{folder}/sub/{file}")), content).expect("writes");
+            let content = format!("{directory}/{file}").repeat(1 + file * 500);
+            fs::write(case.from(&format!("{directory}/sub/{file}")), content).expect("writes");
         }
     }
     let copied = case.copy(Ownership::Keep).expect("copies");
     assert_eq!(copied.entries, 1 + 40 * 42);
-    for folder in 0..40 {
+    for directory in 0..40 {
         for file in 0..40 {
-            let name = format!("{folder}/sub/{file}");
+            let name = format!("{directory}/sub/{file}");
             let (from, to) = (fs::read(case.from(&name)), fs::read(case.to(&name)));
             assert_eq!(from.expect("reads"), to.expect("reads"), "{name}");
         }

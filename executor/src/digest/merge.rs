@@ -9,31 +9,31 @@ use std::sync::Arc;
 
 use rustix::fs::Timespec;
 
-use super::scan::{Folder, Inode, Own, Scanned, What};
+use super::scan::{Directory, Inode, Own, Scanned, What};
 use super::{Entry, FORMAT, Find, Hash, Kind, Listing, Record};
 
-/// A folder of the tree below: its path there, and its listing.
+/// A directory of the tree below: its path there, and its listing.
 type Below = (PathBuf, Arc<Listing>);
 
 pub(super) fn merge(scanned: Scanned, created: Timespec, kind: Kind<'_>) -> io::Result<Record> {
     let created = (created.tv_sec, created.tv_nsec);
     let is_layer = matches!(kind, Kind::Layer(..));
-    let below = folders_below(&scanned, kind)?;
+    let below = directories_below(&scanned, kind)?;
     let mut finished: HashMap<&Path, Hash> = HashMap::with_capacity(scanned.len());
     let mut listings: BTreeMap<Hash, Listing> = BTreeMap::new();
-    // The deepest first, so that a folder's folders are finished before it.
-    for (path, folder) in scanned.iter().rev() {
+    // The deepest first, so that a directory's directories are finished before it.
+    for (path, directory) in scanned.iter().rev() {
         let below = below.get(path.as_path()).map(|(_, listing)| listing.as_ref());
         let mut entries: BTreeMap<&[u8], Entry> = BTreeMap::new();
         if is_layer && let Some(below) = below {
             entries.extend(below.entries.iter().map(|entry| (entry.name.as_slice(), entry.clone())));
         }
-        for found in &folder.entries {
+        for found in &directory.entries {
             let name = found.name.as_slice();
             let before = below.and_then(|below| below.get(name));
             let entry = match &found.what {
                 What::Gone => None,
-                What::Folder => {
+                What::Directory => {
                     let path = path.join(OsStr::from_bytes(name));
                     let inner = finished.get(path.as_path()).copied();
                     Some(entry(name, &scanned[&path].own, inner, before, created))
@@ -61,20 +61,22 @@ pub(super) fn merge(scanned: Scanned, created: Timespec, kind: Kind<'_>) -> io::
 }
 
 /// An entry with its time as it counts: "now" if it was written by this run, or was so by the run that it comes from.
-fn entry(name: &[u8], own: &Own, folder: Option<Hash>, before: Option<&Entry>, created: (i64, i64)) -> Entry {
+fn entry(name: &[u8], own: &Own, directory: Option<Hash>, before: Option<&Entry>, created: (i64, i64)) -> Entry {
     let now = own.modified >= created || before.is_some_and(|before| before.now == Some(own.modified));
-    Entry { name: name.to_vec(), own: own.hash(now), folder, now: now.then_some(own.modified) }
+    Entry { name: name.to_vec(), own: own.hash(now), directory, now: now.then_some(own.modified) }
 }
 
-/// For the folders that have one, the folder of the tree below that they continue.
-fn folders_below<'s>(scanned: &'s Scanned, kind: Kind<'_>) -> io::Result<HashMap<&'s Path, Below>> {
+/// For the directories that have one, the directory of the tree below that they continue.
+fn directories_below<'s>(scanned: &'s Scanned, kind: Kind<'_>) -> io::Result<HashMap<&'s Path, Below>> {
     let mut below: HashMap<&Path, Below> = HashMap::new();
     let Some((record, find)) = kind.below() else { return Ok(below) };
-    let root = listing(record.root.folder.as_ref(), find)?;
+    let root = listing(record.root.directory.as_ref(), find)?;
     // Parents first.
-    for (path, folder) in scanned {
+    for (path, directory) in scanned {
         let continued = match (path.file_name(), path.parent()) {
-            (Some(name), Some(parent)) if !folder.opaque => continued(folder, name, below.get(parent), &root, find)?,
+            (Some(name), Some(parent)) if !directory.opaque => {
+                continued(directory, name, below.get(parent), &root, find)?
+            }
             (Some(_), _) => None,
             (None, _) => Some((PathBuf::new(), Arc::clone(&root))),
         };
@@ -86,13 +88,13 @@ fn folders_below<'s>(scanned: &'s Scanned, kind: Kind<'_>) -> io::Result<HashMap
 }
 
 fn continued(
-    folder: &Folder,
+    directory: &Directory,
     name: &OsStr,
     parent: Option<&Below>,
     root: &Arc<Listing>,
     find: &Find<'_>,
 ) -> io::Result<Option<Below>> {
-    match &folder.redirect {
+    match &directory.redirect {
         Some(redirect) if redirect.is_absolute() => {
             let mut place = (PathBuf::new(), Arc::clone(root));
             for component in redirect.components() {
@@ -109,15 +111,15 @@ fn continued(
     }
 }
 
-/// The folder of this name in a folder below; none if there is none.
+/// The directory of this name in a directory below; none if there is none.
 fn child((path, inside): &Below, name: &OsStr, find: &Find<'_>) -> io::Result<Option<Below>> {
-    let Some(entry) = inside.get(name.as_bytes()).filter(|entry| entry.folder.is_some()) else { return Ok(None) };
-    Ok(Some((path.join(name), listing(entry.folder.as_ref(), find)?)))
+    let Some(entry) = inside.get(name.as_bytes()).filter(|entry| entry.directory.is_some()) else { return Ok(None) };
+    Ok(Some((path.join(name), listing(entry.directory.as_ref(), find)?)))
 }
 
 fn listing(hash: Option<&Hash>, find: &Find<'_>) -> io::Result<Arc<Listing>> {
     hash.and_then(find)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "a folder's listing is missing in the records below"))
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "a directory's listing is missing in the records below"))
 }
 
 /// The names that are one file: those of the tree below that are still to be seen, and those that were scanned.
@@ -131,8 +133,8 @@ fn links(scanned: &Scanned, below: &HashMap<&Path, Below>, kind: Kind<'_>) -> Ve
         groups.extend(record.links.iter().map(|names| names.iter().filter_map(still_there).collect()));
     }
     let mut by_file: HashMap<Inode, Vec<Vec<u8>>> = HashMap::new();
-    for (path, folder) in scanned {
-        for found in &folder.entries {
+    for (path, directory) in scanned {
+        for found in &directory.entries {
             if let What::Other(_, Some(inode)) = found.what {
                 let name = path.join(OsStr::from_bytes(&found.name));
                 by_file.entry(inode).or_default().push(name.as_os_str().as_bytes().to_vec());
@@ -150,10 +152,10 @@ fn links(scanned: &Scanned, below: &HashMap<&Path, Below>, kind: Kind<'_>) -> Ve
 
 /// Where an entry of the tree below is to be seen now; none if the layer hides it.
 fn moved(name: &Path, now_at: &HashMap<&Path, &Path>, scanned: &Scanned) -> Option<Vec<u8>> {
-    let folder = name.ancestors().skip(1).find(|folder| now_at.contains_key(folder))?;
-    let rest = name.strip_prefix(folder).ok()?;
+    let directory = name.ancestors().skip(1).find(|directory| now_at.contains_key(directory))?;
+    let rest = name.strip_prefix(directory).ok()?;
     let first = rest.components().next()?.as_os_str().as_bytes();
-    let now = now_at[folder];
+    let now = now_at[directory];
     let hidden = scanned[now].entries.iter().any(|found| found.name == first);
     (!hidden).then(|| now.join(rest).as_os_str().as_bytes().to_vec())
 }

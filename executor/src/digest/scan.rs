@@ -1,4 +1,5 @@
-//! Reads a tree or a layer as it lies on the disk: every entry with its attributes and content, nothing of what is below.
+//! Reads a tree or a layer as it lies on the disk: every entry with its attributes and content, nothing of what is
+//! below.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CStr, CString, OsStr};
@@ -20,11 +21,11 @@ const CONTEXT: &str = "osbc tree entry 1";
 /// So many bytes of a file are as much work as one entry.
 const BYTES_PER_ENTRY: u64 = 16 << 10;
 
-/// All folders of a tree or layer by their path below its root, which is the empty one.
-pub(super) type Scanned = BTreeMap<PathBuf, Folder>;
+/// All directories of a tree or layer by their path below its root, which is the empty one.
+pub(super) type Scanned = BTreeMap<PathBuf, Directory>;
 
-/// A folder that is there.
-pub(super) struct Folder {
+/// A directory that is there.
+pub(super) struct Directory {
     pub(super) own: Own,
     /// In no order.
     pub(super) entries: Vec<Found>,
@@ -34,7 +35,7 @@ pub(super) struct Folder {
     pub(super) redirect: Option<PathBuf>,
 }
 
-/// An entry of a folder.
+/// An entry of a directory.
 pub(super) struct Found {
     pub(super) name: Vec<u8>,
     pub(super) what: What,
@@ -43,8 +44,8 @@ pub(super) struct Found {
 pub(super) enum What {
     /// A whiteout: what the layers below have of this name is gone.
     Gone,
-    /// A folder, scanned by itself.
-    Folder,
+    /// A directory, scanned by itself.
+    Directory,
     /// Anything else.
     Other(Own, Option<Inode>),
 }
@@ -77,22 +78,23 @@ impl Own {
 
 /// Reads everything below `root`. In a layer the notes of overlayfs are understood.
 pub(super) fn scan(root: &Path, is_layer: bool) -> io::Result<Scanned> {
-    let job = Job { is_layer, folders: Mutex::default(), contents: Mutex::default(), failure: Mutex::default() };
-    let first = Waiting { parent: Arc::new(open_folder(CWD, root)?), name: CString::from(c"."), path: PathBuf::new() };
-    walk(first, |folder, waiting| {
-        job.folder(&folder, waiting).unwrap_or_else(|error| {
-            let error = io::Error::new(error.kind(), format!("{}: {error}", root.join(&folder.path).display()));
+    let job = Job { is_layer, directories: Mutex::default(), contents: Mutex::default(), failure: Mutex::default() };
+    let first =
+        Waiting { parent: Arc::new(open_directory(CWD, root)?), name: CString::from(c"."), path: PathBuf::new() };
+    walk(first, |directory, waiting| {
+        job.directory(&directory, waiting).unwrap_or_else(|error| {
+            let error = io::Error::new(error.kind(), format!("{}: {error}", root.join(&directory.path).display()));
             job.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
             1
         })
     });
     match job.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(error) => Err(error),
-        None => Ok(job.folders.into_inner().unwrap_or_else(PoisonError::into_inner)),
+        None => Ok(job.directories.into_inner().unwrap_or_else(PoisonError::into_inner)),
     }
 }
 
-/// A folder that is not opened yet, since descriptors are few.
+/// A directory that is not opened yet, since descriptors are few.
 struct Waiting {
     parent: Arc<OwnedFd>,
     name: CString,
@@ -101,15 +103,15 @@ struct Waiting {
 
 struct Job {
     is_layer: bool,
-    folders: Mutex<Scanned>,
+    directories: Mutex<Scanned>,
     /// The content of files with several names, so that each is read once.
     contents: Mutex<HashMap<Inode, Hash>>,
     failure: Mutex<Option<io::Error>>,
 }
 
 impl Job {
-    fn folder(&self, folder: &Waiting, waiting: &mut Vec<Waiting>) -> io::Result<usize> {
-        let opened = Arc::new(open_folder(&folder.parent, folder.name.as_c_str())?);
+    fn directory(&self, directory: &Waiting, waiting: &mut Vec<Waiting>) -> io::Result<usize> {
+        let opened = Arc::new(open_directory(&directory.parent, directory.name.as_c_str())?);
         let stat = rustix::fs::fstat(&opened)?;
         let (mut opaque, mut redirect) = (false, None);
         let own = self.own(opened.as_fd(), c".", &stat, &[], |name, value| match name {
@@ -128,9 +130,9 @@ impl Job {
             let stat = rustix::fs::statat(&opened, name, AtFlags::SYMLINK_NOFOLLOW)?;
             let what = match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => {
-                    let path = folder.path.join(OsStr::from_bytes(name.to_bytes()));
+                    let path = directory.path.join(OsStr::from_bytes(name.to_bytes()));
                     waiting.push(Waiting { parent: Arc::clone(&opened), name: CString::from(name), path });
-                    What::Folder
+                    What::Directory
                 }
                 FileType::CharacterDevice if self.is_layer && stat.st_rdev == 0 => What::Gone,
                 kind => {
@@ -143,12 +145,12 @@ impl Job {
             entries.push(Found { name: name.to_bytes().to_vec(), what });
             work += 1;
         }
-        let scanned = Folder { own, entries, opaque, redirect };
-        self.folders.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.path.clone(), scanned);
+        let scanned = Directory { own, entries, opaque, redirect };
+        self.directories.lock().unwrap_or_else(PoisonError::into_inner).insert(directory.path.clone(), scanned);
         Ok(work)
     }
 
-    fn content(&self, folder: BorrowedFd<'_>, name: &CStr, kind: FileType, stat: &Stat) -> io::Result<Vec<u8>> {
+    fn content(&self, directory: BorrowedFd<'_>, name: &CStr, kind: FileType, stat: &Stat) -> io::Result<Vec<u8>> {
         Ok(match kind {
             FileType::RegularFile => {
                 let inode = (stat.st_dev, stat.st_ino);
@@ -159,14 +161,14 @@ impl Job {
                     return Ok(hash.to_vec());
                 }
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
-                let file = rustix::fs::openat(folder, name, flags, Mode::empty())?;
+                let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
                 let hash = bytes::hash(file.as_fd(), stat.st_size as u64)?;
                 if stat.st_nlink > 1 {
                     known().insert(inode, hash);
                 }
                 hash.to_vec()
             }
-            FileType::Symlink => rustix::fs::readlinkat(folder, name, Vec::new())?.into_bytes(),
+            FileType::Symlink => rustix::fs::readlinkat(directory, name, Vec::new())?.into_bytes(),
             FileType::BlockDevice | FileType::CharacterDevice => stat.st_rdev.to_le_bytes().to_vec(),
             _ => Vec::new(),
         })
@@ -175,7 +177,7 @@ impl Job {
     /// What an entry has of its own, with its content; `note` is told what overlayfs notes in a layer.
     fn own(
         &self,
-        folder: BorrowedFd<'_>,
+        directory: BorrowedFd<'_>,
         name: &CStr,
         stat: &Stat,
         content: &[u8],
@@ -183,7 +185,7 @@ impl Job {
     ) -> io::Result<Own> {
         let mut attributes = Vec::new();
         let notes = overlay::notes().as_bytes();
-        for (attribute, value) in attributes_of(folder, name)? {
+        for (attribute, value) in attributes_of(directory, name)? {
             let attribute = attribute.into_bytes();
             match attribute.strip_prefix(notes) {
                 // An attribute of an overlay that was made within the tree.
@@ -213,7 +215,7 @@ impl Job {
     }
 }
 
-fn open_folder(folder: impl AsFd, name: impl rustix::path::Arg) -> io::Result<OwnedFd> {
+fn open_directory(directory: impl AsFd, name: impl rustix::path::Arg) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(folder, name, flags, Mode::empty())?)
+    Ok(rustix::fs::openat(directory, name, flags, Mode::empty())?)
 }

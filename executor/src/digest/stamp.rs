@@ -1,7 +1,8 @@
-//! The stamp of one folder or file: told by looking at it, and at a folder's entries, without reading any. The change time that a file system
-//! keeps cannot be set, so whoever writes to a file, cuts it off, removes or replaces it also changes the stamp of its
-//! folder. What it cannot see is a disk that gives other bytes than it was given, which only reading finds; and it
-//! changes where nothing is wrong, as when a store is copied or brought back from a backup.
+//! The stamp of one directory or file: told by looking at it, and at a directory's entries, without reading any. The
+//! change time that a file system keeps cannot be set, so whoever writes to a file, cuts it off, removes or replaces it
+//! also changes the stamp of its directory. What it cannot see is a disk that gives other bytes than it was given,
+//! which only reading finds; and it changes where nothing is wrong, as when a store is copied or brought back from a
+//! backup.
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -13,12 +14,12 @@ use rustix::fs::{FileType, Stat};
 use super::Encoder;
 use crate::walk;
 
-const CONTEXT: &str = "osbc folder stamp 1";
+const CONTEXT: &str = "osbc directory stamp 1";
 
-/// Looks at the file `root`, or at all that is in the folder; in a large one with all of rayon's threads.
+/// Looks at the file `root`, or at all that is in the directory; in a large one with all of rayon's threads.
 ///
 /// # Errors
-/// A folder cannot be read, or `root` is neither.
+/// A directory cannot be read, or `root` is neither.
 pub(crate) fn stamp(root: &Path) -> io::Result<String> {
     let stat = rustix::fs::lstat(root)?;
     if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
@@ -69,7 +70,7 @@ mod tests {
                     .expect("cuts");
             }),
             ("a missing file", |root| fs::remove_file(root.join("d/file")).expect("removes")),
-            ("a missing folder", |root| fs::remove_dir_all(root.join("d")).expect("removes")),
+            ("a missing directory", |root| fs::remove_dir_all(root.join("d")).expect("removes")),
             ("one more", |root| fs::write(root.join("d/more"), "").expect("writes")),
             ("a replaced file", |root| {
                 fs::write(root.join("new"), "content").expect("writes");
@@ -77,8 +78,8 @@ mod tests {
             }),
         ];
         for (name, change) in changes {
-            let folder = tempfile::tempdir().expect("a temporary folder");
-            let root = folder.path().join("tree");
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let root = directory.path().join("tree");
             fs::create_dir_all(root.join("d/e")).expect("makes");
             fs::write(root.join("d/file"), "content").expect("writes");
             let before = stamp(&root).expect("looks");

@@ -26,7 +26,7 @@ fn whole(root: &Path) -> Record {
 }
 
 fn tree() -> TempDir {
-    tempfile::tempdir().expect("a temporary folder")
+    tempfile::tempdir().expect("a temporary directory")
 }
 
 /// The digest of a tree that `change` made.
@@ -50,9 +50,9 @@ fn set_time(path: &Path, seconds: u64) {
 fn equal_trees_have_equal_digests_whenever_and_in_whatever_order_they_were_made() {
     let make = |names: [&str; 2]| {
         digest_of(|root| {
-            fs::create_dir(root.join("folder")).expect("makes");
+            fs::create_dir(root.join("directory")).expect("makes");
             for name in names {
-                write(root.join("folder").join(name), name);
+                write(root.join("directory").join(name), name);
             }
             symlink("target", root.join("link")).expect("links");
         })
@@ -165,7 +165,7 @@ enum Change {
     Touch(PathBuf, u64),
     Mode(PathBuf, u32),
     Attribute(PathBuf, u8),
-    Folder(PathBuf),
+    Directory(PathBuf),
     Remove(PathBuf),
     Rename(PathBuf, PathBuf),
     Link(PathBuf, PathBuf),
@@ -187,7 +187,7 @@ fn apply(root: &Path, change: &Change) {
         Change::Attribute(path, byte) => {
             rustix::fs::lsetxattr(at(path), "user.test", &[*byte], XattrFlags::empty()).ok();
         }
-        Change::Folder(path) => drop(fs::create_dir_all(at(path))),
+        Change::Directory(path) => drop(fs::create_dir_all(at(path))),
         Change::Remove(path) => {
             if fs::remove_file(at(path)).is_err() {
                 fs::remove_dir_all(at(path)).ok();
@@ -209,7 +209,7 @@ fn change() -> impl Strategy<Value = Change> {
         1 => (path(), 1..9u64).prop_map(|(path, time)| Change::Touch(path, time)),
         1 => (path(), prop::sample::select(vec![0o700, 0o755])).prop_map(|(path, mode)| Change::Mode(path, mode)),
         1 => (path(), any::<u8>()).prop_map(|(path, byte)| Change::Attribute(path, byte)),
-        4 => path().prop_map(Change::Folder),
+        4 => path().prop_map(Change::Directory),
         2 => path().prop_map(Change::Remove),
         3 => (path(), path()).prop_map(|(from, to)| Change::Rename(from, to)),
         2 => (path(), path()).prop_map(|(from, to)| Change::Link(from, to)),
@@ -218,15 +218,15 @@ fn change() -> impl Strategy<Value = Change> {
 }
 
 /// The digest of what `layers` make of an empty tree, each an overlayfs layer on those before, and that of the whole
-/// in one folder.
+/// in one directory.
 fn layered_and_whole(layers: &[Vec<Change>]) -> (TreeDigest, TreeDigest) {
     let place = tree();
-    let folder = |name: String| {
+    let directory = |name: String| {
         let path = place.path().join(name);
         fs::create_dir(&path).expect("makes");
         path
     };
-    let bottom = folder("0".to_owned());
+    let bottom = directory("0".to_owned());
     for change in &layers[0] {
         apply(&bottom, change);
     }
@@ -235,7 +235,7 @@ fn layered_and_whole(layers: &[Vec<Change>]) -> (TreeDigest, TreeDigest) {
     known.extend(below.take_listings());
     let mut lower = vec![bottom];
     for (index, changes) in layers.iter().enumerate().skip(1) {
-        let (dir, work) = (folder(index.to_string()), folder(format!("{index}-work")));
+        let (dir, work) = (directory(index.to_string()), directory(format!("{index}-work")));
         let stack = TreeStack { lower: lower.clone(), upper: Some(Upper { dir: dir.clone(), work }) };
         let mounted = overlay::open(&stack).expect("mounts");
         let root = PathBuf::from(format!("/proc/self/fd/{}", mounted.as_raw_fd()));
@@ -249,7 +249,7 @@ fn layered_and_whole(layers: &[Vec<Change>]) -> (TreeDigest, TreeDigest) {
         lower.push(dir);
     }
     let merged = overlay::open(&TreeStack { lower, upper: None }).expect("mounts");
-    let copy = folder("copy".to_owned());
+    let copy = directory("copy".to_owned());
     let target = rustix::fs::open(&copy, rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty()).expect("opens");
     copy_tree(merged.as_fd(), target.as_fd(), Ownership::Keep).expect("copies");
     (below.digest(), whole(&copy).digest())

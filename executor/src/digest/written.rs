@@ -1,5 +1,5 @@
-//! The digest of one folder as a stage left it: of a layer by itself, or of a whole tree. It tells whether what lies on
-//! the disk is still what was written there; for what a tree shows to a stage there is [`super::Record`].
+//! The digest of one directory as a stage left it: of a layer by itself, or of a whole tree. It tells whether what lies
+//! on the disk is still what was written there; for what a tree shows to a stage there is [`super::Record`].
 
 use std::collections::HashMap;
 use std::io;
@@ -11,9 +11,9 @@ use osbc_ir::TreeDigest;
 use super::Encoder;
 use super::scan::{What, scan};
 
-const CONTEXT: &str = "osbc written folder 1";
+const CONTEXT: &str = "osbc written directory 1";
 
-/// What a folder holds.
+/// What a directory holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Written {
     /// The digest, over everything but times.
@@ -22,7 +22,7 @@ pub(crate) struct Written {
     pub(crate) bytes: u64,
 }
 
-/// Reads all that is in the folder `root`, a layer or a whole tree; much of it with all of rayon's threads.
+/// Reads all that is in the directory `root`, a layer or a whole tree; much of it with all of rayon's threads.
 ///
 /// # Errors
 /// The first entry that cannot be read.
@@ -31,19 +31,19 @@ pub(crate) fn written(root: &Path, is_layer: bool) -> io::Result<Written> {
     let mut bytes = 0;
     // A file with several names counts where the first of them is met.
     let mut files = HashMap::new();
-    for (path, mut folder) in scan(root, is_layer)? {
-        bytes += folder.own.bytes;
+    for (path, mut directory) in scan(root, is_layer)? {
+        bytes += directory.own.bytes;
         encoder.bytes(path.as_os_str().as_bytes());
-        encoder.raw(&folder.own.hash(true));
-        encoder.raw(&[u8::from(folder.opaque)]);
-        encoder.bytes(folder.redirect.as_deref().unwrap_or(Path::new("")).as_os_str().as_bytes());
-        encoder.number(folder.entries.len() as i64);
-        folder.entries.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-        for entry in folder.entries {
+        encoder.raw(&directory.own.hash(true));
+        encoder.raw(&[u8::from(directory.opaque)]);
+        encoder.bytes(directory.redirect.as_deref().unwrap_or(Path::new("")).as_os_str().as_bytes());
+        encoder.number(directory.entries.len() as i64);
+        directory.entries.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        for entry in directory.entries {
             encoder.bytes(&entry.name);
             match entry.what {
                 What::Gone => encoder.raw(&[0]),
-                What::Folder => encoder.raw(&[1]),
+                What::Directory => encoder.raw(&[1]),
                 What::Other(own, inode) => {
                     encoder.raw(&[2]);
                     encoder.raw(&own.hash(true));

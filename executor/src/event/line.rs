@@ -1,5 +1,5 @@
-//! Events as JSON lines, to be written down and read back: `docs/events.md` describes them. What a line says about a node
-//! it says by number; the lines after the first tell what each number stands for.
+//! Events as JSON lines, to be written down and read back: `docs/events.md` describes them. What a line says about a
+//! node it says by number; the lines after the first tell what each number stands for.
 
 use std::io::{self, BufRead};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -117,7 +117,7 @@ pub enum Happened {
         /// How many bytes it wrote, where the system counts them.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         written: Option<u64>,
-        /// The name of its log in the folder of the build's logs.
+        /// The name of its log in the directory of the build's logs.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         log: Option<String>,
     },

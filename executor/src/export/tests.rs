@@ -9,19 +9,19 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::store::{Layers, Sealing, StepRecord, Store};
-use crate::testing::{Sealed, Sketch, folder};
+use crate::testing::{Sealed, Sketch, directory};
 
 struct Bench {
-    folder: TempDir,
+    directory: TempDir,
     store: Store,
     sketch: Sealed,
 }
 
 impl Bench {
     fn new() -> Self {
-        let folder = folder();
-        let store = Store::open(&folder.path().join("store"), Layers::Copy).expect("opens");
-        Self { folder, store, sketch: Sketch::chain(&["a"]).seal() }
+        let directory = directory();
+        let store = Store::open(&directory.path().join("store"), Layers::Copy).expect("opens");
+        Self { directory, store, sketch: Sketch::chain(&["a"]).seal() }
     }
 
     /// A lease on a result with the content that `make` makes.
@@ -36,7 +36,7 @@ impl Bench {
     }
 
     fn out(&self) -> PathBuf {
-        self.folder.path().join("out/new/main")
+        self.directory.path().join("out/new/main")
     }
 
     fn export(&self, lease: &Lease) -> Result<Copied, ExportError> {
@@ -44,8 +44,8 @@ impl Bench {
     }
 }
 
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).expect("reads");
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).expect("reads");
     let mut names: Vec<_> =
         entries.map(|entry| entry.expect("reads").file_name().to_string_lossy().into_owned()).collect();
     names.sort();
@@ -53,8 +53,8 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 /// A lease on a result in a store that keeps nothing: a whole tree, or a layer on one.
-fn unkept(folder: &TempDir, sketch: &Sealed, base: Option<StageId>) -> Lease {
-    let cache = crate::store::osbuild::Cache::open(&folder.path().join("osbuild"), None).expect("opens");
+fn unkept(directory: &TempDir, sketch: &Sealed, base: Option<StageId>) -> Lease {
+    let cache = crate::store::osbuild::Cache::open(&directory.path().join("osbuild"), None).expect("opens");
     let lease = sketch.lease(&Store::open_within(&cache, false).expect("opens"));
     for (base, id) in base.map(|base| (None, base)).into_iter().chain([(base, sketch.id("b"))]) {
         let work = lease.work(base).expect("begins");
@@ -68,17 +68,17 @@ fn unkept(folder: &TempDir, sketch: &Sealed, base: Option<StageId>) -> Lease {
 
 #[test]
 fn what_nobody_else_needs_is_moved() {
-    let folder = folder();
+    let directory = directory();
     let sketch = Sketch::chain(&["a", "b"]).seal();
     for (name, there) in [("new", false), ("there", true)] {
-        let lease = unkept(&folder, &sketch, None);
-        let to = folder.path().join(name);
+        let lease = unkept(&directory, &sketch, None);
+        let to = directory.path().join(name);
         if there {
             fs::create_dir(&to).expect("makes");
             fs::write(to.join("disk.raw"), "old").expect("writes");
             fs::write(to.join("other"), "stays").expect("writes");
         }
-        let tree = lease.tree(sketch.id("b")).expect("is there").lower.pop().expect("a folder");
+        let tree = lease.tree(sketch.id("b")).expect("is there").lower.pop().expect("a directory");
         let inode = fs::metadata(tree.join("disk.raw")).expect("is there").ino();
         assert!(move_out(&lease, sketch.id("b"), &to).expect("moves"), "{name}");
         assert_eq!(fs::metadata(to.join("disk.raw")).expect("is there").ino(), inode, "{name}");
@@ -100,7 +100,7 @@ fn what_others_need_is_not_moved() {
         return;
     }
     let sketch = Sketch::chain(&["a", "b"]).seal();
-    let lease = unkept(&bench.folder, &sketch, Some(sketch.id("a")));
+    let lease = unkept(&bench.directory, &sketch, Some(sketch.id("a")));
     for label in ["a", "b"] {
         assert!(!move_out(&lease, sketch.id(label), &bench.out()).expect("says no"), "{label} is one of two layers");
     }
@@ -108,7 +108,7 @@ fn what_others_need_is_not_moved() {
 }
 
 #[test]
-fn a_result_becomes_a_folder_with_nothing_beside_it() {
+fn a_result_becomes_a_directory_with_nothing_beside_it() {
     let bench = Bench::new();
     let lease = bench.lease(|tree| {
         fs::write(tree.join("disk.raw"), "image").expect("writes");
@@ -123,7 +123,7 @@ fn a_result_becomes_a_folder_with_nothing_beside_it() {
 }
 
 #[test]
-fn a_pipeline_without_stages_is_an_empty_folder() {
+fn a_pipeline_without_stages_is_an_empty_directory() {
     let bench = Bench::new();
     let lease = bench.sketch.lease(&bench.store);
     export(&lease, None, &bench.out(), Ownership::Keep).expect("exports");
@@ -134,19 +134,19 @@ fn a_pipeline_without_stages_is_an_empty_folder() {
 #[test]
 fn what_is_there_is_replaced_entry_by_entry() {
     let bench = Bench::new();
-    fs::create_dir_all(bench.out().join("folder/old")).expect("makes");
+    fs::create_dir_all(bench.out().join("directory/old")).expect("makes");
     fs::write(bench.out().join("file"), "old").expect("writes");
     fs::write(bench.out().join("mine"), "mine").expect("writes");
     symlink("mine", bench.out().join("link")).expect("links");
     let lease = bench.lease(|tree| {
         fs::create_dir_all(tree.join("file")).expect("makes");
-        fs::write(tree.join("folder"), "new").expect("writes");
+        fs::write(tree.join("directory"), "new").expect("writes");
         fs::write(tree.join("link"), "new").expect("writes");
     });
     bench.export(&lease).expect("exports");
-    assert_eq!(names(&bench.out()), ["file", "folder", "link", "mine"]);
+    assert_eq!(names(&bench.out()), ["file", "directory", "link", "mine"]);
     assert!(bench.out().join("file").is_dir());
-    assert_eq!(fs::read_to_string(bench.out().join("folder")).expect("reads"), "new");
+    assert_eq!(fs::read_to_string(bench.out().join("directory")).expect("reads"), "new");
     assert_eq!(fs::read_to_string(bench.out().join("mine")).expect("reads"), "mine", "no link was followed");
     assert_eq!(bench.out().metadata().expect("is there").mtime(), 5);
 }
@@ -161,7 +161,7 @@ fn a_failed_export_leaves_nothing() {
     fs::create_dir_all(bench.out().parent().expect("a parent")).expect("makes");
     fs::write(bench.out(), "a file").expect("writes");
     let error = bench.export(&lease).expect_err("is in the way");
-    assert!(matches!(error, ExportError::NoFolder(_)), "{error}");
+    assert!(matches!(error, ExportError::NoDirectory(_)), "{error}");
     assert_eq!(fs::read_to_string(bench.out()).expect("reads"), "a file");
 }
 
@@ -172,7 +172,7 @@ fn what_a_dead_process_left_is_removed() {
     let cut_off = parent.join(format!("{UNFINISHED}dead"));
     fs::create_dir_all(cut_off.join("half")).expect("makes");
     let alive = parent.join(format!("{UNFINISHED}alive"));
-    let _owner = crate::lock::own_folder(&alive).expect("makes").expect("owns");
+    let _owner = crate::lock::own_directory(&alive).expect("makes").expect("owns");
     let lease = bench.lease(|_| {});
     bench.export(&lease).expect("exports");
     assert!(!cut_off.exists() && alive.exists());
@@ -199,7 +199,7 @@ fn root_a_full_destination_is_told_and_left_clean() {
     }
     let bench = Bench::new();
     let lease = bench.lease(|tree| fs::write(tree.join("large"), vec![1; 4 << 20]).expect("writes"));
-    let target = bench.folder.path().join("small");
+    let target = bench.directory.path().join("small");
     fs::create_dir(&target).expect("makes");
     let mount = ["-t", "tmpfs", "-o", "size=1m", "none"];
     assert!(std::process::Command::new("mount").args(mount).arg(&target).status().expect("starts").success());

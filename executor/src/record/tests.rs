@@ -10,7 +10,7 @@ use crate::fake::{FakeMachine, FakeRunner, RecordingMonitor, failure, success};
 use crate::interrupt::Interrupt;
 use crate::run::{Parts, run};
 use crate::store::Layers;
-use crate::testing::{Sealed, Sketch, about, catalog, folder, label_of, settings};
+use crate::testing::{Sealed, Sketch, about, catalog, directory, label_of, settings};
 
 /// Builds a sketch with a runner whose stage `bad` fails.
 fn build(store: &Store, sketch: &Sealed) -> Outcome {
@@ -38,8 +38,8 @@ fn sketch(labels: &[&str]) -> Sealed {
 
 #[test]
 fn every_build_leaves_its_events_its_graph_and_how_it_ended() {
-    let folder = folder();
-    let store = Store::open(&folder.path().join("store"), Layers::Copy).expect("opens");
+    let directory = directory();
+    let store = Store::open(&directory.path().join("store"), Layers::Copy).expect("opens");
     assert!(Record::all(&store).expect("reads").is_empty());
     let failing = sketch(&["good", "bad", "never"]);
     build(&store, &failing);
@@ -61,7 +61,7 @@ fn every_build_leaves_its_events_its_graph_and_how_it_ended() {
 
     let graph = first.graph().expect("reads");
     assert_eq!((&graph.manifest, &graph.by_id), (&failing.graph.manifest, &failing.graph.by_id));
-    let inode = |record: &Record| std::fs::metadata(record.folder.join(GRAPH)).expect("is there").ino();
+    let inode = |record: &Record| std::fs::metadata(record.directory.join(GRAPH)).expect("is there").ino();
     assert_eq!(inode(idle), inode(second));
     assert_ne!(inode(first), inode(second));
 
@@ -76,7 +76,7 @@ fn every_build_leaves_its_events_its_graph_and_how_it_ended() {
     });
     let (success, error, log) = told.expect("it finished");
     assert_eq!((success, error.as_str()), (false, "it broke"));
-    assert_eq!(std::fs::read_to_string(first.folder.join(log)).expect("reads"), "words");
+    assert_eq!(std::fs::read_to_string(first.directory.join(log)).expect("reads"), "words");
     assert!(matches!(&events.last().expect("some").event, Happened::Ended { success: false, .. }));
     assert!(!events.iter().any(|line| matches!(line.event, Happened::StageOutput { .. })));
     let cached = second.events().expect("reads");
@@ -85,8 +85,8 @@ fn every_build_leaves_its_events_its_graph_and_how_it_ended() {
 
 #[test]
 fn a_build_that_died_is_told_from_one_that_runs() {
-    let folder = folder();
-    let store = Store::open(&folder.path().join("store"), Layers::Copy).expect("opens");
+    let directory = directory();
+    let store = Store::open(&directory.path().join("store"), Layers::Copy).expect("opens");
     let sketch = sketch(&["good"]);
     let plan = sketch.plan(&Default::default());
     let recording = Recording::begin(&store, &plan, &about());
@@ -98,13 +98,13 @@ fn a_build_that_died_is_told_from_one_that_runs() {
 
 #[test]
 fn a_manifest_is_recognised_by_its_file_or_by_its_pipelines() {
-    let folder = folder();
-    let file = folder.path().join("m.json");
+    let directory = directory();
+    let file = directory.path().join("m.json");
     std::fs::write(&file, "{}").expect("writes");
-    std::os::unix::fs::symlink(&file, folder.path().join("link")).expect("links");
+    std::os::unix::fs::symlink(&file, directory.path().join("link")).expect("links");
     let (one, other) = (sketch(&["a"]).graph, Sketch::new().pipeline("other", None).seal().graph);
     let name = |path: &Path, graph: &Graph| ManifestName::new(path, graph);
-    assert_eq!(name(&file, &one), name(&folder.path().join("link"), &other));
+    assert_eq!(name(&file, &one), name(&directory.path().join("link"), &other));
     let piped = Path::new("-");
     assert_eq!(name(piped, &one), name(Path::new("/dev/null"), &sketch(&["b"]).graph));
     assert_ne!(name(piped, &one), name(piped, &other));
@@ -124,14 +124,14 @@ fn timestamps_are_dates() {
 
 #[test]
 fn the_oldest_builds_that_nobody_works_on_are_forgotten() {
-    let all = tempfile::tempdir().expect("a temporary folder");
-    let folder = |index: usize| all.path().join(format!("19700101T0000{index:02}Z-abcdef"));
+    let all = tempfile::tempdir().expect("a temporary directory");
+    let directory = |index: usize| all.path().join(format!("19700101T0000{index:02}Z-abcdef"));
     for index in 0..25 {
-        std::fs::create_dir(folder(index)).expect("makes");
+        std::fs::create_dir(directory(index)).expect("makes");
     }
-    let running = lock::own_existing(&folder(2)).expect("asks").expect("is free");
+    let running = lock::own_existing(&directory(2)).expect("asks").expect("is free");
     forget_old(all.path());
-    let left = |index: &usize| folder(*index).exists();
+    let left = |index: &usize| directory(*index).exists();
     assert_eq!((0..25).filter(left).collect::<Vec<_>>(), [2].into_iter().chain(5..25).collect::<Vec<_>>());
     drop(running);
     forget_old(all.path());
@@ -140,18 +140,18 @@ fn the_oldest_builds_that_nobody_works_on_are_forgotten() {
 
 #[test]
 fn a_record_is_its_owner_s_alone_and_a_damaged_one_is_not_gone_on_with() {
-    let folder = folder();
-    let store = Store::open(&folder.path().join("store"), Layers::Copy).expect("opens");
+    let directory = directory();
+    let store = Store::open(&directory.path().join("store"), Layers::Copy).expect("opens");
     let sketch = sketch(&["good"]);
     for _ in 0..2 {
         build(&store, &sketch);
     }
     let records = Record::all(&store).expect("reads");
-    let files = records.iter().flat_map(|record| std::fs::read_dir(&record.folder).expect("reads"));
+    let files = records.iter().flat_map(|record| std::fs::read_dir(&record.directory).expect("reads"));
     for file in files.map(|file| file.expect("reads")) {
         assert_eq!(file.metadata().expect("is there").mode() & 0o777, 0o600, "{}", file.path().display());
     }
-    let graph = records[0].folder.join(GRAPH);
+    let graph = records[0].directory.join(GRAPH);
     let whole = std::fs::read(&graph).expect("reads");
     for damage in [&whole[..whole.len() / 2], b"", &vec![0; whole.len()]] {
         // All have the one file.
@@ -161,8 +161,8 @@ fn a_record_is_its_owner_s_alone_and_a_damaged_one_is_not_gone_on_with() {
         assert_eq!(newest.graph().expect("is whole").by_id, sketch.graph.by_id);
     }
     let newest = Record::all(&store).expect("reads").remove(0);
-    std::fs::remove_file(newest.folder.join(GRAPH)).expect("removes");
-    rustix::fs::mkfifoat(rustix::fs::CWD, newest.folder.join(GRAPH), rustix::fs::Mode::RUSR).expect("makes");
+    std::fs::remove_file(newest.directory.join(GRAPH)).expect("removes");
+    rustix::fs::mkfifoat(rustix::fs::CWD, newest.directory.join(GRAPH), rustix::fs::Mode::RUSR).expect("makes");
     let error = newest.graph().expect_err("is no file").to_string();
     assert!(error.contains("named pipe"), "{error}");
     build(&store, &sketch);

@@ -11,7 +11,7 @@ use super::*;
 use crate::fake::{FakeMachine, FakeRunner, Ran, Record, RecordingMonitor, failure, success};
 use crate::request::{ReferenceFrom, StageFailure, StageReply};
 use crate::store::{Layers, Limit, Store, StoreSettings};
-use crate::testing::{Sealed, Sketch, about, catalog, folder, in_tree, label_of, settings};
+use crate::testing::{Sealed, Sketch, about, catalog, directory, in_tree, label_of, settings};
 
 mod cutoff;
 mod prepared;
@@ -19,7 +19,7 @@ mod prepared;
 /// A store, and what came of running sketches on it.
 struct Bench {
     store: Store,
-    folder: TempDir,
+    directory: TempDir,
     settings: Settings,
     machine: Arc<FakeMachine>,
     interrupt: Interrupt,
@@ -32,10 +32,10 @@ struct Done {
 
 impl Bench {
     fn new(jobs: usize) -> Self {
-        let folder = folder();
-        let store = Store::open(&folder.path().join("store"), Layers::Copy).expect("opens");
+        let directory = directory();
+        let store = Store::open(&directory.path().join("store"), Layers::Copy).expect("opens");
         let interrupt = Interrupt::new().expect("an eventfd");
-        Self { store, folder, settings: settings(jobs), machine: Arc::new(FakeMachine::plenty()), interrupt }
+        Self { store, directory, settings: settings(jobs), machine: Arc::new(FakeMachine::plenty()), interrupt }
     }
 
     fn run(&self, sketch: &Sealed, runner: &FakeRunner) -> Done {
@@ -115,14 +115,14 @@ fn stages_run_on_each_other_s_trees_and_the_second_build_runs_none() {
     let image = &ran[3].request;
     assert_eq!(image.source_epoch, Some(7));
     let object = |label: &str| {
-        let folder = std::fs::canonicalize(bench.folder.path()).expect("is there");
-        folder.join("store/objects").join(sketch.id(label).to_string())
+        let directory = std::fs::canonicalize(bench.directory.path()).expect("is there");
+        directory.join("store/objects").join(sketch.id(label).to_string())
     };
     let [compiler] = image.build_root.as_ref().expect("a build pipeline").lower.as_slice() else { panic!("one tree") };
     assert!(compiler.starts_with(object("compiler")));
     let ReferenceFrom::Tree(os) = &image.inputs[0].references[0].from else { panic!("a tree") };
-    let ([folder], None) = (os.lower.as_slice(), &os.upper) else { panic!("one tree, to be read") };
-    assert!(folder.starts_with(object("second")));
+    let ([directory], None) = (os.lower.as_slice(), &os.upper) else { panic!("one tree, to be read") };
+    assert!(directory.starts_with(object("second")));
     let ReferenceFrom::Tree(empty) = &image.inputs[1].references[0].from else { panic!("a tree") };
     assert!(empty.lower.is_empty() && empty.upper.is_none());
     let compat = sketch.graph.stage_node(sketch.node("second")).expect("a stage").compat.to_string();
@@ -196,7 +196,7 @@ fn a_stage_waits_for_its_own_fetches_only() {
         .stage("needs nothing", &[])
         .seal();
     // The item never comes; that the other stage runs at all is the point.
-    let parts = bench.folder.path().join("store/downloads");
+    let parts = bench.directory.path().join("store/downloads");
     let runner = FakeRunner::new(move |_, _| {
         while std::fs::read_dir(&parts).expect("reads").next().is_none() {
             std::thread::yield_now();
@@ -230,7 +230,7 @@ fn a_failure_is_told_and_nothing_of_it_is_kept() {
     assert_eq!(failed.output, "about to\n");
     assert_eq!(done.outcome.nodes[&sketch.node("c")], NodeOutcome::NotStarted);
     assert_eq!(bench.present(&sketch), [osbc_ir::NodeId::Stage(sketch.id("a"))].into_iter().collect::<Have>());
-    assert_eq!(std::fs::read_dir(bench.folder.path().join("store/work")).expect("reads").count(), 0);
+    assert_eq!(std::fs::read_dir(bench.directory.path().join("store/work")).expect("reads").count(), 0);
 
     let runner = FakeRunner::succeeding();
     assert!(bench.run(&sketch, &runner).outcome.success());

@@ -1,6 +1,6 @@
 //! What programs ask for at a socket while a stage is prepared and runs: the endpoints of osbuild's interface. A stage
-//! reports an exception or asks for a loop device, an input asks for trees and items. Each answer is made by the process
-//! that prepared the stage, with the host's root and in the stage's mount namespace.
+//! reports an exception or asks for a loop device, an input asks for trees and items. Each answer is made by the
+//! process that prepared the stage, with the host's root and in the stage's mount namespace.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ use rustix::mount::{MountAttrFlags, MoveMountFlags, move_mount};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::root::{self, make_folder, mount_stack};
+use super::root::{self, make_directory, mount_stack};
 use super::{supervise, sys};
 use crate::request::{HostRequest, ReferenceFrom, StageRequest, TreeStack};
 use crate::service::desk::Answer;
@@ -44,8 +44,8 @@ pub(super) fn exceptions(report: &Rc<RefCell<Report>>) -> Answer<'static> {
     })
 }
 
-/// The endpoint `remoteloop`: makes loop devices, which live as long as the stage. `nodes` is a folder out of its reach for
-/// their nodes.
+/// The endpoint `remoteloop`: makes loop devices, which live as long as the stage. `nodes` is a directory out of its
+/// reach for their nodes.
 pub(super) fn loop_devices(report: &Rc<RefCell<Report>>, nodes: PathBuf) -> Answer<'static> {
     let report = Rc::clone(report);
     Box::new(move |message| {
@@ -61,7 +61,7 @@ pub(super) fn loop_devices(report: &Rc<RefCell<Report>>, nodes: PathBuf) -> Answ
     })
 }
 
-/// A request for a loop device: the file and the folder for its node are descriptors beside it.
+/// A request for a loop device: the file and the directory for its node are descriptors beside it.
 #[derive(Deserialize)]
 struct LoopRequest {
     fd: usize,
@@ -91,21 +91,21 @@ fn loop_device(message: Message, nodes: &Path, stage: Option<&OwnedFd>) -> io::R
         read_only: request.read_only,
         lock: request.lock,
     };
-    let folder = descriptor(request.dir_fd)?;
+    let directory = descriptor(request.dir_fd)?;
     let stage = stage.ok_or(io::ErrorKind::NotConnected)?;
     let device = LoopDevice::attach(descriptor(request.fd)?, &config, nodes)?;
     let name = device.name();
-    show_node(&nodes.join(&name), folder, &name, stage)?;
+    show_node(&nodes.join(&name), directory, &name, stage)?;
     Ok(device)
 }
 
-/// Lets a device's node appear in a folder of the stage's, where nodes that it makes itself do not work.
-fn show_node(node: &Path, folder: &OwnedFd, name: &str, stage: &OwnedFd) -> io::Result<()> {
+/// Lets a device's node appear in a directory of the stage's, where nodes that it makes itself do not work.
+fn show_node(node: &Path, directory: &OwnedFd, name: &str, stage: &OwnedFd) -> io::Result<()> {
     let mount = sys::copy_mount(root::open(node).map_err(io::Error::other)?)?;
     sys::set_attributes(&mount, MountAttrFlags::MOUNT_ATTR_NOSUID)?;
     let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    drop(openat(folder, name, create, Mode::from_raw_mode(0o600))?);
-    let target = openat(folder, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    drop(openat(directory, name, create, Mode::from_raw_mode(0o600))?);
+    let target = openat(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     let shown = supervise::in_child(|| {
         supervise::enter_mounts(stage)?;
@@ -119,9 +119,9 @@ pub(super) struct StoreApi {
     trees: HashMap<String, TreeStack>,
     /// Where those are that were asked for.
     open: HashMap<String, PathBuf>,
-    /// A folder for the mounts of trees.
+    /// A directory for the mounts of trees.
     place: PathBuf,
-    /// A folder on the disk for what inputs make.
+    /// A directory on the disk for what inputs make.
     temporary: PathBuf,
     sources: PathBuf,
 }
@@ -153,7 +153,7 @@ impl StoreApi {
         let done = match text("method") {
             "read-tree" => self.tree(text("object-id")),
             "read-tree-at" => self.tree_at(text("object-id"), text("target"), text("subtree")),
-            "mkdtemp" => self.temporary_folder(text("prefix"), text("suffix")).map(Some),
+            "mkdtemp" => self.temporary_directory(text("prefix"), text("suffix")).map(Some),
             "source" => Ok(Some(self.sources.join(text("name")))),
             other => return exception("ValueError", &format!("there is no method `{other}`")),
         };
@@ -170,12 +170,12 @@ impl StoreApi {
         }
         let Some(stack) = self.trees.get(id) else { return Ok(None) };
         let path = self.place.join(self.open.len().to_string());
-        make_folder(&path, 0o755).and_then(|()| mount_stack(stack, &path)).map_err(|error| error.to_string())?;
+        make_directory(&path, 0o755).and_then(|()| mount_stack(stack, &path)).map_err(|error| error.to_string())?;
         self.open.insert(id.to_owned(), path.clone());
         Ok(Some(path))
     }
 
-    /// Makes a folder or file of a tree visible at `target`, read-only.
+    /// Makes a directory or file of a tree visible at `target`, read-only.
     fn tree_at(&mut self, id: &str, target: &str, subtree: &str) -> Result<Option<PathBuf>, String> {
         let Some(tree) = self.tree(id)? else { return Ok(None) };
         let tree = root::open(&tree).map_err(|error| error.to_string())?;
@@ -189,11 +189,11 @@ impl StoreApi {
         Ok(Some(target))
     }
 
-    fn temporary_folder(&self, prefix: &str, suffix: &str) -> Result<PathBuf, String> {
-        make_folder(&self.temporary, 0o755).map_err(|error| error.to_string())?;
+    fn temporary_directory(&self, prefix: &str, suffix: &str) -> Result<PathBuf, String> {
+        make_directory(&self.temporary, 0o755).map_err(|error| error.to_string())?;
         let made = tempfile::Builder::new().prefix(prefix).suffix(suffix).tempdir_in(&self.temporary);
-        // It goes with the scratch folder.
-        made.map(tempfile::TempDir::keep).map_err(|error| format!("cannot make a folder: {error}"))
+        // It goes with the scratch directory.
+        made.map(tempfile::TempDir::keep).map_err(|error| format!("cannot make a directory: {error}"))
     }
 }
 

@@ -1,5 +1,5 @@
-//! The arguments document of a stage, [`FILE`]: what a built-in module gets as its context, as JSON. An on-disk module is
-//! given it, and a shell in the place of any stage finds it.
+//! The arguments document of a stage, [`FILE`]: what a built-in module gets as its context, as JSON. An on-disk module
+//! is given it, and a shell in the place of any stage finds it.
 
 use std::fs;
 use std::io;
@@ -8,7 +8,7 @@ use std::path::Path;
 use osbc_module_api::{Map, Value};
 use serde_json::json;
 
-use super::root::make_folder;
+use super::root::make_directory;
 use super::spec;
 use super::surroundings::Surroundings;
 use crate::request::StageRequest;
@@ -21,7 +21,7 @@ pub(super) const FILE: &str = "/run/osbuild/api/arguments";
 /// # Errors
 /// There is no room for it.
 pub(super) fn write(request: &StageRequest, around: &Surroundings<'_>) -> io::Result<()> {
-    make_folder(&around.inside(spec::API), 0o755).map_err(io::Error::other)?;
+    make_directory(&around.inside(spec::API), 0o755).map_err(io::Error::other)?;
     fs::write(around.inside(FILE), format!("{:#}\n", document(request, around)))
 }
 

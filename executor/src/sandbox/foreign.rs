@@ -3,7 +3,7 @@
 //! ```text
 //! /run/osbuild/
 //!   bin/<module>  runner/<runner>       programs, as they are on the host
-//!   lib/  lib/osbuild/                  the folder of modules, and the Python library
+//!   lib/  lib/osbuild/                  the directory of modules, and the Python library
 //!   api/arguments                       what it is to do ([`super::arguments`])
 //!   api/osbuild  api/remoteloop         where it reports an exception and asks for loop devices
 //!   meta                                where it writes its metadata
@@ -20,12 +20,12 @@ use nix::unistd::Pid;
 use osbc_module_api::{OnDisk, Value};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
-use super::root::{self, make_folder};
+use super::root::{self, make_directory};
 use super::surroundings::Surroundings;
 use super::{spec, sys};
 use crate::request::{StageFailure, StageReply, StageRequest};
 
-/// The folder of a folder of modules that holds the Python library.
+/// The directory of a directory of modules that holds the Python library.
 const PACKAGE: &str = "osbuild";
 /// The most that is read of the metadata that a module wrote.
 const MOST_METADATA: u64 = 64 << 20;
@@ -41,30 +41,31 @@ pub(super) fn prepare(request: &StageRequest, module: &OnDisk, around: &mut Surr
         show(runner, &place(spec::RUNNER).join(&request.runner))?;
     }
     let lib = place(spec::LIB);
-    make_folder(&lib, 0o755).map_err(io::Error::other)?;
+    make_directory(&lib, 0o755).map_err(io::Error::other)?;
     show(&module.libdir, &lib)?;
     if let Some(package) = &module.package
         && !package.starts_with(&module.libdir)
     {
         show(package, &lib.join(PACKAGE)).map_err(|error| {
-            let reason = format!("{error}; the folder of modules needs an empty folder `{PACKAGE}` for the library");
+            let reason =
+                format!("{error}; the directory of modules needs an empty directory `{PACKAGE}` for the library");
             io::Error::new(error.kind(), reason)
         })?;
     }
-    make_folder(&place(spec::API), 0o755).map_err(io::Error::other)?;
+    make_directory(&place(spec::API), 0o755).map_err(io::Error::other)?;
     around.own = Some(root::open(&place(spec::OWN)).map_err(io::Error::other)?);
     let root = around.root.clone();
     around.host.listen(&root)
 }
 
-/// Makes a file or folder of the host visible, read-only.
+/// Makes a file or directory of the host visible, read-only.
 fn show(from: &Path, at: &Path) -> io::Result<()> {
     let found = root::open(from).map_err(io::Error::other)?;
     if from.is_dir() {
         root::bind(found, at, sys::READ_ONLY).map_err(io::Error::other)
     } else {
-        if let Some(folder) = at.parent() {
-            make_folder(folder, 0o755).map_err(io::Error::other)?;
+        if let Some(directory) = at.parent() {
+            make_directory(directory, 0o755).map_err(io::Error::other)?;
         }
         File::create(at)?;
         root::bind(found, at, sys::READ_ONLY).map_err(io::Error::other)
@@ -139,14 +140,14 @@ pub(super) fn complete(reply: &mut StageReply, around: &Surroundings<'_>) {
     }
 }
 
-/// The metadata that a module wrote in the sandbox's own folder, opened before the module ran; `null` when none.
-fn metadata(folder: Option<&OwnedFd>) -> Result<Value, String> {
+/// The metadata that a module wrote in the sandbox's own directory, opened before the module ran; `null` when none.
+fn metadata(directory: Option<&OwnedFd>) -> Result<Value, String> {
     // The module may have put anything there.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
     let mut text = Vec::new();
-    let read = folder.ok_or(io::ErrorKind::NotFound.into()).and_then(|folder| {
-        let file = File::from(openat2(folder, spec::META, flags, Mode::empty(), resolve)?);
+    let read = directory.ok_or(io::ErrorKind::NotFound.into()).and_then(|directory| {
+        let file = File::from(openat2(directory, spec::META, flags, Mode::empty(), resolve)?);
         if !file.metadata()?.is_file() {
             return Err(io::Error::other("it is no file any more"));
         }

@@ -1,6 +1,6 @@
 //! The host's side of a stage's on-disk modules: services for its inputs, devices and mounts, and the sockets at which
-//! they and the stage ask. All of it lives in the stage's own mount namespace and ends with it; orderly, services end in
-//! the reverse of the order in which they were started.
+//! they and the stage ask. All of it lives in the stage's own mount namespace and ends with it; orderly, services end
+//! in the reverse of the order in which they were started.
 
 use std::cell::RefCell;
 use std::io;
@@ -14,7 +14,7 @@ use rustix::fs::{Mode, OFlags};
 use serde_json::json;
 
 use super::api::{self, Report, StoreApi};
-use super::root::make_folder;
+use super::root::make_directory;
 use super::supervise::Supervisor;
 use super::{message, spec};
 use crate::request::{InputRequest, MountRequest, Said, StageFailure, StageRequest};
@@ -28,7 +28,7 @@ const STORE: &str = "store";
 pub(super) struct HostSide<'a> {
     desk: Desk<'a>,
     report: Rc<RefCell<Report>>,
-    /// The folder with the socket `store`, once there is one.
+    /// The directory with the socket `store`, once there is one.
     store: Option<OwnedFd>,
     services: Vec<(Role, Service)>,
 }
@@ -83,14 +83,14 @@ impl<'a> HostSide<'a> {
     /// # Errors
     /// They cannot be made.
     pub(super) fn listen(&mut self, root: &Path) -> io::Result<()> {
-        let folder = open_folder(&root.join(spec::API.trim_start_matches('/')))?;
-        self.desk.listen(folder.as_fd(), "osbuild", api::exceptions(&self.report))?;
+        let directory = open_directory(&root.join(spec::API.trim_start_matches('/')))?;
+        self.desk.listen(directory.as_fd(), "osbuild", api::exceptions(&self.report))?;
         let nodes = root.with_file_name("loops");
-        make_folder(&nodes, 0o700).map_err(io::Error::other)?;
-        self.desk.listen(folder.as_fd(), "remoteloop", api::loop_devices(&self.report, nodes))
+        make_directory(&nodes, 0o700).map_err(io::Error::other)?;
+        self.desk.listen(directory.as_fd(), "remoteloop", api::loop_devices(&self.report, nodes))
     }
 
-    /// Lets an input's module make it visible at the folder `target`, and gives its reply.
+    /// Lets an input's module make it visible at the directory `target`, and gives its reply.
     ///
     /// # Errors
     /// Why it could not.
@@ -104,7 +104,7 @@ impl<'a> HostSide<'a> {
         if self.store.is_none() {
             self.store = Some(self.serve_store(request).map_err(|error| format!("cannot serve the store: {error}"))?);
         }
-        let folder = self.store.as_ref().map(AsFd::as_fd).ok_or_else(|| "the store's socket is gone".to_owned())?;
+        let directory = self.store.as_ref().map(AsFd::as_fd).ok_or_else(|| "the store's socket is gone".to_owned())?;
         let mut references = osbc_module_api::Map::new();
         for reference in &input.references {
             references.insert(reference.id.clone(), reference.options.clone());
@@ -114,7 +114,7 @@ impl<'a> HostSide<'a> {
             "refs": references,
             "target": target,
             "options": input.options,
-            "api": {"store": desk::address(folder, STORE)},
+            "api": {"store": desk::address(directory, STORE)},
         });
         self.start(request, Role::Input, &format!("input/{}", input.name), module, "map", &arguments)
     }
@@ -204,11 +204,11 @@ impl<'a> HostSide<'a> {
 
     fn serve_store(&mut self, request: &StageRequest) -> io::Result<OwnedFd> {
         let host = request.host.as_ref().ok_or(io::ErrorKind::InvalidInput)?;
-        let folder = request.scratch.join("sandbox/api");
-        make_folder(&folder, 0o700).map_err(io::Error::other)?;
-        let folder = open_folder(&folder)?;
-        self.desk.listen(folder.as_fd(), STORE, StoreApi::new(request, host).answers())?;
-        Ok(folder)
+        let directory = request.scratch.join("sandbox/api");
+        make_directory(&directory, 0o700).map_err(io::Error::other)?;
+        let directory = open_directory(&directory)?;
+        self.desk.listen(directory.as_fd(), STORE, StoreApi::new(request, host).answers())?;
+        Ok(directory)
     }
 }
 
@@ -221,6 +221,6 @@ pub(super) struct Places<'a> {
     pub(super) mounts: &'a PathBuf,
 }
 
-fn open_folder(path: &Path) -> io::Result<OwnedFd> {
+fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }

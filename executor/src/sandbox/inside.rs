@@ -1,10 +1,10 @@
 //! The stage itself: enters the sandbox, gives up its rights, and calls the module or executes it.
 //!
 //! Where nothing has to be taken down afterwards, the process that prepared does that itself, and its end is that of
-//! everything that the stage left running. Otherwise the stage is a process of its own. Where programs run on the host's side,
-//! it is the first process of a pid namespace below theirs, which it neither sees nor reaches, and which ends with it. What it
-//! returns lies in memory shared with the process that prepared it, so that nothing it leaves running can hold up the
-//! answer.
+//! everything that the stage left running. Otherwise the stage is a process of its own. Where programs run on the
+//! host's side, it is the first process of a pid namespace below theirs, which it neither sees nor reaches, and which
+//! ends with it. What it returns lies in memory shared with the process that prepared it, so that nothing it leaves
+//! running can hold up the answer.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -128,8 +128,8 @@ fn start_and_wait(
     }
 }
 
-/// How many bytes this process, or its children as far as all of them were waited for, wrote to disks, and the most memory
-/// that one of them had.
+/// How many bytes this process, or its children as far as all of them were waited for, wrote to disks, and the most
+/// memory that one of them had.
 fn used(by: UsageWho) -> (Option<u64>, Option<u64>) {
     let Ok(usage) = getrusage(by) else { return (None, None) };
     // In blocks of 512 bytes, whatever the file system's are; and in kilobytes.
@@ -137,10 +137,10 @@ fn used(by: UsageWho) -> (Option<u64>, Option<u64>) {
     (bytes(usage.block_writes(), 512), bytes(usage.max_rss(), 1024))
 }
 
-/// What enters the sandbox may have no other thread; and a child is a copy of the calling thread alone, where a lock that
-/// another one holds would stay locked forever.
+/// What enters the sandbox may have no other thread; and a child is a copy of the calling thread alone, where a lock
+/// that another one holds would stay locked forever.
 fn require_single_thread() -> io::Result<()> {
-    // A folder has a link from its parent, from itself, and from each folder in it.
+    // A directory has a link from its parent, from itself, and from each directory in it.
     let links = std::fs::metadata("/proc/self/task")?.nlink();
     if links == 3 { Ok(()) } else { Err(io::Error::other("an input, device or mount left a thread running")) }
 }

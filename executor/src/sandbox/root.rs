@@ -1,5 +1,5 @@
-//! Builds the sandbox's root below a folder of the calling process's own mount namespace. Knows what belongs there from
-//! `spec`, and nothing of modules.
+//! Builds the sandbox's root below a directory of the calling process's own mount namespace. Knows what belongs there
+//! from `spec`, and nothing of modules.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -19,10 +19,10 @@ use crate::{overlay, rootless};
 
 /// The file beside the root that becomes `/proc/cmdline`.
 const CMDLINE_FILE: &str = "cmdline";
-/// What hides files and folders, beside the root.
+/// What hides files and directories, beside the root.
 const EMPTY_FILE: &str = "nothing";
-const EMPTY_FOLDER: &str = "none";
-/// The folder of device nodes, in the root and beside it.
+const EMPTY_DIRECTORY: &str = "none";
+/// The directory of device nodes, in the root and beside it.
 const NODES: &str = "dev";
 
 /// Something that could not be made, and where.
@@ -39,20 +39,20 @@ pub(crate) fn cannot<E: Into<io::Error>>(act: &'static str, path: &Path) -> impl
     move |source| RootError { act, path: path.to_owned(), source: source.into() }
 }
 
-/// Makes the folder `path`, with those around it.
+/// Makes the directory `path`, with those around it.
 ///
 /// # Errors
 /// It cannot be made.
-pub(crate) fn make_folder(path: &Path, mode: u32) -> Result<(), RootError> {
+pub(crate) fn make_directory(path: &Path, mode: u32) -> Result<(), RootError> {
     let made = DirBuilder::new().recursive(true).mode(mode).create(path);
-    made.map_err(cannot("make the folder", path))
+    made.map_err(cannot("make the directory", path))
 }
 
-/// Mounts a tree at the folder `target`: read-only unless it has an upper end. A stack without any folder is an empty
-/// read-only tree.
+/// Mounts a tree at the directory `target`: read-only unless it has an upper end. A stack without any directory is an
+/// empty read-only tree.
 ///
 /// # Errors
-/// A folder of the stack is missing, or the kernel refuses.
+/// A directory of the stack is missing, or the kernel refuses.
 pub(crate) fn mount_stack(stack: &TreeStack, target: &Path) -> Result<(), RootError> {
     let mount = stack_mount(stack).map_err(cannot("open a tree for", target))?;
     sys::attach(mount, target).map_err(cannot("mount", target))
@@ -61,11 +61,11 @@ pub(crate) fn mount_stack(stack: &TreeStack, target: &Path) -> Result<(), RootEr
 /// The same mount, which does not appear anywhere yet.
 ///
 /// # Errors
-/// A folder of the stack is missing, or the kernel refuses.
+/// A directory of the stack is missing, or the kernel refuses.
 pub(crate) fn stack_mount(stack: &TreeStack) -> io::Result<OwnedFd> {
-    let folders = stack.lower.len() + usize::from(stack.upper.is_some());
+    let directories = stack.lower.len() + usize::from(stack.upper.is_some());
     let attributes = if stack.upper.is_some() { sys::PLAIN } else { sys::READ_ONLY };
-    let mount = match folders {
+    let mount = match directories {
         0 => sys::new_mount("tmpfs", &[("mode", "755"), ("nr_inodes", "1")], MountAttrFlags::empty())?,
         1 => overlay::open(stack).and_then(sys::copy_mount)?,
         _ => overlay::open(stack)?,
@@ -74,15 +74,16 @@ pub(crate) fn stack_mount(stack: &TreeStack) -> io::Result<OwnedFd> {
     Ok(mount)
 }
 
-/// Makes the root at `place`/root; other things beside it are out of the stage's sight. `place` is a folder in memory,
-/// the umask is 0. `build_root` is the tree that the stage runs in, none for the host's; `more` is what belongs there besides.
+/// Makes the root at `place`/root; other things beside it are out of the stage's sight. `place` is a directory in
+/// memory, the umask is 0. `build_root` is the tree that the stage runs in, none for the host's; `more` is what belongs
+/// there besides.
 ///
 /// # Errors
 /// Some part of it could not be made.
 pub(crate) fn build(place: &Path, build_root: Option<&TreeStack>, more: &[Item]) -> Result<PathBuf, RootError> {
     let build_root = BuildRoot::open(place, build_root)?;
     let root = place.join("root");
-    make_folder(&root, 0o755)?;
+    make_directory(&root, 0o755)?;
     // What becomes the root of a mount namespace must be a mount.
     bind(open(&root)?, &root, sys::PLAIN)?;
     for item in ROOT.iter().chain(more) {
@@ -90,25 +91,25 @@ pub(crate) fn build(place: &Path, build_root: Option<&TreeStack>, more: &[Item])
     }
     make_file(&place.join(CMDLINE_FILE), CMDLINE, 0o444)?;
     make_file(&place.join(EMPTY_FILE), "", 0o444)?;
-    make_folder(&place.join(EMPTY_FOLDER), 0o555)?;
+    make_directory(&place.join(EMPTY_DIRECTORY), 0o555)?;
     Ok(root)
 }
 
 fn make(root: &Path, build_root: &BuildRoot, item: Item) -> Result<(), RootError> {
     match item {
-        Item::Folder { at, mode } => make_folder(&root.join(at), mode),
+        Item::Directory { at, mode } => make_directory(&root.join(at), mode),
         Item::File { at } => make_file(&root.join(at), "", 0o666),
         Item::Link { at, to } => {
             let path = root.join(at);
             symlink(to, &path).map_err(cannot("make the link", &path))
         }
         Item::Memory { at, mode, devices } => {
-            // A folder beside the root, of the same file system: one is made and undone faster than five.
-            let (folder, target) = (root.with_file_name(at.replace('/', "-")), root.join(at));
-            make_folder(&folder, mode)?;
-            make_folder(&target, 0o755)?;
+            // A directory beside the root, of the same file system: one is made and undone faster than five.
+            let (directory, target) = (root.with_file_name(at.replace('/', "-")), root.join(at));
+            make_directory(&directory, mode)?;
+            make_directory(&target, 0o755)?;
             let attributes = if devices { MountAttrFlags::MOUNT_ATTR_NOSUID } else { sys::PLAIN };
-            bind(open(&folder)?, &target, attributes)
+            bind(open(&directory)?, &target, attributes)
         }
         Item::Terminals { at } => {
             let options = [("ptmxmode", "666"), ("mode", "620"), ("gid", "5")];
@@ -129,12 +130,12 @@ fn make(root: &Path, build_root: &BuildRoot, item: Item) -> Result<(), RootError
                 .map_err(cannot("make the device node", &path))
         }
         // Their mounts come later: they show the namespaces of the process that makes them.
-        Item::Processes { at } | Item::System { at } => make_folder(&root.join(at), 0o755),
+        Item::Processes { at } | Item::System { at } => make_directory(&root.join(at), 0o755),
         Item::BuildRoot { at, when } => match build_root.find(at, when)? {
-            Some((found, is_folder)) => {
+            Some((found, is_directory)) => {
                 let target = root.join(at);
-                if is_folder {
-                    make_folder(&target, 0o755)?
+                if is_directory {
+                    make_directory(&target, 0o755)?
                 } else {
                     make_file(&target, "", 0o444)?
                 }
@@ -145,8 +146,8 @@ fn make(root: &Path, build_root: &BuildRoot, item: Item) -> Result<(), RootError
     }
 }
 
-/// Mounts `/proc` and `/sys` below the root that [`build`] made: what the calling process's namespaces of processes and of
-/// networks have.
+/// Mounts `/proc` and `/sys` below the root that [`build`] made: what the calling process's namespaces of processes and
+/// of networks have.
 ///
 /// # Errors
 /// The kernel refuses.
@@ -183,7 +184,7 @@ fn inside(root: &Path, path: &str) -> PathBuf {
 /// Hides what is at a path, if there is something, behind something empty.
 fn hide(root: &Path, path: &Path) -> Result<(), RootError> {
     let Ok(status) = fs::symlink_metadata(path) else { return Ok(()) };
-    let empty = root.with_file_name(if status.is_dir() { EMPTY_FOLDER } else { EMPTY_FILE });
+    let empty = root.with_file_name(if status.is_dir() { EMPTY_DIRECTORY } else { EMPTY_FILE });
     bind(open(&empty)?, path, sys::READ_ONLY | MountAttrFlags::MOUNT_ATTR_NOEXEC)
 }
 
@@ -198,10 +199,10 @@ pub(crate) fn settle_devices(root: &Path) -> Result<(), RootError> {
     show_nodes(&root.with_file_name(NODES), &target)
 }
 
-/// Mounts each node of a folder over itself as it is seen at `target`.
-fn show_nodes(folder: &Path, target: &Path) -> Result<(), RootError> {
-    for entry in fs::read_dir(folder).map_err(cannot("list", folder))? {
-        let entry = entry.map_err(cannot("list", folder))?;
+/// Mounts each node of a directory over itself as it is seen at `target`.
+fn show_nodes(directory: &Path, target: &Path) -> Result<(), RootError> {
+    for entry in fs::read_dir(directory).map_err(cannot("list", directory))? {
+        let entry = entry.map_err(cannot("list", directory))?;
         let (path, target) = (entry.path(), target.join(entry.file_name()));
         let kind = entry.file_type().map_err(cannot("examine", &path))?;
         if kind.is_dir() {
@@ -213,7 +214,7 @@ fn show_nodes(folder: &Path, target: &Path) -> Result<(), RootError> {
     Ok(())
 }
 
-/// A new file system without a device at the folder `target`, which is made.
+/// A new file system without a device at the directory `target`, which is made.
 ///
 /// # Errors
 /// The kernel refuses.
@@ -223,7 +224,7 @@ pub(crate) fn new_mount(
     options: &[(&str, &str)],
     attributes: MountAttrFlags,
 ) -> Result<(), RootError> {
-    make_folder(target, 0o755)?;
+    make_directory(target, 0o755)?;
     let mount = sys::new_mount(kind, options, attributes).map_err(cannot("make a file system for", target))?;
     sys::attach(mount, target).map_err(cannot("mount", target))
 }
@@ -238,7 +239,7 @@ pub(crate) fn bind(from: OwnedFd, target: &Path, attributes: MountAttrFlags) -> 
     sys::attach(mount, target).map_err(cannot("mount", target))
 }
 
-/// A handle on a folder or file of the caller's own root, for [`bind`].
+/// A handle on a directory or file of the caller's own root, for [`bind`].
 ///
 /// # Errors
 /// It is not there.
@@ -263,14 +264,14 @@ impl BuildRoot {
             return Ok(Self { root: open(Path::new("/"))?, is_host: true });
         };
         let target = place.join("build");
-        make_folder(&target, 0o755)?;
+        make_directory(&target, 0o755)?;
         mount_stack(stack, &target)?;
         Ok(Self { root: open(&target)?, is_host: false })
     }
 
-    /// A handle on what is at `at`, resolved inside, and whether it is a folder.
+    /// A handle on what is at `at`, resolved inside, and whether it is a directory.
     fn find(&self, at: &'static str, when: When) -> Result<Option<(OwnedFd, bool)>, RootError> {
-        if when == When::FolderOfPipeline && self.is_host {
+        if when == When::DirectoryOfPipeline && self.is_host {
             return Ok(None);
         }
         let follow = if when == When::Found { OFlags::empty() } else { OFlags::NOFOLLOW };

@@ -1,5 +1,5 @@
-//! A shell in the place of a stage: the sandbox's side. It runs in the stage's process, before the module, instead of it or
-//! after it has failed, and sees what the module sees.
+//! A shell in the place of a stage: the sandbox's side. It runs in the stage's process, before the module, instead of
+//! it or after it has failed, and sees what the module sees.
 //!
 //! It talks to osbc ([`crate::shell`]) on a connection made before the sandbox was entered:
 //!
@@ -39,10 +39,10 @@ const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
 /// Nobody does.
 pub(super) fn connect(shell: &ShellRequest) -> io::Result<UnixStream> {
     // An address holds some hundred bytes, and stores may lie deep.
-    let folder = shell.socket.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    let folder = rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let directory = shell.socket.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let directory = rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let socket = crate::shell::socket()?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(crate::shell::address(&folder, &shell.socket))?)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(crate::shell::address(&directory, &shell.socket))?)?;
     Ok(UnixStream::from(socket))
 }
 
@@ -112,14 +112,14 @@ fn start(
     let has_terminal = rustix::termios::isatty(&stdin);
     let mut command = Command::new(shell);
     // Nothing that the build root brings along shall change the prompt, which says where one is.
-    let folder = if shell == SHELLS[0] {
+    let directory = if shell == SHELLS[0] {
         command.args(["--norc", "--noprofile"]);
         "\\w"
     } else {
         "$PWD"
     };
     let module = module.strip_prefix("org.osbuild.").unwrap_or(module);
-    command.env("HOME", "/tmp").env("PS1", format!("[{module}] {folder} # "));
+    command.env("HOME", "/tmp").env("PS1", format!("[{module}] {directory} # "));
     command.current_dir(spec::TREE).stdin(stdin).stdout(stdout).stderr(stderr);
     #[expect(unsafe_code, reason = "a session of its own is what job control takes")]
     // SAFETY: both are system calls that may be made between fork and exec.

@@ -8,7 +8,7 @@ use caps::Capability;
 
 /// Where the stage's tree lies in the sandbox.
 pub(crate) const TREE: &str = "/run/osbuild/tree";
-/// Where its inputs lie, one folder each.
+/// Where its inputs lie, one directory each.
 pub(crate) const INPUTS: &str = "/run/osbuild/inputs";
 /// Where its mounts lie.
 pub(crate) const MOUNTS: &str = "/run/osbuild/mounts";
@@ -20,7 +20,7 @@ pub(crate) const PROCESSES: &str = "proc";
 pub(crate) const CMDLINE: &str = "root=/dev/osbuild\n";
 /// What the kernel says of the machine and its devices, relative to the root.
 pub(crate) const SYSTEM: &str = "sys";
-/// The folder of the sandbox's own things, relative to the root.
+/// The directory of the sandbox's own things, relative to the root.
 pub(crate) const OWN: &str = "run/osbuild";
 /// Where an on-disk module writes its metadata, in [`OWN`].
 pub(crate) const META: &str = "meta";
@@ -28,33 +28,34 @@ pub(crate) const META: &str = "meta";
 pub(crate) const BIN: &str = "/run/osbuild/bin";
 /// Where its runner lies.
 pub(crate) const RUNNER: &str = "/run/osbuild/runner";
-/// Where the folder of its modules lies, and in it the Python library.
+/// Where the directory of its modules lies, and in it the Python library.
 pub(crate) const LIB: &str = "/run/osbuild/lib";
 /// Where its arguments lie, and the sockets at which it asks and reports.
 pub(crate) const API: &str = "/run/osbuild/api";
 /// What the machine is called.
 pub(crate) const HOSTNAME: &str = "localhost";
 
-/// One thing in the sandbox's root. Paths are relative to it; the folder around them exists or is made.
+/// One thing in the sandbox's root. Paths are relative to it; the directory around them exists or is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Item {
-    /// A folder of this mode.
-    Folder { at: &'static str, mode: u32 },
+    /// A directory of this mode.
+    Directory { at: &'static str, mode: u32 },
     /// An empty file that anybody may write to: for the metadata of on-disk modules.
     File { at: &'static str },
     /// A symbolic link.
     Link { at: &'static str, to: &'static str },
-    /// An empty folder in memory of this mode, mounted by itself. Device nodes work in it where `devices`.
+    /// An empty directory in memory of this mode, mounted by itself. Device nodes work in it where `devices`.
     Memory { at: &'static str, mode: u32, devices: bool },
     /// Pseudo terminals of the sandbox's own.
     Terminals { at: &'static str },
-    /// A character device for everybody; only where the host's `/dev` has it when `optional`. Without root it is the host's.
+    /// A character device for everybody; only where the host's `/dev` has it when `optional`. Without root it is the
+    /// host's.
     Node { at: &'static str, major: u32, minor: u32, optional: bool },
     /// The processes of the sandbox, with `/proc/cmdline` replaced and what is dangerous to write read-only.
     Processes { at: &'static str },
     /// What the kernel shows at `/sys`, read-only and with the network of the sandbox.
     System { at: &'static str },
-    /// A folder or file of the build root at the same path, read-only; left out where the build root has none.
+    /// A directory or file of the build root at the same path, read-only; left out where the build root has none.
     BuildRoot { at: &'static str, when: When },
 }
 
@@ -63,23 +64,23 @@ pub(crate) enum Item {
 pub(crate) enum When {
     /// From all that have it, wherever links in the build root lead.
     Found,
-    /// From all where it is a real folder.
-    Folder,
-    /// From build pipelines where it is a real folder, never from the host.
-    FolderOfPipeline,
+    /// From all where it is a real directory.
+    Directory,
+    /// From build pipelines where it is a real directory, never from the host.
+    DirectoryOfPipeline,
 }
 
 /// The sandbox's root, in the order in which it is made. The stage's tree, inputs, mounts and `/var` come on top.
 ///
 /// `/dev` has no more than osbuild's: modules make links such as `/dev/fd` there themselves, and fail where one is.
 pub(crate) const ROOT: &[Item] = &[
-    Item::BuildRoot { at: "boot", when: When::FolderOfPipeline },
-    Item::BuildRoot { at: "usr", when: When::Folder },
+    Item::BuildRoot { at: "boot", when: When::DirectoryOfPipeline },
+    Item::BuildRoot { at: "usr", when: When::Directory },
     Item::Link { at: "lib", to: "usr/lib" },
     Item::Link { at: "lib64", to: "usr/lib64" },
     Item::Link { at: "bin", to: "usr/bin" },
     Item::Link { at: "sbin", to: "usr/sbin" },
-    // Not 1777: the kernel's protection of sticky folders would keep a shell from writing to /dev/null.
+    // Not 1777: the kernel's protection of sticky directories would keep a shell from writing to /dev/null.
     Item::Memory { at: "dev", mode: 0o755, devices: true },
     Item::Node { at: "dev/null", major: 1, minor: 3, optional: false },
     Item::Node { at: "dev/zero", major: 1, minor: 5, optional: false },
@@ -89,7 +90,7 @@ pub(crate) const ROOT: &[Item] = &[
     Item::Node { at: "dev/tty", major: 5, minor: 0, optional: false },
     Item::Node { at: "dev/fuse", major: 10, minor: 229, optional: true },
     Item::Memory { at: "dev/shm", mode: 0o1777, devices: false },
-    Item::Folder { at: "etc", mode: 0o755 },
+    Item::Directory { at: "etc", mode: 0o755 },
     Item::Memory { at: "run", mode: 0o755, devices: false },
     Item::Memory { at: "tmp", mode: 0o1777, devices: false },
     Item::Processes { at: PROCESSES },
@@ -98,10 +99,10 @@ pub(crate) const ROOT: &[Item] = &[
     Item::BuildRoot { at: "etc/containers", when: When::Found },
     Item::BuildRoot { at: "ostree", when: When::Found },
     Item::BuildRoot { at: "etc/selinux", when: When::Found },
-    Item::Folder { at: "var", mode: 0o755 },
-    Item::Folder { at: "run/osbuild/tree", mode: 0o755 },
-    Item::Folder { at: "run/osbuild/inputs", mode: 0o755 },
-    Item::Folder { at: "run/osbuild/mounts", mode: 0o755 },
+    Item::Directory { at: "var", mode: 0o755 },
+    Item::Directory { at: "run/osbuild/tree", mode: 0o755 },
+    Item::Directory { at: "run/osbuild/inputs", mode: 0o755 },
+    Item::Directory { at: "run/osbuild/mounts", mode: 0o755 },
     Item::File { at: "run/osbuild/meta" },
 ];
 
@@ -187,9 +188,9 @@ mod tests {
     }
 
     #[test]
-    fn folders_come_before_what_lies_in_them() {
+    fn directories_come_before_what_lies_in_them() {
         let made = |item: &Item| match *item {
-            Item::Folder { at, .. } | Item::Memory { at, .. } | Item::Processes { at } | Item::System { at } => {
+            Item::Directory { at, .. } | Item::Memory { at, .. } | Item::Processes { at } | Item::System { at } => {
                 Some(at)
             }
             _ => None,
@@ -197,7 +198,7 @@ mod tests {
         for (index, item) in ROOT.iter().enumerate() {
             let Some(at) = made(item) else { continue };
             let inside = |other: &Item| match *other {
-                Item::Folder { at: path, .. }
+                Item::Directory { at: path, .. }
                 | Item::File { at: path }
                 | Item::Link { at: path, .. }
                 | Item::Memory { at: path, .. }

@@ -1,11 +1,13 @@
-//! The mounts of a stage that is an on-disk module. Its calls of `mount(2)` are answered here, in the process that prepared
-//! it: what is allowed is done for it, in its own mount namespace, root and directory, from arguments that it cannot change
-//! any more.
+//! The mounts of a stage that is an on-disk module. Its calls of `mount(2)` are answered here, in the process that
+//! prepared it: what is allowed is done for it, in its own mount namespace, root and directory, from arguments that it
+//! cannot change any more.
 //!
 //! - File systems of images and in memory are mounted, and device nodes do not work in them.
-//! - Whoever mounts `proc`, `sysfs` or `devtmpfs`, mostly to run programs of its tree, gets what the sandbox has at `/proc`,
+//! - Whoever mounts `proc`, `sysfs` or `devtmpfs`, mostly to run programs of its tree, gets what the sandbox has at
+//!   `/proc`,
 //!   `/sys` or `/dev`.
-//! - Nothing else is mounted: not what shows or changes the whole machine (control groups, debugfs), nor network file systems.
+//! - Nothing else is mounted: not what shows or changes the whole machine (control groups, debugfs), nor network file
+//!   systems.
 //! - A mount's attributes can change, but not those of a file system: it may be the host's.
 
 use std::ffi::{CStr, CString};
@@ -51,8 +53,8 @@ impl AsFd for Supervisor {
 }
 
 impl Supervisor {
-    /// Takes the stage's listener. The calling process, which has a single thread, makes its children in the stage's pid
-    /// namespace.
+    /// Takes the stage's listener. The calling process, which has a single thread, makes its children in the stage's
+    /// pid namespace.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -138,7 +140,7 @@ impl Supervisor {
             return Err(Errno::PERM);
         }
         let mounts = open("ns/mnt", OFlags::RDONLY)?;
-        Ok(Place { mounts, root: open("root", OFlags::PATH)?, folder: open("cwd", OFlags::PATH)? })
+        Ok(Place { mounts, root: open("root", OFlags::PATH)?, directory: open("cwd", OFlags::PATH)? })
     }
 }
 
@@ -157,7 +159,7 @@ enum State {
 struct Place {
     mounts: OwnedFd,
     root: OwnedFd,
-    folder: OwnedFd,
+    directory: OwnedFd,
 }
 
 /// The arguments of `mount(2)`; a text is `None` for a null pointer.
@@ -247,8 +249,8 @@ impl Asked {
 }
 
 impl Place {
-    /// Enters it for good and does there what is to be done, with the rights of a stage: what the paths of the call lead
-    /// through is the stage's.
+    /// Enters it for good and does there what is to be done, with the rights of a stage: what the paths of the call
+    /// lead through is the stage's.
     fn perform(&self, act: Act, asked: &Asked, kept: Option<&OwnedFd>) -> Result<(), Errno> {
         let target = asked.target.as_deref().ok_or(Errno::FAULT)?;
         enter_mounts(&self.mounts)?;
@@ -263,7 +265,7 @@ impl Place {
         };
         rustix::process::fchdir(&self.root)?;
         rustix::process::chroot(".")?;
-        rustix::process::fchdir(&self.folder)?;
+        rustix::process::fchdir(&self.directory)?;
         // The paths may lead through `/proc/self/fd`.
         let open: Vec<_> = shown.iter().chain(kept).map(AsFd::as_fd).collect();
         sys::close_descriptors(&open).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;

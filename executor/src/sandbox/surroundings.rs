@@ -18,7 +18,7 @@ use osbc_module_api::{
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, mount_change};
 
 use super::host::{HostSide, Places, Role};
-use super::root::{self, make_folder, mount_stack};
+use super::root::{self, make_directory, mount_stack};
 use super::teardown::{MountTable, release_device, unmount_all};
 use super::{entry, full, spec, sys};
 use crate::request::{DeviceRequest, InputRequest, MountRequest, ReferenceFrom, StageFailure, StageRequest};
@@ -34,7 +34,7 @@ const USERS: [(&str, &str); 2] = [("/etc/passwd", "root:x:0:0:root:/root:/bin/ba
 pub(super) struct Surroundings<'a> {
     /// The sandbox's root, seen from outside.
     pub(super) root: PathBuf,
-    /// The folder of an on-disk stage's own things, opened before the stage can put another one there.
+    /// The directory of an on-disk stage's own things, opened before the stage can put another one there.
     pub(super) own: Option<OwnedFd>,
     /// The inputs by name, with paths of the sandbox.
     pub(super) inputs: BTreeMap<String, MappedInput>,
@@ -119,8 +119,9 @@ impl<'a> Surroundings<'a> {
                 self.mounts.insert(mount.name.clone(), MountPoint { path });
             }
             for place in [spec::TREE, spec::MOUNTS] {
-                let folder = root::open(&self.inside(place)).map_err(|error| error.to_string())?;
-                sys::set_attributes(folder, sys::PLAIN).map_err(|error| format!("cannot set up {place}: {error}"))?;
+                let directory = root::open(&self.inside(place)).map_err(|error| error.to_string())?;
+                sys::set_attributes(directory, sys::PLAIN)
+                    .map_err(|error| format!("cannot set up {place}: {error}"))?;
             }
         }
         Ok(())
@@ -131,8 +132,8 @@ impl<'a> Surroundings<'a> {
         !self.devices.is_empty() || self.before.is_some() || self.host.has_services()
     }
 
-    /// Returns what to say of a mount that is full behind the failure of the stage; `None` if all have room. Where mounts
-    /// are, this process has stayed outside of the sandbox.
+    /// Returns what to say of a mount that is full behind the failure of the stage; `None` if all have room. Where
+    /// mounts are, this process has stayed outside of the sandbox.
     pub(super) fn full_mount(&self) -> Option<String> {
         self.before.as_ref()?;
         let device = |path: &Path| std::fs::metadata(path).ok().map(|metadata| metadata.dev());
@@ -181,14 +182,14 @@ impl<'a> Surroundings<'a> {
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
         mount_change("/", private).map_err(root::cannot("make the mounts private below", Path::new("/")))?;
         let place = request.scratch.join("sandbox");
-        make_folder(&place, 0o755)?;
+        make_directory(&place, 0o755)?;
         root::new_mount(&place, "tmpfs", &[("mode", "755"), ("size", MEMORY)], MountAttrFlags::MOUNT_ATTR_NOSUID)?;
         let more = if request.shell.is_some() { spec::FOR_SHELLS } else { &[] };
         self.root = root::build(&place, request.build_root.as_ref(), more)?;
 
         let var = request.scratch.join("var");
-        make_folder(&var, 0o755)?;
-        make_folder(&var.join("tmp"), 0o1777)?;
+        make_directory(&var, 0o755)?;
+        make_directory(&var.join("tmp"), 0o1777)?;
         root::bind(root::open(&var)?, &self.inside("/var"), sys::PLAIN)?;
         mount_stack(&request.tree, &self.inside(spec::TREE))
     }
@@ -198,11 +199,11 @@ impl<'a> Surroundings<'a> {
         Snapshot::read(file)?.make(&Tree::open(&self.root)?)
     }
 
-    /// Makes a folder, made where there is none, visible in the sandbox.
-    fn show(&self, folder: &Path, at: &str, attributes: MountAttrFlags) -> Result<(), String> {
-        make_folder(folder, 0o755)
-            .and_then(|()| root::open(folder))
-            .and_then(|folder| root::bind(folder, &self.inside(at), attributes))
+    /// Makes a directory, made where there is none, visible in the sandbox.
+    fn show(&self, directory: &Path, at: &str, attributes: MountAttrFlags) -> Result<(), String> {
+        make_directory(directory, 0o755)
+            .and_then(|()| root::open(directory))
+            .and_then(|directory| root::bind(directory, &self.inside(at), attributes))
             .map_err(|error| error.to_string())
     }
 
@@ -315,7 +316,7 @@ impl<'a> Surroundings<'a> {
         trees: &Path,
     ) -> Result<MappedInput, StageFailure> {
         let Some(module) = &input.module.on_disk else { return map_input(input, catalog, inputs, trees) };
-        let target = input_folder(input, inputs)?;
+        let target = input_directory(input, inputs)?;
         let reply = self.host.map_input(request, input, module, &target)?;
         let path = path_of(&reply).ok_or_else(|| unexpected(&reply))?;
         let data = reply.get("data").cloned().unwrap_or_default();
@@ -332,13 +333,15 @@ fn unexpected(reply: &Value) -> String {
     format!("the module replied `{}`, which has no path", shortened(&reply.to_string()))
 }
 
-/// The folder that an input is to appear in.
-fn input_folder(input: &InputRequest, inputs: &Path) -> Result<PathBuf, String> {
+/// The directory that an input is to appear in.
+fn input_directory(input: &InputRequest, inputs: &Path) -> Result<PathBuf, String> {
     if !is_plain(&input.name) {
-        return Err("an input's name becomes a folder's name, so it can have no `/` and be neither `.` nor `..`".into());
+        return Err(
+            "an input's name becomes a directory's name, so it can have no `/` and be neither `.` nor `..`".into()
+        );
     }
     let target = inputs.join(&input.name);
-    make_folder(&target, 0o755).map_err(|error| error.to_string())?;
+    make_directory(&target, 0o755).map_err(|error| error.to_string())?;
     Ok(target)
 }
 
@@ -351,14 +354,14 @@ fn map_input(
     let Entry::Input(map) = entry(catalog, &input.module)? else {
         return Err(format!("{} is no input", input.module.name).into());
     };
-    let target = input_folder(input, inputs)?;
+    let target = input_directory(input, inputs)?;
     let mut references = Vec::new();
     for (index, reference) in input.references.iter().enumerate() {
         let path = match &reference.from {
             ReferenceFrom::Item(path) => path.clone(),
             ReferenceFrom::Tree(stack) => {
                 let path = trees.join(&input.name).join(index.to_string());
-                make_folder(&path, 0o755)
+                make_directory(&path, 0o755)
                     .and_then(|()| mount_stack(stack, &path))
                     .map_err(|error| error.to_string())?;
                 path

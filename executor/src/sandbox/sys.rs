@@ -55,7 +55,7 @@ fn change_attributes(mount: impl AsFd, attributes: MountAttrFlags, recursive: li
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// A detached copy of what is mounted at an open folder or file, with the mounts below it.
+/// A detached copy of what is mounted at an open directory or file, with the mounts below it.
 pub(crate) fn copy_mount(from: impl AsFd) -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
@@ -74,7 +74,7 @@ pub(crate) fn new_mount(kind: &str, options: &[(&str, &str)], attributes: MountA
     Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
-/// Lets a detached mount appear at `target`, which must be of the same type (folder or not) and no link.
+/// Lets a detached mount appear at `target`, which must be of the same type (directory or not) and no link.
 pub(crate) fn attach(mount: OwnedFd, target: &Path) -> io::Result<()> {
     Ok(move_mount(&mount, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }

@@ -1,5 +1,5 @@
-//! Taking down what would otherwise lose data or stay visible to the next stage: mounts are unmounted, not detached, and
-//! loop devices are waited for.
+//! Taking down what would otherwise lose data or stay visible to the next stage: mounts are unmounted, not detached,
+//! and loop devices are waited for.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -18,8 +18,8 @@ use rustix::mount::{UnmountFlags, unmount};
 
 /// How long something may stay in use after everything that used it is gone: the kernel and udev let go late.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a loop device may: with its last user the kernel writes a file system's last changes, and asks the disk below
-/// for them, which takes as long as a busy disk does.
+/// How long a loop device may: with its last user the kernel writes a file system's last changes, and asks the disk
+/// below for them, which takes as long as a busy disk does.
 const LOOP_PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -98,8 +98,8 @@ pub(super) fn unmount_all(before: &MountTable) -> Vec<String> {
 }
 
 fn write_back(mount: &Path) -> io::Result<()> {
-    let folder = rustix::fs::open(mount, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())?;
-    Ok(rustix::fs::syncfs(folder)?)
+    let directory = rustix::fs::open(mount, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())?;
+    Ok(rustix::fs::syncfs(directory)?)
 }
 
 fn unmount_patiently(path: &Path) -> io::Result<()> {

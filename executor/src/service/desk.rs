@@ -72,14 +72,14 @@ impl<'a> Desk<'a> {
         (self.say)(text);
     }
 
-    /// Listens at the new socket `name` in an open folder.
+    /// Listens at the new socket `name` in an open directory.
     ///
     /// # Errors
     /// It cannot be made.
-    pub(crate) fn listen(&mut self, folder: BorrowedFd<'_>, name: &str, answer: Answer<'a>) -> io::Result<()> {
+    pub(crate) fn listen(&mut self, directory: BorrowedFd<'_>, name: &str, answer: Answer<'a>) -> io::Result<()> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let listener = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        bind(&listener, &SocketAddrUnix::new(address(folder, name))?)?;
+        bind(&listener, &SocketAddrUnix::new(address(directory, name))?)?;
         listen(&listener, 128)?;
         self.endpoints.push(Endpoint { listener, connections: Vec::new(), answer });
         Ok(())
@@ -175,10 +175,11 @@ fn serve(connection: &OwnedFd, answer: &mut Answer<'_>) -> bool {
     answer(message).is_none_or(|answer| protocol::send(connection, &answer).is_ok())
 }
 
-/// An address of the socket `name` in an open folder, however long the folder's path is: addresses have 108 bytes.
-pub(crate) fn address(folder: BorrowedFd<'_>, name: &str) -> std::path::PathBuf {
+/// An address of the socket `name` in an open directory, however long the directory's path is: addresses have 108
+/// bytes.
+pub(crate) fn address(directory: BorrowedFd<'_>, name: &str) -> std::path::PathBuf {
     use std::os::fd::AsRawFd;
-    Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name)
+    Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name)
 }
 
 impl Output {
@@ -221,8 +222,8 @@ mod tests {
 
     #[test]
     fn while_one_waits_others_are_served() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let open = File::open(folder.path()).expect("a folder");
+        let directory = tempfile::tempdir().expect("a directory");
+        let open = File::open(directory.path()).expect("a directory");
         let said = RefCell::new(String::new());
         let mut desk = Desk::new(|text| said.borrow_mut().push_str(text));
         let twice = |message: Message| message.value.as_i64().map(|number| json!(2 * number));
@@ -231,7 +232,7 @@ mod tests {
         desk.pass_on(output, "who: ").expect("a pipe");
 
         let client = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("one");
-        connect(&client, &SocketAddrUnix::new(folder.path().join("twice")).expect("short")).expect("it listens");
+        connect(&client, &SocketAddrUnix::new(directory.path().join("twice")).expect("short")).expect("it listens");
         for number in [1, 20] {
             write.write_all(b"line\nand ").expect("somebody reads");
             protocol::send(&client, &json!(number)).expect("sent");

@@ -12,8 +12,8 @@ use super::object::{Lower, ObjectMeta};
 use super::sync::New;
 
 impl Lease {
-    /// Takes the object `target` under the lease as the result `id`, and keeps it in the store as that. None if the store
-    /// does not have it any more.
+    /// Takes the object `target` under the lease as the result `id`, and keeps it in the store as that. None if the
+    /// store does not have it any more.
     ///
     /// # Errors
     /// The store cannot be written to.
@@ -23,12 +23,12 @@ impl Lease {
         let found = store.reader().read(target.id).filter(|meta| meta.instance == target.instance);
         let Some(meta) = found else { return Ok(None) };
         self.note_object(meta.id)?;
-        let folder = self.new_path();
-        store.make_folder(&folder)?;
-        let path = folder.join(ALIAS);
+        let directory = self.new_path();
+        store.make_directory(&directory)?;
+        let path = directory.join(ALIAS);
         store.change("write", &path, || std::fs::write(&path, serde_json::to_vec(&meta.as_lower())?))?;
         self.note_object(id)?;
-        let meta = match self.put_in_place(&folder, id, notes(&folder))? {
+        let meta = match self.put_in_place(&directory, id, notes(&directory))? {
             // It may stand for another object than ours.
             Some(theirs) => {
                 self.note_object(theirs.id)?;

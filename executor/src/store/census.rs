@@ -43,14 +43,15 @@ pub struct Kept {
     pub meta: Arc<ObjectMeta>,
     /// When it, or one that lies on it, was last used.
     pub used: SystemTime,
-    /// What it takes on disk, with all that is noted of it. What it shares with another one that is there is that one's.
+    /// What it takes on disk, with all that is noted of it. What it shares with another one that is there is that
+    /// one's.
     pub bytes: u64,
 }
 
 /// A fetched item.
 #[derive(Debug, Clone)]
 pub struct Item {
-    /// What kind of thing it is: the name of the folder that it lies in.
+    /// What kind of thing it is: the name of the directory that it lies in.
     pub content_type: String,
     /// Its name.
     pub checksum: String,
@@ -72,8 +73,8 @@ pub struct Part {
 }
 
 impl Item {
-    /// The item of that name; none if there is nothing. What has no checksum for a name is something that a source keeps for
-    /// itself.
+    /// The item of that name; none if there is nothing. What has no checksum for a name is something that a source
+    /// keeps for itself.
     pub(super) fn of(layout: &Layout, content_type: &str, checksum: &str) -> Option<Self> {
         let path = layout.item(content_type, checksum).filter(|_| checksum.contains(':'))?;
         // One that has just been evicted is none.
@@ -98,10 +99,11 @@ impl Census {
 
     /// Whether an object's whole stack is there. It does not take the descriptions of those below.
     fn stands(&self, store: &Store, meta: &ObjectMeta) -> bool {
-        meta.lowers.iter().all(|lower| self.has(lower) || object::is_folder(&lower.content(store.layout())))
+        meta.lowers.iter().all(|lower| self.has(lower) || object::is_directory(&lower.content(store.layout())))
     }
 
-    /// The object that one lies on directly, or shares blocks of the disk with: nothing is won when that one goes first.
+    /// The object that one lies on directly, or shares blocks of the disk with: nothing is won when that one goes
+    /// first.
     pub(super) fn below(&self, meta: &ObjectMeta) -> Option<StageId> {
         let shares = || meta.shared.as_ref().map(|shared| &shared.with).filter(|with| self.has(with));
         meta.lowers.last().or_else(shares).map(|lower| lower.id)
@@ -158,9 +160,9 @@ impl Census {
     fn renew_items(&mut self, store: &Store) -> Result<(), StoreError> {
         self.items.clear();
         let Some(sources) = store.layout().own_sources() else { return Ok(()) };
-        for folder in entries(sources)? {
-            let content_type = folder.file_name().to_string_lossy().into_owned();
-            for entry in entries(&folder.path())? {
+        for directory in entries(sources)? {
+            let content_type = directory.file_name().to_string_lossy().into_owned();
+            for entry in entries(&directory.path())? {
                 let checksum = entry.file_name();
                 self.items.extend(checksum.to_str().and_then(|name| Item::of(store.layout(), &content_type, name)));
             }
@@ -168,7 +170,8 @@ impl Census {
         Ok(())
     }
 
-    /// Those whose stack is not whole count as useless. A layer names all that lie below it, so one look at each will do.
+    /// Those whose stack is not whole count as useless. A layer names all that lie below it, so one look at each will
+    /// do.
     fn drop_fallen(&mut self, store: &Store) {
         let falls = self.objects.values().filter(|kept| !self.stands(store, &kept.meta));
         let fallen: Vec<StageId> = falls.map(|kept| kept.meta.id).collect();
@@ -233,14 +236,15 @@ impl Store {
     /// Looks at everything that is there.
     ///
     /// # Errors
-    /// A folder of the store cannot be read.
+    /// A directory of the store cannot be read.
     pub fn census(&self) -> Result<Census, StoreError> {
         let mut census = Census::default();
         census.renew(self)?;
         Ok(census)
     }
 
-    /// The objects and items that running processes hold, as lines of their lists, and how many such processes there are.
+    /// The objects and items that running processes hold, as lines of their lists, and how many such processes there
+    /// are.
     pub(super) fn held(&self) -> Result<(HashSet<String>, usize), StoreError> {
         let mut held = HashSet::new();
         let mut leases = 0;
@@ -280,14 +284,14 @@ fn look_at(store: &Store, entry: &DirEntry) -> Option<Kept> {
     Some(Kept { meta: Arc::new(store.reader().read_alone(id)?), used, bytes: 0 })
 }
 
-/// What an object's folder takes on disk besides its tree.
-pub(super) fn notes(folder: &Path) -> u64 {
+/// What an object's directory takes on disk besides its tree.
+pub(super) fn notes(directory: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
-    let all = ["", META, DIGEST, STAMP, ALIAS].map(|name| folder.join(name));
+    let all = ["", META, DIGEST, STAMP, ALIAS].map(|name| directory.join(name));
     all.iter().filter_map(|path| path.symlink_metadata().ok()).map(|metadata| metadata.blocks() * 512).sum()
 }
 
-/// What a file, or a folder with all that is in it, takes on disk.
+/// What a file, or a directory with all that is in it, takes on disk.
 pub(super) fn bytes_of(path: &Path, metadata: &Metadata) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     let own = metadata.blocks() * 512;
@@ -298,13 +302,13 @@ pub(super) fn bytes_of(path: &Path, metadata: &Metadata) -> u64 {
     own + below.iter().filter_map(|entry| Some(bytes_of(&entry.path(), &entry.metadata().ok()?))).sum::<u64>()
 }
 
-/// What is in a folder; nothing where there is none.
-pub(super) fn entries(folder: &Path) -> Result<Vec<DirEntry>, StoreError> {
-    match std::fs::read_dir(folder) {
+/// What is in a directory; nothing where there is none.
+pub(super) fn entries(directory: &Path) -> Result<Vec<DirEntry>, StoreError> {
+    match std::fs::read_dir(directory) {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(Vec::new()),
         other => {
-            let entries = other.map_err(StoreError::io("read", folder))?;
-            entries.collect::<io::Result<_>>().map_err(StoreError::io("read", folder))
+            let entries = other.map_err(StoreError::io("read", directory))?;
+            entries.collect::<io::Result<_>>().map_err(StoreError::io("read", directory))
         }
     }
 }

@@ -224,9 +224,9 @@ fn as_object(graph: &Graph, node: NodeIndex, id: StageId, checkpoint: &Checkpoin
     }
 }
 
-fn write(folder: &Path, name: &str, content: &Value) -> Result<(), StoreError> {
+fn write(directory: &Path, name: &str, content: &Value) -> Result<(), StoreError> {
     use std::io::Write as _;
-    let path = folder.join(format!("{name}.json"));
+    let path = directory.join(format!("{name}.json"));
     let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
     let written = file.and_then(|mut file| file.write_all(format!("{content:#}").as_bytes()));
     written.map_err(StoreError::io("write", &path))

@@ -21,11 +21,11 @@ pub(super) fn clamp(root: &Path, created: Timespec, epoch: i64) -> io::Result<()
 }
 
 fn set(entry: &Entry<'_>, times: &Timestamps) -> io::Result<()> {
-    match rustix::fs::utimensat(entry.folder, entry.name, times, AtFlags::SYMLINK_NOFOLLOW) {
+    match rustix::fs::utimensat(entry.directory, entry.name, times, AtFlags::SYMLINK_NOFOLLOW) {
         // A file marked immutable or append-only.
         Err(Errno::PERM) => {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let file = rustix::fs::openat(entry.folder, entry.name, flags, Mode::empty())?;
+            let file = rustix::fs::openat(entry.directory, entry.name, flags, Mode::empty())?;
             let marks = rustix::fs::ioctl_getflags(&file)?;
             rustix::fs::ioctl_setflags(&file, marks - (IFlags::IMMUTABLE | IFlags::APPEND))?;
             rustix::fs::futimens(&file, times)?;

@@ -70,8 +70,8 @@ impl Store {
 impl Digests {
     /// Takes up the record of an object that lies on `below`, computing and keeping it if need be.
     fn add(&mut self, lease: &Lease, meta: &ObjectMeta, below: Option<StageId>) -> Result<(), StoreError> {
-        let folder = lease.store().layout().object(meta.id);
-        if let Some(known) = kept(&folder) {
+        let directory = lease.store().layout().object(meta.id);
+        if let Some(known) = kept(&directory) {
             self.take_up(meta.id, known);
             return Ok(());
         }
@@ -91,7 +91,7 @@ impl Digests {
             let root = meta.content(lease.store().layout());
             record(&root, created, kind).map_err(StoreError::io("digest", root))?
         };
-        keep(lease, &folder, &computed)?;
+        keep(lease, &directory, &computed)?;
         self.take_up(meta.id, computed);
         Ok(())
     }
@@ -112,13 +112,13 @@ impl Digests {
     }
 }
 
-/// The record in an object's folder, if there is a good one.
-fn kept(folder: &Path) -> Option<Record> {
-    Record::decode(&regular::read(&folder.join(DIGEST)).ok()?)
+/// The record in an object's directory, if there is a good one.
+fn kept(directory: &Path) -> Option<Record> {
+    Record::decode(&regular::read(&directory.join(DIGEST)).ok()?)
 }
 
-fn keep(lease: &Lease, folder: &Path, record: &Record) -> Result<(), StoreError> {
-    let path = folder.join(DIGEST);
+fn keep(lease: &Lease, directory: &Path, record: &Record) -> Result<(), StoreError> {
+    let path = directory.join(DIGEST);
     let (store, unfinished) = (lease.store(), lease.new_path());
     let bytes = record.encode().map_err(StoreError::io("write", &path))?;
     store.change("write", &unfinished, || std::fs::write(&unfinished, &bytes))?;

@@ -42,7 +42,7 @@ impl Store {
         Ok(done.expect("a disk that succeeds has made the change"))
     }
 
-    pub(super) fn make_folder(&self, path: &Path) -> Result<(), StoreError> {
+    pub(super) fn make_directory(&self, path: &Path) -> Result<(), StoreError> {
         self.change("make", path, || std::fs::create_dir(path))
     }
 }

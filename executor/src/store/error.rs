@@ -15,15 +15,15 @@ const FEW_INODES: u64 = 16;
 /// Why the store could not do something.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The folder holds something else.
-    #[error("{} is not a store: it holds other files; name a new or an empty folder", path.display())]
+    /// The directory holds something else.
+    #[error("{} is not a store: it holds other files; name a new or an empty directory", path.display())]
     NotAStore {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
     },
     /// The store was written by a later osbc.
     #[error(
-        "the store {} has format {found}, this osbc knows {known}; use a newer osbc or another folder",
+        "the store {} has format {found}, this osbc knows {known}; use a newer osbc or another directory",
         path.display()
     )]
     NewerFormat {
@@ -266,16 +266,16 @@ fn made_with(ids: &str) -> String {
     if ids.is_empty() { "as root".to_owned() } else { format!("without root ({ids})") }
 }
 
-/// The bytes that may still be written at a path, or at the nearest folder above it that is there.
+/// The bytes that may still be written at a path, or at the nearest directory above it that is there.
 pub(crate) fn free_space(path: &Path) -> u64 {
     path.ancestors()
-        .find_map(|folder| rustix::fs::statvfs(folder).ok())
+        .find_map(|directory| rustix::fs::statvfs(directory).ok())
         .map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// Returns how many inodes the file system of a path has, if they are all in use while there is room for bytes.
 pub(crate) fn inodes_in_use(path: &Path) -> Option<u64> {
-    let stat = path.ancestors().find_map(|folder| rustix::fs::statvfs(folder).ok())?;
+    let stat = path.ancestors().find_map(|directory| rustix::fs::statvfs(directory).ok())?;
     // Some file systems make them as they are needed, and say that there are none. What has just failed may have given
     // back a few.
     let are_out = stat.f_files > 0 && stat.f_favail < FEW_INODES;

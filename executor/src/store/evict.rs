@@ -3,8 +3,9 @@
 //!
 //! The first to go are the parts of items that nobody goes on with at the moment: they may never become anything.
 //!
-//! An object is worth the less the longer it was not used, the more it takes, and the quicker it is built again. One that
-//! others lie on stays as long as they do; so an object that alone keeps others there is weighed together with them.
+//! An object is worth the less the longer it was not used, the more it takes, and the quicker it is built again. One
+//! that others lie on stays as long as they do; so an object that alone keeps others there is weighed together with
+//! them.
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -17,7 +18,7 @@ use rustix::io::Errno;
 
 use super::census::{Census, holds_item, holds_object};
 use super::error::{StoreError, free_space};
-use super::lease::own_new_folder;
+use super::lease::own_new_directory;
 use super::{Limit, Store, usage};
 use crate::delete::remove_tree;
 use crate::lock;
@@ -146,7 +147,7 @@ impl Store {
 
     /// Evicts as much as it takes, and with `all_parts` every part that nobody goes on with.
     fn evict(&self, need: u64, limit: Option<u64>, all_parts: bool) -> Result<Evicted, StoreError> {
-        let (folder, _owner) = own_new_folder(self)?;
+        let (directory, _owner) = own_new_directory(self)?;
         let mut census = self.census()?;
         let evicted = {
             // Nothing is leased, appears or is evicted by others as long as this is held.
@@ -161,7 +162,7 @@ impl Store {
             for (number, path) in census.useless.iter().enumerate() {
                 let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
                 if !name.is_some_and(|id| holds_object(&held, id)) {
-                    take(path, &folder.join(format!("useless-{number}")))?;
+                    take(path, &directory.join(format!("useless-{number}")))?;
                     evicted.useless += 1;
                 }
             }
@@ -169,7 +170,7 @@ impl Store {
                 if (all_parts || goal > 0)
                     && let Ok(Some(_owner)) = lock::own_existing(&part.path)
                 {
-                    take(&part.path, &folder.join(format!("part-{}", evicted.parts)))?;
+                    take(&part.path, &directory.join(format!("part-{}", evicted.parts)))?;
                     evicted.parts += 1;
                     evicted.bytes += part.bytes;
                     goal = goal.saturating_sub(part.bytes);
@@ -188,7 +189,7 @@ impl Store {
                         evicted.objects += 1;
                         // Without it they are nothing; who holds one of them holds it, too.
                         for alias in aliases.get(&id).into_iter().flatten() {
-                            take(&self.layout().object(*alias), &folder.join(format!("alias-{alias}")))?;
+                            take(&self.layout().object(*alias), &directory.join(format!("alias-{alias}")))?;
                         }
                         (self.layout().object(id), census.objects[&id].bytes)
                     }
@@ -199,7 +200,7 @@ impl Store {
                         (item.path.clone(), item.bytes)
                     }
                 };
-                take(&path, &folder.join((evicted.objects + evicted.items).to_string()))?;
+                take(&path, &directory.join((evicted.objects + evicted.items).to_string()))?;
                 evicted.bytes += bytes;
                 goal = goal.saturating_sub(bytes);
             }
@@ -208,7 +209,7 @@ impl Store {
             self.change("write", &path, || usage::set(&path, evicted.left))?;
             evicted
         };
-        remove_tree(&folder).map_err(StoreError::io("remove", &folder))?;
+        remove_tree(&directory).map_err(StoreError::io("remove", &directory))?;
         Ok(evicted)
     }
 }
@@ -321,8 +322,8 @@ impl<'a> Candidates<'a> {
         self.heap.push(Weighed { worthless, what: Candidate::Object(id) });
     }
 
-    /// Whether nobody holds an object, and no more others than that lie on it. One that is only good to lie on, since its
-    /// description is damaged, goes as useless later.
+    /// Whether nobody holds an object, and no more others than that lie on it. One that is only good to lie on, since
+    /// its description is damaged, goes as useless later.
     fn is_free(&self, id: StageId, load: usize) -> bool {
         self.census.objects.contains_key(&id)
             && !self.held.contains(&id)

@@ -22,13 +22,14 @@ use crate::lock;
 /// How often it is asked whether another process is done with an item.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// The modification time of every item, in seconds since 1970: 1 February 1980, which no archive format in any time zone
-/// is too young for. Stages copy items into trees with their times, and when an item was fetched must not show there.
+/// The modification time of every item, in seconds since 1970: 1 February 1980, which no archive format in any time
+/// zone is too young for. Stages copy items into trees with their times, and when an item was fetched must not show
+/// there.
 pub(super) const TIME: i64 = 318_211_200;
 /// The mode of every item, whatever the umask was when it was fetched.
 const MODE: Mode = Mode::RUSR.union(Mode::WUSR).union(Mode::RGRP).union(Mode::ROTH);
 
-/// The fetched bytes in the folder of a download.
+/// The fetched bytes in the directory of a download.
 const DATA: &str = "data";
 
 /// What to do about an item that the lease did not find.
@@ -45,9 +46,9 @@ pub enum Slot {
 #[derive(Debug)]
 pub struct Download {
     store: Store,
-    /// Holds the lock on the folder.
+    /// Holds the lock on the directory.
     _owner: OwnedFd,
-    folder: PathBuf,
+    directory: PathBuf,
     item: PathBuf,
     content_type: String,
     checksum: String,
@@ -110,9 +111,9 @@ impl Lease {
         let nobody_evicts = store.share()?;
         self.note_item(content_type, checksum)?;
         drop(nobody_evicts);
-        let folder = store.layout().downloads().join(format!("{content_type}:{checksum}"));
+        let directory = store.layout().downloads().join(format!("{content_type}:{checksum}"));
         let owner = loop {
-            if let Some(owner) = store.change("make", &folder, || lock::own_folder(&folder))? {
+            if let Some(owner) = store.change("make", &directory, || lock::own_directory(&directory))? {
                 break owner;
             }
             if interrupted() {
@@ -121,7 +122,7 @@ impl Lease {
             std::thread::sleep(PATIENCE);
         };
         let (content_type, checksum) = (content_type.to_owned(), checksum.to_owned());
-        let download = Download { store: store.clone(), _owner: owner, folder, item, content_type, checksum };
+        let download = Download { store: store.clone(), _owner: owner, directory, item, content_type, checksum };
         // What becomes of the part is counted when that is known.
         store.uncount(download.part());
         if download.target().symlink_metadata().is_ok_and(|part| !part.is_file() && !part.is_dir()) {
@@ -134,9 +135,9 @@ impl Lease {
 }
 
 impl Download {
-    /// The file or folder to make; a part of it may be there from an earlier try.
+    /// The file or directory to make; a part of it may be there from an earlier try.
     pub fn target(&self) -> PathBuf {
-        self.folder.join(DATA)
+        self.directory.join(DATA)
     }
 
     /// Removes what was fetched so far, since it cannot become the item.
@@ -154,18 +155,18 @@ impl Download {
         target.symlink_metadata().map_or(0, |metadata| bytes_of(&target, &metadata))
     }
 
-    /// The folder of all items of the content type, made.
+    /// The directory of all items of the content type, made.
     ///
     /// # Errors
     /// The disk refuses.
     pub fn shared(&self) -> Result<&Path, StoreError> {
-        let folder = self.item.parent().unwrap_or(Path::new("/"));
-        self.store.change("make", folder, || std::fs::create_dir_all(folder))?;
-        Ok(folder)
+        let directory = self.item.parent().unwrap_or(Path::new("/"));
+        self.store.change("make", directory, || std::fs::create_dir_all(directory))?;
+        Ok(directory)
     }
 
-    /// Puts the fetched and verified item in its place; gives its size in bytes. One that its source keeps elsewhere, so
-    /// that nothing was made, has no place and no size.
+    /// Puts the fetched and verified item in its place; gives its size in bytes. One that its source keeps elsewhere,
+    /// so that nothing was made, has no place and no size.
     ///
     /// # Errors
     /// The disk refuses.
@@ -210,7 +211,7 @@ impl Download {
 impl Drop for Download {
     fn drop(&mut self) {
         // Stays when it holds a part to go on with, which takes room until somebody does.
-        if std::fs::remove_dir(&self.folder).is_err() {
+        if std::fs::remove_dir(&self.directory).is_err() {
             self.store.count(self.part(), || Ok(Placed::There)).ok();
         }
     }
@@ -235,16 +236,16 @@ fn settle(store: &Store, file: &File, metadata: &std::fs::Metadata, path: &Path)
 }
 
 fn size(item: &Path, metadata: &Metadata) -> Result<u64, StoreError> {
-    let size = if metadata.is_dir() { folder_size(item) } else { Ok(metadata.len()) };
+    let size = if metadata.is_dir() { directory_size(item) } else { Ok(metadata.len()) };
     size.map_err(StoreError::io("read", item))
 }
 
-fn folder_size(folder: &Path) -> io::Result<u64> {
+fn directory_size(directory: &Path) -> io::Result<u64> {
     let mut size = 0;
-    for entry in std::fs::read_dir(folder)? {
+    for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
         let metadata = entry.metadata()?;
-        size += if metadata.is_dir() { folder_size(&entry.path())? } else { metadata.len() };
+        size += if metadata.is_dir() { directory_size(&entry.path())? } else { metadata.len() };
     }
     Ok(size)
 }

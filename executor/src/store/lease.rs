@@ -20,17 +20,17 @@ use crate::delete::remove_tree;
 use crate::request::TreeStack;
 use crate::{lock, regular};
 
-/// The file in a lease's folder with the names of what it uses, a line each: `object <id>` or
+/// The file in a lease's directory with the names of what it uses, a line each: `object <id>` or
 /// `item <content type>/<checksum>`.
 const LIST: &str = "lease";
 
-/// What one build uses and makes. While it lives nothing that it names is evicted, and the folder that it works in is
-/// nobody else's; both end with it or with its process.
+/// What one build uses and makes. While it lives nothing that it names is evicted, and the directory that it works in
+/// is nobody else's; both end with it or with its process.
 #[derive(Debug)]
 pub struct Lease {
     store: Store,
-    folder: PathBuf,
-    /// Holds the lock on the folder.
+    directory: PathBuf,
+    /// Holds the lock on the directory.
     _owner: OwnedFd,
     pub(super) present: Have,
     objects: Mutex<HashMap<StageId, Arc<ObjectMeta>>>,
@@ -90,13 +90,13 @@ impl Lease {
 
     /// A lease on nothing yet.
     pub(super) fn new(store: Store) -> Result<Self, StoreError> {
-        let (folder, owner) = own_new_folder(&store)?;
-        let path = folder.join(LIST);
+        let (directory, owner) = own_new_directory(&store)?;
+        let path = directory.join(LIST);
         let list = store.change("write", &path, || std::fs::File::create(&path))?;
         let syncer = Syncer::new(store.clone())?;
         Ok(Self {
             store,
-            folder,
+            directory,
             _owner: owner,
             present: Have::default(),
             objects: Mutex::default(),
@@ -151,8 +151,8 @@ impl Lease {
         Some(self.stack(&object))
     }
 
-    /// The tree of a result that was made under this lease and ends with it, if it is one folder and nothing lies on it:
-    /// who needs it no more may move it away.
+    /// The tree of a result that was made under this lease and ends with it, if it is one directory and nothing lies on
+    /// it: who needs it no more may move it away.
     pub(crate) fn own_tree(&self, id: StageId) -> Option<PathBuf> {
         let object = self.object(id)?;
         let is_own = self.made(object.id) && self.is_elsewhere(object.id) && object.lowers.is_empty();
@@ -170,7 +170,7 @@ impl Lease {
         self.syncer.settle()
     }
 
-    /// The folders of an object under this lease, as a tree to read.
+    /// The directories of an object under this lease, as a tree to read.
     pub(super) fn stack(&self, object: &ObjectMeta) -> TreeStack {
         let elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
         object.stack(|id| elsewhere.get(&id).cloned().unwrap_or_else(|| self.store.layout().object(id)))
@@ -197,14 +197,14 @@ impl Lease {
         self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner).insert(id, place);
     }
 
-    /// The folder that is this lease's alone.
-    pub(super) fn folder(&self) -> &Path {
-        &self.folder
+    /// The directory that is this lease's alone.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
     }
 
-    /// A name below the lease's folder that was not used yet.
+    /// A name below the lease's directory that was not used yet.
     pub(super) fn new_path(&self) -> PathBuf {
-        self.folder.join(self.next.fetch_add(1, Ordering::Relaxed).to_string())
+        self.directory.join(self.next.fetch_add(1, Ordering::Relaxed).to_string())
     }
 
     /// Puts an object on the list, before it appears or is used.
@@ -219,7 +219,7 @@ impl Lease {
 
     fn note(&self, line: &str) -> Result<(), StoreError> {
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        self.store.change("write", self.folder.join(LIST), || list.write_all(line.as_bytes()))
+        self.store.change("write", self.directory.join(LIST), || list.write_all(line.as_bytes()))
     }
 
     /// Makes a result known under this lease: the object `id`, or what that stands for.
@@ -248,7 +248,7 @@ impl Drop for Lease {
         // A build that cares settles first and learns of errors; here it is only about not leaving the thread alone.
         self.syncer.settle().ok();
         // What cannot be removed now is swept when the store is next opened.
-        remove_tree(&self.folder).ok();
+        remove_tree(&self.directory).ok();
     }
 }
 
@@ -260,19 +260,19 @@ pub(super) fn item_line(content_type: &str, checksum: &str) -> String {
     format!("item {content_type}/{checksum}\n")
 }
 
-/// Makes a folder in `work/` that is its maker's alone.
-pub(super) fn own_new_folder(store: &Store) -> Result<(PathBuf, OwnedFd), StoreError> {
+/// Makes a directory in `work/` that is its maker's alone.
+pub(super) fn own_new_directory(store: &Store) -> Result<(PathBuf, OwnedFd), StoreError> {
     loop {
-        let folder = store.layout().work().join(uuid::Uuid::new_v4().to_string());
-        // A sweep may take a new folder for one of a dead process in the moment before it is locked.
-        if let Some(owner) = store.change("make", &folder, || lock::own_folder(&folder))? {
-            return Ok((folder, owner));
+        let directory = store.layout().work().join(uuid::Uuid::new_v4().to_string());
+        // A sweep may take a new directory for one of a dead process in the moment before it is locked.
+        if let Some(owner) = store.change("make", &directory, || lock::own_directory(&directory))? {
+            return Ok((directory, owner));
         }
     }
 }
 
 /// What a list names: objects, and items by content type and checksum.
-pub(super) fn listed(folder: &Path) -> Vec<String> {
-    let text = regular::read_to_string(&folder.join(LIST)).unwrap_or_default();
+pub(super) fn listed(directory: &Path) -> Vec<String> {
+    let text = regular::read_to_string(&directory.join(LIST)).unwrap_or_default();
     text.lines().map(ToOwned::to_owned).collect()
 }

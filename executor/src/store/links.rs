@@ -5,8 +5,8 @@
 //! old content. So before a layer is sealed the other names are brought up too, which only needs doing where the index
 //! holds anything at all.
 //!
-//! Without root there is no index, and the link would break unseen within the stage. So there all names of such files are
-//! brought into a layer before a stage gets it.
+//! Without root there is no index, and the link would break unseen within the stage. So there all names of such files
+//! are brought into a layer before a stage gets it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -33,7 +33,7 @@ pub(super) fn complete(work: &Work<'_>) -> io::Result<()> {
     }
     overlay::settle(&upper.work)?;
     let merged = overlay::open(&work.stack)?;
-    let own = rustix::fs::openat(CWD, &upper.dir, FOLDER, Mode::empty())?;
+    let own = rustix::fs::openat(CWD, &upper.dir, DIRECTORY, Mode::empty())?;
     for names in linked_names(merged.as_fd())?.into_values() {
         if names.iter().any(|(name, _)| is_there(own.as_fd(), name)) {
             for (name, stat) in names.iter().filter(|(name, _)| !is_there(own.as_fd(), name)) {
@@ -60,17 +60,17 @@ pub(super) fn bring_along(stack: &TreeStack) -> io::Result<()> {
     overlay::settle(&upper.work)
 }
 
-/// Makes `name` another name of the file `first`; the folder that it is in keeps its time.
+/// Makes `name` another name of the file `first`; the directory that it is in keeps its time.
 fn link_again(merged: BorrowedFd<'_>, first: &Path, name: &Path) -> io::Result<()> {
     let around = name.parent().unwrap_or(Path::new("."));
-    let (from, to, folder) = (deep::place(merged, first)?, deep::place(merged, name)?, deep::place(merged, around)?);
-    let before = rustix::fs::statat(folder.folder(), &*folder.path, AtFlags::SYMLINK_NOFOLLOW)?;
-    rustix::fs::unlinkat(to.folder(), &*to.path, AtFlags::empty())?;
-    rustix::fs::linkat(from.folder(), &*from.path, to.folder(), &*to.path, AtFlags::empty())?;
+    let (from, to, directory) = (deep::place(merged, first)?, deep::place(merged, name)?, deep::place(merged, around)?);
+    let before = rustix::fs::statat(directory.directory(), &*directory.path, AtFlags::SYMLINK_NOFOLLOW)?;
+    rustix::fs::unlinkat(to.directory(), &*to.path, AtFlags::empty())?;
+    rustix::fs::linkat(from.directory(), &*from.path, to.directory(), &*to.path, AtFlags::empty())?;
     bring_up(merged, around, &before)
 }
 
-const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// The names of files, by file.
 type Names = BTreeMap<(u64, u64), Vec<(PathBuf, Stat)>>;
@@ -78,11 +78,11 @@ type Names = BTreeMap<(u64, u64), Vec<(PathBuf, Stat)>>;
 /// The names of all files that have several.
 fn linked_names(root: BorrowedFd<'_>) -> io::Result<Names> {
     let mut found = Names::new();
-    let mut folders = vec![PathBuf::from(".")];
-    while let Some(path) = folders.pop() {
+    let mut directories = vec![PathBuf::from(".")];
+    while let Some(path) = directories.pop() {
         let place = deep::place(root, &path)?;
-        let folder = rustix::fs::openat(place.folder(), &*place.path, FOLDER, Mode::empty())?;
-        for entry in Dir::read_from(&folder)? {
+        let directory = rustix::fs::openat(place.directory(), &*place.path, DIRECTORY, Mode::empty())?;
+        for entry in Dir::read_from(&directory)? {
             let entry = entry?;
             let name = entry.file_name();
             if name == c"." || name == c".." {
@@ -90,10 +90,10 @@ fn linked_names(root: BorrowedFd<'_>) -> io::Result<Names> {
             }
             let at = path.join(OsStr::from_bytes(name.to_bytes()));
             if entry.file_type() == FileType::Directory {
-                folders.push(at);
+                directories.push(at);
                 continue;
             }
-            let stat = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let stat = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
             if stat.st_nlink > 1 {
                 found.entry((stat.st_dev, stat.st_ino)).or_default().push((at, stat));
             }
@@ -104,7 +104,7 @@ fn linked_names(root: BorrowedFd<'_>) -> io::Result<Names> {
 
 fn is_there(layer: BorrowedFd<'_>, name: &Path) -> bool {
     deep::place(layer, name)
-        .is_ok_and(|place| rustix::fs::statat(place.folder(), &*place.path, AtFlags::SYMLINK_NOFOLLOW).is_ok())
+        .is_ok_and(|place| rustix::fs::statat(place.directory(), &*place.path, AtFlags::SYMLINK_NOFOLLOW).is_ok())
 }
 
 /// Has overlayfs copy a name up, or rather link it to the copy that the index knows: any change does, so the time is
@@ -113,5 +113,5 @@ fn bring_up(merged: BorrowedFd<'_>, name: &Path, stat: &Stat) -> io::Result<()> 
     let modified = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ };
     let times = Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: modified };
     let place = deep::place(merged, name)?;
-    Ok(rustix::fs::utimensat(place.folder(), &*place.path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+    Ok(rustix::fs::utimensat(place.directory(), &*place.path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }

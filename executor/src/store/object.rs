@@ -34,14 +34,14 @@ pub struct ObjectMeta {
     pub lowers: Vec<Lower>,
     /// When its tree was begun, in seconds and nanoseconds since 1970: what is not older was written by its stages.
     pub created: Option<(i64, i64)>,
-    /// The digest of its own folder as it was written ([`crate::digest::written`]): of what its stages changed, or of the
-    /// whole tree when nothing lies below it. Not known of a checkpoint of osbuild's.
+    /// The digest of its own directory as it was written ([`crate::digest::written`]): of what its stages changed, or
+    /// of the whole tree when nothing lies below it. Not known of a checkpoint of osbuild's.
     pub digest: Option<TreeDigest>,
-    /// The stamp of its own folder when it was sealed ([`crate::digest::stamp`]); where a file `stamp` lies beside, that
-    /// one counts.
+    /// The stamp of its own directory when it was sealed ([`crate::digest::stamp`]); where a file `stamp` lies beside,
+    /// that one counts.
     #[serde(default)]
     pub stamp: Option<String>,
-    /// What its own folder takes on disk, but for what it shares.
+    /// What its own directory takes on disk, but for what it shares.
     pub bytes: u64,
     /// What it has in common with the tree that it is a copy of, by reflinks.
     #[serde(default)]
@@ -52,8 +52,8 @@ pub struct ObjectMeta {
     pub steps: Vec<StepRecord>,
 }
 
-/// An object that others lie on or stand for. A layer only makes sense on the very one that it was made on: a stage that runs again
-/// need not write the same again, and then the layer would show a mixture that no stage has ever seen.
+/// An object that others lie on or stand for. A layer only makes sense on the very one that it was made on: a stage
+/// that runs again need not write the same again, and then the layer would show a mixture that no stage has ever seen.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Lower {
     /// Its id.
@@ -107,12 +107,12 @@ impl ObjectMeta {
         StageId::from_bytes(*hasher.finalize().as_bytes())
     }
 
-    /// The object's own folder, with its tree or layer.
+    /// The object's own directory, with its tree or layer.
     pub(crate) fn content(&self, layout: &Layout) -> PathBuf {
         layout.object(self.id).join(layout::content(&self.instance))
     }
 
-    /// The object's folders as a tree to read; `place` tells where an object lies.
+    /// The object's directories as a tree to read; `place` tells where an object lies.
     pub(crate) fn stack(&self, place: impl Fn(StageId) -> PathBuf) -> TreeStack {
         let below = self.lowers.iter().map(|lower| place(lower.id).join(layout::content(&lower.instance)));
         let own = place(self.id).join(layout::content(&self.instance));
@@ -121,7 +121,7 @@ impl ObjectMeta {
 }
 
 impl Lower {
-    /// The folder with its tree or layer.
+    /// The directory with its tree or layer.
     pub(crate) fn content(&self, layout: &Layout) -> PathBuf {
         layout.object(self.id).join(layout::content(&self.instance))
     }
@@ -176,7 +176,7 @@ impl<'a> Reader<'a> {
     /// The description of an object, for an alias that of the one that it stands for; none if it is absent, damaged,
     /// stacked on one that is not there, or may have lost data in a crash of the system.
     ///
-    /// Those below it are not read: a folder's name tells which object it belongs to, and what the upper one can be
+    /// Those below it are not read: a directory's name tells which object it belongs to, and what the upper one can be
     /// trusted for was true of them before.
     pub(crate) fn read(&mut self, id: StageId) -> Option<Arc<ObjectMeta>> {
         if let Some(known) = self.known.get(&id) {
@@ -203,11 +203,11 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn read_alone(&self, id: StageId) -> Option<ObjectMeta> {
-        let folder = self.layout.object(id);
-        let text = regular::read(&folder.join(META)).ok()?;
+        let directory = self.layout.object(id);
+        let text = regular::read(&directory.join(META)).ok()?;
         let meta = decode(&text)?;
-        let whole = meta.id == id && is_folder(&meta.content(self.layout));
-        let safe = (self.boot.is_some() && meta.boot.as_deref() == self.boot) || folder.join(DURABLE).exists();
+        let whole = meta.id == id && is_directory(&meta.content(self.layout));
+        let safe = (self.boot.is_some() && meta.boot.as_deref() == self.boot) || directory.join(DURABLE).exists();
         (whole && safe).then_some(meta)
     }
 
@@ -215,12 +215,12 @@ impl<'a> Reader<'a> {
         if let Some(known) = self.lowers.get(lower) {
             return *known;
         }
-        let there = is_folder(&lower.content(self.layout));
+        let there = is_directory(&lower.content(self.layout));
         self.lowers.insert(lower.clone(), there);
         there
     }
 }
 
-pub(super) fn is_folder(path: &Path) -> bool {
+pub(super) fn is_directory(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir())
 }

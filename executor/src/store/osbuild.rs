@@ -46,7 +46,7 @@ const OBJECT_LOCK: &str = "object.lock";
 const DATA: &str = "data";
 
 const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
-                   # This folder is a store of osbuild's.\n";
+                   # This directory is a store of osbuild's.\n";
 
 /// A store of osbuild's, in use.
 #[derive(Debug)]
@@ -75,8 +75,8 @@ impl Cache {
         std::fs::create_dir_all(path).map_err(StoreError::io("make the store", path))?;
         let root = path.canonicalize().map_err(StoreError::io("find the store", path))?;
         for name in ["objects", "stage", "tmp"] {
-            let folder = root.join(name);
-            std::fs::create_dir_all(&folder).map_err(StoreError::io("make", &folder))?;
+            let directory = root.join(name);
+            std::fs::create_dir_all(&directory).map_err(StoreError::io("make", &directory))?;
         }
         let parts = [("CACHEDIR.TAG", TAG), (CACHE_INFO, info::NEW), (CACHE_LOCK, ""), (CACHE_SIZE, "0")];
         for (name, content) in parts {
@@ -97,7 +97,7 @@ impl Cache {
         Ok(Self { root, info, _lock: held })
     }
 
-    /// The folder that it lies in.
+    /// The directory that it lies in.
     pub fn path(&self) -> &Path {
         &self.root
     }
@@ -107,7 +107,8 @@ impl Cache {
         self.load(id).is_ok_and(|found| found.is_some())
     }
 
-    /// An object, locked against removal; none if it is absent, incomplete or about to be removed. Counts as a use of it.
+    /// An object, locked against removal; none if it is absent, incomplete or about to be removed. Counts as a use of
+    /// it.
     pub(super) fn load(&self, id: CompatId) -> Result<Option<Checkpoint>, StoreError> {
         let object = self.object(&id.to_string());
         if !self.info.is_known() {
@@ -139,7 +140,7 @@ impl Cache {
 }
 
 impl Checkpoint {
-    /// The folder with `tree` and `meta`.
+    /// The directory with `tree` and `meta`.
     pub(super) fn data(&self) -> &Path {
         &self.data
     }

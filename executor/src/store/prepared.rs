@@ -29,14 +29,14 @@ impl Lease {
         let (store, made) = (self.store(), self.new_path());
         store.change("write", &made, || fs::write(&made, text))?;
         let Some(name) = name else { return Ok(made) };
-        let (folder, link) = (store.layout().prepared(), self.new_path());
-        store.change("make", &folder, || fs::create_dir_all(&folder))?;
+        let (directory, link) = (store.layout().prepared(), self.new_path());
+        store.change("make", &directory, || fs::create_dir_all(&directory))?;
         store.change("link", &link, || fs::hard_link(&made, &link))?;
-        let kept = folder.join(name);
+        let kept = directory.join(name);
         store.change("rename to", &kept, || fs::rename(&link, &kept))?;
-        store.change("clear", &folder, || {
+        store.change("clear", &directory, || {
             let mut all = Vec::new();
-            for entry in fs::read_dir(&folder)? {
+            for entry in fs::read_dir(&directory)? {
                 let entry = entry?;
                 all.push((entry.metadata()?.modified()?, entry.path()));
             }

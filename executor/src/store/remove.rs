@@ -6,7 +6,7 @@ use osbc_ir::StageId;
 
 use super::census::holds_object;
 use super::error::StoreError;
-use super::lease::own_new_folder;
+use super::lease::own_new_directory;
 use super::{Store, usage};
 use crate::delete::remove_tree;
 
@@ -41,7 +41,7 @@ impl Store {
     /// # Errors
     /// One of them is in use, or the store cannot be written to.
     pub fn remove(&self, ids: &[StageId]) -> Result<(usize, u64), StoreError> {
-        let (folder, _owner) = own_new_folder(self)?;
+        let (directory, _owner) = own_new_directory(self)?;
         let (mut count, mut bytes) = (0, 0);
         let mut census = self.census()?;
         {
@@ -63,14 +63,14 @@ impl Store {
             let aliases = all.iter().flat_map(|id| census.aliases_of(*id)).filter(|id| !wanted.contains(id));
             for id in all.iter().copied().chain(useless).chain(aliases) {
                 let path = self.layout().object(id);
-                self.change("remove", &path, || Ok(rustix::fs::rename(&path, folder.join(id.to_string()))?))?;
+                self.change("remove", &path, || Ok(rustix::fs::rename(&path, directory.join(id.to_string()))?))?;
                 count += 1;
                 bytes += census.objects.get(&id).map_or(0, |kept| kept.bytes);
             }
             let path = self.layout().usage();
             self.change("write", &path, || usage::set(&path, census.bytes().saturating_sub(bytes)))?;
         }
-        remove_tree(&folder).map_err(StoreError::io("remove", &folder))?;
+        remove_tree(&directory).map_err(StoreError::io("remove", &directory))?;
         Ok((count, bytes))
     }
 }

@@ -1,8 +1,9 @@
-//! Trees whose folders list their files in another order than usual, for builds that are to show whether that matters.
+//! Trees whose directories list their files in another order than usual, for builds that are to show whether that
+//! matters.
 //!
-//! In which order a file system lists a folder is its own business; an overlay, though, lists what is in its lowest layer
-//! first. So below a whole copy of a tree goes a layer with every second file of each folder: the tree is the same, and its
-//! folders list those files before the others.
+//! In which order a file system lists a directory is its own business; an overlay, though, lists what is in its lowest
+//! layer first. So below a whole copy of a tree goes a layer with every second file of each directory: the tree is the
+//! same, and its directories list those files before the others.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -35,7 +36,7 @@ impl Lease {
     /// The store scatters trees, and that cannot be done.
     pub(crate) fn tree_for_stages(&self, id: StageId) -> Result<Option<TreeStack>, StoreError> {
         let Some(object) = self.object(id) else { return Ok(None) };
-        let scatters = self.store().scatters() && self.store().way(self.folder())? == Way::Overlay;
+        let scatters = self.store().scatters() && self.store().way(self.directory())? == Way::Overlay;
         let object = if scatters { self.scattered(&object)? } else { object };
         Ok(Some(self.stack(&object)))
     }
@@ -58,20 +59,21 @@ impl Lease {
     }
 }
 
-/// Removes every second file of each folder below `root`, folders aside, beginning with the one that is listed first.
+/// Removes every second file of each directory below `root`, directories aside, beginning with the one that is listed
+/// first.
 fn thin_out(root: &Path) -> std::io::Result<()> {
-    // A folder's entries are visited in the order in which they are listed.
+    // A directory's entries are visited in the order in which they are listed.
     let met: Mutex<HashMap<std::path::PathBuf, usize>> = Mutex::default();
     walk::entries(root, |entry| {
         if FileType::from_raw_mode(entry.stat.st_mode) == FileType::Directory {
             return Ok(());
         }
-        let folder = entry.path.parent().unwrap_or(Path::new("")).to_owned();
+        let directory = entry.path.parent().unwrap_or(Path::new("")).to_owned();
         let mut met = met.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = met.entry(folder).or_default();
+        let count = met.entry(directory).or_default();
         *count += 1;
         if *count % 2 == 1 {
-            rustix::fs::unlinkat(entry.folder, entry.name, AtFlags::empty())?;
+            rustix::fs::unlinkat(entry.directory, entry.name, AtFlags::empty())?;
         }
         Ok(())
     })

@@ -131,16 +131,16 @@ impl Work<'_> {
 }
 
 impl Lease {
-    /// Makes a finished folder that takes so many bytes the object `id`, while nobody evicts. Gives the object that another
-    /// process has put there meanwhile, which is as good.
+    /// Makes a finished directory that takes so many bytes the object `id`, while nobody evicts. Gives the object that
+    /// another process has put there meanwhile, which is as good.
     pub(super) fn put_in_place(
         &self,
-        folder: &Path,
+        directory: &Path,
         id: StageId,
         bytes: u64,
     ) -> Result<Option<Arc<ObjectMeta>>, StoreError> {
         let (store, place) = (self.store(), self.place_for(id));
-        let appear = || store.change("put in place", &place, || move_to(folder, &place));
+        let appear = || store.change("put in place", &place, || move_to(directory, &place));
         loop {
             match if store.keeps() { store.count(bytes, appear) } else { appear() }? {
                 Placed::There => return Ok(None),

@@ -12,22 +12,22 @@ use crate::{lock, temporary};
 /// For how long the part of an item that was fetched is kept for a next try.
 const KEEP_DOWNLOADS: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// Removes every folder of `work/` that nobody owns any more, the parts of items that nobody has fetched on with for a
-/// week, and what checks left beside the store.
+/// Removes every directory of `work/` that nobody owns any more, the parts of items that nobody has fetched on with for
+/// a week, and what checks left beside the store.
 pub(super) fn sweep(layout: &Layout) -> Result<(), StoreError> {
     if let Some(parent) = layout.root.parent() {
         temporary::sweep(parent, temporary::CHECK);
     }
     each_unowned(&layout.work(), |_| true)?;
-    each_unowned(&layout.downloads(), |folder| {
-        let changed = folder.symlink_metadata().and_then(|metadata| metadata.modified());
+    each_unowned(&layout.downloads(), |directory| {
+        let changed = directory.symlink_metadata().and_then(|metadata| metadata.modified());
         changed.is_ok_and(|changed| changed.elapsed().is_ok_and(|age| age > KEEP_DOWNLOADS))
     })
 }
 
-fn each_unowned(folder: &Path, is_old: impl Fn(&Path) -> bool) -> Result<(), StoreError> {
-    for entry in std::fs::read_dir(folder).map_err(StoreError::io("read", folder))? {
-        let path = entry.map_err(StoreError::io("read", folder))?.path();
+fn each_unowned(directory: &Path, is_old: impl Fn(&Path) -> bool) -> Result<(), StoreError> {
+    for entry in std::fs::read_dir(directory).map_err(StoreError::io("read", directory))? {
+        let path = entry.map_err(StoreError::io("read", directory))?.path();
         if !is_old(&path) {
             continue;
         }

@@ -20,7 +20,7 @@ mod ways;
 use super::*;
 use crate::copy::Ownership;
 use crate::overlay;
-use crate::testing::{Sealed, Sketch, folder};
+use crate::testing::{Sealed, Sketch, directory};
 
 fn record(id: StageId, metadata: Value) -> StepRecord {
     StepRecord { id, module: "test.stage".to_owned(), metadata, duration: Duration::from_millis(7) }
@@ -51,7 +51,7 @@ fn entries(path: &Path) -> usize {
     fs::read_dir(path).expect("reads").count()
 }
 
-/// The folder of an object that holds its tree or layer.
+/// The directory of an object that holds its tree or layer.
 fn content(object: &Path) -> PathBuf {
     let entries = fs::read_dir(object).expect("reads").map(|entry| entry.expect("reads").path());
     let is_content = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("tree-"));
@@ -76,8 +76,8 @@ fn open(path: &Path, layers: Layers) -> Store {
 
 #[test]
 fn a_new_store_is_made_and_an_old_one_found_again() {
-    let folder = folder();
-    let path = folder.path().join("a/store");
+    let directory = directory();
+    let path = directory.path().join("a/store");
     assert!(Store::look(&path).expect("looks").is_none());
     for _ in 0..2 {
         open(&path, Layers::Auto);
@@ -89,24 +89,24 @@ fn a_new_store_is_made_and_an_old_one_found_again() {
 
 #[test]
 fn an_empty_file_system_of_its_own_becomes_a_store() {
-    let folder = folder();
-    fs::create_dir(folder.path().join("lost+found")).expect("makes");
-    open(folder.path(), Layers::Auto);
+    let directory = directory();
+    fs::create_dir(directory.path().join("lost+found")).expect("makes");
+    open(directory.path(), Layers::Auto);
 }
 
 #[test]
-fn a_folder_with_something_else_is_refused_and_left_alone() {
-    let folder = folder();
-    fs::write(folder.path().join("thesis.tex"), "years of work").expect("writes");
+fn a_directory_with_something_else_is_refused_and_left_alone() {
+    let directory = directory();
+    fs::write(directory.path().join("thesis.tex"), "years of work").expect("writes");
     for error in [
-        Store::open(folder.path(), Layers::Auto).expect_err("refuses"),
-        Store::look(folder.path()).expect_err("refuses"),
+        Store::open(directory.path(), Layers::Auto).expect_err("refuses"),
+        Store::look(directory.path()).expect_err("refuses"),
     ] {
         assert!(matches!(error, StoreError::NotAStore { .. }), "{error}");
     }
-    assert_eq!(entries(folder.path()), 1);
-    let file = folder.path().join("thesis.tex");
-    Store::open(&file, Layers::Auto).expect_err("a file is no folder");
+    assert_eq!(entries(directory.path()), 1);
+    let file = directory.path().join("thesis.tex");
+    Store::open(&file, Layers::Auto).expect_err("a file is no directory");
 }
 
 #[test]
@@ -129,17 +129,17 @@ fn whatever_lies_in_the_place_of_a_store_s_file_nobody_waits_for_it() {
     ];
     for file in &files {
         for (kind, make) in things {
-            let folder = folder();
-            let store = open(folder.path(), Layers::Copy);
+            let directory = directory();
+            let store = open(directory.path(), Layers::Copy);
             let lease = sketch.lease(&store);
             build(&lease, None, sketch.id("a"), |root| fs::write(root.join("f"), "a").expect("writes"));
             lease.settle().expect("settles");
             drop(lease);
-            let path = folder.path().join(file);
+            let path = directory.path().join(file);
             fs::remove_file(&path).ok();
             make(&path);
             let used = || -> Result<(), StoreError> {
-                let store = Store::open(folder.path(), Layers::Copy)?;
+                let store = Store::open(directory.path(), Layers::Copy)?;
                 store.history()?;
                 crate::cutoff::Contents::read(&store);
                 let lease = store.lease(&sketch.graph, sketch.ids())?;
@@ -168,8 +168,8 @@ fn whatever_lies_in_the_place_of_a_store_s_file_nobody_waits_for_it() {
 #[test]
 fn a_store_may_lie_anywhere() {
     use std::os::unix::ffi::OsStrExt as _;
-    let folder = folder();
-    let path = folder.path().join(std::ffi::OsStr::from_bytes(b"st\xff\n\xfe"));
+    let directory = directory();
+    let path = directory.path().join(std::ffi::OsStr::from_bytes(b"st\xff\n\xfe"));
     let sketch = Sketch::chain(&["a"]).seal();
     let store = open(&path, Layers::Auto);
     let lease = sketch.lease(&store);
@@ -185,9 +185,9 @@ fn root_no_room_for_more_files_is_told_from_no_room_for_bytes() {
     if !osbc_fixtures::has_root() {
         return;
     }
-    let folder = folder();
-    run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=50M,nr_inodes=100", "none"]).arg(folder.path()));
-    let mounted = Mounted(folder.path().to_owned());
+    let directory = directory();
+    run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=50M,nr_inodes=100", "none"]).arg(directory.path()));
+    let mounted = Mounted(directory.path().to_owned());
     let store = open(&mounted.0, Layers::Copy);
     let mut number = 0;
     while fs::write(mounted.0.join(format!("downloads/{number}")), "").is_ok() {
@@ -206,18 +206,18 @@ fn root_no_room_for_more_files_is_told_from_no_room_for_bytes() {
 
 #[test]
 fn a_store_of_the_future_is_refused() {
-    let folder = folder();
-    open(folder.path(), Layers::Auto);
-    fs::write(folder.path().join("format"), "2\n").expect("writes");
-    let error = Store::open(folder.path(), Layers::Auto).expect_err("refuses");
+    let directory = directory();
+    open(directory.path(), Layers::Auto);
+    fs::write(directory.path().join("format"), "2\n").expect("writes");
+    let error = Store::open(directory.path(), Layers::Auto).expect_err("refuses");
     assert!(matches!(error, StoreError::NewerFormat { found: 2, known: 1, .. }), "{error}");
 }
 
 #[test]
 fn a_sealed_result_is_there_for_the_next_lease() {
-    let folder = folder();
+    let directory = directory();
     let sketch = Sketch::chain(&["a", "b"]).seal();
-    let store = open(folder.path(), Layers::Copy);
+    let store = open(directory.path(), Layers::Copy);
     let lease = sketch.lease(&store);
     assert_eq!(*lease.present(), Have::default());
     let work = lease.work(None).expect("begins");
@@ -242,26 +242,26 @@ fn a_sealed_result_is_there_for_the_next_lease() {
 
 #[test]
 fn nothing_remains_of_a_tree_that_is_not_sealed_nor_of_a_lease() {
-    let folder = folder();
+    let directory = directory();
     let sketch = Sketch::chain(&["a"]).seal();
-    let store = open(folder.path(), Layers::Copy);
+    let store = open(directory.path(), Layers::Copy);
     let lease = sketch.lease(&store);
     let work = lease.work(None).expect("begins");
     with_tree(&work.stack().expect("a tree"), |root| fs::write(root.join("file"), "x").expect("writes"));
-    let scratch = work.scratch().expect("a folder");
+    let scratch = work.scratch().expect("a directory");
     fs::write(scratch.join("x"), "x").expect("writes");
     assert_eq!(entries(&work.scratch().expect("a new one")), 0);
     drop(work);
     drop(lease);
-    assert_eq!(entries(&folder.path().join("work")), 0);
-    assert_eq!(entries(&folder.path().join("objects")), 0);
+    assert_eq!(entries(&directory.path().join("work")), 0);
+    assert_eq!(entries(&directory.path().join("objects")), 0);
 }
 
 #[test]
 fn the_loser_of_a_race_takes_the_winner_s_result() {
-    let folder = folder();
+    let directory = directory();
     let sketch = Sketch::chain(&["a"]).seal();
-    let store = open(folder.path(), Layers::Copy);
+    let store = open(directory.path(), Layers::Copy);
     let (first, second) = (sketch.lease(&store), sketch.lease(&store));
     let works = [first.work(None).expect("begins"), second.work(None).expect("begins")];
     for (work, text) in works.into_iter().zip(["winner", "loser"]) {
@@ -270,7 +270,7 @@ fn the_loser_of_a_race_takes_the_winner_s_result() {
     }
     assert_eq!(read(&second, sketch.id("a"), "who"), "winner");
     drop((first, second));
-    assert_eq!(entries(&folder.path().join("work")), 0);
+    assert_eq!(entries(&directory.path().join("work")), 0);
 }
 
 #[test]
@@ -294,7 +294,7 @@ fn what_is_damaged_is_absent_and_built_again() {
             change_meta(object, |meta| meta.id = StageId::from_bytes([0; 32]));
         }),
         ("no tree", |object| fs::remove_dir_all(content(object)).expect("removes")),
-        ("an empty folder", |object| {
+        ("an empty directory", |object| {
             fs::remove_dir_all(object).expect("removes");
             fs::create_dir(object).expect("makes");
         }),
@@ -304,12 +304,12 @@ fn what_is_damaged_is_absent_and_built_again() {
         }),
     ];
     for (name, damage) in damages {
-        let folder = folder();
-        let store = open(folder.path(), Layers::Copy);
+        let directory = directory();
+        let store = open(directory.path(), Layers::Copy);
         let lease = sketch.lease(&store);
         build(&lease, None, sketch.id("a"), |root| fs::write(root.join("file"), "old").expect("writes"));
         drop(lease);
-        damage(&object(folder.path()));
+        damage(&object(directory.path()));
         let lease = sketch.lease(&store);
         assert_eq!(*lease.present(), Have::default(), "{name}");
         build(&lease, None, sketch.id("a"), |root| fs::write(root.join("file"), "new").expect("writes"));
@@ -321,13 +321,13 @@ fn what_is_damaged_is_absent_and_built_again() {
 
 #[test]
 fn after_a_crash_of_the_system_only_what_had_reached_the_disk_counts() {
-    let folder = folder();
+    let directory = directory();
     let sketch = Sketch::chain(&["a"]).seal();
-    let store = open(folder.path(), Layers::Copy);
+    let store = open(directory.path(), Layers::Copy);
     let lease = sketch.lease(&store);
     build(&lease, None, sketch.id("a"), |_| {});
     lease.settle().expect("settles");
-    let object = folder.path().join("objects").join(sketch.id("a").to_string());
+    let object = directory.path().join("objects").join(sketch.id("a").to_string());
     change_meta(&object, |meta| meta.boot = Some("another boot".to_owned()));
     assert_eq!(*sketch.lease(&store).present(), sketch.ids().collect::<Have>(), "it was durable");
     fs::remove_file(object.join("durable")).expect("was there");
@@ -336,16 +336,16 @@ fn after_a_crash_of_the_system_only_what_had_reached_the_disk_counts() {
 
 #[test]
 fn the_times_of_what_was_written_are_clamped() {
-    let folder = folder();
+    let directory = directory();
     let sketch = Sketch::chain(&["a", "b"]).seal();
-    let store = open(folder.path(), Layers::Copy);
+    let store = open(directory.path(), Layers::Copy);
     let lease = sketch.lease(&store);
     let work = lease.work(None).expect("begins");
     with_tree(&work.stack().expect("a tree"), |root| {
-        fs::create_dir(root.join("folder")).expect("makes");
-        fs::write(root.join("folder/new"), "x").expect("writes");
+        fs::create_dir(root.join("directory")).expect("makes");
+        fs::write(root.join("directory/new"), "x").expect("writes");
         fs::write(root.join("old"), "x").expect("writes");
-        symlink("/nowhere", root.join("folder/link")).expect("links");
+        symlink("/nowhere", root.join("directory/link")).expect("links");
         let long_ago = std::time::UNIX_EPOCH + Duration::from_secs(1000);
         fs::File::open(root.join("old")).expect("opens").set_modified(long_ago).expect("sets");
     });
@@ -356,7 +356,7 @@ fn the_times_of_what_was_written_are_clamped() {
             (metadata.mtime(), metadata.mtime_nsec())
         })
     };
-    for name in [".", "folder", "folder/new", "folder/link"] {
+    for name in [".", "directory", "directory/new", "directory/link"] {
         assert_eq!(time(name), (77, 0), "{name}");
     }
     assert_eq!(time("old"), (1000, 0));
@@ -364,9 +364,9 @@ fn the_times_of_what_was_written_are_clamped() {
 
 #[test]
 fn a_cut_off_download_is_gone_on_with_and_a_finished_one_found() {
-    let folder = folder();
+    let directory = directory();
     let sketch = Sketch::new().item("sha256:1", json!({"data": "x"})).seal();
-    let store = open(folder.path(), Layers::Auto);
+    let store = open(directory.path(), Layers::Auto);
     let never = || false;
     let fetch = |lease: &Lease| match lease.download("test.files", "sha256:1", &never).expect("begins") {
         Slot::Fetch(download) => download,
@@ -374,7 +374,7 @@ fn a_cut_off_download_is_gone_on_with_and_a_finished_one_found() {
     };
     let lease = sketch.lease(&store);
     drop(fetch(&lease));
-    assert_eq!(entries(&folder.path().join("downloads")), 0, "nothing was fetched");
+    assert_eq!(entries(&directory.path().join("downloads")), 0, "nothing was fetched");
     let cut_off = fetch(&lease);
     fs::write(cut_off.target(), "half").expect("writes");
     drop(cut_off);
@@ -408,18 +408,18 @@ fn a_cut_off_download_is_gone_on_with_and_a_finished_one_found() {
 
 #[test]
 fn an_old_part_of_a_download_is_swept() {
-    let folder = folder();
-    open(folder.path(), Layers::Auto);
+    let directory = directory();
+    open(directory.path(), Layers::Auto);
     for (name, days) in [("a:new", 6), ("a:old", 8)] {
-        let part = folder.path().join("downloads").join(name);
+        let part = directory.path().join("downloads").join(name);
         fs::create_dir(&part).expect("makes");
         fs::write(part.join("data"), "x").expect("writes");
         let time = std::time::SystemTime::now() - Duration::from_secs(days * 86_400);
         fs::File::open(&part).expect("opens").set_modified(time).expect("sets");
     }
-    open(folder.path(), Layers::Auto);
-    assert!(folder.path().join("downloads/a:new").exists());
-    assert!(!folder.path().join("downloads/a:old").exists());
+    open(directory.path(), Layers::Auto);
+    assert!(directory.path().join("downloads/a:new").exists());
+    assert!(!directory.path().join("downloads/a:old").exists());
 }
 
 /// The stages `s0`, `s1`, … of one pipeline.
@@ -435,25 +435,25 @@ fn root_a_layer_holds_only_what_its_stage_wrote() {
     if !osbc_fixtures::has_root() {
         return;
     }
-    let folder = folder();
+    let directory = directory();
     let (sketch, ids) = long_chain(2);
-    let store = open(folder.path(), Layers::Overlay);
+    let store = open(directory.path(), Layers::Overlay);
     let lease = sketch.lease(&store);
     build(&lease, None, ids[0], |root| {
         fs::write(root.join("large"), vec![1; 1 << 20]).expect("writes");
-        fs::create_dir(root.join("folder")).expect("makes");
-        fs::write(root.join("folder/file"), "old").expect("writes");
+        fs::create_dir(root.join("directory")).expect("makes");
+        fs::write(root.join("directory/file"), "old").expect("writes");
         fs::write(root.join("gone"), "x").expect("writes");
         fs::set_permissions(root, fs::Permissions::from_mode(0o750)).expect("sets");
         std::os::unix::fs::chown(root, Some(3), Some(4)).expect("owns");
     });
     let object = build(&lease, Some(ids[0]), ids[1], |root| {
-        fs::write(root.join("folder/file"), "new").expect("writes");
+        fs::write(root.join("directory/file"), "new").expect("writes");
         fs::remove_file(root.join("gone")).expect("removes");
-        fs::rename(root.join("folder"), root.join("renamed")).expect("renames a folder of the layer below");
+        fs::rename(root.join("directory"), root.join("renamed")).expect("renames a directory of the layer below");
     });
     assert_eq!(object.lowers.iter().map(|lower| lower.id).collect::<Vec<_>>(), [ids[0]]);
-    let layer = content(&folder.path().join("objects").join(ids[1].to_string()));
+    let layer = content(&directory.path().join("objects").join(ids[1].to_string()));
     assert!(!layer.join("large").exists());
     drop(lease);
     let lease = sketch.lease(&store);
@@ -467,7 +467,7 @@ fn root_a_layer_holds_only_what_its_stage_wrote() {
         assert_eq!((metadata.mode() & 0o7777, metadata.uid(), metadata.gid()), (0o750, 3, 4));
         fs::write(root.join("x"), "x").expect_err("a sealed tree is read-only");
     });
-    assert_eq!(read(&lease, ids[0], "folder/file"), "old");
+    assert_eq!(read(&lease, ids[0], "directory/file"), "old");
 }
 
 #[test]
@@ -475,9 +475,9 @@ fn root_several_stages_change_one_layer_one_after_the_other() {
     if !osbc_fixtures::has_root() {
         return;
     }
-    let folder = folder();
+    let directory = directory();
     let (sketch, ids) = long_chain(3);
-    let store = open(folder.path(), Layers::Overlay);
+    let store = open(directory.path(), Layers::Overlay);
     let lease = sketch.lease(&store);
     build(&lease, None, ids[0], |root| fs::write(root.join("file"), "0").expect("writes"));
     let work = lease.work(Some(ids[0])).expect("begins");
@@ -498,9 +498,9 @@ fn root_a_stack_never_grows_beyond_its_limit() {
     if !osbc_fixtures::has_root() {
         return;
     }
-    let folder = folder();
+    let directory = directory();
     let (sketch, ids) = long_chain(70);
-    let store = open(folder.path(), Layers::Overlay);
+    let store = open(directory.path(), Layers::Overlay);
     let lease = sketch.lease(&store);
     let mut deepest = 0;
     for (index, id) in ids.iter().enumerate() {
@@ -514,7 +514,7 @@ fn root_a_stack_never_grows_beyond_its_limit() {
         deepest = deepest.max(object.lowers.len() + 1);
     }
     assert_eq!(deepest, work::MAX_LAYERS);
-    let flattened = entries(&folder.path().join("objects")) - ids.len();
+    let flattened = entries(&directory.path().join("objects")) - ids.len();
     assert_eq!(flattened, 2, "once for each time that the limit was reached");
     let names = with_tree(&lease.tree(ids[69]).expect("is there"), entries);
     assert_eq!(names, 2);
@@ -526,10 +526,10 @@ fn root_a_tall_stack_is_flattened_once_for_all_that_go_on_from_it() {
     if !osbc_fixtures::has_root() {
         return;
     }
-    let folder = folder();
+    let directory = directory();
     let height = work::MAX_LAYERS;
     let (sketch, ids) = long_chain(height + 4);
-    let store = open(folder.path(), Layers::Overlay);
+    let store = open(directory.path(), Layers::Overlay);
     let lease = sketch.lease(&store);
     for (index, id) in ids[..height].iter().enumerate() {
         let base = index.checked_sub(1).map(|before| ids[before]);
@@ -543,7 +543,7 @@ fn root_a_tall_stack_is_flattened_once_for_all_that_go_on_from_it() {
             .collect();
         threads.into_iter().map(|thread| thread.join().expect("builds")).collect()
     });
-    assert_eq!(entries(&folder.path().join("objects")), ids.len() + 1);
+    assert_eq!(entries(&directory.path().join("objects")), ids.len() + 1);
     assert!(lowers.iter().all(|below| below.len() == 1 && *below == lowers[0]), "{lowers:?}");
     drop(lease);
     let lease = sketch.lease(&store);
@@ -558,9 +558,9 @@ fn root_a_hard_link_stays_one_across_layers() {
     if !osbc_fixtures::has_root() {
         return;
     }
-    let folder = folder();
+    let directory = directory();
     let (sketch, ids) = long_chain(3);
-    let store = open(folder.path(), Layers::Overlay);
+    let store = open(directory.path(), Layers::Overlay);
     let lease = sketch.lease(&store);
     build(&lease, None, ids[0], |root| {
         fs::create_dir(root.join("d")).expect("makes");
@@ -584,12 +584,12 @@ fn root_a_hard_link_stays_one_across_layers() {
             let inode = |name: &str| root.join(name).metadata().expect("is there").ino();
             assert_eq!(inode("one"), inode("two"));
             assert_eq!(inode("one"), inode("d/three"));
-            assert_eq!(root.join("d").metadata().expect("is there").mtime(), 0, "its folder was not changed");
+            assert_eq!(root.join("d").metadata().expect("is there").mtime(), 0, "its directory was not changed");
         });
     };
     look(ids[1]);
     assert_eq!(object.lowers.len(), 1);
-    let layer = content(&folder.path().join("objects").join(ids[1].to_string()));
+    let layer = content(&directory.path().join("objects").join(ids[1].to_string()));
     assert!(!layer.join("apart").exists(), "files that nobody touched stay below");
     build(&lease, Some(ids[1]), ids[2], |root| fs::write(root.join("more"), "x").expect("writes"));
     look(ids[2]);
@@ -600,15 +600,15 @@ fn root_an_object_without_its_lower_layers_is_absent() {
     if !osbc_fixtures::has_root() {
         return;
     }
-    let folder = folder();
+    let directory = directory();
     let (sketch, ids) = long_chain(3);
-    let store = open(folder.path(), Layers::Overlay);
+    let store = open(directory.path(), Layers::Overlay);
     let lease = sketch.lease(&store);
     for index in 0..3 {
         build(&lease, (index > 0).then(|| ids[index - 1]), ids[index], |_| {});
     }
     drop(lease);
-    fs::remove_dir_all(folder.path().join("objects").join(ids[1].to_string())).expect("removes");
+    fs::remove_dir_all(directory.path().join("objects").join(ids[1].to_string())).expect("removes");
     let lease = sketch.lease(&store);
     assert_eq!(*lease.present(), [NodeId::Stage(ids[0])].into_iter().collect::<Have>());
     build(&lease, Some(ids[0]), ids[1], |root| fs::write(root.join("other"), "than the first time").expect("writes"));
@@ -624,8 +624,8 @@ fn root_layers_and_plain_trees_read_alike() {
     }
     let sketch = Sketch::chain(&["a", "b"]).seal();
     let listing = |layers: Layers| {
-        let folder = folder();
-        let store = open(folder.path(), layers);
+        let directory = directory();
+        let store = open(directory.path(), layers);
         let lease = sketch.lease(&store);
         let long_ago = std::time::UNIX_EPOCH + Duration::from_secs(1);
         let work = lease.work(None).expect("begins");
@@ -644,14 +644,14 @@ fn root_layers_and_plain_trees_read_alike() {
             fs::File::open(root.join("moved/f")).expect("opens").set_modified(long_ago).expect("sets");
         });
         work.seal(Sealing { source_epoch: Some(9), steps: vec![record(sketch.id("b"), Value::Null)] }).expect("seals");
-        let to = folder.path().join("out");
+        let to = directory.path().join("out");
         crate::export::export(&lease, Some(sketch.id("b")), &to, Ownership::Keep).expect("exports");
         let mut lines = Vec::new();
-        let mut folders = vec![to.clone()];
-        while let Some(path) = folders.pop() {
+        let mut directories = vec![to.clone()];
+        while let Some(path) = directories.pop() {
             let metadata = path.symlink_metadata().expect("is there");
             if metadata.is_dir() {
-                folders.extend(fs::read_dir(&path).expect("reads").map(|entry| entry.expect("reads").path()));
+                directories.extend(fs::read_dir(&path).expect("reads").map(|entry| entry.expect("reads").path()));
             }
             let name = path.strip_prefix(&to).expect("is below").display().to_string();
             let clamped = metadata.mtime() < 10;
@@ -686,8 +686,8 @@ fn root_a_killed_process_leaves_what_it_sealed_and_nothing_else() {
     if !osbc_fixtures::has_root() {
         return;
     }
-    let folder = folder();
-    let path = folder.path().join("store");
+    let directory = directory();
+    let path = directory.path().join("store");
     let mut child = Command::new(std::env::current_exe().expect("the test's program"))
         .args(["--exact", "store::tests::child_that_is_killed", "--ignored", "--nocapture"])
         .env("OSBC_TEST_STORE", &path)
@@ -717,8 +717,8 @@ fn root_a_full_disk_is_told_and_leaves_nothing_half_written() {
         return;
     }
     for layers in [Layers::Overlay, Layers::Copy] {
-        let folder = folder();
-        let mounted = Mounted::new(folder.path(), 8);
+        let directory = directory();
+        let mounted = Mounted::new(directory.path(), 8);
         let (sketch, ids) = long_chain(2);
         let store = open(&mounted.0, layers);
         let lease = sketch.lease(&store);
@@ -751,8 +751,8 @@ fn root_a_read_only_store_is_told() {
     if !osbc_fixtures::has_root() || !osbc_fixtures::has_tool("mkfs.ext4") {
         return;
     }
-    let folder = folder();
-    let mounted = Mounted::new(folder.path(), 8);
+    let directory = directory();
+    let mounted = Mounted::new(directory.path(), 8);
     let sketch = Sketch::chain(&["a"]).seal();
     run(Command::new("mount").args(["-o", "remount,ro"]).arg(&mounted.0));
     let error = Store::open(&mounted.0, Layers::Auto).expect_err("cannot be made");

@@ -55,8 +55,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_not_known_until_somebody_counts() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let path = folder.path().join("usage");
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("usage");
         assert_eq!(read(&path), None);
         for damaged in ["", "12", "1x\n", "\u{fffd}\n"] {
             std::fs::write(&path, damaged).expect("writes");

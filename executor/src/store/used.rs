@@ -1,5 +1,5 @@
-//! When an object was last used: the modification time of its folder. One system call a use, and no list to keep. Of items
-//! that is noted elsewhere ([`super::stamps`]).
+//! When an object was last used: the modification time of its directory. One system call a use, and no list to keep. Of
+//! items that is noted elsewhere ([`super::stamps`]).
 
 use std::fs::Metadata;
 use std::time::SystemTime;
@@ -18,7 +18,7 @@ pub(super) fn object(layout: &Layout, id: StageId, when: Timespec) {
     rustix::fs::utimensat(CWD, layout.object(id), &times, AtFlags::SYMLINK_NOFOLLOW).ok();
 }
 
-/// When an object was last used, by its folder.
-pub(super) fn when_object(folder: &Metadata) -> SystemTime {
-    folder.modified().unwrap_or(SystemTime::UNIX_EPOCH)
+/// When an object was last used, by its directory.
+pub(super) fn when_object(directory: &Metadata) -> SystemTime {
+    directory.modified().unwrap_or(SystemTime::UNIX_EPOCH)
 }

@@ -1,5 +1,5 @@
-//! Verification: reads all that a store holds, and sets aside what is not as it was written. A result that was set aside
-//! is absent, so that the next build that needs it makes it again.
+//! Verification: reads all that a store holds, and sets aside what is not as it was written. A result that was set
+//! aside is absent, so that the next build that needs it makes it again.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -111,7 +111,7 @@ impl Store {
         if meta.id != id {
             return format!("its description is that of {}", meta.id.short());
         }
-        if !object::is_folder(&meta.content(self.layout())) {
+        if !object::is_directory(&meta.content(self.layout())) {
             return "its tree is missing".to_owned();
         }
         if self.reader().read_alone(id).is_none() {
@@ -194,8 +194,8 @@ impl Store {
 }
 
 impl Lease {
-    /// Reads a leased result, and those that it lies on, as [`Store::verify`] does; what is damaged is set aside. What was
-    /// made under this lease was read when it was sealed.
+    /// Reads a leased result, and those that it lies on, as [`Store::verify`] does; what is damaged is set aside. What
+    /// was made under this lease was read when it was sealed.
     ///
     /// # Errors
     /// It is damaged.

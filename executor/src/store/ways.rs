@@ -9,7 +9,7 @@ use super::{Layers, Store};
 use crate::request::{TreeStack, Upper};
 use crate::{overlay, rootless};
 
-/// How a tree is kept that goes on from another one. One from nothing is a plain folder in any case.
+/// How a tree is kept that goes on from another one. One from nothing is a plain directory in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// As a layer, which holds what differs.
@@ -30,9 +30,9 @@ pub(super) struct Abilities {
 }
 
 impl Abilities {
-    /// Tries, in `folder`.
-    fn find_out(folder: &Path) -> Result<Self, StoreError> {
-        Ok(Self { overlay: try_overlay(folder)?, reflink: try_reflink(folder)? })
+    /// Tries, in `directory`.
+    fn find_out(directory: &Path) -> Result<Self, StoreError> {
+        Ok(Self { overlay: try_overlay(directory)?, reflink: try_reflink(directory)? })
     }
 
     /// The best of what can be done.
@@ -57,11 +57,11 @@ impl Abilities {
 }
 
 impl Store {
-    /// How trees are kept here that go on from others; found out in `folder`, once.
-    pub(super) fn way(&self, folder: &Path) -> Result<Way, StoreError> {
+    /// How trees are kept here that go on from others; found out in `directory`, once.
+    pub(super) fn way(&self, directory: &Path) -> Result<Way, StoreError> {
         let path = || self.path().to_owned();
         let of = |error: &io::Error| io::Error::new(error.kind(), error.to_string());
-        let abilities = || self.abilities(folder);
+        let abilities = || self.abilities(directory);
         match self.shared.settings.layers {
             Layers::Auto => Ok(abilities()?.best()),
             Layers::Overlay => match &abilities()?.overlay {
@@ -83,11 +83,11 @@ impl Store {
         self.shared.abilities.get().is_some_and(|abilities| abilities.reflink.is_none())
     }
 
-    fn abilities(&self, folder: &Path) -> Result<&Abilities, StoreError> {
+    fn abilities(&self, directory: &Path) -> Result<&Abilities, StoreError> {
         if let Some(known) = self.shared.abilities.get() {
             return Ok(known);
         }
-        let found = Abilities::find_out(folder)?;
+        let found = Abilities::find_out(directory)?;
         Ok(self.shared.abilities.get_or_init(|| found))
     }
 
@@ -97,40 +97,42 @@ impl Store {
     /// The store cannot be written to, or cannot do what it is set to.
     pub fn keeping(&self) -> Result<(Way, String), StoreError> {
         let lease = Lease::new(self.clone())?;
-        let way = self.way(lease.folder())?;
+        let way = self.way(lease.directory())?;
         let why = match self.shared.settings.layers {
-            Layers::Auto => self.abilities(lease.folder())?.why(),
+            Layers::Auto => self.abilities(lease.directory())?.why(),
             _ => "it was asked for".to_owned(),
         };
         Ok((way, why))
     }
 }
 
-/// Tries what layers need: a mount on two lower ones, and the renaming of a folder out of them, which without root is only
-/// refused in the way that tools know from other file systems. Gives why it cannot be done.
-fn try_overlay(folder: &Path) -> Result<Option<io::Error>, StoreError> {
+/// Tries what layers need: a mount on two lower ones, and the renaming of a directory out of them, which without root
+/// is only refused in the way that tools know from other file systems. Gives why it cannot be done.
+fn try_overlay(directory: &Path) -> Result<Option<io::Error>, StoreError> {
     let act = "try layers in";
-    let place = tempfile::Builder::new().prefix("probe-").tempdir_in(folder).map_err(StoreError::io(act, folder))?;
+    let place =
+        tempfile::Builder::new().prefix("probe-").tempdir_in(directory).map_err(StoreError::io(act, directory))?;
     let path = |name: &str| place.path().join(name);
-    for name in ["lower", "lower/folder", "middle", "upper", "work"] {
+    for name in ["lower", "lower/directory", "middle", "upper", "work"] {
         std::fs::create_dir(path(name)).map_err(StoreError::io(act, path(name)))?;
     }
     let upper = Upper { dir: path("upper"), work: path("work") };
     let stack = TreeStack { lower: vec![path("lower"), path("middle")], upper: Some(upper) };
-    let renamed = overlay::open(&stack).and_then(|root| Ok(rustix::fs::renameat(&root, "folder", &root, "renamed")?));
+    let renamed =
+        overlay::open(&stack).and_then(|root| Ok(rustix::fs::renameat(&root, "directory", &root, "renamed")?));
     match renamed {
-        Err(error) if error.kind() == io::ErrorKind::StorageFull => Err(StoreError::io(act, folder)(error)),
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => Err(StoreError::io(act, directory)(error)),
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices && rootless::in_namespace() => Ok(None),
         other => Ok(other.err()),
     }
 }
 
 /// Tries to have one file share the bytes of another. Gives why it cannot be done.
-fn try_reflink(folder: &Path) -> Result<Option<io::Error>, StoreError> {
+fn try_reflink(directory: &Path) -> Result<Option<io::Error>, StoreError> {
     use std::io::Write as _;
-    let failed = |error: io::Error| StoreError::io("try reflinks in", folder)(error);
-    let mut one = tempfile::tempfile_in(folder).map_err(failed)?;
-    let other = tempfile::tempfile_in(folder).map_err(failed)?;
+    let failed = |error: io::Error| StoreError::io("try reflinks in", directory)(error);
+    let mut one = tempfile::tempfile_in(directory).map_err(failed)?;
+    let other = tempfile::tempfile_in(directory).map_err(failed)?;
     one.write_all(&[1; 4096]).map_err(failed)?;
     match rustix::fs::ioctl_ficlone(&other, &one) {
         Ok(()) => Ok(None),

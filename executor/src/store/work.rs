@@ -24,18 +24,18 @@ use crate::request::{TreeStack, Upper};
 /// How many layers a tree may have: look-ups through a hundred cost seventeen times those through one.
 pub(super) const MAX_LAYERS: usize = 32;
 
-/// The future object in the folder of a work.
+/// The future object in the directory of a work.
 const OBJECT: &str = "object";
-/// The folder for overlayfs's own use.
+/// The directory for overlayfs's own use.
 const OVERLAY: &str = "overlay";
-/// The folder for a stage's scratch files.
+/// The directory for a stage's scratch files.
 const SCRATCH: &str = "scratch";
 
 /// A tree in the making. Dropped without being sealed, nothing of it remains.
 #[derive(Debug)]
 pub struct Work<'a> {
     pub(super) lease: &'a Lease,
-    pub(super) folder: PathBuf,
+    pub(super) directory: PathBuf,
     /// What the object will be told by ([`ObjectMeta::instance`]).
     pub(super) instance: String,
     pub(super) base: Option<StageId>,
@@ -67,7 +67,7 @@ impl Lease {
             return Ok(work);
         };
         let below = self.object(id).expect("a base is leased or was sealed under the lease");
-        match self.store().way(self.folder())? {
+        match self.store().way(self.directory())? {
             // What is kept must not lie on what is not.
             _ if self.store().keeps() && self.is_elsewhere(id) => self.copy(&below, Sharing::IfPossible),
             Way::Overlay => {
@@ -87,16 +87,17 @@ impl Lease {
 
     /// A work without a tree.
     fn empty(&self, base: Option<StageId>) -> Result<Work<'_>, StoreError> {
-        let folder = self.new_path();
-        self.store().make_folder(&folder)?;
+        let directory = self.new_path();
+        self.store().make_directory(&directory)?;
         // Not the clock of the process, which is a little ahead of the one that stamps files.
-        let stat = rustix::fs::stat(&folder).map_err(StoreError::io("read", &folder))?;
+        let stat = rustix::fs::stat(&directory).map_err(StoreError::io("read", &directory))?;
         let created = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ };
         let instance = uuid::Uuid::new_v4().simple().to_string();
-        let upper = Upper { dir: folder.join(OBJECT).join(layout::content(&instance)), work: folder.join(OVERLAY) };
+        let upper =
+            Upper { dir: directory.join(OBJECT).join(layout::content(&instance)), work: directory.join(OVERLAY) };
         let stack = TreeStack { lower: Vec::new(), upper: Some(upper) };
-        let work = Work { lease: self, folder, instance, base, lowers: Vec::new(), copy_of: None, stack, created };
-        self.store().make_folder(&work.object())?;
+        let work = Work { lease: self, directory, instance, base, lowers: Vec::new(), copy_of: None, stack, created };
+        self.store().make_directory(&work.object())?;
         Ok(work)
     }
 
@@ -134,14 +135,14 @@ impl Work<'_> {
         Ok(self.stack.clone())
     }
 
-    /// An empty folder for one stage; what the one before had is removed.
+    /// An empty directory for one stage; what the one before had is removed.
     ///
     /// # Errors
     /// The store cannot be written to.
     pub fn scratch(&self) -> Result<PathBuf, StoreError> {
-        let path = self.folder.join(SCRATCH);
+        let path = self.directory.join(SCRATCH);
         remove_tree(&path).map_err(StoreError::io("remove", &path))?;
-        self.lease.store().make_folder(&path)?;
+        self.lease.store().make_directory(&path)?;
         Ok(path)
     }
 
@@ -152,17 +153,17 @@ impl Work<'_> {
     }
 
     pub(super) fn upper(&self) -> &Upper {
-        self.stack.upper.as_ref().expect("a work has an upper folder from the start")
+        self.stack.upper.as_ref().expect("a work has an upper directory from the start")
     }
 
     pub(super) fn object(&self) -> PathBuf {
-        self.folder.join(OBJECT)
+        self.directory.join(OBJECT)
     }
 
     /// Makes an empty tree.
     fn make_tree(&self) -> Result<(), StoreError> {
         let tree = &self.upper().dir;
-        self.lease.store().make_folder(tree)?;
+        self.lease.store().make_directory(tree)?;
         let mode = Mode::from_raw_mode(0o755);
         self.lease.store().change("make", tree, || Ok(rustix::fs::chmodat(CWD, tree, mode, AtFlags::empty())?))
     }
@@ -171,14 +172,14 @@ impl Work<'_> {
     fn put_on(&mut self, below: &ObjectMeta) -> Result<(), StoreError> {
         let store = self.lease.store();
         let (layer, overlay) = (&self.upper().dir, &self.upper().work);
-        store.make_folder(layer)?;
-        store.make_folder(overlay)?;
+        store.make_directory(layer)?;
+        store.make_directory(overlay)?;
         let stack = self.lease.stack(below);
-        let top = stack.lower.last().expect("an object has a folder of its own");
+        let top = stack.lower.last().expect("an object has a directory of its own");
         store.change("make", layer, || {
-            let top = open_folder(top)?;
+            let top = open_directory(top)?;
             let stat = rustix::fs::fstat(&top)?;
-            copy_attributes(top.as_fd(), open_folder(layer)?.as_fd(), &stat)
+            copy_attributes(top.as_fd(), open_directory(layer)?.as_fd(), &stat)
         })?;
         self.lowers = below.lowers.iter().cloned().chain([below.as_lower()]).collect();
         self.stack.lower = stack.lower;
@@ -189,7 +190,7 @@ impl Work<'_> {
     fn copy_from(&self, below: &ObjectMeta, sharing: Sharing) -> Result<(), StoreError> {
         let (store, tree) = (self.lease.store(), &self.upper().dir);
         let from = overlay::open(&self.lease.stack(below)).map_err(StoreError::io("open the layers below", tree))?;
-        let to = open_folder(tree).map_err(StoreError::io("open", tree))?;
+        let to = open_directory(tree).map_err(StoreError::io("open", tree))?;
         let mut copied = Ok(Default::default());
         let started = store.change("copy to", tree, || {
             copied = copy_tree_sharing(from.as_fd(), to.as_fd(), Ownership::Keep, sharing);
@@ -208,11 +209,11 @@ impl Work<'_> {
 impl Drop for Work<'_> {
     fn drop(&mut self) {
         // What cannot be removed now goes with the lease, or is swept when the store is next opened.
-        remove_tree(&self.folder).ok();
+        remove_tree(&self.directory).ok();
     }
 }
 
-fn open_folder(path: &Path) -> io::Result<std::os::fd::OwnedFd> {
+fn open_directory(path: &Path) -> io::Result<std::os::fd::OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
 }

@@ -18,11 +18,12 @@ use super::initramfs::{Archive, LIBRARIES, MODULES};
 use super::kernel::Kernel;
 use super::{GUEST_PROCESS, MEMORY, ORDERS, OWN, Orders, PORT, Programs, ROOT, Word, processor_arguments};
 use crate::request::{ReferenceFrom, Said, StageFailure, StageReply, StageRequest, TreeStack, Upper};
-use crate::sandbox::root::{self, make_folder};
+use crate::sandbox::root::{self, make_directory};
 use crate::sandbox::{message, sys};
 
-/// How long a machine may take until its stage begins, and how long those may that are started in place of one that took
-/// longer: without KVM it takes some seconds, on a busy machine many, and one of hundreds never gets there (QEMU 7.2).
+/// How long a machine may take until its stage begins, and how long those may that are started in place of one that
+/// took longer: without KVM it takes some seconds, on a busy machine many, and one of hundreds never gets there (QEMU
+/// 7.2).
 const STARTS: [Duration; 3] = [Duration::from_secs(60), Duration::from_secs(120), Duration::from_secs(300)];
 /// The most processors that a machine gets.
 const PROCESSORS: usize = 8;
@@ -35,14 +36,14 @@ const CONSOLE: usize = 4096;
 /// How many lines of it are told.
 const LINES: usize = 5;
 
-/// Files in the machine's folder, which is the working folder of its programs.
+/// Files in the machine's directory, which is the working directory of its programs.
 const SOCKET: &str = "files";
 const FILES_LOG: &str = "files.log";
 const IMAGE: &str = "kernel";
 const INITRAMFS: &str = "initramfs";
 
-/// Runs a stage in a machine of its own. To be called by the only thread of the first process of a pid namespace, in a mount
-/// namespace of its own, which ends with it.
+/// Runs a stage in a machine of its own. To be called by the only thread of the first process of a pid namespace, in a
+/// mount namespace of its own, which ends with it.
 pub(crate) fn run(request: &StageRequest, client: &UnixStream) -> StageReply {
     let ran = attempt(request, client);
     ran.unwrap_or_else(|reason| StageReply::failed(StageFailure::Environment(format!("virtual machine: {reason}"))))
@@ -80,8 +81,8 @@ enum Attended {
     NotBegun(String),
 }
 
-/// Mounts the stage's trees at folders below `place`, and makes everything read-only that is neither the stage's tree nor its
-/// scratch folder. Returns the stage as its helper in the machine is to have it.
+/// Mounts the stage's trees at directories below `place`, and makes everything read-only that is neither the stage's
+/// tree nor its scratch directory. Returns the stage as its helper in the machine is to have it.
 fn share(request: &StageRequest, place: &Path) -> Result<StageRequest, String> {
     let own = OWN.iter().find(|own| request.scratch.starts_with(own));
     if let Some(own) = own {
@@ -104,7 +105,7 @@ fn share(request: &StageRequest, place: &Path) -> Result<StageRequest, String> {
         let top = Path::new("/");
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
         mount_change("/", private).map_err(root::cannot("make the mounts private below", top))?;
-        make_folder(place, 0o755)?;
+        make_directory(place, 0o755)?;
         let scratch =
             sys::copy_mount(root::open(&request.scratch)?).map_err(root::cannot("share", &request.scratch))?;
         sys::set_attributes(root::open(top)?, MountAttrFlags::MOUNT_ATTR_RDONLY)
@@ -112,7 +113,7 @@ fn share(request: &StageRequest, place: &Path) -> Result<StageRequest, String> {
         sys::attach(scratch, &request.scratch).map_err(root::cannot("mount", &request.scratch))?;
         root::new_mount(place, "tmpfs", &[("mode", "755")], sys::PLAIN)?;
         for (mount, at) in mounts {
-            make_folder(&at, 0o755)?;
+            make_directory(&at, 0o755)?;
             sys::attach(mount, &at).map_err(root::cannot("mount", &at))?;
         }
         Ok(())
@@ -121,7 +122,7 @@ fn share(request: &StageRequest, place: &Path) -> Result<StageRequest, String> {
     Ok(stage)
 }
 
-/// Mounts a stack, to appear at `at`, and makes it that one folder. One without layers stays what it is.
+/// Mounts a stack, to appear at `at`, and makes it that one directory. One without layers stays what it is.
 fn flatten(stack: &mut TreeStack, at: PathBuf, mounts: &mut Vec<(OwnedFd, PathBuf)>) -> Result<(), String> {
     if stack.lower.is_empty() && stack.upper.is_none() {
         return Ok(());
@@ -210,8 +211,8 @@ impl Machine {
         Ok(Self { qemu, virtiofsd, port, console, shown: VecDeque::new(), place: place.to_owned() })
     }
 
-    /// Passes on what the guest says until it has the reply or cannot come to one. Its stage must begin within `patience`
-    /// and be done within `timeout`.
+    /// Passes on what the guest says until it has the reply or cannot come to one. Its stage must begin within
+    /// `patience` and be done within `timeout`.
     fn attend(
         mut self,
         patience: Duration,

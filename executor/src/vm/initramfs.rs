@@ -1,5 +1,5 @@
-//! The first file system of a machine, as a cpio archive (`newc`): osbc with the libraries that it has loaded itself, modules,
-//! and orders.
+//! The first file system of a machine, as a cpio archive (`newc`): osbc with the libraries that it has loaded itself,
+//! modules, and orders.
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, OsStr};
@@ -17,14 +17,14 @@ pub(super) const MODULES: &str = "/modules";
 /// An archive in the making.
 pub(super) struct Archive<W: Write> {
     out: W,
-    folders: BTreeSet<PathBuf>,
+    directories: BTreeSet<PathBuf>,
     entries: u32,
 }
 
 impl<W: Write> Archive<W> {
     /// One that is written to `out`.
     pub(super) fn new(out: W) -> Self {
-        Self { out, folders: BTreeSet::new(), entries: 0 }
+        Self { out, directories: BTreeSet::new(), entries: 0 }
     }
 
     /// Adds this very program as `/init`.
@@ -44,15 +44,16 @@ impl<W: Write> Archive<W> {
         Ok(())
     }
 
-    /// Adds a file that may be executed, and the folders around it.
+    /// Adds a file that may be executed, and the directories around it.
     ///
     /// # Errors
     /// Writing fails.
     pub(super) fn add(&mut self, path: &Path, content: &[u8]) -> io::Result<()> {
-        let folders: Vec<&Path> = path.ancestors().skip(1).filter(|folder| folder.parent().is_some()).collect();
-        for folder in folders.into_iter().rev() {
-            if self.folders.insert(folder.to_owned()) {
-                self.entry(folder, FileType::Directory, &[])?;
+        let directories: Vec<&Path> =
+            path.ancestors().skip(1).filter(|directory| directory.parent().is_some()).collect();
+        for directory in directories.into_iter().rev() {
+            if self.directories.insert(directory.to_owned()) {
+                self.entry(directory, FileType::Directory, &[])?;
             }
         }
         self.entry(path, FileType::RegularFile, content)
@@ -139,16 +140,16 @@ mod tests {
             archive.add(Path::new(path), content).expect("in memory");
         }
         archive.finish().expect("in memory");
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        let directory = tempfile::tempdir().expect("a temporary directory");
         let mut cpio = Command::new("cpio");
-        cpio.args(["--extract", "--verbose", "--quiet"]).current_dir(folder.path());
+        cpio.args(["--extract", "--verbose", "--quiet"]).current_dir(directory.path());
         let mut cpio = cpio.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("cpio starts");
         cpio.stdin.take().expect("is piped").write_all(&bytes).expect("cpio reads");
         let output = cpio.wait_with_output().expect("cpio ends");
         assert!(output.status.success(), "{output:?}");
         assert_eq!(String::from_utf8_lossy(&output.stderr), "init\na\na/b\na/b/one\na/b/two\n");
-        assert_eq!(std::fs::read(folder.path().join("init")).expect("was written"), b"program");
-        assert_eq!(std::fs::read(folder.path().join("a/b/one")).expect("was written"), b"1");
+        assert_eq!(std::fs::read(directory.path().join("init")).expect("was written"), b"program");
+        assert_eq!(std::fs::read(directory.path().join("a/b/one")).expect("was written"), b"1");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use osbc_module_api::{Error, Tree};
 use serde::{Deserialize, Serialize};
 
-/// Where modules are, a folder for each kernel.
+/// Where modules are, a directory for each kernel.
 const MODULES: &str = "usr/lib/modules";
 /// The same in trees where `/lib` is not merged into `/usr`.
 const OLD_MODULES: &str = "lib/modules";
@@ -38,8 +38,8 @@ pub(super) struct Module {
 }
 
 impl Kernel {
-    /// The kernel of the tree at `root`: the one that is `preferred`, by its release, else the newest. `whose` names the tree
-    /// in messages.
+    /// The kernel of the tree at `root`: the one that is `preferred`, by its release, else the newest. `whose` names
+    /// the tree in messages.
     ///
     /// # Errors
     /// There is none, or it cannot be read.
@@ -62,8 +62,8 @@ impl Kernel {
         Tree::open(&self.root)?.read(&self.image)
     }
 
-    /// The modules that `name` stands for and those that they need, these first, without what is built in. None where the
-    /// kernel has nothing of that name.
+    /// The modules that `name` stands for and those that they need, these first, without what is built in. None where
+    /// the kernel has nothing of that name.
     ///
     /// # Errors
     /// One of them cannot be read, or what it needs is not there.
@@ -109,13 +109,13 @@ impl Kernel {
 
 fn find(tree: &Tree, root: &Path, preferred: &str) -> Result<Option<Kernel>, Error> {
     let mut best: Option<(bool, Vec<u64>, String, PathBuf, PathBuf)> = None;
-    for folder in [MODULES, OLD_MODULES] {
-        if !tree.is_dir(folder)? {
+    for directory in [MODULES, OLD_MODULES] {
+        if !tree.is_dir(directory)? {
             continue;
         }
-        for release in tree.read_dir(folder)? {
+        for release in tree.read_dir(directory)? {
             let Some(release) = release.to_str() else { continue };
-            let modules = Path::new(folder).join(release);
+            let modules = Path::new(directory).join(release);
             for image in [modules.join("vmlinuz"), Path::new("boot").join(format!("vmlinuz-{release}"))] {
                 if tree.is_file(&image)? {
                     let this = (release == preferred, numbers(release), release.to_owned(), image, modules.clone());
@@ -185,7 +185,8 @@ pub(crate) fn decompressed(bytes: Vec<u8>) -> io::Result<Vec<u8>> {
     Ok(plain)
 }
 
-/// The modules that a module needs, by what its section `.modinfo` says (ELF, 64 bits, little-endian). None where it is none.
+/// The modules that a module needs, by what its section `.modinfo` says (ELF, 64 bits, little-endian). None where it is
+/// none.
 pub(crate) fn needs(module: &[u8]) -> Option<Vec<String>> {
     let number = |at: usize, length: usize| {
         let bytes = module.get(at..at.checked_add(length)?)?;
@@ -244,7 +245,7 @@ mod tests {
 
     fn write(root: &Path, path: &str, content: &[u8]) {
         let path = root.join(path);
-        std::fs::create_dir_all(path.parent().expect("is in a folder")).expect("writable");
+        std::fs::create_dir_all(path.parent().expect("is in a directory")).expect("writable");
         std::fs::write(path, content).expect("writable");
     }
 
@@ -255,7 +256,7 @@ mod tests {
 
     #[test]
     fn the_preferred_kernel_is_taken_else_the_newest_that_can_boot() {
-        let root = tempfile::tempdir().expect("a temporary folder");
+        let root = tempfile::tempdir().expect("a temporary directory");
         let find = |preferred| Kernel::find(root.path(), "the tree", preferred).map(|kernel| kernel.release);
         assert!(find("").unwrap_err().starts_with("the tree has no kernel"));
         write(root.path(), "usr/lib/modules/6.9.1/vmlinuz", b"");
@@ -268,7 +269,7 @@ mod tests {
 
     #[test]
     fn modules_come_after_what_they_need_however_they_are_kept() {
-        let root = tempfile::tempdir().expect("a temporary folder");
+        let root = tempfile::tempdir().expect("a temporary directory");
         let write = |name: &str, content: &[u8]| write(root.path(), &format!("usr/lib/modules/6.1/{name}"), content);
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(&module("low-er,virtio")).expect("in memory");

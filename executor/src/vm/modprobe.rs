@@ -13,8 +13,8 @@ use super::kernel::{Kernel, Module};
 /// The name by which it is called.
 pub const NAME: &str = "osbc-modprobe";
 
-/// The folder, of the guest's own, with the program and what it reads.
-const FOLDER: &str = "/run/osbc";
+/// The directory, of the guest's own, with the program and what it reads.
+const DIRECTORY: &str = "/run/osbc";
 const KERNEL: &str = "/run/osbc/kernel";
 
 /// Loads the module that the last of the arguments names, with those that it needs.
@@ -52,9 +52,9 @@ pub(super) fn load(image: &[u8]) -> io::Result<()> {
 /// # Errors
 /// The guest's own file systems are not there.
 pub(super) fn install(kernel: &Kernel) -> io::Result<()> {
-    std::fs::create_dir_all(FOLDER)?;
+    std::fs::create_dir_all(DIRECTORY)?;
     serde_json::to_writer(File::create(KERNEL)?, kernel)?;
-    let program = Path::new(FOLDER).join(NAME);
+    let program = Path::new(DIRECTORY).join(NAME);
     // The program of the first process is in no file system that others see by a path.
     std::os::unix::fs::symlink("/proc/1/exe", &program)?;
     // A kernel that asks nobody has all that it needs.

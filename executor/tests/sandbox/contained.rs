@@ -1,5 +1,5 @@
-//! What stages cannot reach, tried: `fixtures/hostile/stages/org.example.probe` goes every way out of the sandbox that is
-//! known.
+//! What stages cannot reach, tried: `fixtures/hostile/stages/org.example.probe` goes every way out of the sandbox that
+//! is known.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,8 +23,8 @@ tests![
     root_what_an_on_disk_stage_left_is_not_followed,
 ];
 
-/// What an on-disk stage reaches by design: `CAP_SYS_RESOURCE` is among the capabilities that osbuild's contract gives, and
-/// the kernel asks for nothing else.
+/// What an on-disk stage reaches by design: `CAP_SYS_RESOURCE` is among the capabilities that osbuild's contract gives,
+/// and the kernel asks for nothing else.
 const BY_DESIGN: [&str; 1] = ["spared-when-memory-runs-out"];
 
 /// What a tool reaches as a container does: podman's profile lets user namespaces and such sockets be.
@@ -63,9 +63,9 @@ impl Drop for Key {
 fn probe(options: Value) -> Place {
     let mut place = Place::on_disk(&hostile_libdir(), "org.example.probe", options);
     let (items, tree) = (place.path("sources/org.example.text"), place.path("other"));
-    fs::create_dir_all(&items).expect("a folder");
+    fs::create_dir_all(&items).expect("a directory");
     fs::write(items.join("sha256:1"), "an item").expect("an item");
-    fs::create_dir_all(&tree).expect("a folder");
+    fs::create_dir_all(&tree).expect("a directory");
     fs::write(tree.join("file"), "of a tree").expect("a file");
     let module = on_disk(&libdir(), Kind::Input, "org.example.files");
     let reference = |id: &str, options, from| ReferenceRequest { id: id.into(), options, from };
@@ -96,7 +96,7 @@ impl Targets {
     fn new(name: &str) -> Self {
         let file = tempfile::tempfile().expect("a file");
         file.set_len(1 << 20).expect("a size");
-        let nodes = tempfile::tempdir().expect("a folder");
+        let nodes = tempfile::tempdir().expect("a directory");
         let device = LoopDevice::attach(&file, &Config::default(), nodes.path()).expect("there is a free one");
         Self { key: Key::add(name), device, _nodes: nodes }
     }
@@ -106,11 +106,12 @@ impl Targets {
         let number: u32 = self.device.name().trim_start_matches("loop").parse().expect("a number");
         let disk = fs::metadata(env!("CARGO_MANIFEST_DIR")).expect("is there").dev();
         let disk = [major(disk), minor(disk)];
-        json!({"disk": disk, "loop": number, "key": self.key.name, "file": file, "hidden": place.folder()})
+        json!({"disk": disk, "loop": number, "key": self.key.name, "file": file, "hidden": place.directory()})
     }
 }
 
-/// Nothing was reached but these; and what was refused was refused for its own reason, not because it could not be tried.
+/// Nothing was reached but these; and what was refused was refused for its own reason, not because it could not be
+/// tried.
 fn assert_reached(seen: &Value, allowed: &[&str], refused: &[&str]) {
     let results = seen.as_object().expect("an object");
     assert!(results.len() > 50, "{seen}");
@@ -130,7 +131,7 @@ fn root_an_on_disk_stage_reaches_nothing() {
     assert_reached(&place.succeed(), &BY_DESIGN, &refused);
     // A mount namespace of the stage's own making is no user namespace's.
     place.request.options["apart"] = json!(true);
-    fs::remove_dir_all(&place.request.scratch).expect("removes the scratch folder");
+    fs::remove_dir_all(&place.request.scratch).expect("removes the scratch directory");
     fs::create_dir(&place.request.scratch).expect("makes it anew");
     assert_reached(&place.succeed(), &BY_DESIGN, &refused);
 }
@@ -146,20 +147,20 @@ fn root_a_tool_of_the_build_root_reaches_nothing() {
     assert_reached(&place.succeed(), &AS_CONTAINERS, &refused);
 }
 
-fn stage(folder: &Path, text: &str) -> Place {
-    let stages = folder.join("stages");
-    fs::create_dir_all(&stages).expect("a folder");
+fn stage(directory: &Path, text: &str) -> Place {
+    let stages = directory.join("stages");
+    fs::create_dir_all(&stages).expect("a directory");
     let file = stages.join("stage");
     fs::write(&file, format!("#!/bin/bash\nset -eux\n{text}")).expect("a stage");
     rustix::fs::chmod(&file, rustix::fs::Mode::from_raw_mode(0o755)).expect("a mode");
-    Place::on_disk(folder, "stage", json!({}))
+    Place::on_disk(directory, "stage", json!({}))
 }
 
 fn root_an_on_disk_stage_changes_no_input() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let directory = tempfile::tempdir().expect("a directory");
     let mut place = probe(json!({}));
     place.request.module = stage(
-        folder.path(),
+        directory.path(),
         "for at in /run/osbuild/inputs /run/osbuild/inputs/*/*; do mount -o remount,bind,rw $at || true; done\n\
          for at in /run/osbuild/inputs/*/*; do umount $at || umount -l $at || true; done\n\
          for at in /run/osbuild/inputs/*/*; do ! echo evil > $at; done\n",
@@ -202,22 +203,22 @@ umount --lazy $root/proc $root/sys $root/dev && umount $root/usr
 ";
 
 fn root_an_on_disk_stage_mounts_what_it_needs() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let place = stage(folder.path(), MOUNTS);
+    let directory = tempfile::tempdir().expect("a directory");
+    let place = stage(directory.path(), MOUNTS);
     place.succeed();
 }
 
 fn root_what_an_on_disk_stage_left_is_not_followed() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let secret = folder.path().join("meta");
+    let directory = tempfile::tempdir().expect("a directory");
+    let secret = directory.path().join("meta");
     fs::write(&secret, r#"{"of": "the host"}"#).expect("a file");
-    let secret = folder.path().display();
+    let secret = directory.path().display();
     for (text, expected) in [
         (format!("mv /run/osbuild /run/moved\nln -s {secret} /run/osbuild\n"), Some(Value::Null)),
         (format!("rm /run/osbuild/meta\nln -s {secret}/meta /run/osbuild/meta\n"), None),
         (format!("rm /run/osbuild/meta\nmkdir /run/osbuild/d\nln -s {secret} /run/osbuild/meta\n"), None),
     ] {
-        let libdir = tempfile::tempdir().expect("a folder");
+        let libdir = tempfile::tempdir().expect("a directory");
         let (reply, output) = stage(libdir.path(), &text).run();
         match expected {
             Some(metadata) => assert_eq!((reply.failure, reply.metadata), (None, metadata), "{output}"),

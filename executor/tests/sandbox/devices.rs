@@ -103,7 +103,7 @@ fn root_what_a_stage_leaves_mounted_or_in_use_goes() {
     let Some(place) = with_image("shell", &script) else { return };
     place.succeed();
     assert!(place.tree().join("ran").exists());
-    assert!(fs::read_dir(place.tree().join("sub")).expect("a folder").next().is_none());
+    assert!(fs::read_dir(place.tree().join("sub")).expect("a directory").next().is_none());
 }
 
 fn root_failing_devices_and_mounts_leave_nothing() {

@@ -52,7 +52,8 @@ fn root_environment_and_identity() {
     let mut open: Vec<&str> =
         seen["descriptors"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
     open.sort_unstable();
-    // What was open where osbc was started and what the helper has open is not; one is what lists them, one is for the reply.
+    // What was open where osbc was started and what the helper has open is not; one is what lists them, one is for the
+    // reply.
     assert_eq!(open.len(), 3, "{open:?}");
     assert_eq!(open[..2], ["/proc/1/fd", "/run/osbuild/tree"]);
     assert!(open[2].starts_with("socket:"), "{open:?}");
@@ -163,11 +164,11 @@ fn root_dangerous_calls_are_refused_and_needed_ones_are_not() {
     assert_eq!(reply.metadata["script"], 0, "{output}");
 }
 
-/// A build root in `folder` with what a stage sees of it.
+/// A build root in `directory` with what a stage sees of it.
 fn build_root(place: &Place) -> TreeStack {
     let root = place.path("root");
-    for folder in ["usr/bin", "boot/efi", "etc/containers", "etc/selinux", "ostree/repo", "home"] {
-        fs::create_dir_all(root.join(folder)).expect("a folder");
+    for directory in ["usr/bin", "boot/efi", "etc/containers", "etc/selinux", "ostree/repo", "home"] {
+        fs::create_dir_all(root.join(directory)).expect("a directory");
     }
     for file in
         ["usr/bin/tool", "boot/kernel", "etc/mke2fs.conf", "etc/containers/policy.json", "etc/passwd", "home/file"]
@@ -178,7 +179,7 @@ fn build_root(place: &Place) -> TreeStack {
 }
 
 fn root_a_build_root_gives_its_usr_boot_and_configuration() {
-    let mut place = Place::new("list", json!({"folder": "/"}));
+    let mut place = Place::new("list", json!({"directory": "/"}));
     place.request.build_root = Some(build_root(&place));
     let seen = place.succeed();
     for file in ["usr/bin/tool", "boot/kernel", "etc/mke2fs.conf", "etc/containers/policy.json"] {
@@ -192,18 +193,18 @@ fn root_a_build_root_gives_its_usr_boot_and_configuration() {
 }
 
 fn root_links_in_a_build_root_stay_inside() {
-    let mut place = Place::new("list", json!({"folder": "/"}));
+    let mut place = Place::new("list", json!({"directory": "/"}));
     let stack = build_root(&place);
     let root = &stack.lower[0];
     let outside = place.path("outside");
-    fs::create_dir(&outside).expect("a folder");
+    fs::create_dir(&outside).expect("a directory");
     fs::write(outside.join("secret"), "secret").expect("a file");
-    for folder in ["boot", "etc/containers", "ostree"] {
-        fs::remove_dir_all(root.join(folder)).expect("it is there");
+    for directory in ["boot", "etc/containers", "ostree"] {
+        fs::remove_dir_all(root.join(directory)).expect("it is there");
     }
     symlink(&outside, root.join("boot")).expect("a link");
     symlink("/etc/real", root.join("etc/containers")).expect("a link");
-    fs::create_dir(root.join("etc/real")).expect("a folder");
+    fs::create_dir(root.join("etc/real")).expect("a directory");
     fs::write(root.join("etc/real/inside"), "inside").expect("a file");
     symlink("../../../../../../../..".to_owned() + &outside.to_string_lossy(), root.join("ostree")).expect("a link");
     place.request.build_root = Some(stack);

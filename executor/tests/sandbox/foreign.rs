@@ -46,20 +46,21 @@ fn root_on_disk_stages_change_the_tree_and_leave_metadata() {
 }
 
 fn root_a_runner_that_is_no_built_in_one_starts_the_stage() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let stages = folder.path().join("stages");
-    fs::create_dir(&stages).expect("a folder");
+    let directory = tempfile::tempdir().expect("a directory");
+    let stages = directory.path().join("stages");
+    fs::create_dir(&stages).expect("a directory");
     let stage = stages.join("look");
     fs::write(&stage, "#!/bin/sh\ncat /etc/prepared\n").expect("a stage");
     Command::new("chmod").arg("+x").arg(&stage).status().expect("chmod is there");
-    let mut place = Place::on_disk(folder.path(), "look", json!({}));
+    let mut place = Place::on_disk(directory.path(), "look", json!({}));
     place.request.runner = "org.osbuild.example".into();
     place.request.runner_file = Some(libdir().join("runners/org.osbuild.example"));
     let (reply, output) = place.run();
     assert_eq!((reply.failure, output.as_str()), (None, "prepared by the example runner\n"));
 }
 
-/// A stage that asks for two loop devices: it writes through one, which begins within the file, and reads through the other.
+/// A stage that asks for two loop devices: it writes through one, which begins within the file, and reads through the
+/// other.
 const LOOPS: &str = r#"#!/usr/bin/python3
 import json, os, socket
 sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -87,12 +88,12 @@ except PermissionError:
 "#;
 
 fn root_a_stage_gets_loop_devices_while_it_runs() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let stage = folder.path().join("stages/loops");
-    fs::create_dir(folder.path().join("stages")).expect("a folder");
+    let directory = tempfile::tempdir().expect("a directory");
+    let stage = directory.path().join("stages/loops");
+    fs::create_dir(directory.path().join("stages")).expect("a directory");
     fs::write(&stage, LOOPS).expect("a stage");
     assert!(Command::new("chmod").arg("+x").arg(&stage).status().expect("chmod is there").success());
-    let place = Place::on_disk(folder.path(), "loops", json!({}));
+    let place = Place::on_disk(directory.path(), "loops", json!({}));
     let image = place.tree().join("image");
     fs::File::create(&image).expect("a file").set_len(1 << 20).expect("a size");
     let (reply, output) = place.run();
@@ -106,9 +107,9 @@ fn root_a_stage_gets_loop_devices_while_it_runs() {
 }
 
 fn root_what_services_write_is_no_output_of_the_stage() {
-    let folder = tempfile::tempdir().expect("a folder");
-    fs::create_dir(folder.path().join("devices")).expect("a folder");
-    let module = folder.path().join("devices/talks");
+    let directory = tempfile::tempdir().expect("a directory");
+    fs::create_dir(directory.path().join("devices")).expect("a directory");
+    let module = directory.path().join("devices/talks");
     let device = fs::read_to_string(libdir().join("devices/org.example.loop")).expect("reads");
     let talks = device.replace("    return {\"path\"", "    print(\"opened\", flush=True)\n    return {\"path\"");
     assert_ne!(talks, device);
@@ -116,7 +117,7 @@ fn root_what_services_write_is_no_output_of_the_stage() {
     assert!(Command::new("chmod").arg("+x").arg(&module).status().expect("chmod is there").success());
     let mut place = with_image("org.example.greet", json!({"name": "you"}));
     place.request.mounts.clear();
-    place.request.devices[0].module = on_disk(folder.path(), Kind::Device, "talks");
+    place.request.devices[0].module = on_disk(directory.path(), Kind::Device, "talks");
     let (output, aside) = (RefCell::new(String::new()), RefCell::new(String::new()));
     let io = StageIo {
         output: &|text| output.borrow_mut().push_str(text),
@@ -136,7 +137,7 @@ fn input(name: &str, origin: InputOrigin, references: Vec<ReferenceRequest>) -> 
 fn root_on_disk_inputs_show_items_and_files_of_trees() {
     let mut place = Place::on_disk(&libdir(), "org.example.write", json!({}));
     let items = place.path("sources/org.example.text");
-    fs::create_dir_all(&items).expect("a folder");
+    fs::create_dir_all(&items).expect("a directory");
     fs::write(items.join("sha256:1"), "an item").expect("an item");
     let item = ReferenceRequest {
         id: "sha256:1".into(),
@@ -149,7 +150,7 @@ fn root_on_disk_inputs_show_items_and_files_of_trees() {
 
     let mut place = Place::on_disk(&libdir(), "org.example.write", json!({}));
     let tree = place.path("other");
-    fs::create_dir_all(tree.join("etc")).expect("a folder");
+    fs::create_dir_all(tree.join("etc")).expect("a directory");
     fs::write(tree.join("etc/name"), "of the tree").expect("a file");
     // No link in a tree leads out of it.
     std::os::unix::fs::symlink("/etc/name", tree.join("link")).expect("a link");
@@ -162,7 +163,7 @@ fn root_on_disk_inputs_show_items_and_files_of_trees() {
     place.request.inputs = vec![input("files", InputOrigin::Pipeline, references)];
     assert_eq!(place.succeed()["written"], json!({"one": 11, "two": 11}));
     place.request.inputs = vec![input("files", InputOrigin::Pipeline, vec![file("/etc/none", "one", "id-1")])];
-    fs::remove_dir_all(&place.request.scratch).expect("removes the scratch folder");
+    fs::remove_dir_all(&place.request.scratch).expect("removes the scratch directory");
     fs::create_dir(&place.request.scratch).expect("makes it anew");
     let (reply, output) = place.run();
     let Some(StageFailure::Environment(reason)) = reply.failure else { panic!("{:?}", reply.failure) };
@@ -239,9 +240,9 @@ fn root_a_shell_finds_the_arguments_that_a_stage_is_given() {
     if !osbc_fixtures::has_tool("mkfs.ext4") {
         return;
     }
-    let folder = tempfile::tempdir().expect("a folder");
-    let module = folder.path().join("stages/tells");
-    fs::create_dir(folder.path().join("stages")).expect("a folder");
+    let directory = tempfile::tempdir().expect("a directory");
+    let module = directory.path().join("stages/tells");
+    fs::create_dir(directory.path().join("stages")).expect("a directory");
     fs::write(&module, "#!/bin/sh\ncat /run/osbuild/api/arguments\n").expect("writes");
     assert!(Command::new("chmod").arg("+x").arg(&module).status().expect("chmod is there").success());
     // What a stage has apart from its module: options, an input with data, a device, a mount, an epoch.
@@ -249,7 +250,7 @@ fn root_a_shell_finds_the_arguments_that_a_stage_is_given() {
         let mut place = with_image("tells", json!({"path": "file", "text": "x"}));
         place.request.module = stage;
         let tree = place.path("other");
-        fs::create_dir(&tree).expect("a folder");
+        fs::create_dir(&tree).expect("a directory");
         fs::write(tree.join("name"), "a name").expect("a file");
         let reference = ReferenceRequest {
             id: "id-1".into(),
@@ -260,7 +261,7 @@ fn root_a_shell_finds_the_arguments_that_a_stage_is_given() {
         place.request.source_epoch = Some(7);
         place
     };
-    let on_disk = || on_disk(folder.path(), Kind::Stage, "tells");
+    let on_disk = || on_disk(directory.path(), Kind::Stage, "tells");
     let (reply, given) = place(on_disk()).run();
     assert_eq!(reply.failure, None, "{given}");
     // Each run has a loop device of its own.
@@ -296,13 +297,13 @@ fn root_an_exception_is_the_reason_of_a_failure() {
 }
 
 fn root_what_cannot_be_started_is_explained() {
-    let folder = tempfile::tempdir().expect("a folder");
-    fs::create_dir(folder.path().join("stages")).expect("a folder");
+    let directory = tempfile::tempdir().expect("a directory");
+    fs::create_dir(directory.path().join("stages")).expect("a directory");
     let reason = |name: &str, text: &str, mode: &str| {
-        let path = folder.path().join("stages").join(name);
+        let path = directory.path().join("stages").join(name);
         fs::write(&path, text).expect("a file");
         Command::new("chmod").arg(mode).arg(&path).status().expect("chmod is there");
-        match Place::on_disk(folder.path(), name, json!({})).fail() {
+        match Place::on_disk(directory.path(), name, json!({})).fail() {
             StageFailure::Environment(reason) => reason,
             other => panic!("{other:?}"),
         }

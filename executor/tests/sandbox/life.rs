@@ -180,7 +180,7 @@ fn disturb(during: impl Fn(&Place) + Sync) -> StageFailure {
         }
     };
     let reply = runner().run(&place.request, &StageIo { output: &output, aside: &output, interrupt: &interrupt });
-    assert_eq!(left_of(place.folder()), Vec::<String>::new());
+    assert_eq!(left_of(place.directory()), Vec::<String>::new());
     reply.failure.expect("it was killed")
 }
 
@@ -262,10 +262,10 @@ fn kill_and_see_nothing_left(mut parent: Child, place: &Place) {
     parent.wait().expect("it ran");
     // Nobody is there to wait for the rest, which takes a moment.
     let end = Instant::now() + Duration::from_secs(20);
-    while !left_of(place.folder()).is_empty() && Instant::now() < end {
+    while !left_of(place.directory()).is_empty() && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(5));
     }
-    assert_eq!(left_of(place.folder()), Vec::<String>::new());
+    assert_eq!(left_of(place.directory()), Vec::<String>::new());
 }
 
 fn root_a_killed_parent_takes_the_stage_along() {
@@ -276,7 +276,7 @@ fn root_a_killed_parent_takes_the_stage_along() {
     let mut line = String::new();
     BufReader::new(parent.stdout.take().expect("a pipe")).read_line(&mut line).expect("text");
     assert_eq!(line, "sleeping\n");
-    assert!(!left_of(place.folder()).is_empty(), "the test looks at the right things");
+    assert!(!left_of(place.directory()).is_empty(), "the test looks at the right things");
     kill_and_see_nothing_left(parent, &place);
 }
 

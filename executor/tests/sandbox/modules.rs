@@ -76,8 +76,8 @@ static MODULES: [ModuleDef; 24] = [
     }),
     stage("list", |context| {
         let mut found = Map::new();
-        let folder = context.options["folder"].as_str().unwrap_or_default();
-        list(Path::new(folder), Path::new(""), &mut found);
+        let directory = context.options["directory"].as_str().unwrap_or_default();
+        list(Path::new(directory), Path::new(""), &mut found);
         context.set_metadata(found.into());
         Ok(())
     }),
@@ -168,8 +168,8 @@ fn describe(context: &StageContext) -> Result<(), Error> {
             Some((mount[4].to_owned(), json!({"type": kind, "flags": mount[5]})))
         })
         .collect();
-    let names = |folder: &str| {
-        let mut names: Vec<String> = fs::read_dir(folder)
+    let names = |directory: &str| {
+        let mut names: Vec<String> = fs::read_dir(directory)
             .map(|entries| entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
             .unwrap_or_default();
         names.sort();
@@ -240,9 +240,9 @@ fn descriptors() -> Vec<String> {
     open.filter_map(|entry| Some(fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned())).collect()
 }
 
-/// Files with their content, folders with `null`, links with their target, by their paths.
-fn list(folder: &Path, prefix: &Path, found: &mut Map<String, Value>) {
-    let mut entries: Vec<_> = fs::read_dir(folder).map(|entries| entries.flatten().collect()).unwrap_or_default();
+/// Files with their content, directories with `null`, links with their target, by their paths.
+fn list(directory: &Path, prefix: &Path, found: &mut Map<String, Value>) {
+    let mut entries: Vec<_> = fs::read_dir(directory).map(|entries| entries.flatten().collect()).unwrap_or_default();
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
         let (path, name) = (entry.path(), prefix.join(entry.file_name()));
@@ -254,9 +254,9 @@ fn list(folder: &Path, prefix: &Path, found: &mut Map<String, Value>) {
             Ok(kind) if kind.is_symlink() => json!({"link": fs::read_link(&path).unwrap_or_default()}),
             _ => json!(fs::read_to_string(&path).unwrap_or_else(|error| error.to_string())),
         };
-        let is_folder = value.is_null();
+        let is_directory = value.is_null();
         found.insert(name.to_string_lossy().into_owned(), value);
-        if is_folder {
+        if is_directory {
             list(&path, &name, found);
         }
     }
@@ -288,7 +288,7 @@ fn calls(context: &StageContext) -> Result<(), Error> {
     Ok(())
 }
 
-/// Binds every reference to a folder of its number, and says that they are at `path`.
+/// Binds every reference to a directory of its number, and says that they are at `path`.
 fn show(context: &InputContext, path: &str) -> Result<MappedInput, Error> {
     let shown = context.target.join("shown");
     for (index, reference) in context.references.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! A place for one stage: its tree, its scratch folder, its request.
+//! A place for one stage: its tree, its scratch directory, its request.
 
 use std::cell::RefCell;
 use std::ffi::OsString;
@@ -16,17 +16,17 @@ use osbc_module_api::{Kind, OnDisk, Value, json};
 use tempfile::TempDir;
 
 pub(crate) struct Place {
-    folder: TempDir,
+    directory: TempDir,
     pub(crate) request: StageRequest,
 }
 
 impl Place {
     /// For a stage of ours with these options, on an empty tree, in the host's root.
     pub(crate) fn new(stage: &str, options: Value) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+        let directory = tempfile::tempdir().expect("a directory");
         let made = |name: &str| {
-            let path = folder.path().join(name);
-            fs::create_dir(&path).expect("a folder");
+            let path = directory.path().join(name);
+            fs::create_dir(&path).expect("a directory");
             path
         };
         let request = StageRequest {
@@ -49,15 +49,15 @@ impl Place {
             in_vm: false,
             shell: None,
         };
-        Self { folder, request }
+        Self { directory, request }
     }
 
     /// A path beside tree and scratch.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
-    /// The folder that takes what the stage writes.
+    /// The directory that takes what the stage writes.
     pub(crate) fn tree(&self) -> PathBuf {
         self.path("tree")
     }
@@ -98,7 +98,7 @@ impl Place {
         let take = |text: &str| output.borrow_mut().push_str(text);
         let reply = runner().run(&self.request, &StageIo { output: &take, aside: &take, interrupt });
         let output = output.into_inner();
-        assert_eq!(left_of(self.folder.path()), Vec::<String>::new(), "left of {reply:?}");
+        assert_eq!(left_of(self.directory.path()), Vec::<String>::new(), "left of {reply:?}");
         (reply, output)
     }
 
@@ -115,14 +115,14 @@ impl Place {
         reply.failure.unwrap_or_else(|| panic!("the stage succeeded: {output}"))
     }
 
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 }
 
-/// An on-disk module of a folder.
+/// An on-disk module of a directory.
 pub(crate) fn on_disk(libdir: &Path, kind: Kind, name: &str) -> ModuleRequest {
-    let file = libdir.join(kind.folder()).join(name);
+    let file = libdir.join(kind.directory()).join(name);
     let on_disk = OnDisk { file, libdir: libdir.to_owned(), package: None };
     ModuleRequest { kind, name: name.into(), on_disk: Some(on_disk) }
 }
@@ -136,9 +136,9 @@ pub(crate) fn runner() -> LocalRunner {
     LocalRunner::new(this, [OsString::from("helper")], "vt100")
 }
 
-/// What still refers to a folder anywhere on this machine: processes by their mounts, loop devices by their file.
-pub(crate) fn left_of(folder: &Path) -> Vec<String> {
-    let marker = folder.file_name().expect("a folder with a name").to_string_lossy().into_owned();
+/// What still refers to a directory anywhere on this machine: processes by their mounts, loop devices by their file.
+pub(crate) fn left_of(directory: &Path) -> Vec<String> {
+    let marker = directory.file_name().expect("a directory with a name").to_string_lossy().into_owned();
     let mut left = Vec::new();
     for process in fs::read_dir("/proc").expect("/proc is mounted").flatten() {
         // Processes come and go meanwhile.
@@ -156,8 +156,8 @@ pub(crate) fn left_of(folder: &Path) -> Vec<String> {
     left
 }
 
-/// Prints what a stage that writes one file costs, with what starting and awaiting an empty process costs beside it: the
-/// quickest, which is nearest to what it would be on a machine with nothing else to do, and the median.
+/// Prints what a stage that writes one file costs, with what starting and awaiting an empty process costs beside it:
+/// the quickest, which is nearest to what it would be on a machine with nothing else to do, and the median.
 #[expect(clippy::print_stdout, reason = "this is what was asked for")]
 pub(crate) fn measure(count: usize) -> ExitCode {
     let show = |what: &str, mut times: Vec<Duration>| {
@@ -182,7 +182,7 @@ pub(crate) fn measure(count: usize) -> ExitCode {
         let times = (0..count).map(|_| {
             let taken = time(&stage);
             // As whoever sends requests does.
-            fs::remove_dir_all(&place.request.scratch).expect("removes the scratch folder");
+            fs::remove_dir_all(&place.request.scratch).expect("removes the scratch directory");
             fs::create_dir(&place.request.scratch).expect("makes it anew");
             taken
         });

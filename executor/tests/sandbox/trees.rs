@@ -34,34 +34,34 @@ fn root_a_plain_tree_is_changed_in_place() {
     assert_eq!((metadata.uid(), metadata.gid(), metadata.mode() & 0o7777), (0, 0, 0o644));
 }
 
-/// Three layers, lowest first: the middle one removes a file and replaces a folder, the last one replaces a file.
+/// Three layers, lowest first: the middle one removes a file and replaces a directory, the last one replaces a file.
 fn layers(place: &Place) -> Vec<PathBuf> {
     let layer = |name: &str, files: &[&str]| {
         let layer = place.path(name);
         for file in files {
             let path = layer.join(file);
-            fs::create_dir_all(path.parent().expect("it has one")).expect("a folder");
+            fs::create_dir_all(path.parent().expect("it has one")).expect("a directory");
             fs::write(path, format!("{file} of {name}")).expect("a file");
         }
         layer
     };
-    let lowest = layer("lowest", &["kept", "removed", "replaced", "folder/hidden"]);
-    let middle = layer("middle", &["replaced", "folder/new"]);
+    let lowest = layer("lowest", &["kept", "removed", "replaced", "directory/hidden"]);
+    let middle = layer("middle", &["replaced", "directory/new"]);
     let nothing = rustix::fs::makedev(0, 0);
     rustix::fs::mknodat(rustix::fs::CWD, middle.join("removed"), FileType::CharacterDevice, Mode::empty(), nothing)
         .expect("a whiteout");
-    rustix::fs::setxattr(middle.join("folder"), "trusted.overlay.opaque", b"y", XattrFlags::empty())
-        .expect("an opaque folder");
+    rustix::fs::setxattr(middle.join("directory"), "trusted.overlay.opaque", b"y", XattrFlags::empty())
+        .expect("an opaque directory");
     let last = layer("last", &["replaced"]);
     vec![lowest, middle, last]
 }
 
 fn root_layers_show_as_one_tree_and_changes_go_on_top() {
-    let mut place = Place::new("list", json!({"folder": TREE}));
+    let mut place = Place::new("list", json!({"directory": TREE}));
     place.request.tree.lower = layers(&place);
     let merged = json!({
-        "folder": null,
-        "folder/new": "folder/new of middle",
+        "directory": null,
+        "directory/new": "directory/new of middle",
         "kept": "kept of lowest",
         "replaced": "replaced of last",
     });
@@ -76,7 +76,7 @@ fn root_layers_show_as_one_tree_and_changes_go_on_top() {
     let mut place = Place::new("write", json!({"path": "kept", "text": "changed"}));
     place.request.tree.lower = layers(&place);
     place.succeed();
-    assert_eq!(fs::read_to_string(place.tree().join("kept")).expect("in the upper folder"), "changed");
+    assert_eq!(fs::read_to_string(place.tree().join("kept")).expect("in the upper directory"), "changed");
     assert_eq!(fs::read_to_string(place.path("lowest/kept")).expect("untouched"), "kept of lowest");
 }
 
@@ -88,7 +88,7 @@ fn root_a_stack_can_be_mounted_again_at_once() {
         place.succeed();
         overlay::settle(&place.path("work")).expect("the rest of the mount can be removed");
     }
-    assert_eq!(fs::read_dir(place.tree()).expect("the upper folder").count(), 10);
+    assert_eq!(fs::read_dir(place.tree()).expect("the upper directory").count(), 10);
 }
 
 fn input(name: &str, module_name: &str, references: Vec<ReferenceFrom>) -> InputRequest {
@@ -99,7 +99,7 @@ fn input(name: &str, module_name: &str, references: Vec<ReferenceFrom>) -> Input
 }
 
 fn root_referenced_trees_and_items_are_visible_and_read_only() {
-    let mut place = Place::new("list", json!({"folder": "/run/osbuild/inputs"}));
+    let mut place = Place::new("list", json!({"directory": "/run/osbuild/inputs"}));
     let layers = layers(&place);
     fs::write(place.path("item"), "an item").expect("a file");
     let references = vec![

@@ -33,7 +33,8 @@ pub struct Module {
     pub capabilities: Vec<String>,
     /// What it needs; of an on-disk module only what is known of it.
     pub requires: Vec<Requirement>,
-    /// For a source: the kind of content that it fetches, which is also the directory below `sources/`; empty for others.
+    /// For a source: the kind of content that it fetches, which is also the directory below `sources/`; empty for
+    /// others.
     pub content_type: String,
     /// Who does the work.
     pub provider: Provider,
@@ -53,7 +54,7 @@ pub enum Provider {
 pub struct OnDisk {
     /// The executable.
     pub file: PathBuf,
-    /// The folder of modules that it belongs to.
+    /// The directory of modules that it belongs to.
     pub libdir: PathBuf,
     /// The Python package `osbuild` that it may import: the one in `libdir`, else the system's; none where there is
     /// neither.

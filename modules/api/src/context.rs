@@ -153,7 +153,7 @@ pub struct InputContext {
     pub references: Vec<InputReference>,
     /// The input's options, an object.
     pub options: Value,
-    /// An empty folder, on the store's file system, for what the stage shall see.
+    /// An empty directory, on the store's file system, for what the stage shall see.
     pub target: PathBuf,
 }
 
@@ -208,7 +208,7 @@ pub struct MountContext<'a> {
     pub source: Option<PathBuf>,
     /// Where the mount shall appear below `root`, as the manifest gives it.
     pub target: Option<&'a str>,
-    /// The folder that holds the stage's mounts.
+    /// The directory that holds the stage's mounts.
     pub root: &'a Path,
     /// The stage's tree.
     pub tree: &'a Path,
@@ -230,11 +230,11 @@ impl MountContext<'_> {
 pub struct SourceContext<'a> {
     /// The source's options, an object.
     pub options: &'a Value,
-    /// The file or folder to make. A part of it may be there from an earlier try that was cut off, to be resumed or
+    /// The file or directory to make. A part of it may be there from an earlier try that was cut off, to be resumed or
     /// overwritten; it is renamed into the store when the function returns. Where nothing is made, the item is kept
     /// elsewhere and asked for again by the next build.
     pub target: &'a Path,
-    /// The folder that holds all items of this content type, for what they have in common besides, such as the
+    /// The directory that holds all items of this content type, for what they have in common besides, such as the
     /// repository that all commits are in.
     pub shared: &'a Path,
     /// To be called now and then with the bytes had so far and, where known, the bytes in all.

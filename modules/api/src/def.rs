@@ -11,7 +11,7 @@ use crate::schema::Schema;
 /// A built-in module: one static per file, found at build time.
 #[derive(Debug)]
 pub struct ModuleDef {
-    /// Its kind; must fit the folder that the file lies in.
+    /// Its kind; must fit the directory that the file lies in.
     pub kind: Kind,
     /// Its full name, e.g. `org.osbuild.mkfs.ext4`; the file is named after the part behind the second dot, with `_`
     /// for dots and hyphens.
@@ -48,7 +48,7 @@ pub fn parse<T: DeserializeOwned>(options: &Value) -> Result<(), Error> {
 pub enum Entry {
     /// A stage or assembler: changes the tree. Runs inside the sandbox.
     Stage(fn(&StageContext) -> Result<(), Error>),
-    /// Makes the references visible below the target folder. Runs before the sandbox is entered, in the stage's own
+    /// Makes the references visible below the target directory. Runs before the sandbox is entered, in the stage's own
     /// mount namespace.
     Input(fn(&InputContext) -> Result<MappedInput, Error>),
     /// Opens a block device. Runs before the sandbox is entered, in the stage's own mount namespace.
@@ -63,7 +63,7 @@ pub enum Entry {
 /// The functions of a source.
 #[derive(Debug, Clone, Copy)]
 pub struct SourceEntry {
-    /// What kind of content it fetches, which is also the folder below `sources/`, e.g. `org.osbuild.files`.
+    /// What kind of content it fetches, which is also the directory below `sources/`, e.g. `org.osbuild.files`.
     pub content_type: &'static str,
     /// How many bytes an item has, where its description tells.
     pub size: fn(&Value) -> Option<u64>,

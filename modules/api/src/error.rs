@@ -15,7 +15,7 @@ pub enum Error {
     /// A file operation failed.
     #[error("cannot {act} {}: {source}", path.display())]
     Io {
-        /// What was tried, as in "cannot … /etc/hostname": `read`, `write`, `create the folder`.
+        /// What was tried, as in "cannot … /etc/hostname": `read`, `write`, `create the directory`.
         act: &'static str,
         /// Where; inside a tree the path within it.
         path: PathBuf,

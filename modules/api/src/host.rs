@@ -53,7 +53,7 @@ impl HostTree for ThisHost {
         if let Some(digest) = known.get(name) {
             return *digest;
         }
-        let path = if name.contains('/') { visible(name) } else { tool::locate(&tool::FOLDERS, name) };
+        let path = if name.contains('/') { visible(name) } else { tool::locate(&tool::DIRECTORIES, name) };
         let digest = path.and_then(|path| digest(&path));
         known.insert(name.to_owned(), digest);
         digest
@@ -80,8 +80,8 @@ fn visible(name: &str) -> Option<PathBuf> {
     (is_plain && SHOWN.iter().any(|shown| path.starts_with(shown))).then(|| path.to_owned())
 }
 
-/// Returns the digest of a file's content, or of all names, links and contents below a directory; `None` if it cannot be
-/// read, which then no stage can either.
+/// Returns the digest of a file's content, or of all names, links and contents below a directory; `None` if it cannot
+/// be read, which then no stage can either.
 fn digest(path: &Path) -> Option<FileDigest> {
     let mut reading = Reading { hasher: blake3::Hasher::new_derive_key(CONTEXT), bytes: 0, names: 0 };
     reading.add(path).ok()?;

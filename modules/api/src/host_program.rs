@@ -6,9 +6,9 @@
 //! ```
 //!
 //! The kernel ends a namespace with its init, whatever its processes did to get away (a session, a mount namespace, a
-//! daemon's double fork). Init ends with the program; with the supervisor, by the parent-death signal; and the supervisor
-//! ends it with osbc, by the same means, or when osbc asks for it. Neither is executed: both are forks of osbc that close
-//! every descriptor.
+//! daemon's double fork). Init ends with the program; with the supervisor, by the parent-death signal; and the
+//! supervisor ends it with osbc, by the same means, or when osbc asks for it. Neither is executed: both are forks of
+//! osbc that close every descriptor.
 //!
 //! Who is not root makes the namespace in a user namespace of their own. Where that is refused too (in a container that
 //! allows neither), the program itself gets the parent-death signal.
@@ -277,7 +277,8 @@ fn end_as(status: i32) -> ! {
         unsafe_code,
         reason = "a process that was forked from one with threads ends at once, and as its child did"
     )]
-    // SAFETY: the calls are allowed after a fork, and this process has a single thread. Not dumpable, it leaves no core.
+    // SAFETY: the calls are allowed after a fork, and this process has a single thread. Not dumpable, it leaves no
+    // core.
     unsafe {
         if libc::WIFSIGNALED(status) {
             let signal = libc::WTERMSIG(status);
@@ -291,8 +292,8 @@ fn end_as(status: i32) -> ! {
     }
 }
 
-/// Stays as the namespace's init, which waits for all processes and ends with the program; returns in the process that is
-/// to be that.
+/// Stays as the namespace's init, which waits for all processes and ends with the program; returns in the process that
+/// is to be that.
 fn become_init(status: OwnedFd) -> io::Result<()> {
     set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     // The supervisor may have died before its death could be noticed: then nobody has the other end.
@@ -350,16 +351,16 @@ mod tests {
 
     /// A file that a daemon keeps locked for as long as it lives.
     struct Place {
-        folder: tempfile::TempDir,
+        directory: tempfile::TempDir,
     }
 
     impl Place {
         fn new() -> Self {
-            Self { folder: tempfile::tempdir().unwrap() }
+            Self { directory: tempfile::tempdir().unwrap() }
         }
 
         fn path(&self, name: &str) -> PathBuf {
-            self.folder.path().join(name)
+            self.directory.path().join(name)
         }
 
         /// A program that leaves a daemon, by all means of getting away, and then does as `end` says.
@@ -367,7 +368,7 @@ mod tests {
             let mut command = Command::new("/bin/sh");
             let daemon = format!("setsid --fork {means} flock lock sh -c 'touch there; sleep 300' >/dev/null 2>&1 &");
             command.arg("-c").arg(format!("{daemon} while ! test -e there; do sleep 0.02; done; {end}"));
-            command.current_dir(self.folder.path());
+            command.current_dir(self.directory.path());
             command
         }
 

@@ -39,7 +39,7 @@ pub use location::Location;
 pub use osbc_ir::{InputOrigin, Kind, Map, Revision, Value};
 pub use requirement::Requirement;
 pub use schema::{Schema, StageSchema, options_schema};
-pub use tool::{FOLDERS as TOOL_FOLDERS, Tool, packages_of};
+pub use tool::{DIRECTORIES as TOOL_DIRECTORIES, Tool, packages_of};
 pub use tree::{STAGE_UMASK, Tree};
 
 // So that a module file needs one import for its options.

@@ -18,10 +18,10 @@ pub struct Location {
     /// The tree, mount or input.
     pub tree: Tree,
     /// The path in there, without `.`, `..` and doubled `/`; where the location ends in `/` it ends in `/.`, by which
-    /// [`Copy`](crate::tree::Copy) takes what is in a folder instead of the folder.
+    /// [`Copy`](crate::tree::Copy) takes what is in a directory instead of the directory.
     pub path: PathBuf,
-    /// The name that a copy gets in a folder where `path` has none: what the tree, mount or input is called, where the
-    /// location is the whole of it and not what is in it, such as `input://root/.`.
+    /// The name that a copy gets in a directory where `path` has none: what the tree, mount or input is called, where
+    /// the location is the whole of it and not what is in it, such as `input://root/.`.
     pub name: Option<OsString>,
 }
 
@@ -51,7 +51,8 @@ impl StageContext {
     }
 }
 
-/// A path without `.` and `..`, by its letters alone as osbuild does it: `a/link/../b` is `a/b` wherever the link leads.
+/// A path without `.` and `..`, by its letters alone as osbuild does it: `a/link/../b` is `a/b` wherever the link
+/// leads.
 fn normalize(path: &str) -> PathBuf {
     let mut words = Vec::new();
     for word in path.split('/') {

@@ -1,8 +1,8 @@
 //! Loop devices: a file, or a part of it, as a block device.
 //!
 //! Knows the kernel's interface and nothing of trees or stages. A device is opened with the kernel's `autoclear`: it
-//! goes away with its last user, however that one ends. One that somebody else made gets it for a while ([`Guard`]). Nodes
-//! are made where the caller says, so nothing relies on a `/dev` that udev fills.
+//! goes away with its last user, however that one ends. One that somebody else made gets it for a while ([`Guard`]).
+//! Nodes are made where the caller says, so nothing relies on a `/dev` that udev fills.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -90,7 +90,7 @@ pub struct Partition {
 }
 
 impl LoopDevice {
-    /// Makes `backing` a loop device, with its node in the folder `nodes` (e.g. `/dev`), where that one may be there
+    /// Makes `backing` a loop device, with its node in the directory `nodes` (e.g. `/dev`), where that one may be there
     /// already.
     ///
     /// # Errors
@@ -139,14 +139,14 @@ impl LoopDevice {
     /// sysfs is not mounted at `/sys`.
     pub fn partitions(&self) -> io::Result<Vec<Partition>> {
         let name = self.name();
-        let folder = Path::new("/sys/block").join(&name);
+        let directory = Path::new("/sys/block").join(&name);
         let mut found = Vec::new();
-        for entry in std::fs::read_dir(&folder)? {
+        for entry in std::fs::read_dir(&directory)? {
             let entry = entry?.file_name().to_string_lossy().into_owned();
             if !entry.strip_prefix(&name).is_some_and(|rest| rest.starts_with('p')) {
                 continue;
             }
-            let numbers = std::fs::read_to_string(folder.join(&entry).join("dev"))?;
+            let numbers = std::fs::read_to_string(directory.join(&entry).join("dev"))?;
             let numbers = numbers.trim().split_once(':').and_then(|(major, minor)| {
                 Some(Partition { name: entry.clone(), major: major.parse().ok()?, minor: minor.parse().ok()? })
             });
@@ -196,8 +196,8 @@ impl Guard {
     }
 }
 
-/// Returns the name of its file that a loop device was given, of which the kernel keeps [`MOST_OF_NAME`] bytes; empty if it
-/// was given none. Unlike the path in sysfs it stays when the file cannot be seen any more.
+/// Returns the name of its file that a loop device was given, of which the kernel keeps [`MOST_OF_NAME`] bytes; empty
+/// if it was given none. Unlike the path in sysfs it stays when the file cannot be seen any more.
 ///
 /// # Errors
 /// It has no file, or is no loop device.
@@ -219,14 +219,14 @@ pub fn release(device: OwnedFd, timeout: Duration) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a loop device"));
     }
     let name = name_of(minor(number));
-    let folder = Path::new("/sys/block").join(&name);
+    let directory = Path::new("/sys/block").join(&name);
     // The path of the file cannot tell: seen from here, files of two stages' trees have the same one.
-    let sequence = || std::fs::read(folder.join("diskseq")).ok();
+    let sequence = || std::fs::read(directory.join("diskseq")).ok();
     let before = sequence();
     drop(device);
     let end = Instant::now() + timeout;
     // With another sequence number the device is somebody else's by now.
-    while folder.join("loop/backing_file").exists() && sequence() == before {
+    while directory.join("loop/backing_file").exists() && sequence() == before {
         if Instant::now() >= end {
             let reason = format!("{name} is still in use after {} s", timeout.as_secs());
             return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
@@ -535,8 +535,8 @@ mod tests {
         if !has_root() {
             return;
         }
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("loop0");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("loop0");
         std::fs::write(&path, "").unwrap();
         assert_eq!(make_node(&path, MAJOR, 0).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
     }

@@ -1,5 +1,5 @@
-//! Reading what others wrote and may have made to harm: regular files alone, and no more of them than there can be sense
-//! in. A fifo would keep its reader waiting, a device has no end.
+//! Reading what others wrote and may have made to harm: regular files alone, and no more of them than there can be
+//! sense in. A fifo would keep its reader waiting, a device has no end.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -48,16 +48,16 @@ mod tests {
 
     #[test]
     fn regular_files_up_to_the_limit_are_read_and_nothing_else() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let path = folder.path().join("file");
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("file");
         std::fs::write(&path, "12345").expect("writable");
         assert_eq!(read(&path, 5).expect("small enough"), b"12345");
         let refused = |path: &Path| read(path, 4).expect_err("it is refused").to_string();
         assert_eq!(refused(&path), "it has 5 bytes; more than 4 are not read");
         assert_eq!(refused(Path::new("/dev/zero")), "it is no regular file");
         assert!(refused(Path::new("/proc/self/status")).contains("more than 4 are not read"));
-        assert!(refused(folder.path()).contains("directory"));
-        let fifo = folder.path().join("fifo");
+        assert!(refused(directory.path()).contains("directory"));
+        let fifo = directory.path().join("fifo");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, Mode::RUSR, 0).expect("a fifo");
         assert_eq!(refused(&fifo), "it is no regular file");
     }

@@ -1,5 +1,5 @@
-//! What was made in the writable places of a sandbox, as data: folders, files and links with their owners and modes. So
-//! what took programs some time is made again by writing a few files.
+//! What was made in the writable places of a sandbox, as data: directories, files and links with their owners and
+//! modes. So what took programs some time is made again by writing a few files.
 
 use std::fs;
 use std::io;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::tree::Tree;
 
-/// Folders, files and links, folders before what is in them.
+/// Directories, files and links, directories before what is in them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
     entries: Vec<Entry>,
@@ -32,7 +32,7 @@ struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum What {
-    Folder,
+    Directory,
     /// Its content in base64.
     File(String),
     /// Where it leads.
@@ -49,23 +49,23 @@ impl Snapshot {
         serde_json::from_slice(&text).map_err(|error| Error::failed(format!("{} is damaged: {error}", file.display())))
     }
 
-    /// All that is in some folders of `root` but in `without`; what is mounted there, what is no folder, file or link,
-    /// and what has a name that is no text is left out.
+    /// All that is in some directories of `root` but in `without`; what is mounted there, what is no directory, file or
+    /// link, and what has a name that is no text is left out.
     ///
     /// # Errors
     /// Something cannot be read.
-    pub fn take(root: &Path, folders: &[&str], without: &[&str]) -> Result<Self, Error> {
+    pub fn take(root: &Path, directories: &[&str], without: &[&str]) -> Result<Self, Error> {
         let mut snapshot = Self::default();
-        for folder in folders {
-            if root.join(folder).is_dir() {
-                snapshot.add(root, Path::new(folder), without)?;
+        for directory in directories {
+            if root.join(directory).is_dir() {
+                snapshot.add(root, Path::new(directory), without)?;
             }
         }
         Ok(snapshot)
     }
 
-    fn add(&mut self, root: &Path, folder: &Path, without: &[&str]) -> Result<(), Error> {
-        let at = root.join(folder);
+    fn add(&mut self, root: &Path, directory: &Path, without: &[&str]) -> Result<(), Error> {
+        let at = root.join(directory);
         let failed = |act: &'static str, path: &Path| Error::io::<io::Error>(act, path.to_owned());
         let device = fs::symlink_metadata(&at).map_err(failed("read", &at))?.dev();
         let mut names = Vec::new();
@@ -74,14 +74,14 @@ impl Snapshot {
         }
         names.sort();
         for name in names {
-            let (path, at) = (folder.join(&name), at.join(&name));
+            let (path, at) = (directory.join(&name), at.join(&name));
             let status = fs::symlink_metadata(&at).map_err(failed("read", &at))?;
             if path.to_str().is_none_or(|path| without.contains(&path)) || status.dev() != device {
                 continue;
             }
             let kind = status.file_type();
             let what = if kind.is_dir() {
-                What::Folder
+                What::Directory
             } else if kind.is_file() {
                 What::File(STANDARD.encode(fs::read(&at).map_err(failed("read", &at))?))
             } else if kind.is_symlink() {
@@ -108,7 +108,7 @@ impl Snapshot {
                 continue;
             }
             match what {
-                What::Folder => tree.create_dir(path, *mode)?,
+                What::Directory => tree.create_dir(path, *mode)?,
                 What::File(content) => {
                     let content = STANDARD.decode(content).map_err(|error| Error::failed(error.to_string()))?;
                     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
@@ -137,10 +137,10 @@ mod tests {
 
     #[test]
     fn what_was_taken_is_made_again_and_what_is_there_stays() {
-        let (from, to) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let (from, to) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
         let at = |path: &str| from.path().join(path);
-        fs::create_dir_all(at("etc/empty")).expect("folders");
-        fs::create_dir_all(at("run/osbuild/tree")).expect("folders");
+        fs::create_dir_all(at("etc/empty")).expect("directories");
+        fs::create_dir_all(at("run/osbuild/tree")).expect("directories");
         fs::write(at("etc/shadow"), b"\xff secret").expect("a file");
         fs::set_permissions(at("etc/shadow"), fs::Permissions::from_mode(0o600)).expect("a mode");
         fs::write(at("etc/there"), "new").expect("a file");
@@ -150,10 +150,10 @@ mod tests {
         let snapshot = Snapshot::take(from.path(), &["etc", "run", "none"], &["run/osbuild"]).expect("readable");
         let text = serde_json::to_string(&snapshot).expect("has a JSON form");
         let snapshot: Snapshot = serde_json::from_str(&text).expect("is one");
-        fs::create_dir_all(to.path().join("etc")).expect("a folder");
-        fs::create_dir_all(to.path().join("run")).expect("a folder");
+        fs::create_dir_all(to.path().join("etc")).expect("a directory");
+        fs::create_dir_all(to.path().join("run")).expect("a directory");
         fs::write(to.path().join("etc/there"), "old").expect("a file");
-        snapshot.make(&Tree::open(to.path()).expect("a folder")).expect("made");
+        snapshot.make(&Tree::open(to.path()).expect("a directory")).expect("made");
 
         let at = |path: &str| to.path().join(path);
         assert_eq!(fs::read(at("etc/shadow")).expect("made"), b"\xff secret");
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn nothing_is_made_outside_of_the_tree() {
-        let (outer, entry) = (tempfile::tempdir().expect("a folder"), |path: &str, what| Entry {
+        let (outer, entry) = (tempfile::tempdir().expect("a directory"), |path: &str, what| Entry {
             path: path.into(),
             mode: 0o755,
             user: 0,
@@ -173,14 +173,14 @@ mod tests {
             what,
         });
         let tree = outer.path().join("tree");
-        fs::create_dir(&tree).expect("a folder");
+        fs::create_dir(&tree).expect("a directory");
         let entries = vec![
             entry("link", What::Link("/../..".into())),
-            entry("link/one", What::Folder),
-            entry("../two", What::Folder),
+            entry("link/one", What::Directory),
+            entry("../two", What::Directory),
         ];
-        Snapshot { entries }.make(&Tree::open(&tree).expect("a folder")).expect("made inside");
+        Snapshot { entries }.make(&Tree::open(&tree).expect("a directory")).expect("made inside");
         assert!(tree.join("one").is_dir() && tree.join("two").is_dir());
-        assert_eq!(fs::read_dir(outer.path()).expect("a folder").count(), 1);
+        assert_eq!(fs::read_dir(outer.path()).expect("a directory").count(), 1);
     }
 }

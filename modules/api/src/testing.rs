@@ -24,8 +24,8 @@ use crate::tree::Tree;
 #[derive(Debug)]
 pub struct Case {
     def: &'static ModuleDef,
-    /// Holds the folders `tree`, `inputs/NAME` and `mounts/NAME`.
-    folder: TempDir,
+    /// Holds the directories `tree`, `inputs/NAME` and `mounts/NAME`.
+    directory: TempDir,
     context: StageContext,
 }
 
@@ -38,17 +38,17 @@ pub struct Done {
     pub tree: Tree,
     /// The metadata that the stage set, or null.
     pub metadata: Value,
-    folder: TempDir,
+    directory: TempDir,
 }
 
 impl Case {
     /// A stage, with an empty tree and nothing else.
     pub fn new(def: &'static ModuleDef) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let path = folder.path().join("tree");
-        fs::create_dir(&path).expect("the folder is new");
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        let path = directory.path().join("tree");
+        fs::create_dir(&path).expect("the directory is new");
         let context = StageContext {
-            tree: Tree::open(path).expect("the folder is there"),
+            tree: Tree::open(path).expect("the directory is there"),
             options: no_options(),
             requires: def.requires,
             inputs: BTreeMap::new(),
@@ -57,7 +57,7 @@ impl Case {
             meta: StageMeta { id: "0".repeat(64), source_epoch: None },
             metadata: RefCell::default(),
         };
-        Self { def, folder, context }
+        Self { def, directory, context }
     }
 
     /// The tree, for what the other methods do not offer.
@@ -70,19 +70,19 @@ impl Case {
         &self.context
     }
 
-    /// The folder of the tree as the host sees it.
+    /// The directory of the tree as the host sees it.
     pub fn path(&self) -> PathBuf {
-        self.folder.path().join("tree")
+        self.directory.path().join("tree")
     }
 
-    /// Adds a folder, and those above it.
+    /// Adds a directory, and those above it.
     #[must_use]
     pub fn dir(self, path: &str) -> Self {
-        self.tree().create_dir_all(path, 0o755).expect("the case's folder can be made");
+        self.tree().create_dir_all(path, 0o755).expect("the case's directory can be made");
         self
     }
 
-    /// Adds a file, and the folders above it.
+    /// Adds a file, and the directories above it.
     #[must_use]
     pub fn file(self, path: &str, content: impl AsRef<[u8]>) -> Self {
         let case = self.dir(parent(path));
@@ -90,7 +90,7 @@ impl Case {
         case
     }
 
-    /// Adds a symlink that says `target`, and the folders above it.
+    /// Adds a symlink that says `target`, and the directories above it.
     #[must_use]
     pub fn link(self, path: &str, target: impl AsRef<Path>) -> Self {
         let case = self.dir(parent(path));
@@ -105,7 +105,7 @@ impl Case {
         self
     }
 
-    /// Adds an input: what its module would say about it, and what is in its folder.
+    /// Adds an input: what its module would say about it, and what is in its directory.
     #[must_use]
     pub fn input(mut self, name: &str, data: Value, fill: impl FnOnce(&Tree)) -> Self {
         let path = self.filled("inputs", name, fill);
@@ -140,13 +140,18 @@ impl Case {
         let Entry::Stage(entry) = self.def.entry else { panic!("{} is not a stage", self.def.name) };
         self.context.options = options;
         let result = entry(&self.context);
-        Done { result, tree: self.context.tree, metadata: self.context.metadata.into_inner(), folder: self.folder }
+        Done {
+            result,
+            tree: self.context.tree,
+            metadata: self.context.metadata.into_inner(),
+            directory: self.directory,
+        }
     }
 
     fn filled(&self, kind: &str, name: &str, fill: impl FnOnce(&Tree)) -> PathBuf {
-        let path = self.folder.path().join(kind).join(name);
-        fs::create_dir_all(&path).expect("the case's folder can be made");
-        fill(&Tree::open(&path).expect("the folder is there"));
+        let path = self.directory.path().join(kind).join(name);
+        fs::create_dir_all(&path).expect("the case's directory can be made");
+        fill(&Tree::open(&path).expect("the directory is there"));
         path
     }
 }
@@ -210,12 +215,12 @@ impl Done {
         (metadata.uid(), metadata.gid())
     }
 
-    /// The folder of a mount, as the stage had it.
+    /// The directory of a mount, as the stage had it.
     ///
     /// # Panics
     /// The case had no such mount.
     pub fn mount(&self, name: &str) -> Tree {
-        Tree::open(self.folder.path().join("mounts").join(name)).expect("the case has that mount")
+        Tree::open(self.directory.path().join("mounts").join(name)).expect("the case has that mount")
     }
 }
 

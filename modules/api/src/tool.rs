@@ -14,10 +14,10 @@ use crate::host_program::{self, Output};
 use crate::rights::Rights;
 
 /// Where a build root keeps its tools; the `PATH` of the sandbox.
-pub const FOLDERS: [&str; 2] = ["/usr/sbin", "/usr/bin"];
+pub const DIRECTORIES: [&str; 2] = ["/usr/sbin", "/usr/bin"];
 
 /// Where a host may have more of them.
-const HOST_FOLDERS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+const HOST_DIRECTORIES: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// How much is kept of what a tool says, counted from its end.
 const WORDS: usize = 2000;
@@ -36,7 +36,7 @@ impl Tool {
     /// # Errors
     /// It is not there.
     pub fn find(name: &str) -> Result<Self, Error> {
-        let mut tool = Self::find_in(&FOLDERS, name, "in the build root")?;
+        let mut tool = Self::find_in(&DIRECTORIES, name, "in the build root")?;
         let rights = rights_of(name);
         #[expect(unsafe_code, reason = "rights are given up by what the tool is to become")]
         // SAFETY: it makes system calls and nothing else, which is allowed after a fork of any process.
@@ -51,11 +51,11 @@ impl Tool {
     /// # Errors
     /// It is not there.
     pub fn of_host(name: &str) -> Result<Self, Error> {
-        Self::find_in(&HOST_FOLDERS, name, "on the host")
+        Self::find_in(&HOST_DIRECTORIES, name, "on the host")
     }
 
-    fn find_in(folders: &[&str], name: &str, place: &'static str) -> Result<Self, Error> {
-        let path = locate(folders, name).ok_or_else(|| Error::MissingTool {
+    fn find_in(directories: &[&str], name: &str, place: &'static str) -> Result<Self, Error> {
+        let path = locate(directories, name).ok_or_else(|| Error::MissingTool {
             tool: name.to_owned(),
             place,
             packages: packages_of(name).to_owned(),
@@ -92,8 +92,8 @@ impl Tool {
 
     /// Sets its working directory.
     #[must_use]
-    pub fn current_dir(mut self, folder: impl AsRef<Path>) -> Self {
-        self.command.current_dir(folder);
+    pub fn current_dir(mut self, directory: impl AsRef<Path>) -> Self {
+        self.command.current_dir(directory);
         self
     }
 
@@ -139,8 +139,9 @@ impl Tool {
         self.judge(output.status, output.stdout, &output.stderr)
     }
 
-    /// Runs it where there is neither a log nor a sandbox: as [`quiet_output`](Self::quiet_output), [contained](host_program::contain)
-    /// so that it ends with osbc, and when `interrupted` says so, which is asked now and then.
+    /// Runs it where there is neither a log nor a sandbox: as [`quiet_output`](Self::quiet_output),
+    /// [contained](host_program::contain) so that it ends with osbc, and when `interrupted` says so, which is asked now
+    /// and then.
     ///
     /// # Errors
     /// It cannot be started, is ended, or does not end with 0: then with the end of what it said.

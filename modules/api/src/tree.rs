@@ -5,7 +5,7 @@
 //! named after do: [`Tree::chown`] follows, [`Tree::lchown`] does not, and what creates, removes or renames names never
 //! follows. A trailing `/` is ignored.
 //!
-//! This file resolves paths and knows files, folders and links; modes, owners, times and extended attributes are in
+//! This file resolves paths and knows files, directories and links; modes, owners, times and extended attributes are in
 //! `tree/attributes.rs`, walking and removing in `tree/walk.rs`, copying in [`copy`].
 
 mod attributes;
@@ -32,7 +32,7 @@ pub use copy::Copy;
 /// The umask of every stage, which its new files and directories get their modes by.
 pub const STAGE_UMASK: u32 = 0o022;
 
-/// A handle on the root folder of a tree.
+/// A handle on the root directory of a tree.
 #[derive(Debug)]
 pub struct Tree {
     root: OwnedFd,
@@ -45,17 +45,17 @@ impl AsFd for Tree {
 }
 
 impl From<OwnedFd> for Tree {
-    /// Takes an open folder for the root of a tree.
+    /// Takes an open directory for the root of a tree.
     fn from(root: OwnedFd) -> Self {
         Self { root }
     }
 }
 
 impl Tree {
-    /// Opens the tree whose root is the folder `path` of the caller's own root.
+    /// Opens the tree whose root is the directory `path` of the caller's own root.
     ///
     /// # Errors
-    /// It is no folder or cannot be opened.
+    /// It is no directory or cannot be opened.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -63,13 +63,13 @@ impl Tree {
         Ok(Self { root })
     }
 
-    /// The folder `path` as a tree of its own: links in it no longer lead to the rest of this one.
+    /// The directory `path` as a tree of its own: links in it no longer lead to the rest of this one.
     ///
     /// # Errors
-    /// It is no folder or cannot be opened.
+    /// It is no directory or cannot be opened.
     pub fn subtree(&self, path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let root = self.open_folder(path).map_err(cannot("open the folder", path))?;
+        let root = self.open_directory(path).map_err(cannot("open the directory", path))?;
         Ok(Self { root })
     }
 
@@ -105,7 +105,7 @@ impl Tree {
     /// less the umask. Follows links, and a link that dangles gets its target.
     ///
     /// # Errors
-    /// Its folder is not there, it is a folder, or it cannot be written.
+    /// Its directory is not there, it is a directory, or it cannot be written.
     pub fn write(&self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Result<(), Error> {
         self.write_with(path.as_ref(), bytes.as_ref(), OFlags::TRUNC)
     }
@@ -136,20 +136,20 @@ impl Tree {
     /// be there.
     ///
     /// # Errors
-    /// Its folder is not there, it is a folder itself, or it cannot be written.
+    /// Its directory is not there, it is a directory itself, or it cannot be written.
     pub fn replace(&self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>, mode: u32) -> Result<(), Error> {
         let path = path.as_ref();
         let attempt = || -> io::Result<()> {
-            let (folder, name) = self.locate(path)?;
+            let (directory, name) = self.locate(path)?;
             let beside = [name.as_bytes(), b".osbc-new"].concat();
             let beside = OsStr::from_bytes(&beside);
-            unless_missing(rustix::fs::unlinkat(&folder, beside, AtFlags::empty()))?;
+            unless_missing(rustix::fs::unlinkat(&directory, beside, AtFlags::empty()))?;
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let mut file = File::from(rustix::fs::openat(&folder, beside, flags, Mode::from_raw_mode(0o600))?);
+            let mut file = File::from(rustix::fs::openat(&directory, beside, flags, Mode::from_raw_mode(0o600))?);
             file.write_all(bytes.as_ref())?;
             rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
-            rustix::fs::renameat(&folder, beside, &folder, &name).inspect_err(|_| {
-                rustix::fs::unlinkat(&folder, beside, AtFlags::empty()).ok();
+            rustix::fs::renameat(&directory, beside, &directory, &name).inspect_err(|_| {
+                rustix::fs::unlinkat(&directory, beside, AtFlags::empty()).ok();
             })?;
             Ok(())
         };
@@ -176,26 +176,26 @@ impl Tree {
         open().map_err(cannot("open", path))
     }
 
-    /// Creates the folder `path` with `mode` less the umask.
+    /// Creates the directory `path` with `mode` less the umask.
     ///
     /// # Errors
     /// Something is there already, or its parent is not.
     pub fn create_dir(&self, path: impl AsRef<Path>, mode: u32) -> Result<(), Error> {
         let path = path.as_ref();
-        self.make_folder(path, mode).map_err(cannot("create the folder", path))
+        self.make_directory(path, mode).map_err(cannot("create the directory", path))
     }
 
-    /// Creates the folder `path` with `mode` less the umask unless it is there, and the folders above it with mode 0777
-    /// less the umask.
+    /// Creates the directory `path` with `mode` less the umask unless it is there, and the directories above it with
+    /// mode 0777 less the umask.
     ///
     /// # Errors
     /// Something else is in the way, such as a file or a link that dangles.
     pub fn create_dir_all(&self, path: impl AsRef<Path>, mode: u32) -> Result<(), Error> {
         let path = path.as_ref();
-        self.make_folders(path, mode).map_err(cannot("create the folder", path))
+        self.make_directories(path, mode).map_err(cannot("create the directory", path))
     }
 
-    /// Whether there is something at `path`, where links lead; no if they dangle, or if a folder on the way is none.
+    /// Whether there is something at `path`, where links lead; no if they dangle, or if a directory on the way is none.
     ///
     /// # Errors
     /// The system cannot tell.
@@ -203,7 +203,7 @@ impl Tree {
         Ok(self.metadata_if_there(path)?.is_some())
     }
 
-    /// Whether there is a folder at `path`, where links lead.
+    /// Whether there is a directory at `path`, where links lead.
     ///
     /// # Errors
     /// The system cannot tell.
@@ -252,53 +252,55 @@ impl Tree {
     /// It is not there or no link.
     pub fn read_link(&self, path: impl AsRef<Path>) -> Result<PathBuf, Error> {
         let path = path.as_ref();
-        let target = self.at(path, |folder, name| rustix::fs::readlinkat(folder, name, Vec::new()));
+        let target = self.at(path, |directory, name| rustix::fs::readlinkat(directory, name, Vec::new()));
         let target = target.map_err(cannot("read the link", path))?;
         Ok(OsString::from_vec(target.into_bytes()).into())
     }
 
-    /// The names in the folder `path`, sorted by their bytes, without `.` and `..`.
+    /// The names in the directory `path`, sorted by their bytes, without `.` and `..`.
     ///
     /// # Errors
-    /// It is not there or no folder.
+    /// It is not there or no directory.
     pub fn read_dir(&self, path: impl AsRef<Path>) -> Result<Vec<OsString>, Error> {
         let path = path.as_ref();
-        self.open_folder(path).and_then(|folder| names_in(&folder)).map_err(cannot("list", path))
+        self.open_directory(path).and_then(|directory| names_in(&directory)).map_err(cannot("list", path))
     }
 
     /// Creates the link `path` that says `target`.
     ///
     /// # Errors
-    /// Something is there already, or its folder is not.
+    /// Something is there already, or its directory is not.
     pub fn symlink(&self, target: impl AsRef<Path>, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
-        self.at(path, |folder, name| rustix::fs::symlinkat(target.as_ref(), folder, name))
+        self.at(path, |directory, name| rustix::fs::symlinkat(target.as_ref(), directory, name))
             .map_err(cannot("create the link", path))
     }
 
     /// Gives the file (or link) `from` the second name `to`.
     ///
     /// # Errors
-    /// `from` is not there or a folder, something is at `to`, or they are on two file systems.
+    /// `from` is not there or a directory, something is at `to`, or they are on two file systems.
     pub fn hard_link(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), Error> {
         let (from, to) = (from.as_ref(), to.as_ref());
         let (source, source_name) = self.locate(from).map_err(cannot("link", from))?;
-        self.at(to, |folder, name| rustix::fs::linkat(&source, &source_name, folder, name, AtFlags::empty()))
+        self.at(to, |directory, name| rustix::fs::linkat(&source, &source_name, directory, name, AtFlags::empty()))
             .map_err(cannot("create the hard link", to))
     }
 
-    /// Renames `from` to `to`, in place of what may be there. A folder that can only be copied is copied: one on another
-    /// file system, and without root one of a layer below.
+    /// Renames `from` to `to`, in place of what may be there. A directory that can only be copied is copied: one on
+    /// another file system, and without root one of a layer below.
     ///
     /// # Errors
-    /// `from` is not there, or `to` is a folder that is not empty.
+    /// `from` is not there, or `to` is a directory that is not empty.
     pub fn rename(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), Error> {
         let (from, to) = (from.as_ref(), to.as_ref());
         let (source, source_name) = self.locate(from).map_err(cannot("rename", from))?;
-        match self.at(to, |folder, name| rustix::fs::renameat(&source, &source_name, folder, name)) {
+        match self.at(to, |directory, name| rustix::fs::renameat(&source, &source_name, directory, name)) {
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices && self.symlink_metadata(from)?.is_dir() => {
-                self.at(to, |folder, name| unless_missing(rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR)))
-                    .map_err(cannot("rename to", to))?;
+                self.at(to, |directory, name| {
+                    unless_missing(rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR))
+                })
+                .map_err(cannot("rename to", to))?;
                 Copy::default().run(self, from, self, to)?;
                 self.remove_dir_all(from)
             }
@@ -309,27 +311,27 @@ impl Tree {
     /// Removes the file or link `path`.
     ///
     /// # Errors
-    /// It is not there or a folder.
+    /// It is not there or a directory.
     pub fn remove_file(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
-        self.at(path, |folder, name| rustix::fs::unlinkat(folder, name, AtFlags::empty()))
+        self.at(path, |directory, name| rustix::fs::unlinkat(directory, name, AtFlags::empty()))
             .map_err(cannot("remove", path))
     }
 
     /// A path outside of the tree's own terms for what is at `path`, where links lead: absolute, without links, to be
-    /// handed to a tool. What is not there yet must have its folder there.
+    /// handed to a tool. What is not there yet must have its directory there.
     ///
     /// # Errors
-    /// Its folder is not there, or it is a link that dangles.
+    /// Its directory is not there, or it is a link that dangles.
     pub fn path_for_tools(&self, path: impl AsRef<Path>) -> Result<PathBuf, Error> {
         let path = path.as_ref();
         let attempt = || -> io::Result<PathBuf> {
             match self.pin(path, true) {
                 Ok(file) => real_path(&file),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    let (folder, name) = self.locate(path)?;
-                    match rustix::fs::statat(&folder, &name, AtFlags::SYMLINK_NOFOLLOW) {
-                        Err(Errno::NOENT) => Ok(real_path(&folder)?.join(name)),
+                    let (directory, name) = self.locate(path)?;
+                    match rustix::fs::statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW) {
+                        Err(Errno::NOENT) => Ok(real_path(&directory)?.join(name)),
                         _ => Err(error),
                     }
                 }
@@ -358,30 +360,30 @@ impl Tree {
         self.open_at(path, OFlags::PATH | if follow { OFlags::empty() } else { OFlags::NOFOLLOW }, 0)
     }
 
-    fn open_folder(&self, path: &Path) -> io::Result<OwnedFd> {
+    fn open_directory(&self, path: &Path) -> io::Result<OwnedFd> {
         self.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY, 0).map(OwnedFd::from)
     }
 
-    /// The folder that holds `path`, and its name in there; for the root and for what ends in `.` or `..` the folder
-    /// itself and `.`, which no system call creates, removes or renames.
+    /// The directory that holds `path`, and its name in there; for the root and for what ends in `.` or `..` the
+    /// directory itself and `.`, which no system call creates, removes or renames.
     fn locate(&self, path: &Path) -> io::Result<(OwnedFd, OsString)> {
         let (parent, name) = split(path);
         let named = !matches!(name.as_bytes(), b"" | b"." | b"..");
-        let (folder, name) = if named { (parent, name) } else { (path, OsStr::new(".")) };
-        Ok((self.open_at(folder, OFlags::PATH | OFlags::DIRECTORY, 0)?.into(), name.to_owned()))
+        let (directory, name) = if named { (parent, name) } else { (path, OsStr::new(".")) };
+        Ok((self.open_at(directory, OFlags::PATH | OFlags::DIRECTORY, 0)?.into(), name.to_owned()))
     }
 
-    /// Calls a system call that acts on a name in a folder.
+    /// Calls a system call that acts on a name in a directory.
     fn at<T>(&self, path: &Path, call: impl FnOnce(BorrowedFd, &OsStr) -> Result<T, Errno>) -> io::Result<T> {
-        let (folder, name) = self.locate(path)?;
-        Ok(call(folder.as_fd(), &name)?)
+        let (directory, name) = self.locate(path)?;
+        Ok(call(directory.as_fd(), &name)?)
     }
 
-    fn make_folder(&self, path: &Path, mode: u32) -> io::Result<()> {
-        self.at(path, |folder, name| rustix::fs::mkdirat(folder, name, Mode::from_raw_mode(mode)))
+    fn make_directory(&self, path: &Path, mode: u32) -> io::Result<()> {
+        self.at(path, |directory, name| rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(mode)))
     }
 
-    fn make_folders(&self, path: &Path, mode: u32) -> io::Result<()> {
+    fn make_directories(&self, path: &Path, mode: u32) -> io::Result<()> {
         match self.open_at(path, OFlags::PATH | OFlags::DIRECTORY, 0) {
             Ok(_) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -389,9 +391,9 @@ impl Tree {
         }
         let (parent, _) = split(path);
         if !parent.as_os_str().is_empty() {
-            self.make_folders(parent, 0o777)?;
+            self.make_directories(parent, 0o777)?;
         }
-        match self.make_folder(path, mode) {
+        match self.make_directory(path, mode) {
             // Somebody else made it, `a/..` came to be with `a`, or a link that dangles is in the way.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 self.open_at(path, OFlags::PATH | OFlags::DIRECTORY, 0).map(drop)
@@ -416,17 +418,17 @@ fn split(path: &Path) -> (&Path, &OsStr) {
     (Path::new(OsStr::from_bytes(&bytes[..start])), OsStr::from_bytes(&bytes[start..end]))
 }
 
-/// The names in an open folder, sorted by their bytes.
-fn names_in(folder: impl AsFd) -> io::Result<Vec<OsString>> {
-    let mut names: Vec<OsString> = entries_in(folder)?.into_iter().map(|(name, _)| name).collect();
+/// The names in an open directory, sorted by their bytes.
+fn names_in(directory: impl AsFd) -> io::Result<Vec<OsString>> {
+    let mut names: Vec<OsString> = entries_in(directory)?.into_iter().map(|(name, _)| name).collect();
     names.sort();
     Ok(names)
 }
 
-/// The names in an open folder, with their types where the file system tells, in no order.
-fn entries_in(folder: impl AsFd) -> io::Result<Vec<(OsString, FileType)>> {
+/// The names in an open directory, with their types where the file system tells, in no order.
+fn entries_in(directory: impl AsFd) -> io::Result<Vec<(OsString, FileType)>> {
     let mut entries = Vec::new();
-    for entry in Dir::read_from(folder)? {
+    for entry in Dir::read_from(directory)? {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {

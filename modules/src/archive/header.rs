@@ -184,11 +184,11 @@ impl Member {
     fn extended(&self, records: &[Record], blocks: &mut Vec<u8>) {
         let body: Vec<u8> = records.iter().flat_map(|(key, value)| record(key, value)).collect();
         let trimmed = self.name.strip_suffix(b"/").unwrap_or(&self.name);
-        let (folder, base) = match trimmed.iter().rposition(|byte| *byte == b'/') {
+        let (directory, base) = match trimmed.iter().rposition(|byte| *byte == b'/') {
             Some(slash) => (&trimmed[..slash], &trimmed[slash + 1..]),
             None => (b".".as_slice(), trimmed),
         };
-        let mut name = [folder, b"/PaxHeaders/", base].concat();
+        let mut name = [directory, b"/PaxHeaders/", base].concat();
         name.truncate(NAME);
         let mut block = Block::new(&name, b'x', body.len() as u64);
         block.octal(100, 8, 0o644);
@@ -417,8 +417,8 @@ impl DataMap {
         map.resize(map.len().next_multiple_of(512), 0);
         let name = &member.name;
         let slash = name.iter().rposition(|byte| *byte == b'/').map_or(0, |index| index + 1);
-        let folder = if slash == 0 { b"./".as_slice() } else { &name[..slash] };
-        let stand_in = [folder, b"GNUSparseFile.0/", &name[slash..]].concat();
+        let directory = if slash == 0 { b"./".as_slice() } else { &name[..slash] };
+        let stand_in = [directory, b"GNUSparseFile.0/", &name[slash..]].concat();
         member.size = map.len() as u64 + self.stored();
         let records = [
             ("GNU.sparse.major", b"1".to_vec()),

@@ -15,12 +15,12 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// Reads `passwd` and `group` of that folder, `/etc` in general; a file that is not there knows nobody.
+    /// Reads `passwd` and `group` of that directory, `/etc` in general; a file that is not there knows nobody.
     ///
     /// # Errors
     /// A file cannot be read.
-    pub(crate) fn read(folder: &Path) -> Result<Self, Error> {
-        Ok(Self { users: table(&folder.join("passwd"))?, groups: table(&folder.join("group"))? })
+    pub(crate) fn read(directory: &Path) -> Result<Self, Error> {
+        Ok(Self { users: table(&directory.join("passwd"))?, groups: table(&directory.join("group"))? })
     }
 
     /// The user's name; empty when it has none.
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn the_first_name_of_a_number_counts() {
-        let etc = tempfile::tempdir().expect("a folder");
+        let etc = tempfile::tempdir().expect("a directory");
         fs::write(etc.path().join("passwd"), "root:x:0:0::/:/bin/sh\ntoor:x:0:0::/:\nbad line\nann:x:1000:10::/:\n")
             .expect("a file");
         let names = Names::read(etc.path()).expect("it is read");

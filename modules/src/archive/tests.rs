@@ -16,7 +16,7 @@ const LIST: [u8; 52] = [
     255, 255, 255, 0x10, 0, 7, 0, 255, 255, 255, 255, 0x20, 0, 5, 0, 255, 255, 255, 255,
 ];
 
-/// Files, folders and links, with names that fit every format.
+/// Files, directories and links, with names that fit every format.
 fn simple() -> TempDir {
     let tree = tempfile::tempdir().unwrap();
     let root = tree.path();
@@ -47,7 +47,7 @@ fn rich() -> TempDir {
     tree
 }
 
-/// Sets the times of all that is in a folder, and its own.
+/// Sets the times of all that is in a directory, and its own.
 fn date(path: &Path, seconds: i64, nanoseconds: i64) {
     if fs::symlink_metadata(path).unwrap().is_dir() {
         for name in top_level(path).unwrap() {
@@ -211,10 +211,10 @@ fn holes_left_out_of_a_posix_archive_are_there_again_when_it_is_extracted() {
     let settings = Settings { sparse: true, format: Format::Posix, ..Settings::default() };
     let archive = ours(tree.path(), &["."], &settings);
     assert!(archive.len() < 1 << 20);
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("archive");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("archive");
     fs::write(&path, archive).unwrap();
-    let extracted = folder.path().join("extracted");
+    let extracted = directory.path().join("extracted");
     fs::create_dir(&extracted).unwrap();
     let status = Command::new("tar").arg("-xf").arg(path).arg("-C").arg(&extracted).status().unwrap();
     assert!(status.success());

@@ -1,9 +1,9 @@
 //! Makes an OSTree commit of a tree that has OSTree's layout.
 //!
-//! Calls `ostree` and `rpm-ostree` of the build root. The commit goes to the repository `/repo`, and what is known of it
-//! to `/compose.json` and to the metadata; with `tar` both go into an archive, packed as its name says. Of the tree, `usr`,
-//! `boot`, `var` and the links to `usr` are taken. Without `tmp-is-dir`, `/tmp` becomes a link to `/sysroot/tmp`, where
-//! osbuild makes a link to `tmp` there.
+//! Calls `ostree` and `rpm-ostree` of the build root. The commit goes to the repository `/repo`, and what is known of
+//! it to `/compose.json` and to the metadata; with `tar` both go into an archive, packed as its name says. Of the tree,
+//! `usr`, `boot`, `var` and the links to `usr` are taken. Without `tmp-is-dir`, `/tmp` becomes a link to
+//! `/sysroot/tmp`, where osbuild makes a link to `tmp` there.
 //!
 //! ```json
 //! {
@@ -57,7 +57,7 @@ struct Options {
     reference: String,
     /// The version of the system
     os_version: Option<String>,
-    /// Whether `/tmp` is a folder
+    /// Whether `/tmp` is a directory
     #[serde(rename = "tmp-is-dir", default = "yes")]
     tmp_is_dir: bool,
     /// The commit that it follows
@@ -80,7 +80,7 @@ fn yes() -> bool {
 fn run(cx: &StageContext) -> Result<(), Error> {
     let options: Options = cx.options()?;
     let place = cx.tree.path_for_tools("/")?;
-    let root = tempfile::tempdir_in(&place).map_err(Error::io("create a folder in", &place))?;
+    let root = tempfile::tempdir_in(&place).map_err(Error::io("create a directory in", &place))?;
     lay_out(&Tree::open(&cx.input("tree")?.path)?, &Tree::open(root.path())?, options.tmp_is_dir)?;
     ostree(cx, &["init", "--mode=archive", &option("repo", cx.tree.path_for_tools(REPOSITORY)?)?])?;
     let commit = Commit {
@@ -101,8 +101,8 @@ fn run(cx: &StageContext) -> Result<(), Error> {
 }
 
 /// Copies what is taken of a tree to an empty one.
-fn lay_out(from: &Tree, to: &Tree, tmp_is_folder: bool) -> Result<(), Error> {
-    make_top(to, tmp_is_folder)?;
+fn lay_out(from: &Tree, to: &Tree, tmp_is_directory: bool) -> Result<(), Error> {
+    make_top(to, tmp_is_directory)?;
     let merged = MERGED.into_iter().map(|name| (name, from.symlink_metadata(name).is_ok()));
     let all = [("usr", true), ("boot", true), ("var", true)].into_iter().chain(merged);
     all.filter(|(_, there)| *there).try_for_each(|(name, _)| Copy::default().run(from, name, to, "/"))
@@ -118,8 +118,8 @@ mod tests {
     #[test]
     fn what_the_layout_has_no_place_for_is_left_behind() {
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        for folder in ["usr/etc", "boot", "var/lib", "opt/vendor"] {
-            fs::create_dir_all(from.path().join(folder)).unwrap();
+        for directory in ["usr/etc", "boot", "var/lib", "opt/vendor"] {
+            fs::create_dir_all(from.path().join(directory)).unwrap();
         }
         symlink("usr/bin", from.path().join("bin")).unwrap();
         lay_out(&Tree::open(from.path()).unwrap(), &Tree::open(to.path()).unwrap(), true).unwrap();

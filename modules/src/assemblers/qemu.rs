@@ -4,8 +4,8 @@
 //! all with `root_fs_uuid`. The tree is copied into the file systems, each at its mount point, and the disk becomes the
 //! image `filename` in the format asked for. Disks with a DOS partition table get GRUB 2 unless told another boot
 //! loader, those with GPT only when told. The tools are those of the build root: `sfdisk`, `mkfs.*`, `cp`,
-//! `grub2-mkimage` and the files below `/usr/lib/grub`, `zipl`, and `qemu-img` for other formats than `raw`, `raw.xz` and
-//! `qcow2`.
+//! `grub2-mkimage` and the files below `/usr/lib/grub`, `zipl`, and `qemu-img` for other formats than `raw`, `raw.xz`
+//! and `qcow2`.
 //!
 //! ```json
 //! {
@@ -194,7 +194,7 @@ struct Described {
 struct DescribedFileSystem {
     /// Its label
     label: Option<String>,
-    /// Which folder of the tree it holds
+    /// Which directory of the tree it holds
     mountpoint: String,
     /// Its type
     #[serde(rename = "type")]
@@ -334,9 +334,9 @@ fn run(cx: &StageContext) -> Result<(), Error> {
         let boot = boot_of(&file_systems)?;
         let described = options.bootloader.as_ref().and_then(|bootloader| bootloader.platform.as_deref());
         let platform = described.unwrap_or(bootloader::BIOS);
-        let folder = if boot.mountpoint == "/boot" { "grub2" } else { "boot/grub2" };
+        let directory = if boot.mountpoint == "/boot" { "grub2" } else { "boot/grub2" };
         let grub = Disk { gpt: table.label == "gpt", partitions: &partitions, boot: boot.partition };
-        bootloader::install_grub(cx, &disk, grub, platform, boot.file_system.kind, folder)?;
+        bootloader::install_grub(cx, &disk, grub, platform, boot.file_system.kind, directory)?;
     }
     let zipl = bootloader == Some(BootloaderType::Zipl);
     fill(cx, &disk, size, &partitions, &file_systems, zipl)?;

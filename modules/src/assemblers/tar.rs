@@ -2,7 +2,7 @@
 //!
 //! The tree becomes the tar archive `filename`, by default with access control lists, SELinux contexts and all extended
 //! attributes. It is compressed only when `compression` says so, whatever its name: `bzip2`, `gzip`, `lzma` and `xz`
-//! without a tool, `lzip` and `lzop` by those of the build root. Members of a folder come sorted.
+//! without a tool, `lzip` and `lzop` by those of the build root. Members of a directory come sorted.
 //!
 //! ```json
 //! { "type": "org.osbuild.tar", "options": { "filename": "os.tar.xz", "compression": "xz" } }

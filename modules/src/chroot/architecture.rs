@@ -28,8 +28,8 @@ const OWN: &[&str] = if cfg!(target_arch = "x86_64") {
     &[]
 };
 
-/// Why the program at an absolute path of the calling thread's root does not start: where the system's word is that it is
-/// for no machine of this kind, or that what would run it is not there, says so and what lets it start.
+/// Why the program at an absolute path of the calling thread's root does not start: where the system's word is that it
+/// is for no machine of this kind, or that what would run it is not there, says so and what lets it start.
 pub(super) fn cannot_start(program: &Path) -> impl FnOnce(io::Error) -> Error {
     move |error| {
         let of_another =
@@ -83,10 +83,10 @@ mod tests {
 
     #[test]
     fn programs_and_scripts_of_other_machines_are_told_from_what_just_fails() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let put = |name: &str, content: &[u8]| {
-            std::fs::write(folder.path().join(name), content).unwrap();
-            folder.path().join(name)
+            std::fs::write(directory.path().join(name), content).unwrap();
+            directory.path().join(name)
         };
         let why = |path: &Path, errno: Errno| cannot_start(path)(errno.into()).to_string();
         let foreign = put("foreign", &header(22));
@@ -97,7 +97,7 @@ mod tests {
             assert!(why(path, Errno::NOENT).contains("s390x") && !why(path, Errno::ACCESS).contains("s390x"));
         }
         assert!(why(&put("odd", &header(9999)), Errno::NOEXEC).contains("an architecture with the number 9999"));
-        for path in [put("text", b"no program"), put("short", b"\x7fELF"), folder.path().join("missing")] {
+        for path in [put("text", b"no program"), put("short", b"\x7fELF"), directory.path().join("missing")] {
             assert!(why(&path, Errno::NOEXEC).starts_with("cannot start "));
         }
         // One's own program lacks something else.

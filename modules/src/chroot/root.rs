@@ -22,8 +22,8 @@ const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWNS
     .union(CloneFlags::CLONE_NEWUTS)
     .union(CloneFlags::CLONE_NEWCGROUP);
 
-/// Moves the calling thread, and it alone, to namespaces of its own, with the tree at `root` for its root and nothing else
-/// mounted but what is said here. What it starts is in a pid namespace of its own.
+/// Moves the calling thread, and it alone, to namespaces of its own, with the tree at `root` for its root and nothing
+/// else mounted but what is said here. What it starts is in a pid namespace of its own.
 ///
 /// # Errors
 /// The kernel refuses, or the tree lacks a directory.
@@ -37,9 +37,10 @@ pub(super) fn enter(root: &Path, has_tmp: bool, shared: &[&str]) -> Result<(), E
     if shared.is_empty() {
         surround(root, has_tmp)?;
     }
-    for folder in shared {
-        let place = Tree::open(root)?.path_for_tools(folder)?;
-        mount_bind_recursive(Path::new("/").join(folder), &place).map_err(Error::io("bind a directory to", &place))?;
+    for directory in shared {
+        let place = Tree::open(root)?.path_for_tools(directory)?;
+        mount_bind_recursive(Path::new("/").join(directory), &place)
+            .map_err(Error::io("bind a directory to", &place))?;
     }
     // In a user namespace whoever mounts a `/proc` must see one already; it comes to lie over this one.
     let processes = Tree::open(root)?.path_for_tools("proc")?;
@@ -53,7 +54,7 @@ pub(super) fn enter(root: &Path, has_tmp: bool, shared: &[&str]) -> Result<(), E
 
 /// Mounts what programs need at a root that is to be.
 fn surround(root: &Path, has_tmp: bool) -> Result<(), Error> {
-    let place = |folder: &str| -> Result<PathBuf, Error> { Tree::open(root)?.path_for_tools(folder) };
+    let place = |directory: &str| -> Result<PathBuf, Error> { Tree::open(root)?.path_for_tools(directory) };
     show_system(&place("sys")?).map_err(Error::io("mount /sys of", root))?;
     fill_dev(&place("dev")?).map_err(Error::io("fill /dev of", root))?;
     if has_tmp {
@@ -79,22 +80,22 @@ fn show_system(target: &Path) -> io::Result<()> {
 }
 
 /// Mounts a small `/dev` at a directory. Nodes that are made in there do not work.
-fn fill_dev(folder: &Path) -> io::Result<()> {
+fn fill_dev(directory: &Path) -> io::Result<()> {
     let quiet = MountFlags::NOSUID | MountFlags::NOEXEC;
-    mount("tmpfs", folder, "tmpfs", quiet | MountFlags::NODEV, Some(c"mode=0755,size=64m"))?;
+    mount("tmpfs", directory, "tmpfs", quiet | MountFlags::NODEV, Some(c"mode=0755,size=64m"))?;
     for (name, _, _) in DEVICES {
-        let (node, place) = (Path::new("/dev").join(name), folder.join(name));
+        let (node, place) = (Path::new("/dev").join(name), directory.join(name));
         fs::write(&place, "")?;
         mount_bind(&node, &place)?;
     }
     for (name, target) in DEVICE_LINKS {
-        symlink(target, folder.join(name))?;
+        symlink(target, directory.join(name))?;
     }
     for (name, mode) in [("pts", 0o755), ("shm", 0o1777)] {
-        fs::create_dir(folder.join(name))?;
-        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(mode))?;
+        fs::create_dir(directory.join(name))?;
+        fs::set_permissions(directory.join(name), fs::Permissions::from_mode(mode))?;
     }
-    mount("devpts", folder.join("pts"), "devpts", quiet, Some(c"newinstance,ptmxmode=0666,mode=0620,gid=5"))?;
+    mount("devpts", directory.join("pts"), "devpts", quiet, Some(c"newinstance,ptmxmode=0666,mode=0620,gid=5"))?;
     let limits = Some(c"mode=1777,size=64m");
-    Ok(mount("tmpfs", folder.join("shm"), "tmpfs", quiet | MountFlags::NODEV, limits)?)
+    Ok(mount("tmpfs", directory.join("shm"), "tmpfs", quiet | MountFlags::NODEV, limits)?)
 }

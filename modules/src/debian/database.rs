@@ -13,10 +13,10 @@ use super::owners::Owners;
 use super::package::{ControlFile, Package};
 use super::unpack::Unpacked;
 
-pub(crate) const FOLDER: &str = "var/lib/dpkg";
+pub(crate) const DIRECTORY: &str = "var/lib/dpkg";
 const STATUS: &str = "var/lib/dpkg/status";
 const INFO: &str = "var/lib/dpkg/info";
-const FOLDERS: [&str; 4] = ["alternatives", "info", "parts", "updates"];
+const DIRECTORIES: [&str; 4] = ["alternatives", "info", "parts", "updates"];
 
 /// Owner, group and mode by path.
 pub(crate) type Overrides = HashMap<String, (u32, u32, u32)>;
@@ -41,8 +41,8 @@ pub(crate) fn read_text(tree: &Tree, path: &str) -> Result<String, Error> {
 /// # Errors
 /// It cannot be made.
 pub(crate) fn prepare(tree: &Tree) -> Result<(), Error> {
-    for folder in FOLDERS {
-        tree.create_dir_all(format!("{FOLDER}/{folder}"), 0o755)?;
+    for directory in DIRECTORIES {
+        tree.create_dir_all(format!("{DIRECTORY}/{directory}"), 0o755)?;
     }
     for (path, content) in [(STATUS, ""), ("var/lib/dpkg/available", ""), ("var/lib/dpkg/info/format", "1\n")] {
         if !tree.exists(path)? {

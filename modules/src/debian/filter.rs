@@ -19,7 +19,8 @@ impl Filter {
         Self { exclude: all(exclude), include: all(include), beginnings: include.iter().map(plain).collect() }
     }
 
-    /// Whether what is at an absolute path is left out. A folder or link in which something may be that is kept stays.
+    /// Whether what is at an absolute path is left out. A directory or link in which something may be that is kept
+    /// stays.
     pub(crate) fn leaves_out(&self, path: &str, leads_on: bool) -> bool {
         let fits = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.is_match(path));
         if !fits(&self.exclude) || fits(&self.include) {
@@ -45,7 +46,7 @@ mod tests {
         assert!(filter.leaves_out("/usr/share/man/man1", true));
         assert!(!filter.leaves_out("/usr/share/doc/one/copyright", false));
         assert!(!filter.leaves_out("/usr/share/doc", true) && !filter.leaves_out("/usr/bin/one", false));
-        // What is kept needs its folder.
+        // What is kept needs its directory.
         assert!(!filter.leaves_out("/usr/share/doc/one", true));
         assert!(filter.leaves_out("/usr/share/doc/one", false));
         assert!(!Filter::default().leaves_out("/usr/share/doc/one", false));

@@ -17,20 +17,20 @@ pub(crate) const PROGRAM: &str = "update-initramfs";
 const PLACE: &str = "usr/sbin/update-initramfs";
 const SCRIPT: &str = "var/lib/dpkg/osbc-update-initramfs";
 const NOTES: &str = "var/lib/dpkg/osbc-initramfs";
-const FOLDER: &str = "boot";
+const DIRECTORY: &str = "boot";
 const PREFIX: &str = "initrd.img-";
 
 const TAKES_NOTES: &str = r#"#!/bin/sh
 echo "$*" >>/var/lib/dpkg/osbc-initramfs
-create= version=all folder=/boot
+create= version=all directory=/boot
 while getopts k:cudvtb: option; do
 	case $option in
 	c) create=yes ;;
 	k) version=$OPTARG ;;
-	b) folder=$OPTARG ;;
+	b) directory=$OPTARG ;;
 	esac
 done
-image=$folder/initrd.img-$version
+image=$directory/initrd.img-$version
 if [ "$create" ] && [ "$version" != all ] && [ ! -e "$image" ]; then
 	: >"$image"
 fi
@@ -42,7 +42,7 @@ pub(crate) struct Deferred<'a> {
 }
 
 impl<'a> Deferred<'a> {
-    /// Puts the script into a tree that has dpkg's folders.
+    /// Puts the script into a tree that has dpkg's directories.
     ///
     /// # Errors
     /// It cannot be written.
@@ -70,15 +70,15 @@ impl<'a> Deferred<'a> {
         }
         let notes = read_text(self.tree, NOTES)?;
         self.tree.remove_file(NOTES)?;
-        let names = if self.tree.is_dir(FOLDER)? { self.tree.read_dir(FOLDER)? } else { Vec::new() };
+        let names = if self.tree.is_dir(DIRECTORY)? { self.tree.read_dir(DIRECTORY)? } else { Vec::new() };
         let names = names.into_iter().filter_map(|name| name.into_string().ok());
         let images: BTreeSet<String> = names.filter(|name| name.starts_with(PREFIX)).collect();
         Ok(left(&notes, &images))
     }
 }
 
-/// The calls that make what all noted ones would, with these images in the folder for them: those that create an image,
-/// and those that update one unless all there are were just created.
+/// The calls that make what all noted ones would, with these images in the directory for them: those that create an
+/// image, and those that update one unless all there are were just created.
 fn left(notes: &str, images: &BTreeSet<String>) -> Vec<Vec<String>> {
     let mut calls: Vec<Vec<String>> = Vec::new();
     for note in notes.lines() {
@@ -95,10 +95,10 @@ fn left(notes: &str, images: &BTreeSet<String>) -> Vec<Vec<String>> {
     calls
 }
 
-/// The image in the usual folder that a call is about, where it names one.
+/// The image in the usual directory that a call is about, where it names one.
 fn image(call: &[String]) -> Option<String> {
     let value = |name: &str| call.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1].as_str());
-    let usual = value("-b").is_none_or(|folder| Path::new(folder) == Path::new("/").join(FOLDER));
+    let usual = value("-b").is_none_or(|directory| Path::new(directory) == Path::new("/").join(DIRECTORY));
     value("-k").filter(|_| usual).map(|version| format!("{PREFIX}{version}"))
 }
 

@@ -311,8 +311,8 @@ mod tests {
         }
         let control = out.finish().unwrap();
         assert!(control.len() < 1 << 20, "a small package");
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("bomb.deb");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("bomb.deb");
         let members: [(&str, &[u8]); 3] =
             [("debian-binary", b"2.0\n"), ("control.tar.zst", &control), ("data.tar", &[0; 1024])];
         std::fs::write(&path, packed(&members)).unwrap();
@@ -349,8 +349,8 @@ mod tests {
             deb[at..at + bytes.len()].copy_from_slice(bytes);
             deb
         };
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("odd.deb");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("odd.deb");
         for (deb, reason) in [
             (changed(8 + 48, b"+4"), "a header of it is damaged"),
             (changed(8 + 48, b"-4"), "a header of it is damaged"),
@@ -370,10 +370,10 @@ mod tests {
         if !has_tool("dpkg-deb") {
             return;
         }
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         for compression in ["none", "gzip", "xz", "zstd"] {
             let deb = Deb::new("one").compression(compression).file("usr/share/one", "content");
-            let path = deb.control("postinst", "#!/bin/sh\n").write(folder.path());
+            let path = deb.control("postinst", "#!/bin/sh\n").write(directory.path());
             let package = Package::open(&path).unwrap();
             assert_eq!((package.name(), package.version()), ("one", "1.0-1"), "{compression}");
             assert_eq!(package.file("postinst").unwrap().mode, 0o755);
@@ -395,10 +395,10 @@ mod tests {
         if !has_tool("dpkg-deb") {
             return;
         }
-        let folder = tempfile::tempdir().unwrap();
-        let path = Deb::new("one").file("usr/share/one", "content").write(folder.path());
+        let directory = tempfile::tempdir().unwrap();
+        let path = Deb::new("one").file("usr/share/one", "content").write(directory.path());
         let whole = std::fs::read(&path).unwrap();
-        let cut = folder.path().join("cut.deb");
+        let cut = directory.path().join("cut.deb");
         // The last byte may be one that fills up.
         for length in 0..whole.len() - 1 {
             std::fs::write(&cut, &whole[..length]).unwrap();

@@ -9,7 +9,7 @@ use super::database::read_text;
 use super::package::Package;
 use super::unpack::Unpacked;
 
-const FOLDER: &str = "var/lib/dpkg/triggers";
+const DIRECTORY: &str = "var/lib/dpkg/triggers";
 /// Who is interested in paths.
 const PATHS: &str = "var/lib/dpkg/triggers/File";
 /// What was touched and is still to be told.
@@ -20,7 +20,7 @@ const TOUCHED: &str = "var/lib/dpkg/triggers/Unincorp";
 /// # Errors
 /// The database cannot be read or written.
 pub(crate) fn record(tree: &Tree, unpacked: &[(&Package, Unpacked)]) -> Result<(), Error> {
-    tree.create_dir_all(FOLDER, 0o755)?;
+    tree.create_dir_all(DIRECTORY, 0o755)?;
     let mut interests: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (package, _) in unpacked {
         let name = package.control.full_name();
@@ -36,7 +36,7 @@ pub(crate) fn record(tree: &Tree, unpacked: &[(&Package, Unpacked)]) -> Result<(
             } else if trigger.contains('/') {
                 return Err(Error::failed(format!("the package {name} has a trigger with a wrong name: {trigger}")));
             } else {
-                interests.entry(format!("{FOLDER}/{trigger}")).or_default().push(format!("{name}{waits}"));
+                interests.entry(format!("{DIRECTORY}/{trigger}")).or_default().push(format!("{name}{waits}"));
             }
         }
     }

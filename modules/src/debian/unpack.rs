@@ -1,7 +1,7 @@
 //! Unpacks the files of a package into a tree as dpkg does: what is a configuration file waits beside its place, what
-//! is diverted goes elsewhere, and folders that are there stay as they are.
+//! is diverted goes elsewhere, and directories that are there stay as they are.
 //!
-//! Several packages are unpacked at once, so folders get their owners, modes and times at the end, from the first
+//! Several packages are unpacked at once, so directories get their owners, modes and times at the end, from the first
 //! package that has them.
 
 use std::collections::{HashMap, HashSet};
@@ -38,7 +38,7 @@ pub(crate) struct Target<'a> {
     owners: Owners,
     /// What the links in the tree's root lead to.
     links: HashMap<String, String>,
-    /// The folders that were made.
+    /// The directories that were made.
     made: Mutex<HashSet<String>>,
 }
 
@@ -47,14 +47,14 @@ pub(crate) struct Target<'a> {
 pub(crate) struct Unpacked {
     /// All its paths, in its order, as dpkg's list has them.
     pub(crate) paths: Vec<String>,
-    /// Those that are no folders.
+    /// Those that are no directories.
     pub(crate) files: Vec<String>,
     /// The configuration files that now wait beside their places.
     pub(crate) configuration: Vec<String>,
     /// Checksums of its files by path, where the package brings none.
     pub(crate) sums: Option<String>,
-    /// Its folders, and what it says of them.
-    folders: Vec<(String, Attributes)>,
+    /// Its directories, and what it says of them.
+    directories: Vec<(String, Attributes)>,
 }
 
 /// Owner, mode and time of a path.
@@ -72,7 +72,7 @@ impl Attributes {
     }
 }
 
-/// A path without the link that its first folder may be, as where `/bin` is `/usr/bin`.
+/// A path without the link that its first directory may be, as where `/bin` is `/usr/bin`.
 fn resolved(path: &str, links: &HashMap<String, String>) -> String {
     let (first, rest) = path.split_once('/').unwrap_or((path, ""));
     match links.get(first) {
@@ -81,7 +81,7 @@ fn resolved(path: &str, links: &HashMap<String, String>) -> String {
     }
 }
 
-/// The links in a tree's root to other folders of it.
+/// The links in a tree's root to other directories of it.
 fn links_of_root(tree: &Tree) -> Result<HashMap<String, String>, Error> {
     let mut links = HashMap::new();
     for name in tree.read_dir("/")? {
@@ -110,22 +110,23 @@ impl<'a> Target<'a> {
         self.diversions.of(path, package)
     }
 
-    /// Sets what packages say of the folders that were made for them; of a folder in several the first one counts.
+    /// Sets what packages say of the directories that were made for them; of a directory in several the first one
+    /// counts.
     ///
     /// # Errors
-    /// A folder is gone or the process may not.
+    /// A directory is gone or the process may not.
     pub(crate) fn finish<'u>(self, unpacked: impl IntoIterator<Item = &'u Unpacked>) -> Result<(), Error> {
         let mut made = self.made.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let mut folders = Vec::new();
-        for (path, attributes) in unpacked.into_iter().flat_map(|one| &one.folders) {
+        let mut directories = Vec::new();
+        for (path, attributes) in unpacked.into_iter().flat_map(|one| &one.directories) {
             let path = resolved(path, &self.links);
             if made.remove(&path) {
                 self.tree.chown(&path, Some(attributes.user), Some(attributes.group))?;
                 self.tree.chmod(&path, attributes.mode)?;
-                folders.push((path, attributes.times()));
+                directories.push((path, attributes.times()));
             }
         }
-        folders.iter().try_for_each(|(path, times)| self.tree.set_times(path, *times))
+        directories.iter().try_for_each(|(path, times)| self.tree.set_times(path, *times))
     }
 
     /// Unpacks a package.
@@ -165,8 +166,8 @@ impl<'a> Target<'a> {
             let put = Put { target: self, path: &place(&path), attributes };
             let done = match kind {
                 EntryType::Directory => {
-                    unpacked.folders.push((path.clone(), attributes));
-                    self.make_folders(&path)
+                    unpacked.directories.push((path.clone(), attributes));
+                    self.make_directories(&path)
                 }
                 EntryType::Symlink => put.link(&String::from_utf8_lossy(&target)),
                 EntryType::Link => put.hard_link(&place(&inside(&target).map_err(damaged)?)),
@@ -186,13 +187,13 @@ impl<'a> Target<'a> {
         Ok(unpacked)
     }
 
-    /// Makes a folder unless there is one, also by way of a link, and those around it.
-    fn make_folders(&self, path: &str) -> Result<(), Error> {
+    /// Makes a directory unless there is one, also by way of a link, and those around it.
+    fn make_directories(&self, path: &str) -> Result<(), Error> {
         if path.is_empty() || self.tree.is_dir(path)? {
             return Ok(());
         }
         if let Some((parent, _)) = path.rsplit_once('/') {
-            self.make_folders(parent)?;
+            self.make_directories(parent)?;
         }
         match self.tree.create_dir(path, 0o755) {
             Ok(()) => {
@@ -287,13 +288,13 @@ impl Put<'_> {
         attempt().map_err(Error::io("write", Path::new("/").join(self.path)))
     }
 
-    /// Makes something in place of what may be there, which may be no folder.
+    /// Makes something in place of what may be there, which may be no directory.
     fn anew<T>(&self, make: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
         match make() {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                // Packages may come without the folders around what they have.
+                // Packages may come without the directories around what they have.
                 let (parent, _) = self.path.rsplit_once('/').unwrap_or_default();
-                self.target.make_folders(parent.trim_start_matches('/'))?;
+                self.target.make_directories(parent.trim_start_matches('/'))?;
                 make()
             }
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists || is_link(&source) => {
@@ -334,7 +335,7 @@ mod tests {
     use crate::debian::package::testing::packed;
 
     /// A package whose files are these members: names, kinds, and what links lead to.
-    fn package(folder: &Path, members: &[(&str, EntryType, &str)]) -> Package {
+    fn package(directory: &Path, members: &[(&str, EntryType, &str)]) -> Package {
         let archive = |members: &[(&str, EntryType, &str)]| {
             let mut builder = tar::Builder::new(Vec::new());
             for (name, kind, content) in members {
@@ -356,7 +357,7 @@ mod tests {
         };
         let control = "Package: one\nVersion: 1\nArchitecture: all\n";
         let control = [("./control", EntryType::Regular, control), ("./conffiles", EntryType::Regular, "/etc/conf\n")];
-        let path = folder.join("one.deb");
+        let path = directory.join("one.deb");
         let deb = packed(&[
             ("debian-binary", b"2.0\n"),
             ("control.tar", &archive(&control)),
@@ -370,21 +371,21 @@ mod tests {
         members: &[(&str, EntryType, &str)],
         prepare: impl FnOnce(&Path),
     ) -> (tempfile::TempDir, Result<Unpacked, Error>) {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("tree");
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("tree");
         std::fs::create_dir(&root).unwrap();
         prepare(&root);
         let (tree, filter) = (Tree::open(&root).unwrap(), Filter::default());
         let target = Target::new(&tree, &filter).unwrap();
-        let unpacked = target.unpack(&package(folder.path(), members));
+        let unpacked = target.unpack(&package(directory.path(), members));
         if let Ok(unpacked) = &unpacked {
             target.finish([unpacked]).unwrap();
         }
-        (folder, unpacked)
+        (directory, unpacked)
     }
 
     #[test]
-    fn files_links_and_folders_come_as_the_package_has_them() {
+    fn files_links_and_directories_come_as_the_package_has_them() {
         use std::os::unix::fs::MetadataExt;
         let members = [
             ("./", EntryType::Directory, ""),
@@ -396,12 +397,12 @@ mod tests {
             ("./link", EntryType::Symlink, "/absolute"),
             ("./link", EntryType::Symlink, "/another"),
         ];
-        let (folder, unpacked) = unpacked(&members, |root| {
+        let (directory, unpacked) = unpacked(&members, |root| {
             std::fs::create_dir_all(root.join("usr/lib")).unwrap();
             std::os::unix::fs::symlink("usr/lib", root.join("lib")).unwrap();
             std::fs::write(root.join("link"), "in the way").unwrap();
         });
-        let (root, unpacked) = (folder.path().join("tree"), unpacked.unwrap());
+        let (root, unpacked) = (directory.path().join("tree"), unpacked.unwrap());
         let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
         assert_eq!(
             (read("etc/conf.dpkg-new"), read("etc/hard"), read("usr/lib/deep/er/file")),
@@ -441,11 +442,11 @@ mod tests {
             ),
             ("./two\nlines", EntryType::Regular, "", "a path of two lines"),
         ] {
-            let (folder, unpacked) =
+            let (directory, unpacked) =
                 unpacked(&[(name, kind, content)], |root| std::fs::create_dir(root.join("etc")).unwrap());
             let error = unpacked.map(drop).unwrap_err().to_string();
             assert!(error.contains(reason), "{error}");
-            assert!(!folder.path().join("outside").exists());
+            assert!(!directory.path().join("outside").exists());
         }
         // A link that leads out leads nowhere but inside.
         let outside = tempfile::tempdir().unwrap();

@@ -133,32 +133,32 @@ mod tests {
     use super::*;
 
     struct Place {
-        folder: TempDir,
+        directory: TempDir,
         tree: Tree,
     }
 
     impl Place {
         /// A tree with a file `disk.img` of 1 MiB.
         fn new() -> Self {
-            let folder = tempfile::tempdir().unwrap();
-            fs::create_dir(folder.path().join("dev")).unwrap();
-            fs::create_dir(folder.path().join("tree")).unwrap();
-            File::create(folder.path().join("tree/disk.img")).unwrap().set_len(1 << 20).unwrap();
-            let tree = Tree::open(folder.path().join("tree")).unwrap();
-            Self { folder, tree }
+            let directory = tempfile::tempdir().unwrap();
+            fs::create_dir(directory.path().join("dev")).unwrap();
+            fs::create_dir(directory.path().join("tree")).unwrap();
+            File::create(directory.path().join("tree/disk.img")).unwrap().set_len(1 << 20).unwrap();
+            let tree = Tree::open(directory.path().join("tree")).unwrap();
+            Self { directory, tree }
         }
 
         fn open(&self, options: Value) -> Result<OpenDevice, Error> {
-            let dev = self.folder.path().join("dev");
+            let dev = self.directory.path().join("dev");
             open(&DeviceContext { dev: &dev, tree: &self.tree, parent: None, options: &options })
         }
 
         fn node(&self, device: &OpenDevice) -> PathBuf {
-            self.folder.path().join("dev").join(&device.path)
+            self.directory.path().join("dev").join(&device.path)
         }
 
         fn image(&self) -> Vec<u8> {
-            fs::read(self.folder.path().join("tree/disk.img")).unwrap()
+            fs::read(self.directory.path().join("tree/disk.img")).unwrap()
         }
     }
 
@@ -222,7 +222,7 @@ mod tests {
             return;
         }
         let place = Place::new();
-        symlink("/disk.img", place.folder.path().join("tree/link")).unwrap();
+        symlink("/disk.img", place.directory.path().join("tree/link")).unwrap();
         close(place.open(json!({"filename": "link"})).unwrap());
     }
 
@@ -247,6 +247,6 @@ mod tests {
             refused(json!({"filename": "disk.img", "start": u64::MAX})),
             format!("{} sectors of 512 bytes are more than a file can have", u64::MAX)
         );
-        assert!(fs::read_dir(place.folder.path().join("dev")).unwrap().next().is_none());
+        assert!(fs::read_dir(place.directory.path().join("dev")).unwrap().next().is_none());
     }
 }

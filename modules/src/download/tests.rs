@@ -134,7 +134,7 @@ fn hurried() -> Patience {
 }
 
 struct Download {
-    folder: TempDir,
+    directory: TempDir,
     downloader: Downloader,
     access: Access,
     environment: BTreeMap<String, String>,
@@ -142,13 +142,13 @@ struct Download {
 
 impl Download {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let (access, environment) = (Access::default(), BTreeMap::new());
-        Self { folder, downloader: Downloader::new(hurried()), access, environment }
+        Self { directory, downloader: Downloader::new(hurried()), access, environment }
     }
 
     fn target(&self) -> PathBuf {
-        self.folder.path().join("target")
+        self.directory.path().join("target")
     }
 
     fn fetch(&self, url: &str, expected: &Checksum) -> Result<Vec<u8>, String> {

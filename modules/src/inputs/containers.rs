@@ -1,7 +1,7 @@
 //! Container images: of a source, or archives that pipelines have made.
 //!
-//! A reference is the id of an image that `org.osbuild.skopeo` has fetched, or a pipeline. Of a pipeline's tree the image
-//! is the file at its top whose name comes first. `name` is what the image is called where the stage puts it.
+//! A reference is the id of an image that `org.osbuild.skopeo` has fetched, or a pipeline. Of a pipeline's tree the
+//! image is the file at its top whose name comes first. `name` is what the image is called where the stage puts it.
 //!
 //! ```json
 //! {
@@ -69,7 +69,7 @@ fn map(context: &InputContext) -> Result<MappedInput, Error> {
         let (key, format) = match context.origin {
             InputOrigin::Source => {
                 let place = context.target.join(&reference.id);
-                fs::create_dir_all(&place).map_err(Error::io("create the folder", &place))?;
+                fs::create_dir_all(&place).map_err(Error::io("create the directory", &place))?;
                 let image = Tree::open(&reference.path)?.subtree("image")?;
                 bind(image, Tree::open(&place)?, Access::ReadOnly).map_err(Error::io("bind an image to", &place))?;
                 (reference.id.clone(), "dir")

@@ -1,7 +1,7 @@
 //! Container images of the host's own storage, which goes with the source of the same name.
 //!
-//! The whole storage is shown to the stage: unlike other inputs it is not osbc's, and what is in it may change. Where it
-//! is, is read from the host's `storage.conf`.
+//! The whole storage is shown to the stage: unlike other inputs it is not osbc's, and what is in it may change. Where
+//! it is, is read from the host's `storage.conf`.
 //!
 //! ```json
 //! {
@@ -64,7 +64,7 @@ fn map(context: &InputContext, host: &Path) -> Result<MappedInput, Error> {
         images.insert(reference.id.clone(), image);
     }
     let place = context.target.join("storage");
-    fs::create_dir_all(&place).map_err(Error::io("create the folder", &place))?;
+    fs::create_dir_all(&place).map_err(Error::io("create the directory", &place))?;
     let storage = Tree::open(host.join(configuration.graph_root().trim_start_matches('/')))?;
     bind(storage, Tree::open(&place)?, Access::AsIs).map_err(Error::io("bind the container storage to", &place))?;
     Ok(MappedInput { path: context.target.clone(), data: json!({ "archives": images }) })

@@ -150,15 +150,15 @@ fn parsed(options: &Value) -> Result<Options, Error> {
     Options::deserialize(options).map_err(Error::Options)
 }
 
-/// The path of a file below the target, with the folders above it made.
+/// The path of a file below the target, with the directories above it made.
 fn place(target: &Path, name: &str) -> Result<PathBuf, Error> {
     let plain = Path::new(name).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     if name.is_empty() || !plain {
         return Err(Error::failed(format!("`{name}` does not name a file below the input; leave out `..`")));
     }
     let place = target.join(name);
-    if let Some(folder) = place.parent() {
-        fs::create_dir_all(folder).map_err(Error::io("create the folder", folder))?;
+    if let Some(directory) = place.parent() {
+        fs::create_dir_all(directory).map_err(Error::io("create the directory", directory))?;
     }
     Ok(place)
 }

@@ -1,7 +1,7 @@
 //! Hands the references on to the stage and makes nothing visible.
 //!
 //! The stage finds them, with their options, under `refs`. Any options of the input are accepted and ignored. osbuild
-//! also makes a folder with a random name; here the input is an empty folder.
+//! also makes a directory with a random name; here the input is an empty directory.
 //!
 //! ```json
 //! {

@@ -1,7 +1,7 @@
-//! The files of OSTree commits, each in a folder of the commit's id.
+//! The files of OSTree commits, each in a directory of the commit's id.
 //!
 //! A reference is the id of a commit that a source has fetched, or a pipeline that has made one, for which osbuild's
-//! module fails. Calls `ostree` of the host. The stage gets the folder of each commit under `refs`.
+//! module fails. Calls `ostree` of the host. The stage gets the directory of each commit under `refs`.
 //!
 //! ```json
 //! {
@@ -57,7 +57,7 @@ mod tests {
     use crate::ostree_repository::sample;
 
     #[test]
-    fn root_the_files_of_each_commit_are_in_its_folder() {
+    fn root_the_files_of_each_commit_are_in_its_directory() {
         if !has_root() || !has_tool("ostree") {
             return;
         }

@@ -1,7 +1,7 @@
-//! Shows a folder of a mount in the tree, or the other way round, with all that is mounted below it.
+//! Shows a directory of a mount in the tree, or the other way round, with all that is mounted below it.
 //!
 //! `target` and `source` are locations: `tree://` is the tree, `mount://` the root of all mounts, each followed by a
-//! path in it. Both folders must be there. osbuild drops all but the first component of such a path; here all of it
+//! path in it. Both directories must be there. osbuild drops all but the first component of such a path; here all of it
 //! counts.
 //!
 //! ```json
@@ -39,7 +39,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
         let options: Options = context.options()?;
         let target = context.target.ok_or_else(|| Error::failed("the mount needs a target"))?;
         let (source, over) = (find(context, &options.source)?, find(context, target)?);
-        bind(source, over, Access::AsIs).map_err(Error::io("bind a folder to", target))?;
+        bind(source, over, Access::AsIs).map_err(Error::io("bind a directory to", target))?;
         Ok(None)
     }),
 };
@@ -69,7 +69,7 @@ fn schema() -> Value {
     })
 }
 
-/// A handle on the folder at a location.
+/// A handle on the directory at a location.
 fn find(context: &MountContext, location: &str) -> Result<File, Error> {
     let (root, path) = match location.split_once("://") {
         Some(("tree", path)) => (context.tree, path),
@@ -92,12 +92,12 @@ mod tests {
     use crate::bind::in_own_namespace;
 
     #[test]
-    fn root_a_folder_of_the_mounts_appears_in_the_tree() {
+    fn root_a_directory_of_the_mounts_appears_in_the_tree() {
         if !has_root() {
             return;
         }
-        let folder = tempfile::tempdir().unwrap();
-        let (root, tree) = (folder.path().join("mounts"), folder.path().join("tree"));
+        let directory = tempfile::tempdir().unwrap();
+        let (root, tree) = (directory.path().join("mounts"), directory.path().join("tree"));
         fs::create_dir_all(root.join("ostree/deploy")).unwrap();
         fs::create_dir_all(tree.join("boot")).unwrap();
         fs::write(root.join("ostree/deploy/file"), "deployed").unwrap();

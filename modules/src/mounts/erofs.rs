@@ -1,6 +1,6 @@
 //! Mounts an EROFS file system, which is read-only.
 //!
-//! It appears at `target` below the root of all mounts; the folder is made when it is not there.
+//! It appears at `target` below the root of all mounts; the directory is made when it is not there.
 //!
 //! ```json
 //! { "name": "root", "type": "org.osbuild.erofs", "source": "image", "target": "/" }

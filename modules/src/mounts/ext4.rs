@@ -1,7 +1,7 @@
 //! Mounts an ext4 file system.
 //!
-//! It appears at `target` below the root of all mounts; the folder is made when it is not there. A device that cannot
-//! be written is mounted read-only.
+//! It appears at `target` below the root of all mounts; the directory is made when it is not there. A device that
+//! cannot be written is mounted read-only.
 //!
 //! ```json
 //! {

@@ -1,4 +1,4 @@
-//! Mounts nothing: makes an empty folder where a file system would appear.
+//! Mounts nothing: makes an empty directory where a file system would appear.
 //!
 //! Any options are accepted and ignored.
 //!
@@ -31,21 +31,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_folder_appears_below_the_root_and_links_in_the_way_stay_inside() {
-        let folder = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("/real", folder.path().join("link")).unwrap();
-        std::fs::create_dir(folder.path().join("real")).unwrap();
+    fn an_empty_directory_appears_below_the_root_and_links_in_the_way_stay_inside() {
+        let directory = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/real", directory.path().join("link")).unwrap();
+        std::fs::create_dir(directory.path().join("real")).unwrap();
         let Entry::Mount(mount) = MODULE.entry else { panic!("a mount") };
         let at = |target| {
             let options = json!({});
-            let (source, root, tree) = (None, folder.path(), folder.path());
+            let (source, root, tree) = (None, directory.path(), directory.path());
             mount(&MountContext { source, target, root, tree, options: &options })
         };
-        assert_eq!(at(Some("/boot/efi")).unwrap(), Some(folder.path().join("boot/efi")));
-        assert!(folder.path().join("boot/efi").is_dir());
-        assert_eq!(at(Some("/")).unwrap(), Some(folder.path().to_owned()));
-        assert_eq!(at(Some("/link/sub")).unwrap(), Some(folder.path().join("real/sub")));
-        assert!(folder.path().join("real/sub").is_dir());
+        assert_eq!(at(Some("/boot/efi")).unwrap(), Some(directory.path().join("boot/efi")));
+        assert!(directory.path().join("boot/efi").is_dir());
+        assert_eq!(at(Some("/")).unwrap(), Some(directory.path().to_owned()));
+        assert_eq!(at(Some("/link/sub")).unwrap(), Some(directory.path().join("real/sub")));
+        assert!(directory.path().join("real/sub").is_dir());
         assert_eq!(at(None).unwrap_err().to_string(), "the mount needs a target");
     }
 }

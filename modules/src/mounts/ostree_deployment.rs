@@ -134,8 +134,8 @@ mod tests {
         if !has_root() {
             return;
         }
-        let folder = tempfile::tempdir().unwrap();
-        let (tree, other) = (folder.path().join("tree"), folder.path().join("other"));
+        let directory = tempfile::tempdir().unwrap();
+        let (tree, other) = (directory.path().join("tree"), directory.path().join("other"));
         let deployment = tree.join(format!("ostree/deploy/os/deploy/{COMMIT}.0"));
         for part in ["sysroot", "var", "boot", "usr"] {
             fs::create_dir_all(deployment.join(part)).unwrap();

@@ -1,6 +1,6 @@
-//! What osbuild's runners make in a build root before a stage runs in it: the cache of libraries, users, folders, the
-//! absence of a file. A built-in runner does it once, in a sandbox of its own, and its result is what every stage in that
-//! build root finds.
+//! What osbuild's runners make in a build root before a stage runs in it: the cache of libraries, users, directories,
+//! the absence of a file. A built-in runner does it once, in a sandbox of its own, and its result is what every stage
+//! in that build root finds.
 //!
 //! What a build root has no tool for is left out: stages that need none can run in it all the same.
 
@@ -23,13 +23,13 @@ const OF_THE_STAGE: [&str; 2] = ["dev", "run/osbuild"];
 /// One thing that a runner does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// The cache of libraries, with these folders besides the usual ones.
+    /// The cache of libraries, with these directories besides the usual ones.
     Libraries(&'static [&'static str]),
     /// Users and groups that the build root's packages declare.
     Users,
     /// An id of the machine, where there is none.
     MachineId,
-    /// Files and folders that the build root's packages declare.
+    /// Files and directories that the build root's packages declare.
     Files,
     /// No configuration of name services, whose modules need running services.
     NoNameServices,
@@ -110,9 +110,12 @@ fn prepare(context: &StageContext) -> Result<(), Error> {
 
 fn run(step: Step) -> Result<(), Error> {
     match step {
-        Step::Libraries(folders) => {
+        Step::Libraries(directories) => {
             // Without the file ldconfig complains.
-            write("/etc/ld.so.conf", &folders.iter().map(|folder| format!("{folder}\n")).collect::<String>())?;
+            write(
+                "/etc/ld.so.conf",
+                &directories.iter().map(|directory| format!("{directory}\n")).collect::<String>(),
+            )?;
             tool("ldconfig").map_or(Ok(()), Tool::run)
         }
         Step::Users => tool("systemd-sysusers").map_or(Ok(()), Tool::run),
@@ -140,11 +143,11 @@ fn run(step: Step) -> Result<(), Error> {
             if from.is_dir() { copy(from, Path::new("/etc/crypto-policies/back-ends")) } else { Ok(()) }
         }
         Step::Python => {
-            let folder = "/etc/alternatives";
-            fs::create_dir_all(folder).map_err(Error::io("make", folder))?;
+            let directory = "/etc/alternatives";
+            fs::create_dir_all(directory).map_err(Error::io("make", directory))?;
             match symlink("/usr/bin/python3.6", "/etc/alternatives/python3") {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-                result => result.map_err(Error::io("make", folder)),
+                result => result.map_err(Error::io("make", directory)),
             }
         }
         Step::Root if Path::new("/etc/passwd").exists() => Ok(()),
@@ -168,7 +171,7 @@ fn absent(result: io::Result<()>, act: &'static str, path: &str) -> Result<(), E
     }
 }
 
-/// Copies a folder, and what links in it lead to.
+/// Copies a directory, and what links in it lead to.
 fn copy(from: &Path, to: &Path) -> Result<(), Error> {
     fs::create_dir_all(to).map_err(Error::io("make", to))?;
     for entry in fs::read_dir(from).map_err(Error::io("list", from))? {
@@ -183,7 +186,8 @@ fn copy(from: &Path, to: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether the text of an on-disk runner does exactly what the built-in one of its name does: every line of it is known.
+/// Whether the text of an on-disk runner does exactly what the built-in one of its name does: every line of it is
+/// known.
 pub(crate) fn is_built_in(name: &str, text: &str) -> bool {
     let code = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let mut found = Vec::new();

@@ -6,9 +6,9 @@
 //! perhaps `OSBUILD_SOURCES_CURL_SSL_CA_CERT` name. The path of a URL is given as it is, without `%` codes.
 //!
 //! A download is tried up to ten times, goes on where it was cut off, and must have the item's checksum. What another
-//! try will not mend (404, a wrong certificate) fails at once, and so do files that the disk has no room for. Redirections
-//! are followed up to 50 times, but not from `https` to `http`. Proxies are found as curl does, or named by
-//! `OSBUILD_SOURCES_CURL_PROXY`. `file://` URLs are copied.
+//! try will not mend (404, a wrong certificate) fails at once, and so do files that the disk has no room for.
+//! Redirections are followed up to 50 times, but not from `https` to `http`. Proxies are found as curl does, or named
+//! by `OSBUILD_SOURCES_CURL_PROXY`. `file://` URLs are copied.
 //!
 //! ```json
 //! {
@@ -185,11 +185,11 @@ mod tests {
 
     /// Fetches an item; what it is, or why not.
     fn item(checksum: &str, description: Value, environment: &[(&str, &str)]) -> Result<String, String> {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let context = SourceContext {
             options: &json!({}),
-            target: &folder.path().join("item"),
-            shared: folder.path(),
+            target: &directory.path().join("item"),
+            shared: directory.path(),
             progress: &|_, _| {},
             interrupted: &|| false,
             environment: &environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
@@ -201,8 +201,8 @@ mod tests {
 
     #[test]
     fn a_file_of_this_host_is_copied_and_verified() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a b%20c");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a b%20c");
         fs::write(&path, "hello").unwrap();
         let url = format!("file://{}", path.display());
         assert_eq!(item(HELLO, json!(url), &[]).unwrap(), "hello");

@@ -1,7 +1,7 @@
 //! Data that the manifest itself holds.
 //!
-//! Each item is text in `base64`, or `lzma+base64` for data that was compressed before (`.xz` or `.lzma`, found out from
-//! the data). What comes out must have the item's checksum.
+//! Each item is text in `base64`, or `lzma+base64` for data that was compressed before (`.xz` or `.lzma`, found out
+//! from the data). What comes out must have the item's checksum.
 //!
 //! ```json
 //! {
@@ -215,11 +215,11 @@ mod tests {
 
     /// Fetches an item; what it is, or why not.
     fn item(checksum: &str, encoding: &str, data: &str) -> Result<String, String> {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let context = SourceContext {
             options: &json!({}),
-            target: &folder.path().join("item"),
-            shared: folder.path(),
+            target: &directory.path().join("item"),
+            shared: directory.path(),
             progress: &|_, _| {},
             interrupted: &|| false,
             environment: &BTreeMap::new(),

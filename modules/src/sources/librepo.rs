@@ -295,11 +295,11 @@ mod tests {
     }
 
     fn fetched(mirror: Value, path: &str) -> Result<String, String> {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let context = SourceContext {
             options: &json!({"mirrors": {"m": mirror}}),
-            target: &folder.path().join("item"),
-            shared: folder.path(),
+            target: &directory.path().join("item"),
+            shared: directory.path(),
             progress: &|_, _| {},
             interrupted: &|| false,
             environment: &BTreeMap::new(),

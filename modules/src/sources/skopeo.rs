@@ -74,7 +74,7 @@ fn fetch(context: &SourceContext, expected: &str, description: &Value) -> Result
         fs::remove_dir_all(context.target).map_err(Error::io("remove", context.target))?;
     }
     let place = context.target.join("image");
-    fs::create_dir_all(&place).map_err(Error::io("create the folder", &place))?;
+    fs::create_dir_all(&place).map_err(Error::io("create the directory", &place))?;
     location.copy(context, &image.digest, &[], &place)?;
     let found = id(&format!("dir:{}", place.display()), context.interrupted)?;
     if found == expected {

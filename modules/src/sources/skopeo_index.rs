@@ -1,7 +1,7 @@
 //! Fetches the lists by which registries offer an image for several machines.
 //!
-//! Each item is a list by its digest. Calls `skopeo` of the host. `containers-transport` takes the list from a storage of
-//! the host instead, `storage-location` names another one than the usual.
+//! Each item is a list by its digest. Calls `skopeo` of the host. `containers-transport` takes the list from a storage
+//! of the host instead, `storage-location` names another one than the usual.
 //!
 //! ```json
 //! {
@@ -63,17 +63,17 @@ fn fetch(context: &SourceContext, expected: &str, description: &Value) -> Result
         transport: image.containers_transport,
         storage: image.storage_location,
     };
-    let folder = context.target.with_extension("index");
-    fs::create_dir_all(&folder).map_err(Error::io("create the folder", &folder))?;
-    let result = list(context, &location, expected, &folder);
-    fs::remove_dir_all(&folder).map_err(Error::io("remove", &folder))?;
+    let directory = context.target.with_extension("index");
+    fs::create_dir_all(&directory).map_err(Error::io("create the directory", &directory))?;
+    let result = list(context, &location, expected, &directory);
+    fs::remove_dir_all(&directory).map_err(Error::io("remove", &directory))?;
     fs::write(context.target, result?).map_err(Error::io("write", context.target))
 }
 
-fn list(context: &SourceContext, location: &Location, expected: &str, folder: &Path) -> Result<Vec<u8>, Error> {
-    location.copy(context, expected, &["--multi-arch=index-only"], folder)?;
+fn list(context: &SourceContext, location: &Location, expected: &str, directory: &Path) -> Result<Vec<u8>, Error> {
+    location.copy(context, expected, &["--multi-arch=index-only"], directory)?;
     let name = location.reference(expected);
-    let path = folder.join("manifest.json");
+    let path = directory.join("manifest.json");
     let text = outside::read(&path, MAX_DOCUMENT).map_err(Error::io("read", &path))?;
     let manifest =
         serde_json::from_slice(&text).map_err(|error| Error::failed(format!("{name} is no JSON: {error}")))?;

@@ -1,7 +1,7 @@
 //! Configures the Anaconda installer.
 //!
-//! Writes `/etc/anaconda/conf.d/90-osbuild.conf` with a list for each option, in the manifest's order. Options that are not
-//! named here are written in the same way.
+//! Writes `/etc/anaconda/conf.d/90-osbuild.conf` with a list for each option, in the manifest's order. Options that are
+//! not named here are written in the same way.
 //!
 //! ```json
 //! {
@@ -32,7 +32,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     entry: Entry::Stage(run),
 };
 
-const FOLDER: &str = "etc/anaconda/conf.d";
+const DIRECTORY: &str = "etc/anaconda/conf.d";
 
 /// The options.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -66,8 +66,8 @@ fn run(cx: &StageContext) -> Result<(), Error> {
             text += &format!("    {item}\n");
         }
     }
-    cx.tree.create_dir_all(FOLDER, 0o777)?;
-    cx.tree.write(format!("{FOLDER}/90-osbuild.conf"), text)
+    cx.tree.create_dir_all(DIRECTORY, 0o777)?;
+    cx.tree.write(format!("{DIRECTORY}/90-osbuild.conf"), text)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Configures how bootc installs a system.
 //!
-//! Writes the TOML file `filename` below `/usr/lib/bootc/install`, anew where it is there, with the settings in the manifest's
-//! order.
+//! Writes the TOML file `filename` below `/usr/lib/bootc/install`, anew where it is there, with the settings in the
+//! manifest's order.
 //!
 //! ```json
 //! {
@@ -106,8 +106,8 @@ struct Ostree {
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { filename, config } = cx.options()?;
     let path = format!("usr/lib/bootc/install/{filename}");
-    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-    cx.tree.create_dir_all(folder, 0o777)?;
+    let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
+    cx.tree.create_dir_all(directory, 0o777)?;
     cx.tree.write(&path, Table::from_json(&config.entries)?.text())
 }
 
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_may_have_a_folder_but_not_lead_out() {
+    fn the_name_may_have_a_directory_but_not_lead_out() {
         let run = |name: &str| {
             let done = Case::new(&MODULE).run(json!({"filename": name, "config": {"install": {"kargs": []}}}));
             done.ok()

@@ -1,8 +1,8 @@
 //! Installs the boot loader by bootupd.
 //!
 //! `bootupctl` of the system that is mounted, or of its OSTree `deployment`, puts GRUB on the mounts for UEFI, and with
-//! `bios` to a device for BIOS. It runs in a chroot of that system, which sees `/dev`, `/sys`, `/run`, `/var` and `/tmp`
-//! of the build, and has the rights of the stage, since it finds and mounts partitions; the mounts are in there.
+//! `bios` to a device for BIOS. It runs in a chroot of that system, which sees `/dev`, `/sys`, `/run`, `/var` and
+//! `/tmp` of the build, and has the rights of the stage, since it finds and mounts partitions; the mounts are in there.
 //!
 //! ```json
 //! {
@@ -112,7 +112,7 @@ mod tests {
 
     fn case(script: &str) -> Option<Case> {
         let case = with_script(&HERE, "usr/bin/bootupctl", script)?;
-        Some(SHARED.iter().fold(case.dir("proc"), |case, folder| case.dir(folder)))
+        Some(SHARED.iter().fold(case.dir("proc"), |case, directory| case.dir(directory)))
     }
 
     #[test]
@@ -138,8 +138,8 @@ mod tests {
         if !has_tool("sfdisk") {
             return;
         }
-        let folder = tempfile::tempdir().unwrap();
-        let disk = folder.path().join("disk");
+        let directory = tempfile::tempdir().unwrap();
+        let disk = directory.path().join("disk");
         File::create(&disk).unwrap().set_len(16 << 20).unwrap();
         let mut sfdisk = Command::new("sfdisk").arg("-q").arg(&disk).stdin(Stdio::piped()).spawn().unwrap();
         sfdisk.stdin.take().unwrap().write_all(b"label: gpt\nsize=2MiB\nsize=4MiB\n").unwrap();

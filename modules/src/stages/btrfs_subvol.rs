@@ -1,7 +1,7 @@
 //! Makes subvolumes of a mounted btrfs file system.
 //!
-//! The names are paths below the place of all mounts. Folders on the way are made, and links lead nowhere else. Calls
-//! `btrfs` of the build root.
+//! The names are paths below the place of all mounts. Directories on the way are made, and links lead nowhere else.
+//! Calls `btrfs` of the build root.
 //!
 //! ```json
 //! {
@@ -54,8 +54,8 @@ struct Subvolume {
 
 fn create(cx: &StageContext, mounts: &Tree, subvolumes: &[Subvolume]) -> Result<(), Error> {
     for Subvolume { name } in subvolumes {
-        if let Some(folder) = Path::new(name.trim_start_matches('/')).parent() {
-            mounts.create_dir_all(folder, 0o777)?;
+        if let Some(directory) = Path::new(name.trim_start_matches('/')).parent() {
+            mounts.create_dir_all(directory, 0o777)?;
         }
         cx.tool("btrfs")?.args(["subvolume", "create"]).arg(mounts.path_for_tools(name)?).run()?;
     }

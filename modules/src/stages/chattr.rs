@@ -1,7 +1,7 @@
-//! Makes files and folders immutable, or takes that from them.
+//! Makes files and directories immutable, or takes that from them.
 //!
-//! Only regular files and folders have the attribute, and only on file systems that know it. Links on the way to a path are
-//! followed inside the tree or mount, a link at its end is refused. No tool is needed.
+//! Only regular files and directories have the attribute, and only on file systems that know it. Links on the way to a
+//! path are followed inside the tree or mount, a link at its end is refused. No tool is needed.
 //!
 //! ```json
 //! {
@@ -61,7 +61,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
         let Location { tree, path, .. } = cx.location(&place)?;
         let kind = tree.symlink_metadata(&path)?.file_type();
         if !kind.is_file() && !kind.is_dir() {
-            return Err(Error::failed(format!("{place} is neither a file nor a folder, so it cannot be immutable")));
+            return Err(Error::failed(format!("{place} is neither a file nor a directory, so it cannot be immutable")));
         }
         let file = tree.open_file(&path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW, 0)?;
         let mut flags = ioctl_getflags(&file).map_err(Error::io("read the attributes of", &path))?;
@@ -87,26 +87,26 @@ mod tests {
         if !has_root() {
             return;
         }
-        let case = Case::new(&MODULE).file("folder/file", "");
+        let case = Case::new(&MODULE).file("directory/file", "");
         // Not every file system of temporary files knows the attribute.
-        if ioctl_getflags(case.tree().open_file("folder/file", OFlags::RDONLY, 0).unwrap()).is_err() {
+        if ioctl_getflags(case.tree().open_file("directory/file", OFlags::RDONLY, 0).unwrap()).is_err() {
             return;
         }
         let set = case.run(json!({"items": {
-            "tree:///folder/file": {"immutable": true},
-            "tree:///folder/": {"immutable": true},
+            "tree:///directory/file": {"immutable": true},
+            "tree:///directory/": {"immutable": true},
         }}));
-        let is_set = ["folder", "folder/file"].map(|path| flags(&set.tree, path).contains(IFlags::IMMUTABLE));
-        let again = Case::new(&MODULE).file("folder/file", "");
-        // What is immutable cannot be removed with the test's folder.
-        for path in ["folder", "folder/file"] {
+        let is_set = ["directory", "directory/file"].map(|path| flags(&set.tree, path).contains(IFlags::IMMUTABLE));
+        let again = Case::new(&MODULE).file("directory/file", "");
+        // What is immutable cannot be removed with the test's directory.
+        for path in ["directory", "directory/file"] {
             let file = set.tree.open_file(path, OFlags::RDONLY, 0).unwrap();
             ioctl_setflags(&file, flags(&set.tree, path) - IFlags::IMMUTABLE).unwrap();
         }
         set.ok();
         assert_eq!(is_set, [true, true]);
-        let done = again.run(json!({"items": {"tree:///folder/file": {"immutable": false}}})).ok();
-        assert!(!flags(&done.tree, "folder/file").contains(IFlags::IMMUTABLE));
+        let done = again.run(json!({"items": {"tree:///directory/file": {"immutable": false}}})).ok();
+        assert!(!flags(&done.tree, "directory/file").contains(IFlags::IMMUTABLE));
     }
 
     #[test]
@@ -115,7 +115,7 @@ mod tests {
             let case = Case::new(&MODULE).file("file", "").link("link", "file");
             case.run(json!({"items": {format!("tree:///{path}"): {"immutable": true}}}))
         };
-        assert!(run("link").err().contains("neither a file nor a folder"));
+        assert!(run("link").err().contains("neither a file nor a directory"));
         assert!(run("missing").err().contains("No such file"));
         assert_eq!(Case::new(&MODULE).run(json!({})).err(), "the option `items` is missing");
     }

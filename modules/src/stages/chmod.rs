@@ -1,9 +1,9 @@
-//! Changes the permission bits of files and folders in the tree.
+//! Changes the permission bits of files and directories in the tree.
 //!
 //! `mode` is octal (`0755`) or symbolic (`u+rwX,go-w`), with the meaning that the tool `chmod` gives it: a mode without
 //! `u`, `g`, `o` or `a` heeds the umask, and octal modes of less than five digits leave the setuid and setgid bits of
-//! folders. With `recursive` all below is changed too, symlinks excepted. Links on the way to a path are followed inside
-//! the tree.
+//! directories. With `recursive` all below is changed too, symlinks excepted. Links on the way to a path are followed
+//! inside the tree.
 //!
 //! ```json
 //! {
@@ -66,12 +66,12 @@ fn run(cx: &StageContext) -> Result<(), Error> {
         // The first path is where links lead, as for the tool.
         change(&cx.tree, path, &changes, STAGE_UMASK, mode.starts_with('-'))?;
         if *recursive && cx.tree.is_dir(path)? {
-            let folder = cx.tree.subtree(path)?;
-            folder.walk("/", |path, metadata| {
+            let directory = cx.tree.subtree(path)?;
+            directory.walk("/", |path, metadata| {
                 if metadata.is_symlink() || path.parent().is_none() {
                     return Ok(());
                 }
-                change(&folder, path, &changes, STAGE_UMASK, mode.starts_with('-'))
+                change(&directory, path, &changes, STAGE_UMASK, mode.starts_with('-'))
             })?;
         }
     }
@@ -108,7 +108,7 @@ struct Change {
     /// Who it is for, as a mask; none for all that the umask allows.
     who: Option<u32>,
     bits: Bits,
-    /// The setuid and setgid bits that it may change on a folder.
+    /// The setuid and setgid bits that it may change on a directory.
     explicit: u32,
 }
 
@@ -123,7 +123,7 @@ enum Operator {
 enum Bits {
     /// These.
     These(u32),
-    /// These, and the execute bits if it is a folder or anybody may execute it.
+    /// These, and the execute bits if it is a directory or anybody may execute it.
     AndSearch(u32),
     /// What the user (0o700), the group (0o070) or others (0o007) have.
     Of(u32),
@@ -178,11 +178,11 @@ impl Change {
     }
 
     /// The mode of a file after this step.
-    fn apply(&self, old: u32, folder: bool, umask: u32) -> u32 {
-        let kept = if folder { SETID & !self.explicit } else { 0 };
+    fn apply(&self, old: u32, directory: bool, umask: u32) -> u32 {
+        let kept = if directory { SETID & !self.explicit } else { 0 };
         let bits = match self.bits {
             Bits::These(bits) => bits,
-            Bits::AndSearch(bits) if folder || old & 0o111 != 0 => bits | 0o111,
+            Bits::AndSearch(bits) if directory || old & 0o111 != 0 => bits | 0o111,
             Bits::AndSearch(bits) => bits,
             Bits::Of(class) => [0o444, 0o222, 0o111].iter().filter(|all| old & class & *all != 0).sum(),
         };
@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(done.err(), "`9` is no mode");
     }
 
-    /// Compares with the tool: every mode on files and folders of several modes.
+    /// Compares with the tool: every mode on files and directories of several modes.
     #[test]
     fn modes_mean_what_the_tool_takes_them_for() {
         let modes = [
@@ -334,15 +334,15 @@ mod tests {
             "u+r+w,=",
         ];
         let starts = [0o644, 0o755, 0o600, 0o4751, 0o2750, 0o1777, 0o6711, 0o000];
-        for folder in [false, true] {
+        for directory in [false, true] {
             for start in starts {
                 for mode in modes {
-                    let case = if folder { Case::new(&MODULE).dir("a") } else { Case::new(&MODULE).file("a", "") };
+                    let case = if directory { Case::new(&MODULE).dir("a") } else { Case::new(&MODULE).file("a", "") };
                     let case = case.mode("a", start);
                     let tool = Command::new("chmod").arg(mode).arg("--").arg(case.path().join("a")).output().unwrap();
                     let theirs = case.tree().metadata("a").unwrap().mode() & ALL;
                     let done = chmod(case.mode("a", start), "/a", mode, false);
-                    let place = format!("{mode} on {start:o}, folder: {folder}");
+                    let place = format!("{mode} on {start:o}, directory: {directory}");
                     assert_eq!(done.result.is_ok(), tool.status.success(), "{place}");
                     assert_eq!(format!("{:o}", done.mode("a")), format!("{theirs:o}"), "{place}");
                 }

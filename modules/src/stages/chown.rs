@@ -1,9 +1,9 @@
-//! Changes the owner and group of files and folders in the tree.
+//! Changes the owner and group of files and directories in the tree.
 //!
 //! Users and groups are given by number, or by name as in the tree's `/etc/passwd` and `/etc/group`, or else in those
 //! below `/usr/lib` where image based systems keep theirs. A name of digits alone that is not there is a number. With
-//! `recursive` all below is changed too, symlinks themselves instead of what they lead to; without it links are followed
-//! inside the tree. As always, files lose their setuid and setgid bits when their owner is set.
+//! `recursive` all below is changed too, symlinks themselves instead of what they lead to; without it links are
+//! followed inside the tree. As always, files lose their setuid and setgid bits when their owner is set.
 //!
 //! osbuild runs the tree's own `chown` in a chroot; this stage runs nothing of the tree.
 //!
@@ -119,8 +119,8 @@ fn number(tree: &Tree, id: &Id, file: &str) -> Result<u32, Error> {
         Id::Number(number) => return Ok(*number),
         Id::Name(name) => name,
     };
-    for folder in ["etc", "usr/lib"] {
-        let path = format!("{folder}/{file}");
+    for directory in ["etc", "usr/lib"] {
+        let path = format!("{directory}/{file}");
         if !tree.exists(&path)? {
             continue;
         }

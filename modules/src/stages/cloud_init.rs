@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_must_be_there() {
+    fn the_directory_must_be_there() {
         let done = Case::new(&MODULE).run(json!({"filename": "a.cfg", "config": {"ssh_pwauth": true}}));
         assert!(done.err().starts_with("cannot write /etc/cloud/cloud.cfg.d/a.cfg"));
     }

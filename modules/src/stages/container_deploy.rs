@@ -1,8 +1,8 @@
 //! Unpacks a container image to the tree.
 //!
-//! The layers of the one image of the input `images` are laid one over the other and copied to the tree with owners, modes,
-//! times and attributes; what `exclude` names is removed thereafter. `tar` of the build root extracts the layers; only an
-//! image in the host's container storage needs `skopeo` too. osbuild has podman mount the image.
+//! The layers of the one image of the input `images` are laid one over the other and copied to the tree with owners,
+//! modes, times and attributes; what `exclude` names is removed thereafter. `tar` of the build root extracts the
+//! layers; only an image in the host's container storage needs `skopeo` too. osbuild has podman mount the image.
 //!
 //! ```json
 //! {
@@ -61,7 +61,7 @@ struct Options {
 
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { exclude, .. } = cx.options()?;
-    let workspace = tempfile::tempdir_in(WORKSPACE).map_err(Error::io("create a folder in", WORKSPACE))?;
+    let workspace = tempfile::tempdir_in(WORKSPACE).map_err(Error::io("create a directory in", WORKSPACE))?;
     let images = Image::of_inputs(cx)?;
     let [image] = images.as_slice() else {
         let count = images.len();
@@ -72,7 +72,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     for path in exclude.unwrap_or_default() {
         cx.tree.remove_dir_all(path)?;
     }
-    workspace.close().map_err(Error::io("remove the folder in", WORKSPACE))
+    workspace.close().map_err(Error::io("remove the directory in", WORKSPACE))
 }
 
 #[cfg(test)]
@@ -89,31 +89,31 @@ mod tests {
 
     const ID: &str = "sha256:0000";
 
-    /// An image of two layers in the folder `folder`, in skopeo's `dir` format.
-    fn image(folder: &Path) {
-        fs::create_dir_all(folder).unwrap();
+    /// An image of two layers in the directory `directory`, in skopeo's `dir` format.
+    fn image(directory: &Path) {
+        fs::create_dir_all(directory).unwrap();
         let layer = |script: &str, compress: &str| {
             let root = tempfile::tempdir().unwrap();
             let script = format!("{script}; tar {compress} -cf - *");
             let output = Command::new("sh").args(["-ec", &script]).current_dir(root.path()).output().unwrap();
             assert!(output.status.success());
-            put(folder, &output.stdout)
+            put(directory, &output.stdout)
         };
         let first =
             layer("mkdir etc usr; echo 1 >etc/a; echo 1 >etc/b; ln etc/b etc/c; ln -s usr lib; chmod 700 usr", "-z");
         let second = layer("mkdir etc; touch etc/.wh.a; echo 2 >etc/new; mknod null c 1 3; chown 7:8 etc/new", "");
-        write_manifest(folder, &[first, second]);
+        write_manifest(directory, &[first, second]);
     }
 
     /// Puts a blob into the image, and returns its descriptor.
-    fn put(folder: &Path, blob: &[u8]) -> Value {
+    fn put(directory: &Path, blob: &[u8]) -> Value {
         let digest = digest(blob);
-        fs::write(folder.join(&digest[7..]), blob).unwrap();
+        fs::write(directory.join(&digest[7..]), blob).unwrap();
         json!({"digest": digest, "size": blob.len()})
     }
 
-    fn write_manifest(folder: &Path, layers: &[Value]) {
-        fs::write(folder.join("manifest.json"), json!({"schemaVersion": 2, "layers": layers}).to_string()).unwrap();
+    fn write_manifest(directory: &Path, layers: &[Value]) {
+        fs::write(directory.join("manifest.json"), json!({"schemaVersion": 2, "layers": layers}).to_string()).unwrap();
     }
 
     fn case() -> Case {
@@ -151,17 +151,18 @@ mod tests {
         let refused = |layers: &dyn Fn(&Path) -> Value| {
             let data = json!({"archives": {ID: {"format": "dir", "name": "a"}}});
             let case = Case::new(&MODULE).input("images", data, |tree| {
-                let folder = tree.path_for_tools("/").unwrap().join(ID);
-                fs::create_dir(&folder).unwrap();
-                write_manifest(&folder, &[layers(&folder)]);
+                let directory = tree.path_for_tools("/").unwrap().join(ID);
+                fs::create_dir(&directory).unwrap();
+                write_manifest(&directory, &[layers(&directory)]);
             });
             case.run(json!({})).err()
         };
-        assert!(refused(&|folder| put(folder, b"\x1f\x8bno gzip")).contains("decompress"));
-        let other = refused(&|folder| {
-            let layer = put(folder, b"what it was");
-            put(folder, b"what it is");
-            fs::rename(folder.join(&digest(b"what it is")[7..]), folder.join(&digest(b"what it was")[7..])).unwrap();
+        assert!(refused(&|directory| put(directory, b"\x1f\x8bno gzip")).contains("decompress"));
+        let other = refused(&|directory| {
+            let layer = put(directory, b"what it was");
+            put(directory, b"what it is");
+            fs::rename(directory.join(&digest(b"what it is")[7..]), directory.join(&digest(b"what it was")[7..]))
+                .unwrap();
             json!({ "digest": layer["digest"] })
         });
         assert!(

@@ -1,7 +1,7 @@
 //! Configures where and how containers are stored.
 //!
-//! Writes the TOML file `filename`: the settings are merged into those of the file, where it is there, and these into those of
-//! `filebase`, a file of the build root. Comments of either are lost.
+//! Writes the TOML file `filename`: the settings are merged into those of the file, where it is there, and these into
+//! those of `filebase`, a file of the build root. Comments of either are lost.
 //!
 //! ```json
 //! {
@@ -113,7 +113,7 @@ enum Driver {
 #[schemars(extend("minProperties" = 1))]
 #[expect(dead_code, reason = "the settings are written as they come")]
 struct StorageOptions {
-    /// Further folders with images, which are only read.
+    /// Further directories with images, which are only read.
     additionalimagestores: Option<Vec<String>>,
     /// How images are pulled.
     pull_options: Option<PullOptions>,
@@ -195,8 +195,8 @@ mod tests {
 
     static TEST: ModuleDef = ModuleDef {
         entry: Entry::Stage(|cx| {
-            let folder = tempfile::tempdir().unwrap();
-            let root = Tree::open(folder.path()).unwrap();
+            let directory = tempfile::tempdir().unwrap();
+            let root = Tree::open(directory.path()).unwrap();
             root.write("base.conf", "top = 1\n[storage]\ndriver = \"vfs\"\nrunroot = \"/a\"\n").unwrap();
             run(cx, &root)
         }),
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_created_but_not_its_folder() {
+    fn the_file_is_created_but_not_its_directory() {
         let options = json!({"config": {"storage": {"transient_store": true}}});
         let done = Case::new(&TEST).dir("etc/containers").run(options.clone()).ok();
         assert_eq!(done.text(FILE), format!("{START}\n\n[storage]\ntransient_store = true\n"));

@@ -1,8 +1,8 @@
 //! Creates a unit of podman for systemd (a quadlet).
 //!
-//! The file goes to `/usr/share/containers/systemd` or, with `"unit-path": "etc"`, to `/etc/containers/systemd`; the folder
-//! must be there. Its name says which section it needs: `.container`, `.volume` or `.network`. Keys are written in the
-//! manifest's order, those with a list once for each item, and yes and no as `True` and `False`.
+//! The file goes to `/usr/share/containers/systemd` or, with `"unit-path": "etc"`, to `/etc/containers/systemd`; the
+//! directory must be there. Its name says which section it needs: `.container`, `.volume` or `.network`. Keys are
+//! written in the manifest's order, those with a list once for each item, and yes and no as `True` and `False`.
 //!
 //! ```json
 //! {
@@ -53,7 +53,7 @@ struct Options {
     /// The file's name.
     #[schemars(regex(pattern = r"^[\w:.\\-]+[@]{0,1}[\w:.\\-]*\.(container|volume|network)$"))]
     filename: String,
-    /// Below which folder it goes.
+    /// Below which directory it goes.
     #[serde(default)]
     unit_path: UnitPath,
     /// What is in it.
@@ -207,11 +207,11 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     }
     let mut ini = Sections::default();
     systemd_unit::fill(&mut ini, &config.entries)?;
-    let folder = match unit_path {
+    let directory = match unit_path {
         UnitPath::Usr => "usr/share/containers/systemd",
         UnitPath::Etc => "etc/containers/systemd",
     };
-    cx.tree.write(format!("{folder}/{filename}"), ini.text("="))
+    cx.tree.write(format!("{directory}/{filename}"), ini.text("="))
 }
 
 #[cfg(test)]
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_must_fit_the_sections_and_the_folder_be_there() {
+    fn the_name_must_fit_the_sections_and_the_directory_be_there() {
         let run = |filename: &str| Case::new(&MODULE).run(json!({"filename": filename, "config": {"Volume": {}}}));
         assert_eq!(run("a.network").err(), "the unit `a.network` needs a section `Network`");
         assert!(run("a.volume").err().starts_with("cannot write /usr/share/containers/systemd/a.volume"));

@@ -1,10 +1,12 @@
-//! Copies files and folders between inputs, mounts and the tree.
+//! Copies files and directories between inputs, mounts and the tree.
 //!
 //! Owners, modes, times, extended attributes, hard links and holes are kept. A location that ends in `/` is the content
-//! of a folder. If `to` is a folder, `from` is put into it; so `input://NAME/.` becomes a folder called `NAME`. An
-//! existing file is overwritten, where links lead; with `remove_destination` it is removed first, so a link is replaced.
+//! of a directory. If `to` is a directory, `from` is put into it; so `input://NAME/.` becomes a directory called
+//! `NAME`. An existing file is overwritten, where links lead; with `remove_destination` it is removed first, so a link
+//! is replaced.
 //!
-//! Links in an input, mount or the tree lead to what they mean in there; osbuild resolves them from the root of the build.
+//! Links in an input, mount or the tree lead to what they mean in there; osbuild resolves them from the root of the
+//! build.
 //!
 //! ```json
 //! {
@@ -126,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_put_into_a_folder_and_its_content_merged() {
+    fn a_directory_is_put_into_a_directory_and_its_content_merged() {
         let done = copy(case(), "input://in/boot", "tree:///etc").ok();
         assert_eq!((done.text("etc/boot/grub/conf").as_str(), done.mode("etc/boot/grub")), ("grub", 0o750));
         let done = copy(case(), "input://in/boot/", "tree:///etc").ok();
@@ -136,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_input_or_mount_becomes_a_folder_of_its_name() {
+    fn a_whole_input_or_mount_becomes_a_directory_of_its_name() {
         let done = copy(case(), "input://in/.", "tree:///etc").ok();
         assert_eq!(done.text("etc/in/boot/grub/conf"), "grub");
         let done = copy(case(), "input://in/boot/..", "tree:///new").ok();
@@ -146,7 +148,7 @@ mod tests {
         let done = copy(case(), "tree:///.", "mount://root/").ok();
         assert!(done.mount("root").is_dir("tree/etc").unwrap());
         let done = copy(case().link("etc/in", "/"), "input://in/.", "tree:///etc");
-        assert!(done.err().contains("etc/in"), "a folder replaces no link");
+        assert!(done.err().contains("etc/in"), "a directory replaces no link");
     }
 
     #[test]
@@ -186,7 +188,7 @@ mod tests {
         let outside = tempfile::tempdir().unwrap();
         std::fs::write(outside.path().join("canary"), "sings").unwrap();
         let canary = outside.path().join("canary");
-        for (name, target) in [("link", canary.as_path()), ("folder", outside.path())] {
+        for (name, target) in [("link", canary.as_path()), ("directory", outside.path())] {
             let to = |rest: &str| format!("tree:///{name}{rest}");
             for to in [to(""), to("/"), to("/canary"), to("/new")] {
                 for from in ["input://in/boot/grub/conf", "input://in/boot/", "input://in/boot"] {

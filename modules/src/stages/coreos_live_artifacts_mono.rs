@@ -1,12 +1,12 @@
 //! Makes the live system of a CoreOS: an ISO image, and the kernel, initrd and root of it for PXE.
 //!
-//! The root is that of the disk image `metal`, as squashfs or erofs. With it go descriptions of both disk images, by which
-//! they are made anew from the root; `coreos-installer` of the input `deployed-tree` makes them, and the data by which a
-//! minimal image is told from the whole one. The menus of the image are those of the tree's
+//! The root is that of the disk image `metal`, as squashfs or erofs. With it go descriptions of both disk images, by
+//! which they are made anew from the root; `coreos-installer` of the input `deployed-tree` makes them, and the data by
+//! which a minimal image is told from the whole one. The menus of the image are those of the tree's
 //! `/usr/share/coreos-assembler/live`.
 //!
-//! The build root has to have `genisoimage`, `cpio` and `mksquashfs` or `mkfs.erofs`; on x86 `isohybrid` and the files of
-//! syslinux too, on POWER `grub2-mkrescue`, on s390x `xorrisofs`, `mk-s390image` and the templates of lorax.
+//! The build root has to have `genisoimage`, `cpio` and `mksquashfs` or `mkfs.erofs`; on x86 `isohybrid` and the files
+//! of syslinux too, on POWER `grub2-mkrescue`, on s390x `xorrisofs`, `mk-s390image` and the templates of lorax.
 //!
 //! ```json
 //! {
@@ -115,11 +115,11 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     let deployed = Tree::open(&cx.input("deployed-tree")?.path)?;
     let architecture = Architecture::of_machine();
     // In the tree, which has room.
-    let folder = cx.tree.path_for_tools("/")?;
-    let work = tempfile::tempdir_in(&folder).map_err(Error::io("create a folder in", &folder))?;
-    let live = Live { cx, deployed: &deployed, work: Tree::open(work.path())?, folder: work.path() };
-    for folder in ["iso/coreos", "iso/isolinux", "iso/images/pxeboot", "initrd/etc/coreos", "rootfs/etc"] {
-        live.work.create_dir_all(folder, 0o777)?;
+    let directory = cx.tree.path_for_tools("/")?;
+    let work = tempfile::tempdir_in(&directory).map_err(Error::io("create a directory in", &directory))?;
+    let live = Live { cx, deployed: &deployed, work: Tree::open(work.path())?, directory: work.path() };
+    for directory in ["iso/coreos", "iso/isolinux", "iso/images/pxeboot", "initrd/etc/coreos", "rootfs/etc"] {
+        live.work.create_dir_all(directory, 0o777)?;
     }
     let images = [(single_file::path(cx, "metal")?, 512), (single_file::path(cx, "metal4k")?, 4096)];
     let release = os_release(&deployed.read_to_string("etc/os-release")?);
@@ -146,7 +146,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     let areas = Areas::copy(&deployed.subtree(format!("{ASSEMBLER}/live"))?, &arguments, &iso)?;
     let fixture = deployed.exists(FIXTURE)?;
     let mut medium =
-        Medium { cx, deployed: &deployed, iso, folder: work.path(), volume, volume_set, architecture, areas };
+        Medium { cx, deployed: &deployed, iso, directory: work.path(), volume, volume_set, architecture, areas };
     let tool = medium.prepare(fixture)?;
     medium.write(&tool, "live.iso")?;
     let artifacts = [
@@ -168,7 +168,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
         .arg("--consume")
         .run()?;
     live.export("live.iso", &filenames.live_iso)?;
-    work.close().map_err(Error::io("remove a folder in", folder))
+    work.close().map_err(Error::io("remove a directory in", directory))
 }
 
 /// What was found out while the root was made.
@@ -185,7 +185,7 @@ struct Live<'a> {
     deployed: &'a Tree,
     /// Where they are made.
     work: Tree,
-    folder: &'a Path,
+    directory: &'a Path,
 }
 
 impl Live<'_> {
@@ -221,7 +221,7 @@ impl Live<'_> {
             let mut content = File::open(&node).map_err(Error::io("open", &node))?;
             let sum = checksum::sha256(&mut content).map_err(Error::io("read", &node))?;
             let name = image.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let output = self.folder.join("rootfs").join(format!("{name}.osmet"));
+            let output = self.directory.join("rootfs").join(format!("{name}.osmet"));
             // With the nodes of partitions.
             let _devices = KernelDevices::mount()?;
             let tool = self.installer()?.args(["pack", "osmet"]).arg(&node).args(["--description", system]);
@@ -238,7 +238,7 @@ impl Live<'_> {
         let kind = text("live-rootfs-fstype").unwrap_or("squashfs");
         let usual = if kind == "squashfs" { "-comp zstd" } else { "--quiet" };
         let options: Vec<&str> = text("live-rootfs-fsoptions").unwrap_or(usual).split(' ').collect();
-        let copy = self.folder.join("metal");
+        let copy = self.directory.join("metal");
         fs::copy(image, &copy).map_err(Error::io("copy", image))?;
         let mut parts = vec![(4, "/"), (3, "/boot")];
         if architecture.has_uefi() {
@@ -247,7 +247,7 @@ impl Live<'_> {
         let mounted = mount(self.cx, &copy, &parts)?;
         let tree = Tree::open(mounted.root())?;
         adapt(&tree)?;
-        let target = self.folder.join("rootfs").join(format!("root.{kind}"));
+        let target = self.directory.join("rootfs").join(format!("root.{kind}"));
         let source = mounted.root();
         if kind == "erofs" {
             // Its temporary files may be large.
@@ -275,7 +275,7 @@ impl Live<'_> {
 
     /// Makes the archives of root and initrd.
     fn archives(&self) -> Result<(), Error> {
-        let place = |name: &str| self.folder.join("iso/images/pxeboot").join(name);
+        let place = |name: &str| self.directory.join("iso/images/pxeboot").join(name);
         // Not compressed, for the root is mounted as a part of the file.
         live_initrd::append(self.cx, &self.work.subtree("rootfs")?, &place("rootfs.img"), false)?;
         check_root(&place("rootfs.img"))?;
@@ -285,7 +285,7 @@ impl Live<'_> {
 
     /// Copies a file to the tree.
     fn export(&self, from: &str, to: &str) -> Result<(), Error> {
-        let path = self.folder.join(from);
+        let path = self.directory.join(from);
         let mut source = File::open(&path).map_err(Error::io("open", &path))?;
         let mut target = single_file::create(&self.cx.tree, to)?;
         io::copy(&mut source, &mut target).map(drop).map_err(Error::io("write", to))
@@ -306,18 +306,18 @@ fn mount(cx: &StageContext, image: &Path, parts: &[(u64, &str)]) -> Result<Mount
     Ok(mounted)
 }
 
-/// The one file `name` in the folders of a folder.
-fn only(tree: &Tree, folder: &str, name: &str) -> Result<String, Error> {
+/// The one file `name` in the directories of a directory.
+fn only(tree: &Tree, directory: &str, name: &str) -> Result<String, Error> {
     let mut found = Vec::new();
-    for version in tree.read_dir(folder)? {
-        let path = format!("{folder}/{}/{name}", version.to_string_lossy());
+    for version in tree.read_dir(directory)? {
+        let path = format!("{directory}/{}/{name}", version.to_string_lossy());
         if tree.exists(&path)? {
             found.push(path);
         }
     }
     match found.len() {
         1 => Ok(found.remove(0)),
-        count => Err(Error::failed(format!("there are {count} files /{folder}/*/{name} in the tree, not one"))),
+        count => Err(Error::failed(format!("there are {count} files /{directory}/*/{name} in the tree, not one"))),
     }
 }
 
@@ -338,15 +338,15 @@ fn adapt(root: &Tree) -> Result<(), Error> {
     root.write(REPOSITORY, kept)?;
     let (mut kernel, mut sum) = (None, None);
     for deployment in root.read_dir("boot/ostree")? {
-        let folder = format!("boot/ostree/{}", deployment.to_string_lossy());
-        for name in root.read_dir(&folder)? {
+        let directory = format!("boot/ostree/{}", deployment.to_string_lossy());
+        for name in root.read_dir(&directory)? {
             let name = name.to_string_lossy().into_owned();
             let found = match () {
                 () if name.starts_with("vmlinuz") => &mut kernel,
                 () if name.starts_with('.') && name.ends_with(".hmac") => &mut sum,
                 () => continue,
             };
-            found.get_or_insert((format!("{folder}/{name}"), format!("boot/{name}")));
+            found.get_or_insert((format!("{directory}/{name}"), format!("boot/{name}")));
         }
     }
     for (place, what) in [(sum, ".*.hmac"), (kernel, "vmlinuz*")] {

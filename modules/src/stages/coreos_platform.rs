@@ -1,9 +1,9 @@
 //! Adapts a Fedora CoreOS to a platform, such as `qemu` or `aws`.
 //!
 //! Works on the mounts of the stage, below the root of all of them. Where they have
-//! `/usr/share/coreos-assembler/platforms.json` it is copied to `/boot/coreos` and says what the platform needs: commands of
-//! GRUB, which go to `/boot/grub2/console.cfg` where its folder is there, and options of the kernel, which are added to all
-//! boot entries behind `ignition.platform.id`.
+//! `/usr/share/coreos-assembler/platforms.json` it is copied to `/boot/coreos` and says what the platform needs:
+//! commands of GRUB, which go to `/boot/grub2/console.cfg` where its directory is there, and options of the kernel,
+//! which are added to all boot entries behind `ignition.platform.id`.
 //!
 //! ```json
 //! {
@@ -95,8 +95,8 @@ mod tests {
     const JSON: &str = r#"{"qemu": {"grub_commands": ["a", "b"], "kernel_arguments": ["c"]}, "other": {}}"#;
 
     fn adapted(platforms: Option<&str>, name: &str) -> (tempfile::TempDir, Tree) {
-        let folder = tempfile::tempdir().unwrap();
-        let tree = Tree::open(folder.path()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let tree = Tree::open(directory.path()).unwrap();
         for path in ["boot/loader/entries", "boot/grub2", "usr/share/coreos-assembler"] {
             tree.create_dir_all(path, 0o755).unwrap();
         }
@@ -106,7 +106,7 @@ mod tests {
             tree.chmod(SOURCE, 0o600).unwrap();
         }
         adapt(&tree, name).unwrap();
-        (folder, tree)
+        (directory, tree)
     }
 
     fn console(commands: &str) -> String {
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn the_list_says_what_a_platform_needs() {
-        let (_folder, tree) = adapted(Some(JSON), "qemu");
+        let (_directory, tree) = adapted(Some(JSON), "qemu");
         assert_eq!(tree.read_to_string(ENTRY).unwrap(), "options ro ignition.platform.id=qemu c\n");
         assert_eq!(tree.read_to_string(CONSOLE).unwrap(), console("a\nb"));
         assert_eq!(tree.read_to_string(PLATFORMS).unwrap(), JSON);
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn without_a_word_on_it_a_platform_is_just_named() {
         for platforms in [Some(JSON), None] {
-            let (_folder, tree) = adapted(platforms, "aws");
+            let (_directory, tree) = adapted(platforms, "aws");
             assert_eq!(tree.read_to_string(ENTRY).unwrap(), "options ro ignition.platform.id=aws\n");
             assert_eq!(tree.read_to_string(CONSOLE).unwrap(), console(""));
             assert_eq!(tree.exists("boot/coreos").unwrap(), platforms.is_some());

@@ -1,13 +1,13 @@
 //! Archives a tree with cpio.
 //!
-//! The input `tree` becomes the archive `filename`, by `cpio` of the build root. The names are sorted within each folder:
-//! its files, the folder itself, then its folders. Unless told otherwise the archive is reproducible: no device numbers,
-//! inodes counted anew. With `append` the archive is there already and gets more members.
+//! The input `tree` becomes the archive `filename`, by `cpio` of the build root. The names are sorted within each
+//! directory: its files, the directory itself, then its directories. Unless told otherwise the archive is reproducible:
+//! no device numbers, inodes counted anew. With `append` the archive is there already and gets more members.
 //!
-//! A folder has as many links as it would have in a plain tree, two and one for each folder in it, since the layers that
-//! an input may consist of do not count them.
+//! A directory has as many links as it would have in a plain tree, two and one for each directory in it, since the
+//! layers that an input may consist of do not count them.
 //!
-//! Links to folders are archived too; osbuild leaves them out.
+//! Links to directories are archived too; osbuild leaves them out.
 //!
 //! ```json
 //! {
@@ -128,30 +128,30 @@ fn run(cx: &StageContext) -> Result<(), Error> {
 struct Members {
     /// In order.
     names: Vec<Vec<u8>>,
-    /// How many links each folder has.
+    /// How many links each directory has.
     links: BTreeMap<Vec<u8>, u64>,
 }
 
 impl Members {
-    /// Lists a folder's files, the folder, and what its folders hold.
-    fn collect(&mut self, tree: &Tree, folder: &Path, itself: bool) -> Result<(), Error> {
+    /// Lists a directory's files, the directory, and what its directories hold.
+    fn collect(&mut self, tree: &Tree, directory: &Path, itself: bool) -> Result<(), Error> {
         let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
-        let mut folders = Vec::new();
-        let place = if folder == Path::new("") { Path::new("/") } else { folder };
+        let mut directories = Vec::new();
+        let place = if directory == Path::new("") { Path::new("/") } else { directory };
         for name in tree.read_dir(place)? {
-            let path = folder.join(name);
+            let path = directory.join(name);
             if tree.symlink_metadata(&path)?.is_dir() {
-                folders.push(path);
+                directories.push(path);
             } else {
                 self.names.push(bytes(&path));
             }
         }
         if itself {
-            let name = if folder.as_os_str() == OsStr::new("") { b".".to_vec() } else { bytes(folder) };
-            self.links.insert(name.clone(), 2 + folders.len() as u64);
+            let name = if directory.as_os_str() == OsStr::new("") { b".".to_vec() } else { bytes(directory) };
+            self.links.insert(name.clone(), 2 + directories.len() as u64);
             self.names.push(name);
         }
-        folders.iter().try_for_each(|folder| self.collect(tree, folder, true))
+        directories.iter().try_for_each(|directory| self.collect(tree, directory, true))
     }
 }
 
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_sorted_and_links_to_folders_are_among_them() {
+    fn members_are_sorted_and_links_to_directories_are_among_them() {
         if !has_tool("cpio") {
             return;
         }

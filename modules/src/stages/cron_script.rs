@@ -1,7 +1,7 @@
 //! Runs a command every hour, day, week or month.
 //!
-//! Writes an executable script to `/etc/cron.<interval>/`, which must be there: the package of the cron daemon makes it. The
-//! first line is `!/bin/bash`, as osbuild writes it.
+//! Writes an executable script to `/etc/cron.<interval>/`, which must be there: the package of the cron daemon makes
+//! it. The first line is `!/bin/bash`, as osbuild writes it.
 //!
 //! ```json
 //! {
@@ -69,14 +69,14 @@ struct Simple {
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { interval, filename, simple: Simple { comment, command } } = cx.options()?;
     comment.iter().try_for_each(|line| one_line::line("simple.comment", line).map(drop))?;
-    let folder = match interval {
+    let directory = match interval {
         Interval::Hourly => "etc/cron.hourly",
         Interval::Daily => "etc/cron.daily",
         Interval::Weekly => "etc/cron.weekly",
         Interval::Monthly => "etc/cron.monthly",
     };
     let comment: String = comment.iter().map(|line| format!("# {line}\n")).collect();
-    let path = format!("{folder}/{filename}");
+    let path = format!("{directory}/{filename}");
     cx.tree.write(&path, format!("!/bin/bash\n{comment}{command}\n"))?;
     cx.tree.chmod(&path, 0o755)
 }
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_must_be_there() {
+    fn the_directory_must_be_there() {
         assert!(Case::new(&MODULE).run(options(json!([]))).err().starts_with("cannot write /etc/cron.weekly/a"));
     }
 }

@@ -1,24 +1,24 @@
 //! Installs Debian packages.
 //!
 //! The packages are the files of the input `packages`; together with those that the tree has, they must have all that
-//! they need. Nothing is downloaded and no tool of the build root is needed: osbc unpacks the packages itself, several at
-//! a time, and writes dpkg's database; scripts and triggers are run by the tree's own dpkg. Essential packages, with what
-//! they need, come first, and with them `/bin`, `/sbin`, `/lib` as links into `/usr` where they are not there yet. A
-//! package that the tree has already is refused.
+//! they need. Nothing is downloaded and no tool of the build root is needed: osbc unpacks the packages itself, several
+//! at a time, and writes dpkg's database; scripts and triggers are run by the tree's own dpkg. Essential packages, with
+//! what they need, come first, and with them `/bin`, `/sbin`, `/lib` as links into `/usr` where they are not there yet.
+//! A package that the tree has already is refused.
 //!
-//! Scripts find a `policy-rc.d` that starts no service, a debconf that asks nothing and takes its answers from `debconf`,
-//! and nothing running. They run as in a container: with the capabilities, devices and system calls that podman gives by
-//! default, the tree alone to write to, and in a pid namespace that ends with them. One that fails, is not done within
-//! `timeout` or leaves a process behind fails the stage. An
+//! Scripts find a `policy-rc.d` that starts no service, a debconf that asks nothing and takes its answers from
+//! `debconf`, and nothing running. They run as in a container: with the capabilities, devices and system calls that
+//! podman gives by default, the tree alone to write to, and in a pid namespace that ends with them. One that fails, is
+//! not done within `timeout` or leaves a process behind fails the stage. An
 //! initramfs that several packages have made by `update-initramfs` is made once, when all are configured.
 //!
 //! Paths that fit a pattern in `exclude` and none in `include` are left out, as by dpkg's `path-exclude` and
 //! `path-include`; `*` stands for slashes too.
 //!
-//! What would differ between two runs goes: logs, backups, caches, locks, what is in `/run`; the machine id is emptied, and
-//! D-Bus has the same. Host keys for SSH that a script made go too, since they would be those of every machine: a unit that
-//! calls `ssh-keygen -A` at boot makes each its own. The metadata names the distribution and lists the packages that the tree has, with version and
-//! architecture.
+//! What would differ between two runs goes: logs, backups, caches, locks, what is in `/run`; the machine id is emptied,
+//! and D-Bus has the same. Host keys for SSH that a script made go too, since they would be those of every machine: a
+//! unit that calls `ssh-keygen -A` at boot makes each its own. The metadata names the distribution and lists the
+//! packages that the tree has, with version and architecture.
 //!
 //! ```json
 //! {
@@ -105,7 +105,7 @@ fn half_an_hour() -> u32 {
 const MERGED: [&str; 3] = ["bin", "sbin", "lib"];
 /// Further ones, by what the libraries of some architectures need.
 const MERGED_WHERE_USED: [&str; 3] = ["lib32", "lib64", "libx32"];
-/// What all other packages' scripts build upon: users, and the folders of a system.
+/// What all other packages' scripts build upon: users, and the directories of a system.
 const FIRST: [&str; 2] = ["base-passwd", "base-files"];
 
 const POLICY: &str = "usr/sbin/policy-rc.d";
@@ -114,7 +114,7 @@ const MACHINE_ID: &str = "etc/machine-id";
 const DBUS_MACHINE_ID: &str = "var/lib/dbus/machine-id";
 const SSH: &str = "etc/ssh";
 
-/// What goes in the end, where it is there: files, and what in a folder ends that way.
+/// What goes in the end, where it is there: files, and what in a directory ends that way.
 const TRACES: [&str; 14] = [
     "etc/group-",
     "etc/gshadow-",
@@ -265,7 +265,7 @@ impl Install<'_> {
         }
     }
 
-    /// Makes the links of a merged `/usr` in a tree that has none of these folders.
+    /// Makes the links of a merged `/usr` in a tree that has none of these directories.
     fn merge_usr(&self) -> Result<(), Error> {
         for name in MERGED.iter().chain(&MERGED_WHERE_USED) {
             if self.tree.symlink_metadata(name).is_err() {
@@ -279,9 +279,9 @@ impl Install<'_> {
     /// Takes away the links that no package of this architecture has anything behind.
     fn unmerge_unused(&self) -> Result<(), Error> {
         for name in MERGED_WHERE_USED {
-            let folder = format!("usr/{name}");
-            if self.tree.is_dir(&folder)? && self.tree.read_dir(&folder)?.is_empty() {
-                self.tree.remove_dir_all(&folder)?;
+            let directory = format!("usr/{name}");
+            if self.tree.is_dir(&directory)? && self.tree.read_dir(&directory)?.is_empty() {
+                self.tree.remove_dir_all(&directory)?;
                 if self.tree.symlink_metadata(name).is_ok_and(|metadata| metadata.is_symlink()) {
                     self.tree.remove_file(name)?;
                 }
@@ -422,10 +422,10 @@ impl Install<'_> {
     fn remove_traces(&self) -> Result<(), Error> {
         let tree = self.tree;
         let mut gone: Vec<String> = TRACES.iter().map(|path| (*path).to_owned()).collect();
-        for folder in BACKUPS {
-            if tree.is_dir(folder)? {
-                let names = tree.read_dir(folder)?.into_iter().filter_map(|name| name.into_string().ok());
-                gone.extend(names.filter(|name| name.ends_with("-old")).map(|name| format!("{folder}/{name}")));
+        for directory in BACKUPS {
+            if tree.is_dir(directory)? {
+                let names = tree.read_dir(directory)?.into_iter().filter_map(|name| name.into_string().ok());
+                gone.extend(names.filter(|name| name.ends_with("-old")).map(|name| format!("{directory}/{name}")));
             }
         }
         for path in gone {
@@ -507,12 +507,12 @@ mod tests {
 
     /// Runs the stage with these packages on the tree of a case.
     fn installed(case: Case, debs: &[&Deb], options: Value) -> Done {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let names: Vec<String> = (0..debs.len()).map(|index| format!("sha256:{index}")).collect();
         let files: Map<String, Value> = names.iter().map(|name| (name.clone(), json!({}))).collect();
         let case = case.input("packages", json!({ "files": files }), |tree| {
             for (name, deb) in names.iter().zip(debs) {
-                tree.write(name, fs::read(deb.write(folder.path())).unwrap()).unwrap();
+                tree.write(name, fs::read(deb.write(directory.path())).unwrap()).unwrap();
             }
         });
         case.source_epoch(1_700_000_000).run(options)
@@ -603,15 +603,17 @@ mod tests {
         assert_eq!((ask("--audit"), ask("--verify")), (String::new(), String::new()));
 
         // The same by dpkg alone.
-        let folder = tempfile::tempdir().unwrap();
-        let other = folder.path().join("tree");
+        let directory = tempfile::tempdir().unwrap();
+        let other = directory.path().join("tree");
         fs::create_dir_all(&other).unwrap();
         let tree = Tree::open(&other).unwrap();
         let options = Options::deserialize(json!({})).unwrap();
         let install = Install { tree: &tree, options: &options, filter: Filter::default(), epoch: None };
         install.merge_usr().unwrap();
         database::prepare(&tree).unwrap();
-        for debs in [vec![base().write(folder.path())], vec![two.write(folder.path()), one.write(folder.path())]] {
+        for debs in
+            [vec![base().write(directory.path())], vec![two.write(directory.path()), one.write(directory.path())]]
+        {
             let mut dpkg = Command::new("dpkg");
             dpkg.arg("--root").arg(&other).arg("--log=/dev/null").arg("--install").args(debs);
             let output = dpkg.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").output().unwrap();
@@ -753,7 +755,7 @@ mod tests {
         let marks = "busybox mkdir -p /etc/done; : >/etc/done/$DPKG_MAINTSCRIPT_PACKAGE";
         let kernel = Deb::new("kernel")
             .field("Depends", "tools")
-            .folder("boot")
+            .directory("boot")
             .script("postinst", &format!("update-initramfs -c -k 1.0 -b /boot; test -e /boot/initrd.img-1.0; {marks}"));
         let part = |name: &str| {
             Deb::new(name).field("Depends", "kernel").script("postinst", &format!("update-initramfs -u; {marks}"))

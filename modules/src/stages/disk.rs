@@ -1,14 +1,14 @@
 //! Makes a disk image with partitions, and file systems that have contents, in one go.
 //!
-//! Neither a loop device nor a mount is needed, nor privileges: osbc writes the partition table (GPT) itself, `mke2fs` of the
-//! build root an ext4 file system with the files of a directory in it, `mkfs.fat` and mtools a FAT one. Partitions come one
-//! after the other, each at a whole MiB; one without a `size` takes what is left. A partition without a `filesystem` stays
-//! empty. One with `grub` holds GRUB's core image, as `org.osbuild.grub2.inst` makes it without a `location`; the first
-//! sector then starts it, by `boot.img` of the build root, on machines with a BIOS.
+//! Neither a loop device nor a mount is needed, nor privileges: osbc writes the partition table (GPT) itself, `mke2fs`
+//! of the build root an ext4 file system with the files of a directory in it, `mkfs.fat` and mtools a FAT one.
+//! Partitions come one after the other, each at a whole MiB; one without a `size` takes what is left. A partition
+//! without a `filesystem` stays empty. One with `grub` holds GRUB's core image, as `org.osbuild.grub2.inst` makes it
+//! without a `location`; the first sector then starts it, by `boot.img` of the build root, on machines with a BIOS.
 //!
 //! With a source epoch the same contents give the same image: identifiers take the place of what would be drawn by lot,
-//! and files have been read and changed at the epoch. The order of names in ext4 folders is that of the store's file
-//! system where e2fsprogs is older than 1.47.1.
+//! and files have been read and changed at the epoch. The order of names in ext4 directories is that of the store's
+//! file system where e2fsprogs is older than 1.47.1.
 //!
 //! ```json
 //! {
@@ -130,7 +130,7 @@ enum FileSystem {
         /// Its label
         #[schemars(length(max = 16))]
         label: Option<String>,
-        /// The folder whose files it has: `input://NAME/PATH` or a path of the tree; none unless given
+        /// The directory whose files it has: `input://NAME/PATH` or a path of the tree; none unless given
         from: Option<String>,
     },
     Fat {

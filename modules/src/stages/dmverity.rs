@@ -76,8 +76,8 @@ mod tests {
         if !has_tool("veritysetup") {
             return;
         }
-        let folder = tempfile::tempdir().unwrap();
-        let (data, hashes) = (folder.path().join("data"), folder.path().join("hashes"));
+        let directory = tempfile::tempdir().unwrap();
+        let (data, hashes) = (directory.path().join("data"), directory.path().join("hashes"));
         for path in [&data, &hashes] {
             fs::File::create(path).unwrap().set_len(1 << 20).unwrap();
         }

@@ -1,7 +1,7 @@
 //! Keeps packages from being updated by DNF 4.
 //!
-//! Adds to `/etc/dnf/plugins/versionlock.list`, whose folder must be there, as the plugin `versionlock` does. The time in the
-//! comments is the source epoch where there is one.
+//! Adds to `/etc/dnf/plugins/versionlock.list`, whose directory must be there, as the plugin `versionlock` does. The
+//! time in the comments is the source epoch where there is one.
 //!
 //! ```json
 //! { "type": "org.osbuild.dnf4.versionlock", "options": { "add": ["kernel-0:6.11.4-301.fc41.*"] } }

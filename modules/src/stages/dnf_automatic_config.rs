@@ -1,7 +1,7 @@
 //! Configures automatic updates by DNF.
 //!
-//! Edits `/etc/dnf/automatic.conf`, whose folder must be there: comments and all other settings stay. Without `config` nothing
-//! is done.
+//! Edits `/etc/dnf/automatic.conf`, whose directory must be there: comments and all other settings stay. Without
+//! `config` nothing is done.
 //!
 //! ```json
 //! {

@@ -74,8 +74,8 @@ fn run(cx: &StageContext) -> Result<(), Error> {
         section.set(key, one_line::trimmed(key, &value)?)?;
     }
     let path = format!("etc/dnf/modules.d/{name}.module");
-    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-    cx.tree.create_dir_all(folder, 0o777)?;
+    let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
+    cx.tree.create_dir_all(directory, 0o777)?;
     cx.tree.write(&path, ini.text(" = "))
 }
 

@@ -1,7 +1,7 @@
 //! Creates initial RAM file systems.
 //!
-//! The tree's own `dracut`, or with `initoverlayfs` its `initoverlayfs-install`, is run for each kernel, in a chroot of the
-//! tree. While it runs, the tree's `logger` does nothing: there is no system log to write to.
+//! The tree's own `dracut`, or with `initoverlayfs` its `initoverlayfs-install`, is run for each kernel, in a chroot of
+//! the tree. While it runs, the tree's `logger` does nothing: there is no system log to write to.
 //!
 //! ```json
 //! {
@@ -64,7 +64,7 @@ struct Options {
     /// The only modules of file systems
     #[serde(default)]
     filesystems: Vec<String>,
-    /// Files and folders that are put in, with where they go
+    /// Files and directories that are put in, with where they go
     #[serde(default)]
     include: Vec<Map<String, Value>>,
     /// Files that are put in with what they need

@@ -39,7 +39,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     entry: Entry::Stage(run),
 };
 
-const FOLDER: &str = "usr/lib/dracut/dracut.conf.d";
+const DIRECTORY: &str = "usr/lib/dracut/dracut.conf.d";
 
 /// The options.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -100,8 +100,8 @@ fn run(cx: &StageContext) -> Result<(), Error> {
             value => format!("{name}={}\n", shell::quoted(&python::scalar(value)?)),
         };
     }
-    cx.tree.create_dir_all(FOLDER, 0o777)?;
-    cx.tree.write(format!("{FOLDER}/{filename}"), text)
+    cx.tree.create_dir_all(DIRECTORY, 0o777)?;
+    cx.tree.write(format!("{DIRECTORY}/{filename}"), text)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Makes an EROFS image of a tree.
 //!
-//! Calls `mkfs.erofs` of the build root on the input `tree` or on `source`, a folder of an input (`input://NAME/…`) or
-//! of a mount (`mount://NAME/…`, or `mount:///…` below the place of all mounts). The tool gives each image a random
+//! Calls `mkfs.erofs` of the build root on the input `tree` or on `source`, a directory of an input (`input://NAME/…`)
+//! or of a mount (`mount://NAME/…`, or `mount:///…` below the place of all mounts). The tool gives each image a random
 //! identifier.
 //!
 //! ```json
@@ -51,7 +51,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
 struct Options {
     /// The image
     filename: String,
-    /// The folder to take instead of the input `tree`: `mount://…` or `input://NAME/…`
+    /// The directory to take instead of the input `tree`: `mount://…` or `input://NAME/…`
     #[schemars(regex(pattern = r"^(mount://|input://[^/]+/)"))]
     source: Option<String>,
     /// Regular expressions of paths that are left out
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tool_makes_an_image_of_the_input_or_of_a_folder_in_it() {
+    fn the_tool_makes_an_image_of_the_input_or_of_a_directory_in_it() {
         if !has_tool("mkfs.erofs") || !has_tool("dump.erofs") {
             return;
         }

@@ -1,8 +1,8 @@
 //! Copies files into a FAT file system in a disk image, without mounting it.
 //!
-//! Calls `mdir`, `mmd` and `mcopy` (mtools) of the build root on the file `filename` of the tree, in which the file system begins at
-//! the sector `start`. Folders are made as they are needed. Neither a device nor a kernel that knows FAT is needed, nor
-//! privileges.
+//! Calls `mdir`, `mmd` and `mcopy` (mtools) of the build root on the file `filename` of the tree, in which the file
+//! system begins at the sector `start`. Directories are made as they are needed. Neither a device nor a kernel that
+//! knows FAT is needed, nor privileges.
 //!
 //! ```json
 //! {
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_and_folders_come_to_their_places() {
+    fn files_and_directories_come_to_their_places() {
         if !["mkfs.fat", "mcopy", "mtype", "fsck.fat"].into_iter().all(has_tool) {
             return;
         }

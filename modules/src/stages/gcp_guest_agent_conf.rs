@@ -1,7 +1,7 @@
 //! Configures the guest agent of Google Cloud.
 //!
-//! Edits `/etc/default/instance_configs.cfg.distro`, or with `"config_scope": "instance"` `/etc/default/instance_configs.cfg`:
-//! comments and all other settings stay.
+//! Edits `/etc/default/instance_configs.cfg.distro`, or with `"config_scope": "instance"`
+//! `/etc/default/instance_configs.cfg`: comments and all other settings stay.
 //!
 //! ```json
 //! {
@@ -76,7 +76,7 @@ struct Config {
 #[schemars(extend("minProperties" = 1))]
 #[expect(dead_code, reason = "the settings are written as they come")]
 struct Accounts {
-    /// Whether removing a user takes the home folder along.
+    /// Whether removing a user takes the home directory along.
     deprovision_remove: Option<bool>,
     /// Groups of new users.
     groups: Option<Vec<Value>>,
@@ -150,7 +150,7 @@ struct IpForwarding {
 struct MetadataScripts {
     /// The shell.
     default_shell: Option<String>,
-    /// The folder they run in.
+    /// The directory they run in.
     run_dir: Option<String>,
     /// Whether those for the start run.
     startup: Option<bool>,

@@ -1,12 +1,12 @@
 //! Configures GRUB 2 for kernels that have boot entries (BLS).
 //!
-//! Writes `/etc/default/grub`, the environment block `/boot/grub2/grubenv` and `grub.cfg`. With `uefi` the latter lies in the
-//! vendor's folder of the EFI partition; together with `legacy` (or `unified`) it lies in `/boot/grub2`, and the EFI partition
-//! has one that leads there. `legacy` names a platform of GRUB, or is true for `i386-pc`, whose modules come from the build
-//! root, as the EFI programs do with `install`.
+//! Writes `/etc/default/grub`, the environment block `/boot/grub2/grubenv` and `grub.cfg`. With `uefi` the latter lies
+//! in the vendor's directory of the EFI partition; together with `legacy` (or `unified`) it lies in `/boot/grub2`, and
+//! the EFI partition has one that leads there. `legacy` names a platform of GRUB, or is true for `i386-pc`, whose
+//! modules come from the build root, as the EFI programs do with `install`.
 //!
-//! Without `"compat_version": 2` the `grub.cfg` keeps placeholders such as `${serial}` for settings that are not made, which
-//! GRUB takes for empty variables.
+//! Without `"compat_version": 2` the `grub.cfg` keeps placeholders such as `${serial}` for settings that are not made,
+//! which GRUB takes for empty variables.
 //!
 //! ```json
 //! {
@@ -235,7 +235,7 @@ impl JsonSchema for Legacy {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 struct Uefi {
-    /// Whose programs they are: the name of their folder.
+    /// Whose programs they are: the name of their directory.
     #[schemars(regex(pattern = "^(.+)$"))]
     vendor: String,
     /// Where the build root has the programs.
@@ -306,7 +306,7 @@ fn files(options: &Value) -> Vec<String> {
     let uefi = &options["uefi"];
     if let (true, Some(source)) = (uefi["install"] == true, uefi["efi_src_dir"].as_str()) {
         let vendor = uefi["vendor"].as_str().unwrap_or_default();
-        files.extend(["BOOT", vendor].map(|folder| format!("/{}/{folder}", source.trim_start_matches('/'))));
+        files.extend(["BOOT", vendor].map(|directory| format!("/{}/{directory}", source.trim_start_matches('/'))));
     }
     files
 }
@@ -429,7 +429,7 @@ mod tests {
 
     static TEST: ModuleDef = ModuleDef {
         entry: Entry::Stage(|cx| {
-            let (_folder, root) = grub::test_root();
+            let (_directory, root) = grub::test_root();
             run(cx, &root)
         }),
         ..MODULE
@@ -502,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn with_uefi_alone_the_configuration_lies_in_the_vendors_folder() {
+    fn with_uefi_alone_the_configuration_lies_in_the_vendors_directory() {
         let case = || Case::new(&TEST).dir("boot/efi/EFI/x").link(ENVIRONMENT, "../efi/EFI/x/grubenv");
         let options = |unified: bool| json!({"rootfs": {"label": "r"}, "uefi": {"vendor": "x", "unified": unified}});
         let done = case().run(options(false)).ok();

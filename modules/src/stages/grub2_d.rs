@@ -1,6 +1,6 @@
 //! Writes a file of commands that GRUB 2 reads besides its own, such as `console.cfg`.
 //!
-//! The file is written anew, with the folders above it: `serial`, then the terminals.
+//! The file is written anew, with the directories above it: `serial`, then the terminals.
 //!
 //! ```json
 //! {
@@ -70,8 +70,8 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     let mut commands = if serial.is_empty() { String::new() } else { format!("{serial}\n") };
     commands += &terminals("terminal_input", &terminal_input);
     commands += &terminals("terminal_output", &terminal_output);
-    if let Some(folder) = path.parent() {
-        tree.create_dir_all(folder, 0o777)?;
+    if let Some(directory) = path.parent() {
+        tree.create_dir_all(directory, 0o777)?;
     }
     tree.write(&path, commands)
 }

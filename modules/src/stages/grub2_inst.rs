@@ -216,7 +216,7 @@ fn arguments(options: &Options) -> Vec<String> {
 fn run(cx: &StageContext) -> Result<(), Error> {
     let options: Options = cx.options()?;
     let Core::Mkimage { binary, .. } = &options.core;
-    let workspace = tempfile::tempdir().map_err(Error::io("create a folder in", std::env::temp_dir()))?;
+    let workspace = tempfile::tempdir().map_err(Error::io("create a directory in", std::env::temp_dir()))?;
     let core = workspace.path().join("core.img");
     let tool = match binary.as_deref() {
         None | Some("grub2-mkimage") => make_image(cx)?,

@@ -1,7 +1,7 @@
 //! Makes the tree of an EFI boot image: GRUB 2, the programs that load it, and a menu that installs a system.
 //!
-//! The programs of `vendor` for each of `architectures` come from `/boot/efi/EFI` of the build root and go to `/EFI/BOOT`, which
-//! must not be there, under the names that every firmware looks for.
+//! The programs of `vendor` for each of `architectures` come from `/boot/efi/EFI` of the build root and go to
+//! `/EFI/BOOT`, which must not be there, under the names that every firmware looks for.
 //!
 //! ```json
 //! {
@@ -43,7 +43,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     entry: Entry::Stage(|cx| run(cx, &build_root::here()?)),
 };
 
-const FOLDER: &str = "EFI/BOOT";
+const DIRECTORY: &str = "EFI/BOOT";
 
 /// The options.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -57,7 +57,7 @@ struct Options {
     isolabel: String,
     /// EFI's names of the architectures, e.g. `X64` or `IA32`; needed, if only for a list without any.
     architectures: Option<Vec<String>>,
-    /// Whose programs they are: the name of their folder; needed.
+    /// Whose programs they are: the name of their directory; needed.
     vendor: Option<String>,
     /// Whether there is an entry to install in FIPS mode.
     #[serde(default)]
@@ -92,7 +92,7 @@ fn run(cx: &StageContext, root: &Tree) -> Result<(), Error> {
     let menu = Menu { product, kernel, isolabel, fips, troubleshooting, test, install, custom, config };
     let menu = menu.text(Firmware::Uefi)?;
     cx.tree.create_dir_all("EFI", 0o777)?;
-    cx.tree.create_dir(FOLDER, 0o777)?;
+    cx.tree.create_dir(DIRECTORY, 0o777)?;
     for name in &architectures {
         let name = name.to_lowercase();
         for (source, target) in [
@@ -101,13 +101,13 @@ fn run(cx: &StageContext, root: &Tree) -> Result<(), Error> {
             (format!("gcd{name}.efi"), format!("grub{name}.efi")),
         ] {
             let source = format!("boot/efi/EFI/{vendor}/{source}");
-            build_root::copy_file(root, source, &cx.tree, format!("{FOLDER}/{target}"))?;
+            build_root::copy_file(root, source, &cx.tree, format!("{DIRECTORY}/{target}"))?;
         }
     }
-    grub::copy_font(root, &cx.tree, FOLDER)?;
-    cx.tree.write(format!("{FOLDER}/grub.cfg"), &menu)?;
+    grub::copy_font(root, &cx.tree, DIRECTORY)?;
+    cx.tree.write(format!("{DIRECTORY}/grub.cfg"), &menu)?;
     if architectures.iter().any(|name| name == "IA32") {
-        build_root::copy_file(&cx.tree, format!("{FOLDER}/grub.cfg"), &cx.tree, format!("{FOLDER}/BOOT.cfg"))?;
+        build_root::copy_file(&cx.tree, format!("{DIRECTORY}/grub.cfg"), &cx.tree, format!("{DIRECTORY}/BOOT.cfg"))?;
     }
     Ok(())
 }
@@ -120,7 +120,7 @@ mod tests {
 
     static TEST: ModuleDef = ModuleDef {
         entry: Entry::Stage(|cx| {
-            let (_folder, root) = grub::test_root();
+            let (_directory, root) = grub::test_root();
             run(cx, &root)
         }),
         ..MODULE
@@ -150,7 +150,7 @@ mod tests {
         let done = Case::new(&TEST).run(options(json!(["IA32"])));
         assert_eq!(done.err(), "cannot open /boot/efi/EFI/fedora/shimia32.efi: No such file or directory (os error 2)");
         let done = Case::new(&TEST).dir("EFI/BOOT").run(options(json!([])));
-        assert!(done.err().starts_with("cannot create the folder /EFI/BOOT"));
+        assert!(done.err().starts_with("cannot create the directory /EFI/BOOT"));
         let mut without = options(json!([]));
         without.as_object_mut().unwrap().remove("vendor");
         assert_eq!(Case::new(&TEST).run(without).err(), "the option `vendor` is missing");

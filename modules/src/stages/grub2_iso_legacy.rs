@@ -1,6 +1,7 @@
 //! Puts GRUB 2 and a menu that installs a system on a disc that boots without UEFI.
 //!
-//! All that the build root has of GRUB for `platform` goes to the folder `grub2dir` of the tree, with the menu beside it.
+//! All that the build root has of GRUB for `platform` goes to the directory `grub2dir` of the tree, with the menu
+//! beside it.
 //!
 //! ```json
 //! {
@@ -42,8 +43,8 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Options {
-    /// GRUB's folder in the tree. An empty one is the usual one.
-    #[serde(default = "folder")]
+    /// GRUB's directory in the tree. An empty one is the usual one.
+    #[serde(default = "directory")]
     grub2dir: String,
     /// What is installed.
     product: Product,
@@ -74,7 +75,7 @@ struct Options {
     config: Config,
 }
 
-fn folder() -> String {
+fn directory() -> String {
     "boot/grub2".to_owned()
 }
 
@@ -97,14 +98,14 @@ fn run(cx: &StageContext, root: &Tree) -> Result<(), Error> {
     let Options { troubleshooting, test, install, custom, config, .. } = cx.options()?;
     let menu = Menu { product, kernel, isolabel, fips, troubleshooting, test, install, custom, config };
     let menu = menu.text(Firmware::Other)?;
-    let folder = if grub2dir.is_empty() { folder() } else { grub2dir };
+    let directory = if grub2dir.is_empty() { directory() } else { grub2dir };
     let platform = match platform {
         Platform::Bios => "i386-pc",
         Platform::OpenFirmware => "powerpc-ieee1275",
     };
-    cx.tree.create_dir_all(&folder, 0o777)?;
-    build_root::copy_folder(root, grub::files(platform), &cx.tree, format!("{folder}/{platform}"), true)?;
-    cx.tree.write(format!("{folder}/grub.cfg"), menu)
+    cx.tree.create_dir_all(&directory, 0o777)?;
+    build_root::copy_directory(root, grub::files(platform), &cx.tree, format!("{directory}/{platform}"), true)?;
+    cx.tree.write(format!("{directory}/grub.cfg"), menu)
 }
 
 #[cfg(test)]
@@ -115,23 +116,23 @@ mod tests {
 
     static TEST: ModuleDef = ModuleDef {
         entry: Entry::Stage(|cx| {
-            let (_folder, root) = grub::test_root();
+            let (_directory, root) = grub::test_root();
             run(cx, &root)
         }),
         ..MODULE
     };
 
-    fn options(folder: &str, platform: &str) -> Value {
+    fn options(directory: &str, platform: &str) -> Value {
         let product = json!({"name": "Fedora", "version": "42"});
         let kernel = json!({"dir": "/images/", "opts": ["a"]});
-        json!({"product": product, "kernel": kernel, "isolabel": "L", "grub2dir": folder, "platform": platform})
+        json!({"product": product, "kernel": kernel, "isolabel": "L", "grub2dir": directory, "platform": platform})
     }
 
     #[test]
     fn all_of_a_platform_is_copied() {
-        for (folder, place) in [("", "boot/grub2"), ("/x/y", "x/y")] {
+        for (directory, place) in [("", "boot/grub2"), ("/x/y", "x/y")] {
             let case = Case::new(&TEST).file(&format!("{place}/i386-pc/normal.mod"), "old");
-            let done = case.run(options(folder, "i386-pc")).ok();
+            let done = case.run(options(directory, "i386-pc")).ok();
             assert_eq!(done.text(&format!("{place}/i386-pc/normal.mod")), "module");
             assert_eq!(done.text(&format!("{place}/i386-pc/boot.img")), "image");
             assert!(done.text(&format!("{place}/grub.cfg")).contains("linux /images/vmlinuz a quiet\n"));

@@ -1,9 +1,10 @@
 //! Configures GRUB 2 with an entry of its own for each kernel (without BLS).
 //!
-//! Writes `/etc/default/grub`, the environment block `/boot/grub2/grubenv`, and `grub.cfg`: with `bios` in `/boot/grub2`, with
-//! `uefi` in the vendor's folder of the EFI partition. The modules of the BIOS's platform come from the build root, as the EFI
-//! programs do with `install`. Menu entries have ids with a `$` before the kernel's version only where they are saved as the
-//! default, as with osbuild. With `uefi` alone, which osbuild fails on, kernels are loaded by plain `linux` and `initrd`.
+//! Writes `/etc/default/grub`, the environment block `/boot/grub2/grubenv`, and `grub.cfg`: with `bios` in
+//! `/boot/grub2`, with `uefi` in the vendor's directory of the EFI partition. The modules of the BIOS's platform come
+//! from the build root, as the EFI programs do with `install`. Menu entries have ids with a `$` before the kernel's
+//! version only where they are saved as the default, as with osbuild. With `uefi` alone, which osbuild fails on,
+//! kernels are loaded by plain `linux` and `initrd`.
 //!
 //! ```json
 //! {
@@ -155,7 +156,7 @@ enum Platform {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 struct Uefi {
-    /// Whose programs they are: the name of their folder.
+    /// Whose programs they are: the name of their directory.
     #[schemars(regex(pattern = "^(.+)$"))]
     vendor: String,
     /// Whether to take the programs from the build root.
@@ -382,7 +383,7 @@ mod tests {
 
     static TEST: ModuleDef = ModuleDef {
         entry: Entry::Stage(|cx| {
-            let (_folder, root) = grub::test_root();
+            let (_directory, root) = grub::test_root();
             run(cx, &root)
         }),
         ..MODULE

@@ -1,10 +1,10 @@
 //! Configures GRUB 2 as Debian has it, for booting by the BIOS.
 //!
 //! Writes `/boot/grub/grub.cfg` with an entry for each kernel `/boot/vmlinuz-VERSION`, the newest first, and its
-//! `/boot/initrd.img-VERSION` where there is one, and copies GRUB's modules for `i386-pc` to `/boot/grub`, from the tree
-//! that the input `grub` is, or else from the build root. Debian's GRUB knows no boot loader specification entries, and
-//! its `update-grub` needs the disk that it boots from; this needs neither. `org.osbuild.grub2.inst` then makes the disk
-//! bootable.
+//! `/boot/initrd.img-VERSION` where there is one, and copies GRUB's modules for `i386-pc` to `/boot/grub`, from the
+//! tree that the input `grub` is, or else from the build root. Debian's GRUB knows no boot loader specification
+//! entries, and its `update-grub` needs the disk that it boots from; this needs neither. `org.osbuild.grub2.inst` then
+//! makes the disk bootable.
 //!
 //! ```json
 //! {
@@ -150,7 +150,7 @@ mod tests {
         rejects: &[],
         parse: parse::<Options>,
         entry: Entry::Stage(|cx| {
-            let (_folder, root) = grub::test_root();
+            let (_directory, root) = grub::test_root();
             run(cx, &root)
         }),
     };

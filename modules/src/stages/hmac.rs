@@ -59,7 +59,7 @@ enum Algorithm {
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { paths, algorithm } = cx.options()?;
     for path in paths {
-        let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
+        let (directory, name) = path.rsplit_once('/').unwrap_or(("", &path));
         let mut file = cx.tree.open_file(&path, OFlags::RDONLY | OFlags::NONBLOCK, 0)?;
         let sum = match algorithm {
             Algorithm::Sha1 => sum::<sha1::Sha1>(&mut file),
@@ -69,7 +69,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
             Algorithm::Sha512 => sum::<sha2::Sha512>(&mut file),
         };
         let sum = sum.map_err(Error::io("read", &path))?;
-        cx.tree.write(format!("{folder}/.{name}.hmac"), format!("{sum}  {name}\n"))?;
+        cx.tree.write(format!("{directory}/.{name}.hmac"), format!("{sum}  {name}\n"))?;
     }
     Ok(())
 }

@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_is_made() {
+    fn the_directory_is_made() {
         assert_eq!(Case::new(&MODULE).run(json!({"hostname": "a"})).ok().mode("etc"), 0o755);
     }
 

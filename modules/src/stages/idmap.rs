@@ -1,10 +1,11 @@
-//! Shifts the owners of all below a folder, for containers that map users and groups.
+//! Shifts the owners of all below a directory, for containers that map users and groups.
 //!
-//! An entry `u:INSIDE:OUTSIDE:SIZE` makes the users from OUTSIDE on those from INSIDE on, `g:` does that with groups, `b:` or
-//! nothing with both; the first that fits counts. With `user` and `group` the ranges of `/etc/subuid` and `/etc/subgid` in the
-//! tree are taken, from 0 on. What has neither its user nor its group in any range goes to nobody, 65534.
+//! An entry `u:INSIDE:OUTSIDE:SIZE` makes the users from OUTSIDE on those from INSIDE on, `g:` does that with groups,
+//! `b:` or nothing with both; the first that fits counts. With `user` and `group` the ranges of `/etc/subuid` and
+//! `/etc/subgid` in the tree are taken, from 0 on. What has neither its user nor its group in any range goes to nobody,
+//! 65534.
 //!
-//! As with osbuild, symlinks to folders are left alone. Unlike it, an owner that cannot be changed is an error.
+//! As with osbuild, symlinks to directories are left alone. Unlike it, an owner that cannot be changed is an error.
 //!
 //! ```json
 //! { "type": "org.osbuild.idmap", "options": { "items": { "/var/lib": ["b:100000:0:65536"] } } }
@@ -48,7 +49,7 @@ const NOBODY: u32 = 65_534;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Options {
-    /// How to shift, by the absolute path of the folder; needed.
+    /// How to shift, by the absolute path of the directory; needed.
     items: Option<Entries<ItemPath, Shift>>,
 }
 
@@ -194,7 +195,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     let Entries(items) = required(items, "items")?;
     for (ItemPath(path), shift) in &items {
         let ranges = Ranges::of(shift, &cx.tree)?;
-        // Of what is no folder there is nothing below.
+        // Of what is no directory there is nothing below.
         if !cx.tree.symlink_metadata(path)?.is_dir() {
             continue;
         }
@@ -251,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn all_below_a_folder_is_shifted_once() {
+    fn all_below_a_directory_is_shifted_once() {
         if !osbc_fixtures::has_root() {
             return;
         }
@@ -266,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_must_be_there() {
+    fn the_directory_must_be_there() {
         let done = Case::new(&MODULE).run(json!({"items": {"/a": ["1:0:1"]}}));
         assert!(done.err().starts_with("cannot inspect /a"));
         Case::new(&MODULE).file("a", "").run(json!({"items": {"/a": ["1:0:1"]}})).ok();

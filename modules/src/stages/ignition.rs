@@ -1,6 +1,7 @@
 //! Lets Ignition run on the first boot.
 //!
-//! Writes `ignition.firstboot` to the boot folder `target`, which GRUB looks for. The file may say how the network is set up.
+//! Writes `ignition.firstboot` to the boot directory `target`, which GRUB looks for. The file may say how the network
+//! is set up.
 //!
 //! ```json
 //! { "type": "org.osbuild.ignition", "options": { "network": ["rd.neednet=1", "ip=dhcp"] } }
@@ -33,7 +34,7 @@ struct Options {
     /// Kernel options for the network, in place of the usual ones.
     #[serde(default)]
     network: Vec<String>,
-    /// The boot folder: `tree:///path` or `mount://NAME/path`.
+    /// The boot directory: `tree:///path` or `mount://NAME/path`.
     #[serde(default = "boot")]
     target: String,
 }

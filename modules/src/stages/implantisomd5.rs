@@ -1,7 +1,7 @@
 //! Puts a checksum into an ISO image.
 //!
-//! Calls `implantisomd5` of the build root: an installer that is started from the image can then check its medium. What is
-//! no ISO image is refused, as the tool would look in it without end.
+//! Calls `implantisomd5` of the build root: an installer that is started from the image can then check its medium. What
+//! is no ISO image is refused, as the tool would look in it without end.
 //!
 //! ```json
 //! { "type": "org.osbuild.implantisomd5", "options": { "filename": "installer.iso" } }
@@ -64,11 +64,11 @@ mod tests {
         if !has_tool("implantisomd5") || !has_tool("xorrisofs") {
             return;
         }
-        let folder = tempfile::tempdir().unwrap();
-        let image = folder.path().join("a.iso");
-        std::fs::write(folder.path().join("file"), vec![7; 3 << 20]).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let image = directory.path().join("a.iso");
+        std::fs::write(directory.path().join("file"), vec![7; 3 << 20]).unwrap();
         let made =
-            Command::new("xorrisofs").args(["-quiet", "-o"]).arg(&image).arg(folder.path().join("file")).status();
+            Command::new("xorrisofs").args(["-quiet", "-o"]).arg(&image).arg(directory.path().join("file")).status();
         assert!(made.unwrap().success());
         let done = Case::new(&MODULE).file("a.iso", std::fs::read(image).unwrap()).run(json!({"filename": "/a.iso"}));
         let image = done.ok().tree.read("a.iso").unwrap();

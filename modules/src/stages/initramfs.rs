@@ -1,10 +1,10 @@
 //! Makes the initial RAM file systems of a tree's kernels, as Debian has them.
 //!
-//! The tree's own `mkinitramfs` (initramfs-tools), or where that is not there its `dracut`, is run for each kernel, in a
-//! chroot of the tree, and writes `/boot/initrd.img-VERSION`. With a source epoch the result is the same each time.
+//! The tree's own `mkinitramfs` (initramfs-tools), or where that is not there its `dracut`, is run for each kernel, in
+//! a chroot of the tree, and writes `/boot/initrd.img-VERSION`. With a source epoch the result is the same each time.
 //!
-//! Packages of kernels do this when they are installed; the stage does it again after what the initial RAM file system is
-//! made of has changed, such as `/etc/initramfs-tools`.
+//! Packages of kernels do this when they are installed; the stage does it again after what the initial RAM file system
+//! is made of has changed, such as `/etc/initramfs-tools`.
 //!
 //! ```json
 //! { "type": "org.osbc.initramfs", "options": { "kernel": ["6.1.0-40-amd64"], "compress": "zstd" } }
@@ -82,7 +82,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
         None => Vec::new(),
     };
     if kernels.is_empty() {
-        return Err(Error::failed(format!("the tree has no kernel: /{MODULES} has no folder")));
+        return Err(Error::failed(format!("the tree has no kernel: /{MODULES} has no directory")));
     }
     let with_tools = cx.tree.exists("usr/sbin/mkinitramfs")?;
     let epoch = cx.meta.source_epoch.map(|epoch| epoch.to_string());

@@ -1,7 +1,7 @@
 //! Configures the client of Red Hat Insights.
 //!
-//! Edits `/etc/insights-client/insights-client.conf` or the file `path`, which is created where it is not there, but not its
-//! folder. Of a setting the first line `name=value` is changed; where there is none it is added at the end.
+//! Edits `/etc/insights-client/insights-client.conf` or the file `path`, which is created where it is not there, but
+//! not its directory. Of a setting the first line `name=value` is changed; where there is none it is added at the end.
 //!
 //! ```json
 //! {
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_created_but_not_its_folder() {
+    fn the_file_is_created_but_not_its_directory() {
         let options = json!({"config": {"proxy": "x"}});
         let done = Case::new(&MODULE).dir("etc/insights-client").run(options.clone()).ok();
         assert_eq!(done.text("etc/insights-client/insights-client.conf"), "proxy=x\n");

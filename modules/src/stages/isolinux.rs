@@ -1,7 +1,7 @@
 //! Puts isolinux on a disc: the boot loader for a BIOS, its menu, the kernel and the initrd.
 //!
-//! The loader and its picture come from the tree of the input `data`, the kernel from the folder `kernel.dir` of the disc, from
-//! where it gets a second name. All goes to `/isolinux`, which must not be there.
+//! The loader and its picture come from the tree of the input `data`, the kernel from the directory `kernel.dir` of the
+//! disc, from where it gets a second name. All goes to `/isolinux`, which must not be there.
 //!
 //! ```json
 //! {
@@ -40,7 +40,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     entry: Entry::Stage(run),
 };
 
-const FOLDER: &str = "isolinux";
+const DIRECTORY: &str = "isolinux";
 const PROGRAMS: [&str; 5] = ["isolinux.bin", "ldlinux.c32", "libcom32.c32", "libutil.c32", "vesamenu.c32"];
 
 /// The options.
@@ -58,7 +58,7 @@ struct Options {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 struct Kernel {
-    /// The folder of `vmlinuz` and `initrd.img` on the disc.
+    /// The directory of `vmlinuz` and `initrd.img` on the disc.
     dir: String,
     /// The kernel's options.
     #[serde(default)]
@@ -69,18 +69,18 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     one_line::check(&cx.options)?;
     let Options { product, kernel, fips } = cx.options()?;
     let data = Tree::open(&cx.input("data")?.path)?;
-    cx.tree.create_dir(FOLDER, 0o777)?;
+    cx.tree.create_dir(DIRECTORY, 0o777)?;
     let splash = data.read("usr/share/anaconda/boot/syslinux-splash.png")?;
-    cx.tree.write(format!("{FOLDER}/splash.png"), splash)?;
+    cx.tree.write(format!("{DIRECTORY}/splash.png"), splash)?;
     for name in PROGRAMS {
-        let target = format!("{FOLDER}/{name}");
+        let target = format!("{DIRECTORY}/{name}");
         cx.tree.write(&target, data.read(format!("usr/share/syslinux/{name}"))?)?;
         cx.tree.chmod(&target, 0o755)?;
     }
-    cx.tree.write(format!("{FOLDER}/isolinux.cfg"), menu(&product, &kernel.opts.join(" "), fips))?;
+    cx.tree.write(format!("{DIRECTORY}/isolinux.cfg"), menu(&product, &kernel.opts.join(" "), fips))?;
     for name in ["vmlinuz", "initrd.img"] {
         let kernel = format!("{}/{name}", kernel.dir.trim_matches('/'));
-        cx.tree.hard_link(kernel, format!("{FOLDER}/{name}"))?;
+        cx.tree.hard_link(kernel, format!("{DIRECTORY}/{name}"))?;
     }
     Ok(())
 }
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn loader_kernel_and_menu_lie_in_one_folder() {
+    fn loader_kernel_and_menu_lie_in_one_directory() {
         let done = case(&PROGRAMS).run(options()).ok();
         assert_eq!(
             (done.text("isolinux/vesamenu.c32").as_str(), done.mode("isolinux/vesamenu.c32")),
@@ -271,6 +271,8 @@ mod tests {
     #[test]
     fn what_is_missing_is_an_error() {
         assert!(case(&PROGRAMS[1..]).run(options()).err().starts_with("cannot read /usr/share/syslinux/isolinux.bin"));
-        assert!(case(&PROGRAMS).dir("isolinux").run(options()).err().starts_with("cannot create the folder /isolinux"));
+        assert!(
+            case(&PROGRAMS).dir("isolinux").run(options()).err().starts_with("cannot create the directory /isolinux")
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! Adds options of the kernel to boot entries.
 //!
-//! They are put at the end of the first line with options of each `loader/entries/*.conf` below `bootpath`; where an entry has
-//! no such line it gets one. There must be an entry.
+//! They are put at the end of the first line with options of each `loader/entries/*.conf` below `bootpath`; where an
+//! entry has no such line it gets one. There must be an entry.
 //!
 //! ```json
 //! {
@@ -40,7 +40,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
 struct Options {
     /// The options to add.
     kernel_opts: Vec<String>,
-    /// The boot folder: `tree:///path`, or `mount:///path` below the root of all mounts.
+    /// The boot directory: `tree:///path`, or `mount:///path` below the root of all mounts.
     #[serde(default = "boot")]
     #[schemars(regex(pattern = "^(mount|tree):///"))]
     bootpath: String,
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_may_be_the_root() {
+    fn the_directory_may_be_the_root() {
         let case = Case::new(&MODULE).file("loader/entries/a.conf", "options ro\n");
         let done = case.run(json!({"kernel_opts": ["x"], "bootpath": "tree:///"})).ok();
         assert_eq!(done.text("loader/entries/a.conf"), "options ro x\n");

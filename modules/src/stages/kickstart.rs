@@ -234,7 +234,7 @@ struct User {
     /// Without effect
     #[serde(default, rename = "description")]
     _description: String,
-    /// The home folder
+    /// The home directory
     #[serde(default)]
     home: String,
     /// The login shell
@@ -496,8 +496,8 @@ fn run(cx: &StageContext) -> Result<(), Error> {
         crypt::check("rootpw.password", &root.password)?;
     }
     let lines = lines(&options)?;
-    if let Some(folder) = path.parent() {
-        cx.tree.create_dir_all(folder, 0o777)?;
+    if let Some(directory) = path.parent() {
+        cx.tree.create_dir_all(directory, 0o777)?;
     }
     cx.tree.write(path, lines.join("\n") + "\n")
 }

@@ -1,6 +1,6 @@
 //! Says which desktop a live system starts.
 //!
-//! Writes `/etc/sysconfig/livesys`, whose folder must be there; root owns the file.
+//! Writes `/etc/sysconfig/livesys`, whose directory must be there; root owns the file.
 //!
 //! ```json
 //! { "type": "org.osbuild.livesys", "options": { "livesys_session": "gnome" } }
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_folder_must_be_there() {
+    fn the_directory_must_be_there() {
         let done = Case::new(&MODULE).run(json!({"livesys_session": "kde"}));
         assert!(done.err().starts_with("cannot write /etc/sysconfig/livesys"));
     }

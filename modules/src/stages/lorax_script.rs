@@ -1,9 +1,9 @@
 //! Runs a script of lorax, which turns a tree into that of an installer.
 //!
-//! The script is the template `path` of the build root, below `/usr/share/lorax/templates.d` unless it is absolute, rendered
-//! by the build root's `python3` and Mako. Known are lorax's commands `append`, `install`, `mkdir`, `move`, `remove`,
-//! `removefrom`, `removekmod`, `removepkg`, `replace`, `runcmd`, `symlink` and `systemctl`. What would touch `/boot` or the
-//! database of RPM is left out: later stages need both.
+//! The script is the template `path` of the build root, below `/usr/share/lorax/templates.d` unless it is absolute,
+//! rendered by the build root's `python3` and Mako. Known are lorax's commands `append`, `install`, `mkdir`, `move`,
+//! `remove`, `removefrom`, `removekmod`, `removepkg`, `replace`, `runcmd`, `symlink` and `systemctl`. What would touch
+//! `/boot` or the database of RPM is left out: later stages need both.
 //!
 //! ```json
 //! {
@@ -51,7 +51,7 @@ struct Options {
     /// The architecture that the template is told.
     #[serde(default = "x86_64")]
     basearch: String,
-    /// The folder for libraries that the template is told.
+    /// The directory for libraries that the template is told.
     #[serde(default = "lib64")]
     libdir: String,
     /// The product that the template is told.
@@ -96,11 +96,11 @@ fn template(path: &str) -> String {
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { path, basearch, libdir, product, branding } = cx.options()?;
     let template = template(&path);
-    let folder = template.rsplit_once('/').map_or(TEMPLATES, |(folder, _)| folder);
+    let directory = template.rsplit_once('/').map_or(TEMPLATES, |(directory, _)| directory);
     let values = json!({
         "root": cx.tree.path_for_tools("/")?.to_string_lossy(),
         "basearch": basearch,
-        "configdir": format!("{folder}/config_files"),
+        "configdir": format!("{directory}/config_files"),
         "libdir": libdir,
         "product": {"name": product.name, "version": product.version},
         "branding": {"release": branding.release, "logos": branding.logos},
@@ -118,8 +118,8 @@ mod tests {
     /// Runs lines instead of a template, with a small build root.
     static LINES: ModuleDef = ModuleDef {
         entry: Entry::Stage(|cx| {
-            let folder = tempfile::tempdir().unwrap();
-            let root = Tree::open(folder.path()).unwrap();
+            let directory = tempfile::tempdir().unwrap();
+            let root = Tree::open(directory.path()).unwrap();
             root.create_dir_all("usr/share/x", 0o755).unwrap();
             root.write("usr/share/x/a.conf", "a").unwrap();
             root.write("usr/share/x/b.conf", "b").unwrap();

@@ -59,8 +59,9 @@ mod tests {
         if !has_tool("cryptsetup") {
             return;
         }
-        let folder = tempfile::tempdir().unwrap();
-        let (disk, keep, drop) = (folder.path().join("disk"), folder.path().join("keep"), folder.path().join("drop"));
+        let directory = tempfile::tempdir().unwrap();
+        let (disk, keep, drop) =
+            (directory.path().join("disk"), directory.path().join("keep"), directory.path().join("drop"));
         fs::write(&keep, "keep").unwrap();
         fs::write(&drop, "drop").unwrap();
         fs::File::create(&disk).unwrap().set_len(32 << 20).unwrap();

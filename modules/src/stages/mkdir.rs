@@ -1,7 +1,8 @@
-//! Creates folders in the tree or in mounts.
+//! Creates directories in the tree or in mounts.
 //!
-//! The mode of a new folder is `mode` less the umask; folders that are there keep theirs. With `parents` the folders
-//! above are made too, with mode 0777 less the umask. A path without a leading `/` is one of the tree as well.
+//! The mode of a new directory is `mode` less the umask; directories that are there keep theirs. With `parents` the
+//! directories above are made too, with mode 0777 less the umask. A path without a leading `/` is one of the tree as
+//! well.
 //!
 //! Two corners are as in osbuild: with `parents`, a location that ends in `/` does not heed `mode`; and without it,
 //! `exist_ok` is content with anything that is there.
@@ -41,14 +42,14 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Options {
-    /// The folders, in order.
+    /// The directories, in order.
     #[serde(default)]
-    paths: Vec<Folder>,
+    paths: Vec<Directory>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Folder {
+struct Directory {
     /// Where: `/path`, `tree:///path` or `mount://NAME/path`.
     #[schemars(extend("anyOf" = [
         {"pattern": r"^\/?(?!\.\.)((?!\/\.\.\/).)+$"},
@@ -60,7 +61,7 @@ struct Folder {
     #[serde(default = "all")]
     #[schemars(with = "f64")]
     mode: u32,
-    /// Whether to create the folders above.
+    /// Whether to create the directories above.
     #[serde(default)]
     parents: bool,
     /// Whether it may be there already.
@@ -74,11 +75,11 @@ fn all() -> u32 {
 
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { paths } = cx.options()?;
-    paths.iter().try_for_each(|folder| create(cx, folder))
+    paths.iter().try_for_each(|directory| create(cx, directory))
 }
 
-fn create(cx: &StageContext, folder: &Folder) -> Result<(), Error> {
-    let Folder { path, mode, parents, exist_ok } = folder;
+fn create(cx: &StageContext, directory: &Directory) -> Result<(), Error> {
+    let Directory { path, mode, parents, exist_ok } = directory;
     let in_tree = !path.contains("://") && !path.starts_with('/');
     let Location { tree, path, .. } = cx.location(&if in_tree { format!("/{path}") } else { path.clone() })?;
     if *parents {
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_are_made_in_mounts() {
+    fn directories_are_made_in_mounts() {
         let case = Case::new(&MODULE).mount("root", |_| ());
         let done = make(case, json!([{"path": "mount://root/a/b", "parents": true}])).ok();
         assert!(done.mount("root").is_dir("a/b").unwrap());
@@ -131,7 +132,7 @@ mod tests {
         let done = make(Case::new(&MODULE), json!([{"path": "/a/b/c", "parents": true, "mode": 0o700}])).ok();
         assert_eq!((done.mode("a"), done.mode("a/b"), done.mode("a/b/c")), (0o755, 0o755, 0o700));
         let done = make(Case::new(&MODULE), json!([{"path": "/a/b"}]));
-        assert_eq!(done.err(), "cannot create the folder /a/b: No such file or directory (os error 2)");
+        assert_eq!(done.err(), "cannot create the directory /a/b: No such file or directory (os error 2)");
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     entry: Entry::Stage(run),
 };
 
-const FOLDER: &str = "usr/lib/modprobe.d";
+const DIRECTORY: &str = "usr/lib/modprobe.d";
 
 /// The options.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -76,8 +76,8 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     one_line::check(&cx.options)?;
     let Options { filename, commands } = cx.options()?;
     let lines = commands.iter().map(line).collect::<Result<String, _>>()?;
-    cx.tree.create_dir_all(FOLDER, 0o777)?;
-    cx.tree.write(format!("{FOLDER}/{filename}"), lines)
+    cx.tree.create_dir_all(DIRECTORY, 0o777)?;
+    cx.tree.write(format!("{DIRECTORY}/{filename}"), lines)
 }
 
 fn line(command: &Command) -> Result<String, Error> {

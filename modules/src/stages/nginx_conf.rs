@@ -1,6 +1,6 @@
 //! Writes the configuration of nginx.
 //!
-//! The file `path`, whose folder must be there, has one server that gives out the files below `root`.
+//! The file `path`, whose directory must be there, has one server that gives out the files below `root`.
 //!
 //! ```json
 //! {
@@ -53,7 +53,7 @@ fn file() -> String {
 struct Config {
     /// Address and port of the server.
     listen: String,
-    /// The folder that it gives out.
+    /// The directory that it gives out.
     root: String,
     /// The file for the id of its process.
     pid: String,

@@ -1,7 +1,7 @@
 //! Creates a connection of NetworkManager.
 //!
-//! Writes the file `path`, or `filename` below `/usr/lib/NetworkManager/system-connections`, anew and for its owner alone. The
-//! sections stand in the manifest's order.
+//! Writes the file `path`, or `filename` below `/usr/lib/NetworkManager/system-connections`, anew and for its owner
+//! alone. The sections stand in the manifest's order.
 //!
 //! ```json
 //! {
@@ -45,14 +45,14 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     entry: Entry::Stage(run),
 };
 
-const FOLDER: &str = "usr/lib/NetworkManager/system-connections";
+const DIRECTORY: &str = "usr/lib/NetworkManager/system-connections";
 
 /// The options.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("oneOf" = [{"required": ["filename"]}, {"required": ["path"]}]))]
 struct Options {
-    /// The file's name in the usual folder.
+    /// The file's name in the usual directory.
     #[schemars(regex(pattern = r"^[\w.-]{1,242}.nmconnection$"))]
     filename: Option<String>,
     /// The file.
@@ -140,7 +140,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { filename, path, settings } = cx.options()?;
     let path = match (path.filter(|path| !path.is_empty()), filename) {
         (Some(path), _) => path,
-        (None, Some(filename)) => format!("{FOLDER}/{filename}"),
+        (None, Some(filename)) => format!("{DIRECTORY}/{filename}"),
         (None, None) => return Err(Error::failed("the connection's `path` is empty")),
     };
     let mut ini = Sections::default();

@@ -141,11 +141,11 @@ mod tests {
 
     /// The image's files by name.
     fn unpacked(done: &Done) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let archive = done.tree.path_for_tools("image.tar").unwrap();
-        let status = Command::new("tar").arg("-xf").arg(archive).arg("-C").arg(folder.path()).status().unwrap();
+        let status = Command::new("tar").arg("-xf").arg(archive).arg("-C").arg(directory.path()).status().unwrap();
         assert!(status.success());
-        folder
+        directory
     }
 
     fn blob(image: &Path, descriptor: &Value) -> Vec<u8> {

@@ -73,14 +73,14 @@ struct Options {
     remotes: Vec<Remote>,
     /// How the kernel finds the root file system
     rootfs: Option<RootFileSystem>,
-    /// Whether `/var` is filled with the folders that the system expects
+    /// Whether `/var` is filled with the directories that the system expects
     #[serde(default)]
     populate_var: bool,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 struct Mount {
-    /// The folder, made where there is none
+    /// The directory, made where there is none
     path: String,
     /// Its mode
     #[serde(default = "usual_mode")]
@@ -156,19 +156,19 @@ fn deploy(cx: &StageContext, options: &Options, reference: &str, sysroot: &str) 
 /// Labels what deploying has written, as `ostree` does it only where the running kernel has SELinux.
 fn label(cx: &StageContext, state: &str, deployment: &str) -> Result<(), Error> {
     let mut policy = None;
-    for folder in ["etc/selinux", "usr/etc/selinux"] {
-        let folder = format!("{deployment}/{folder}");
-        let config = format!("{folder}/config");
+    for directory in ["etc/selinux", "usr/etc/selinux"] {
+        let directory = format!("{deployment}/{directory}");
+        let config = format!("{directory}/config");
         if cx.tree.is_file(&config)? {
-            policy = policy_of(&cx.tree.read_to_string(config)?).map(|name| format!("{folder}/{name}"));
+            policy = policy_of(&cx.tree.read_to_string(config)?).map(|name| format!("{directory}/{name}"));
         }
     }
     let Some(policy) = policy else { return Ok(()) };
     let contexts = cx.tree.path_for_tools(format!("{policy}/contexts/files/file_contexts"))?;
-    for (root, folder) in [("/", "boot"), (deployment, "etc"), (state, "var")] {
+    for (root, directory) in [("/", "boot"), (deployment, "etc"), (state, "var")] {
         let root = cx.tree.subtree(root)?;
-        let (place, folder) = (root.path_for_tools("/")?, root.path_for_tools(folder)?);
-        cx.tool("setfiles")?.args(["-F", "-r"]).arg(place).arg(&contexts).arg(folder).run()?;
+        let (place, directory) = (root.path_for_tools("/")?, root.path_for_tools(directory)?);
+        cx.tool("setfiles")?.args(["-F", "-r"]).arg(place).arg(&contexts).arg(directory).run()?;
     }
     Ok(())
 }

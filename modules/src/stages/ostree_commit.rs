@@ -56,7 +56,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     let input = Tree::open(&cx.input("tree")?.path)?;
     // In the tree, so that files need not be copied where the file system can share them.
     let place = cx.tree.path_for_tools("/")?;
-    let root = tempfile::tempdir_in(&place).map_err(Error::io("create a folder in", place))?;
+    let root = tempfile::tempdir_in(&place).map_err(Error::io("create a directory in", place))?;
     Copy::default().run(&input, ".", &Tree::open(root.path())?, ".")?;
     let commit = Commit {
         root: root.path(),

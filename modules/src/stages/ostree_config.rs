@@ -131,6 +131,6 @@ mod tests {
     fn options_and_repository_are_wanted() {
         assert_eq!(Case::new(&MODULE).run(json!({"repo": "repo"})).err(), "`config` must be given");
         let missing = Case::new(&MODULE).run(json!({"repo": "repo", "config": {}}));
-        assert!(missing.err().starts_with("cannot open the folder /repo"), "{}", missing.err());
+        assert!(missing.err().starts_with("cannot open the directory /repo"), "{}", missing.err());
     }
 }

@@ -1,4 +1,4 @@
-//! Fills `/var` of a deployment in an OSTree tree with the folders that its system expects.
+//! Fills `/var` of a deployment in an OSTree tree with the directories that its system expects.
 //!
 //! Calls `systemd-tmpfiles` of the build root with the deployment's own rules.
 //!

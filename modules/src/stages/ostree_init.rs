@@ -1,6 +1,6 @@
 //! Makes an OSTree repository.
 //!
-//! Calls `ostree` of the build root. Folders on the way are made.
+//! Calls `ostree` of the build root. Directories on the way are made.
 //!
 //! ```json
 //! { "type": "org.osbuild.ostree.init", "options": { "path": "/repo", "mode": "archive" } }
@@ -61,8 +61,8 @@ fn run(cx: &StageContext) -> Result<(), Error> {
         Mode::BareUserOnly => "bare-user-only",
         Mode::Archive => "archive",
     };
-    if let Some(folder) = Path::new(&options.path).parent() {
-        cx.tree.create_dir_all(folder, 0o777)?;
+    if let Some(directory) = Path::new(&options.path).parent() {
+        cx.tree.create_dir_all(directory, 0o777)?;
     }
     let repository = option("repo", cx.tree.path_for_tools(&options.path)?)?;
     ostree(cx, &["init", "-v", &format!("--mode={mode}"), &repository])

@@ -1,7 +1,8 @@
 //! Takes users and groups from an OSTree commit, so that a tree built from scratch gives them the same numbers.
 //!
-//! Writes `/etc/passwd` and `/etc/group` of what `/usr/etc` and `/usr/lib` of the commit have, of a name the former, and
-//! `/etc/subuid` and `/etc/subgid` where the commit has ranges in `/usr/etc`. The input `commits` must be one commit.
+//! Writes `/etc/passwd` and `/etc/group` of what `/usr/etc` and `/usr/lib` of the commit have, of a name the former,
+//! and `/etc/subuid` and `/etc/subgid` where the commit has ranges in `/usr/etc`. The input `commits` must be one
+//! commit.
 //!
 //! A file whose last line has no end does not glue it to the next file's first, as it does in osbuild.
 //!
@@ -53,8 +54,8 @@ fn run(cx: &StageContext) -> Result<(), Error> {
             return Err(Error::failed(format!("the input `commits` must be one commit, but is {count}")));
         }
     };
-    let folder = data.get("path").and_then(Value::as_str).unwrap_or(commit);
-    let checkout = Tree::open(&input.path)?.subtree(folder.trim_start_matches('/'))?;
+    let directory = data.get("path").and_then(Value::as_str).unwrap_or(commit);
+    let checkout = Tree::open(&input.path)?.subtree(directory.trim_start_matches('/'))?;
     cx.tree.create_dir_all("etc", 0o777)?;
     for name in ["passwd", "group"] {
         let own = format!("usr/etc/{name}");
@@ -108,8 +109,8 @@ impl Table {
     }
 }
 
-/// A file of subordinate ids as osbuild writes it: of a name the last range, with empty lines between; comments and what
-/// has not three fields are left out.
+/// A file of subordinate ids as osbuild writes it: of a name the last range, with empty lines between; comments and
+/// what has not three fields are left out.
 fn ranges_of(text: &str) -> String {
     let mut table = Table::default();
     for line in text.lines().map(str::trim) {

@@ -1,9 +1,9 @@
 //! Turns a tree into one that OSTree can deploy.
 //!
-//! Configuration moves to `/usr/etc`; of the rest, `/usr`, `/boot` and `/var` stay, and `/home` moves to `/var` unless it
-//! is empty. What else was at the top is dropped for the folders and links of OSTree's layout. Then `rpm-ostree` of the
-//! build root does its part. Without `tmp-is-dir`, `/tmp` becomes a link to `/sysroot/tmp`, where osbuild makes a link
-//! to `tmp` there.
+//! Configuration moves to `/usr/etc`; of the rest, `/usr`, `/boot` and `/var` stay, and `/home` moves to `/var` unless
+//! it is empty. What else was at the top is dropped for the directories and links of OSTree's layout. Then `rpm-ostree`
+//! of the build root does its part. Without `tmp-is-dir`, `/tmp` becomes a link to `/sysroot/tmp`, where osbuild makes
+//! a link to `tmp` there.
 //!
 //! ```json
 //! {
@@ -50,7 +50,7 @@ struct Options {
     /// What dracut is told
     #[serde(rename = "initramfs-args", default)]
     initramfs_args: Vec<String>,
-    /// Whether `/tmp` is a folder
+    /// Whether `/tmp` is a directory
     #[serde(rename = "tmp-is-dir", default = "yes")]
     tmp_is_dir: bool,
 }
@@ -62,7 +62,7 @@ fn yes() -> bool {
 /// Where the old top of the tree goes meanwhile.
 const ASIDE: &str = ".osbc-preptree";
 
-fn rearrange(tree: &Tree, tmp_is_folder: bool) -> Result<(), Error> {
+fn rearrange(tree: &Tree, tmp_is_directory: bool) -> Result<(), Error> {
     tree.rename("etc", "usr/etc")?;
     let names = tree.read_dir("/")?;
     tree.create_dir(ASIDE, 0o700)?;
@@ -70,7 +70,7 @@ fn rearrange(tree: &Tree, tmp_is_folder: bool) -> Result<(), Error> {
     for name in &names {
         tree.rename(name, aside.join(name))?;
     }
-    make_top(tree, tmp_is_folder)?;
+    make_top(tree, tmp_is_directory)?;
     // The new one is empty.
     tree.remove_dir_all("var")?;
     for name in ["usr", "boot", "var"] {

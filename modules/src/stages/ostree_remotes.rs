@@ -1,7 +1,7 @@
 //! Adds remotes to an OSTree repository in the tree.
 //!
-//! Calls `ostree` of the build root. A remote without `gpgkeys` and `gpgkeypaths` does not verify its commits. One whose
-//! name is taken is left as it is.
+//! Calls `ostree` of the build root. A remote without `gpgkeys` and `gpgkeypaths` does not verify its commits. One
+//! whose name is taken is left as it is.
 //!
 //! ```json
 //! {
@@ -62,7 +62,7 @@ struct Remote {
     /// The keys that sign its commits
     #[serde(default)]
     gpgkeys: Vec<String>,
-    /// Where keys that sign its commits lie: files or folders of the system
+    /// Where keys that sign its commits lie: files or directories of the system
     #[serde(default)]
     gpgkeypaths: Vec<String>,
 }

@@ -53,12 +53,12 @@ fn run(cx: &StageContext) -> Result<(), Error> {
 
 /// The file contexts of the deployment's policy.
 fn contexts(root: &Tree) -> Result<String, Error> {
-    for folder in ["etc/selinux", "usr/etc/selinux"] {
-        let config = format!("{folder}/config");
+    for directory in ["etc/selinux", "usr/etc/selinux"] {
+        let config = format!("{directory}/config");
         if root.is_file(&config)?
             && let Some(policy) = selinux_labels::policy(&text::read(root, &config)?)
         {
-            return Ok(format!("{folder}/{policy}/contexts/files/file_contexts"));
+            return Ok(format!("{directory}/{policy}/contexts/files/file_contexts"));
         }
     }
     Err(Error::failed("the deployment has no SELinux policy that is switched on"))

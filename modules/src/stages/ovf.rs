@@ -1,7 +1,7 @@
 //! Describes a VMDK image as a virtual machine.
 //!
-//! Writes an OVF descriptor for VMware and VirtualBox and a manifest of SHA-256 sums beside the image, under its name with
-//! the endings `.ovf` and `.mf`.
+//! Writes an OVF descriptor for VMware and VirtualBox and a manifest of SHA-256 sums beside the image, under its name
+//! with the endings `.ovf` and `.mf`.
 //!
 //! The UUIDs, and the address of the network card unless given, are derived from the stage's id, so that the same stage
 //! gives the same files; osbuild draws them at random.
@@ -81,7 +81,7 @@ const VIRTUALBOX: &str = "080027";
 fn run(cx: &StageContext) -> Result<(), Error> {
     one_line::check(&cx.options)?;
     let Options { vmdk, vmware, virtualbox } = cx.options()?;
-    let (folder, name) = vmdk.rsplit_once('/').map_or(("", vmdk.as_str()), |(folder, name)| (folder, name));
+    let (directory, name) = vmdk.rsplit_once('/').map_or(("", vmdk.as_str()), |(directory, name)| (directory, name));
     let stem = match name.trim_start_matches('.').rfind('.') {
         Some(at) => &name[..name.len() - name.trim_start_matches('.').len() + at],
         None => name,
@@ -101,7 +101,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
         machine: id("machine"),
         disk: id("disk"),
     };
-    let place = |ending: &str| format!("{folder}/{stem}.{ending}");
+    let place = |ending: &str| format!("{directory}/{stem}.{ending}");
     cx.tree.write(place("ovf"), machine.descriptor())?;
     let sum = |path: &str| {
         let mut file = cx.tree.open_file(path, OFlags::RDONLY, 0)?;
@@ -125,7 +125,8 @@ struct Machine<'a> {
 }
 
 impl Machine<'_> {
-    /// The OVF descriptor: one disk at a SCSI controller, two processors, 4 GiB, and for VirtualBox its own description.
+    /// The OVF descriptor: one disk at a SCSI controller, two processors, 4 GiB, and for VirtualBox its own
+    /// description.
     fn descriptor(&self) -> String {
         format!(
             include_str!("../ovf.xml"),

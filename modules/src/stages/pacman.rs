@@ -1,8 +1,8 @@
 //! Installs pacman packages.
 //!
-//! Calls `pacman` of the build root on the files of the input `packages`. Scripts and hooks run in the tree, with `/dev`,
-//! `/proc` and `/sys` there, and find a machine id; afterwards that is empty unless there was one before. The metadata
-//! lists the packages that the tree has.
+//! Calls `pacman` of the build root on the files of the input `packages`. Scripts and hooks run in the tree, with
+//! `/dev`, `/proc` and `/sys` there, and find a machine id; afterwards that is empty unless there was one before. The
+//! metadata lists the packages that the tree has.
 //!
 //! ```json
 //! {
@@ -95,8 +95,8 @@ fn installed(tree: &Tree) -> Result<Value, Error> {
     let local = format!("{DATABASE}/local");
     let mut packages = Vec::new();
     if tree.is_dir(&local)? {
-        for folder in tree.read_dir(&local)? {
-            let path = Path::new(&local).join(folder).join("desc");
+        for directory in tree.read_dir(&local)? {
+            let path = Path::new(&local).join(directory).join("desc");
             if tree.is_file(&path)? {
                 packages.push(pacman_database::package(&tree.read_to_string(&path)?).map_err(|error| {
                     Error::failed(format!("/{} is no description of a package: {error}", path.display()))
@@ -183,8 +183,8 @@ mod tests {
             "siggpg": "",
         });
         assert_eq!(done.metadata, json!({"packages": [package]}));
-        for folder in ["dev", "proc", "sys"] {
-            assert!(done.tree.read_dir(folder).unwrap().is_empty(), "{folder}");
+        for directory in ["dev", "proc", "sys"] {
+            assert!(done.tree.read_dir(directory).unwrap().is_empty(), "{directory}");
         }
     }
 

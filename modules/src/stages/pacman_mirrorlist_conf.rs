@@ -1,6 +1,6 @@
 //! Writes pacman's list of mirrors.
 //!
-//! A line for each mirror, with an empty one between. The folder of the file is made.
+//! A line for each mirror, with an empty one between. The directory of the file is made.
 //!
 //! ```json
 //! {
@@ -48,8 +48,8 @@ fn filename() -> String {
 fn run(cx: &StageContext) -> Result<(), Error> {
     one_line::check(&cx.options)?;
     let Options { filename, mirrors } = cx.options()?;
-    if let Some(folder) = Path::new(&filename).parent() {
-        cx.tree.create_dir_all(folder, 0o777)?;
+    if let Some(directory) = Path::new(&filename).parent() {
+        cx.tree.create_dir_all(directory, 0o777)?;
     }
     let lines: Vec<String> = mirrors.iter().map(|mirror| format!("Server = {mirror}\n")).collect();
     cx.tree.write(filename, lines.join("\n"))

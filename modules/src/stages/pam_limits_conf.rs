@@ -1,6 +1,6 @@
 //! Limits the resources of users' sessions.
 //!
-//! Writes a file of `/etc/security/limits.d`, for pam_limits, with a line for each limit. The folder must be there.
+//! Writes a file of `/etc/security/limits.d`, for pam_limits, with a line for each limit. The directory must be there.
 //!
 //! ```json
 //! {
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_limit_has_a_line_and_the_folder_must_be_there() {
+    fn each_limit_has_a_line_and_the_directory_must_be_there() {
         let config = json!([
             {"domain": "@sapsys", "type": "hard", "item": "nofile", "value": 65536},
             {"domain": "*", "type": "-", "item": "nice", "value": "unlimited"},

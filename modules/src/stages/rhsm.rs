@@ -1,7 +1,7 @@
 //! Configures Red Hat Subscription Management.
 //!
-//! Changes the files of the plugins of dnf and yum, and `/etc/rhsm/rhsm.conf`, which must be there, with that section for
-//! the latter. Comments and order stay. A plugin or file without settings is not touched.
+//! Changes the files of the plugins of dnf and yum, and `/etc/rhsm/rhsm.conf`, which must be there, with that section
+//! for the latter. Comments and order stay. A plugin or file without settings is not touched.
 //!
 //! ```json
 //! {
@@ -99,11 +99,11 @@ struct Rhsmcertd {
 
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { dnf_plugins, yum_plugins, subscription_manager } = cx.options()?;
-    for (folder, plugins) in [("dnf/plugins", dnf_plugins), ("yum/pluginconf.d", yum_plugins)] {
+    for (directory, plugins) in [("dnf/plugins", dnf_plugins), ("yum/pluginconf.d", yum_plugins)] {
         let Plugins { product_id, subscription_manager } = plugins;
         for (name, Plugin { enabled }) in [("product-id", product_id), ("subscription-manager", subscription_manager)] {
             if let Some(enabled) = enabled {
-                let path = format!("etc/{folder}/{name}.conf");
+                let path = format!("etc/{directory}/{name}.conf");
                 let mut file = Document::read(&cx.tree, &path)?;
                 file.ensure_section("main");
                 file.set("main", "enabled", digit(enabled))?;

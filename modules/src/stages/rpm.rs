@@ -1,11 +1,11 @@
 //! Verifies and installs RPM packages.
 //!
-//! Calls `rpm` and `rpmkeys` of the build root on the files of the input `packages`; the signature of a package is checked
-//! where its `rpm.check_gpg` is true. Scripts run in the tree, with `/dev`, `/proc` and `/sys` there, and find a machine id;
-//! afterwards that is empty. The metadata lists the packages that the tree has.
+//! Calls `rpm` and `rpmkeys` of the build root on the files of the input `packages`; the signature of a package is
+//! checked where its `rpm.check_gpg` is true. Scripts run in the tree, with `/dev`, `/proc` and `/sys` there, and find
+//! a machine id; afterwards that is empty. The metadata lists the packages that the tree has.
 //!
-//! With `disable_dracut`, `/etc/kernel` is removed afterwards unless a package owns it; osbuild means to do the same, but
-//! looks for it in the wrong place.
+//! With `disable_dracut`, `/etc/kernel` is removed afterwards unless a package owns it; osbuild means to do the same,
+//! but looks for it in the wrong place.
 //!
 //! ```json
 //! {
@@ -359,7 +359,7 @@ const MACHINE_ID: &str = "etc/machine-id";
 /// The marker of systems that were booted by OSTree.
 const OSTREE_BOOTED: &str = "run/ostree-booted";
 const RANDOM_SEED: &str = "var/lib/systemd/random-seed";
-const KERNEL_FOLDER: &str = "etc/kernel";
+const KERNEL_DIRECTORY: &str = "etc/kernel";
 const KERNEL_PLUGINS: &str = "etc/kernel/install.d";
 /// What would call dracut.
 const DRACUT: [&str; 2] = ["50-dracut.install", "51-dracut-rescue.install"];
@@ -409,13 +409,13 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes the folders of kernel-install where they are empty and no package's.
+/// Removes the directories of kernel-install where they are empty and no package's.
 fn remove_unowned(rpm: &Rpm, tree: &Tree) -> Result<(), Error> {
-    for folder in [KERNEL_PLUGINS, KERNEL_FOLDER] {
-        let empty = tree.read_dir(folder)?.is_empty();
-        let owned = || rpm.tool("rpm")?.arg("-qf").arg(format!("/{folder}")).output();
+    for directory in [KERNEL_PLUGINS, KERNEL_DIRECTORY] {
+        let empty = tree.read_dir(directory)?.is_empty();
+        let owned = || rpm.tool("rpm")?.arg("-qf").arg(format!("/{directory}")).output();
         match (empty, if empty { owned() } else { Ok(Vec::new()) }) {
-            (true, Err(Error::ToolFailed { .. })) => tree.remove_dir_all(folder)?,
+            (true, Err(Error::ToolFailed { .. })) => tree.remove_dir_all(directory)?,
             (_, result) => drop(result?),
         }
     }

@@ -1,6 +1,6 @@
 //! Sets macros of RPM.
 //!
-//! Writes a file of macros, in the manifest's order. Its folder is made.
+//! Writes a file of macros, in the manifest's order. Its directory is made.
 //!
 //! ```json
 //! {
@@ -71,8 +71,8 @@ fn run(cx: &StageContext) -> Result<(), Error> {
         return Err(Error::failed(format!("the option `macros.{name}` {reason}; leave it out")));
     }
     let lines: String = macros.entries.iter().map(|(name, own)| format!("%{name} {}\n", value(own))).collect();
-    if let Some(folder) = Path::new(&filename).parent() {
-        cx.tree.create_dir_all(folder, 0o777)?;
+    if let Some(directory) = Path::new(&filename).parent() {
+        cx.tree.create_dir_all(directory, 0o777)?;
     }
     cx.tree.write(filename, lines)
 }

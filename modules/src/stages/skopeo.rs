@@ -1,8 +1,8 @@
-//! Copies container images to a container storage, a folder or an archive in the tree.
+//! Copies container images to a container storage, a directory or an archive in the tree.
 //!
 //! Calls `skopeo` of the build root on each image of the input `images`. A list of images in the input `manifest-lists`
-//! is kept with the image that was chosen from it. The destination is a path in the tree; osbuild takes it as text behind
-//! the tree's own path.
+//! is kept with the image that was chosen from it. The destination is a path in the tree; osbuild takes it as text
+//! behind the tree's own path.
 //!
 //! ```json
 //! {
@@ -91,9 +91,9 @@ enum Destination {
         #[serde(default = "usual_driver")]
         storage_driver: String,
     },
-    /// A folder in the OCI image layout
+    /// A directory in the OCI image layout
     Oci {
-        /// The folder
+        /// The directory
         path: String,
     },
     /// An archive in the OCI image layout
@@ -101,9 +101,9 @@ enum Destination {
         /// The archive
         path: String,
     },
-    /// A folder of plain files, to look into an image
+    /// A directory of plain files, to look into an image
     Dir {
-        /// The folder
+        /// The directory
         path: String,
     },
 }
@@ -129,8 +129,8 @@ impl Destination {
             Destination::OciArchive { path } => ("oci-archive", path),
             Destination::Dir { path } => ("dir", path),
         };
-        if let Some(folder) = Path::new(path).parent() {
-            tree.create_dir_all(folder, 0o777)?;
+        if let Some(directory) = Path::new(path).parent() {
+            tree.create_dir_all(directory, 0o777)?;
         }
         Ok(format!("{kind}:{}", tree.path_for_tools(path)?.display()))
     }
@@ -139,7 +139,7 @@ impl Destination {
 /// A path of the tree for tools, of which the last parts need not be there.
 fn place(tree: &Tree, path: &Path) -> Result<PathBuf, Error> {
     match (path.parent(), path.file_name()) {
-        (Some(folder), Some(name)) if !tree.exists(path)? => Ok(place(tree, folder)?.join(name)),
+        (Some(directory), Some(name)) if !tree.exists(path)? => Ok(place(tree, directory)?.join(name)),
         _ => tree.path_for_tools(path),
     }
 }

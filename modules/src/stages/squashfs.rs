@@ -1,7 +1,7 @@
 //! Makes a squashfs image of a tree.
 //!
-//! Calls `mksquashfs` of the build root on the input `tree` or on `source`, a folder of an input (`input://NAME/…`) or
-//! of a mount (`mount://NAME/…`, or `mount:///…` below the place of all mounts).
+//! Calls `mksquashfs` of the build root on the input `tree` or on `source`, a directory of an input (`input://NAME/…`)
+//! or of a mount (`mount://NAME/…`, or `mount:///…` below the place of all mounts).
 //!
 //! ```json
 //! {
@@ -52,7 +52,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
 struct Options {
     /// The image
     filename: String,
-    /// The folder to take instead of the input `tree`: `mount://…` or `input://NAME/…`
+    /// The directory to take instead of the input `tree`: `mount://…` or `input://NAME/…`
     #[schemars(regex(pattern = r"^(mount://|input://[^/]+/)"))]
     source: Option<String>,
     /// Regular expressions of paths that are left out

@@ -130,16 +130,16 @@ struct Desktop {
     displaymanager: Option<String>,
 }
 
-const FOLDER: &str = "etc/sysconfig";
+const DIRECTORY: &str = "etc/sysconfig";
 
 fn run(cx: &StageContext) -> Result<(), Error> {
     one_line::check(&cx.options)?;
     let options: Options = cx.options()?;
-    cx.tree.create_dir_all(FOLDER, 0o777)?;
+    cx.tree.create_dir_all(DIRECTORY, 0o777)?;
     plain(cx, "kernel", lines(&options.kernel.entries, shell::assigned))?;
     plain(cx, "network", lines(&options.network.entries, shell::assigned))?;
     if let Some(NetworkScripts { ifcfg: Some(Entries(interfaces)) }) = options.network_scripts {
-        cx.tree.create_dir_all(format!("{FOLDER}/network-scripts"), 0o777)?;
+        cx.tree.create_dir_all(format!("{DIRECTORY}/network-scripts"), 0o777)?;
         for (Name(name), interface) in interfaces {
             plain(cx, &format!("network-scripts/ifcfg-{name}"), lines(&interface.entries, shell::quoted))?;
         }
@@ -175,11 +175,11 @@ fn lines(settings: &Map<String, Value>, write: fn(&str) -> String) -> String {
 }
 
 fn plain(cx: &StageContext, name: &str, lines: String) -> Result<(), Error> {
-    if lines.is_empty() { Ok(()) } else { cx.tree.write(format!("{FOLDER}/{name}"), lines) }
+    if lines.is_empty() { Ok(()) } else { cx.tree.write(format!("{DIRECTORY}/{name}"), lines) }
 }
 
 fn public(cx: &StageContext, name: &str, lines: &str) -> Result<(), Error> {
-    let path = format!("{FOLDER}/{name}");
+    let path = format!("{DIRECTORY}/{name}");
     cx.tree.write(&path, lines)?;
     cx.tree.chown(&path, Some(0), Some(0))?;
     cx.tree.chmod(&path, 0o644)
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn without_settings_there_is_the_folder_alone() {
+    fn without_settings_there_is_the_directory_alone() {
         let options = json!({"kernel": {}, "network-scripts": {}});
         assert!(Case::new(&MODULE).run(options).ok().tree.read_dir("etc/sysconfig").unwrap().is_empty());
     }

@@ -1,7 +1,7 @@
 //! Sets parameters of the kernel.
 //!
-//! Writes a file of `/usr/lib/sysctl.d`, which must be there, with a line for each parameter. A key that begins with `-`
-//! and has no value excludes what it matches from the patterns of other lines.
+//! Writes a file of `/usr/lib/sysctl.d`, which must be there, with a line for each parameter. A key that begins with
+//! `-` and has no value excludes what it matches from the patterns of other lines.
 //!
 //! ```json
 //! {
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_parameter_has_a_line_and_the_folder_must_be_there() {
+    fn each_parameter_has_a_line_and_the_directory_must_be_there() {
         let config = json!([{"key": "a.b", "value": "1"}, {"key": "-a.*"}, {"key": "c", "value": ""}]);
         let options = json!({"filename": "a.conf", "config": config});
         let done = Case::new(&MODULE).dir("usr/lib/sysctl.d").run(options.clone()).ok();

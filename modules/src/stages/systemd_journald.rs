@@ -1,7 +1,7 @@
 //! Configures the journal of systemd.
 //!
-//! Writes a drop-in file of `/usr/lib/systemd/journald.conf.d`, which must not be there yet, in the manifest's order. The
-//! folder is made.
+//! Writes a drop-in file of `/usr/lib/systemd/journald.conf.d`, which must not be there yet, in the manifest's order.
+//! The directory is made.
 //!
 //! ```json
 //! {
@@ -80,7 +80,7 @@ struct Journal {
     audit: Option<String>,
 }
 
-const FOLDER: &str = "usr/lib/systemd/journald.conf.d";
+const DIRECTORY: &str = "usr/lib/systemd/journald.conf.d";
 
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { filename, config } = cx.options()?;
@@ -88,8 +88,8 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     for (section, settings) in &config.entries {
         ini::fill(file.section(section)?, settings)?;
     }
-    cx.tree.create_dir_all(FOLDER, 0o777)?;
-    cx.tree.write_new(format!("{FOLDER}/{filename}"), file.text("="))
+    cx.tree.create_dir_all(DIRECTORY, 0o777)?;
+    cx.tree.write_new(format!("{DIRECTORY}/{filename}"), file.text("="))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Configures the manager of logins of systemd.
 //!
-//! Writes a drop-in file of `/usr/lib/systemd/logind.conf.d`, in the manifest's order. The folder is made.
+//! Writes a drop-in file of `/usr/lib/systemd/logind.conf.d`, in the manifest's order. The directory is made.
 //!
 //! ```json
 //! {
@@ -68,7 +68,7 @@ struct Login {
     reserved: Option<Number>,
 }
 
-const FOLDER: &str = "usr/lib/systemd/logind.conf.d";
+const DIRECTORY: &str = "usr/lib/systemd/logind.conf.d";
 
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { filename, config } = cx.options()?;
@@ -76,8 +76,8 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     for (section, settings) in &config.entries {
         ini::fill(file.section(section)?, settings)?;
     }
-    cx.tree.create_dir_all(FOLDER, 0o777)?;
-    cx.tree.write(format!("{FOLDER}/{filename}"), file.text("="))
+    cx.tree.create_dir_all(DIRECTORY, 0o777)?;
+    cx.tree.write(format!("{DIRECTORY}/{filename}"), file.text("="))
 }
 
 #[cfg(test)]

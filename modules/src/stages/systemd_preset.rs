@@ -1,7 +1,7 @@
 //! Presets which services are enabled.
 //!
-//! Writes `/usr/lib/systemd/system-preset/50-osbuild.preset` with a line for each unit; the folder must be there. A unit
-//! may be named once. Without `presets` nothing is written.
+//! Writes `/usr/lib/systemd/system-preset/50-osbuild.preset` with a line for each unit; the directory must be there. A
+//! unit may be named once. Without `presets` nothing is written.
 //!
 //! ```json
 //! {

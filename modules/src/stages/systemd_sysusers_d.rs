@@ -1,9 +1,9 @@
 //! Declares system users and groups.
 //!
-//! Writes a file of `/usr/lib/sysusers.d`, or with the `path-prefix` `etc` of `/etc/sysusers.d`, with a line for each entry;
-//! the folder must be there. What systemd-sysusers would not take is refused: the name of an entry `r` is `-`, its id a
-//! number or a range, the id of an entry `m` a group, that of the others `-`, a number or two with `:` between. Only an
-//! entry `u` has a description, a home and a shell.
+//! Writes a file of `/usr/lib/sysusers.d`, or with the `path-prefix` `etc` of `/etc/sysusers.d`, with a line for each
+//! entry; the directory must be there. What systemd-sysusers would not take is refused: the name of an entry `r` is
+//! `-`, its id a number or a range, the id of an entry `m` a group, that of the others `-`, a number or two with `:`
+//! between. Only an entry `u` has a description, a home and a shell.
 //!
 //! ```json
 //! {
@@ -56,7 +56,7 @@ struct Options {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Config {
-    /// Below which folder the file lies
+    /// Below which directory the file lies
     #[serde(default)]
     path_prefix: Prefix,
     /// The name of the file
@@ -91,7 +91,7 @@ struct Declaration {
     /// The description
     #[serde(default = "none")]
     gecos: String,
-    /// The home folder
+    /// The home directory
     #[serde(default = "none")]
     home: String,
     /// The login shell
@@ -112,12 +112,12 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     if entries.is_empty() {
         return Err(Error::failed("there are no `entries`"));
     }
-    let folder = match path_prefix {
+    let directory = match path_prefix {
         Prefix::Usr => "usr/lib/sysusers.d",
         Prefix::Etc => "etc/sysusers.d",
     };
     let lines = entries.iter().map(line).collect::<Result<String, _>>()?;
-    cx.tree.write(format!("{folder}/{filename}"), lines)
+    cx.tree.write(format!("{directory}/{filename}"), lines)
 }
 
 fn line(entry: &Declaration) -> Result<String, Error> {

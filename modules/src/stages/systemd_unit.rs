@@ -1,7 +1,8 @@
 //! Changes a unit of systemd by a drop-in file.
 //!
-//! Writes `UNIT.d/DROPIN` below `/usr/lib/systemd/system`, or for the `unit-type` `global` below `/usr/lib/systemd/user`, in
-//! the manifest's order. The folder is made. An `Environment` may be one text, or variables that get a line each.
+//! Writes `UNIT.d/DROPIN` below `/usr/lib/systemd/system`, or for the `unit-type` `global` below
+//! `/usr/lib/systemd/user`, in the manifest's order. The directory is made. An `Environment` may be one text, or
+//! variables that get a line each.
 //!
 //! ```json
 //! {
@@ -18,7 +19,7 @@ use osbc_module_api::*;
 
 use crate::ini::Sections;
 use crate::options::InOrder;
-use crate::systemd_unit::{self, Folder, Variable};
+use crate::systemd_unit::{self, Directory, Variable};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -54,7 +55,7 @@ struct Options {
     config: InOrder<Config>,
     /// Whether it is a unit of the system or of all users
     #[serde(default)]
-    unit_type: Folder,
+    unit_type: Directory,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -94,13 +95,13 @@ const LONGEST: usize = 255;
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { unit, dropin, config, unit_type } = cx.options()?;
     if unit.chars().count() + ".d".len() > LONGEST {
-        return Err(Error::failed(format!("the name of the unit `{unit}` is too long for a folder of drop-ins")));
+        return Err(Error::failed(format!("the name of the unit `{unit}` is too long for a directory of drop-ins")));
     }
     let mut file = Sections::default();
     systemd_unit::fill(&mut file, &config.entries)?;
-    let folder = format!("usr/lib/systemd/{}/{unit}.d", unit_type.name());
-    cx.tree.create_dir_all(&folder, 0o777)?;
-    cx.tree.write(format!("{folder}/{dropin}"), file.text("="))
+    let directory = format!("usr/lib/systemd/{}/{unit}.d", unit_type.name());
+    cx.tree.create_dir_all(&directory, 0o777)?;
+    cx.tree.write(format!("{directory}/{dropin}"), file.text("="))
 }
 
 #[cfg(test)]
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn units_of_users_have_a_folder_of_their_own_and_long_names_are_refused() {
+    fn units_of_users_have_a_directory_of_their_own_and_long_names_are_refused() {
         let mut options = json!({"unit": "a.timer", "dropin": "c.conf", "unit-type": "global", "config": {}});
         let done = Case::new(&MODULE).run(options.clone()).ok();
         assert_eq!(done.text("usr/lib/systemd/user/a.timer.d/c.conf"), "");

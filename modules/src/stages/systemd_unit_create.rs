@@ -1,8 +1,8 @@
 //! Creates a unit of systemd.
 //!
-//! Writes a service, mount, socket or swap below `/usr/lib/systemd` or `/etc/systemd`, in the manifest's order; the folder
-//! must be there, and the unit must have the section of its kind. Lists have a line for each item, yes and no are `True`
-//! and `False`.
+//! Writes a service, mount, socket or swap below `/usr/lib/systemd` or `/etc/systemd`, in the manifest's order; the
+//! directory must be there, and the unit must have the section of its kind. Lists have a line for each item, yes and no
+//! are `True` and `False`.
 //!
 //! ```json
 //! {
@@ -23,7 +23,7 @@ use osbc_module_api::*;
 
 use crate::ini::Sections;
 use crate::options::InOrder;
-use crate::systemd_unit::{self, Folder, Variable};
+use crate::systemd_unit::{self, Directory, Variable};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -55,7 +55,7 @@ struct Options {
     filename: String,
     /// Whether it is a unit of the system or of all users
     #[serde(default)]
-    unit_type: Folder,
+    unit_type: Directory,
     /// Whether it lies below `/usr/lib` or `/etc`
     #[serde(default)]
     unit_path: Place,
@@ -120,7 +120,7 @@ struct Unit {
     requires: Option<Vec<String>>,
     /// Paths without which it is not started
     condition_path_exists: Option<Vec<String>>,
-    /// Folders without which it is not started
+    /// Directories without which it is not started
     condition_path_is_directory: Option<Vec<String>>,
     /// Whether it depends on what most units do
     default_dependencies: Option<bool>,
@@ -192,11 +192,11 @@ struct Socket {
     socket_group: Option<String>,
     /// The mode of its node
     socket_mode: Option<String>,
-    /// The mode of the folders above
+    /// The mode of the directories above
     directory_mode: Option<String>,
     /// Whether each connection gets a service of its own
     accept: Option<bool>,
-    /// Folders below `/run`
+    /// Directories below `/run`
     runtime_directory: Option<String>,
     /// Whether its node is removed in the end
     remove_on_stop: Option<bool>,
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_is_chosen_and_must_be_there() {
+    fn the_directory_is_chosen_and_must_be_there() {
         let config = json!({"Swap": {"What": "/dev/vda2", "Priority": 5}});
         let mut options = json!({"filename": "a.swap", "config": config, "unit-path": "etc", "unit-type": "global"});
         let done = Case::new(&MODULE).dir("etc/systemd/user").run(options.clone()).ok();

@@ -2,7 +2,7 @@
 //!
 //! The input `tree` becomes the tar archive `filename`, by default with access control lists, SELinux contexts and all
 //! extended attributes, and compressed as its name says. The options are those of GNU tar, but no tool is called
-//! (except `lzip`, `lzop` and `compress` for names that ask for them). The members of a folder come sorted, and the
+//! (except `lzip`, `lzop` and `compress` for names that ask for them). The members of a directory come sorted, and the
 //! times of the last access and the last change of attributes stay out, so that the same tree gives the same archive.
 //!
 //! `paths` are taken inside the tree: a path that a link or `..` leads out of it is refused.
@@ -202,8 +202,8 @@ mod tests {
         Case::new(&MODULE).input("tree", json!({}), |tree| {
             tree.write("file2", "two").unwrap();
             tree.write("file1", "one").unwrap();
-            tree.create_dir("folder", 0o755).unwrap();
-            tree.write("folder/inner", "three").unwrap();
+            tree.create_dir("directory", 0o755).unwrap();
+            tree.write("directory/inner", "three").unwrap();
             tree.symlink("/etc", "outside").unwrap();
         })
     }
@@ -222,9 +222,12 @@ mod tests {
             return;
         }
         let done = case().run(json!({"filename": "/out.tar"})).ok();
-        assert_eq!(listed(&done, "out.tar"), ["./", "./file1", "./file2", "./folder/", "./folder/inner", "./outside"]);
+        assert_eq!(
+            listed(&done, "out.tar"),
+            ["./", "./file1", "./file2", "./directory/", "./directory/inner", "./outside"]
+        );
         let done = case().run(json!({"filename": "out.tar", "root-node": "omit"})).ok();
-        assert_eq!(listed(&done, "out.tar"), ["file1", "file2", "folder/", "folder/inner", "outside"]);
+        assert_eq!(listed(&done, "out.tar"), ["file1", "file2", "directory/", "directory/inner", "outside"]);
     }
 
     #[test]
@@ -242,9 +245,9 @@ mod tests {
         if !has_tool("tar") {
             return;
         }
-        let options = json!({"filename": "out.tar", "paths": ["file2", "/file1", "file1", "file2", "folder/"]});
+        let options = json!({"filename": "out.tar", "paths": ["file2", "/file1", "file1", "file2", "directory/"]});
         let done = case().run(options).ok();
-        assert_eq!(listed(&done, "out.tar"), ["file2", "file1", "file1", "file2", "folder/", "folder/inner"]);
+        assert_eq!(listed(&done, "out.tar"), ["file2", "file1", "file1", "file2", "directory/", "directory/inner"]);
     }
 
     #[test]

@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_of_the_target_must_be_there() {
+    fn the_directory_of_the_target_must_be_there() {
         let done = Case::new(&MODULE).dir("etc/systemd/system").run(json!({"script": "/bin/check"}));
         assert!(done.err().contains("multi-user.target.wants"));
     }

@@ -1,9 +1,9 @@
 //! Describes an installation tree in a `.treeinfo` file.
 //!
-//! The file has a section for each object of `treeinfo` in its order, then `[header]` with the version of the format. Lists
-//! are joined by commas, yes and no are `true` and `false`; a list of objects is a section each, called after their `name`
-//! too. For `checksums`, a list of files of the tree, the section has their SHA-256. The file has the mode 0600, its folder
-//! is made.
+//! The file has a section for each object of `treeinfo` in its order, then `[header]` with the version of the format.
+//! Lists are joined by commas, yes and no are `true` and `false`; a list of objects is a section each, called after
+//! their `name` too. For `checksums`, a list of files of the tree, the section has their SHA-256. The file has the mode
+//! 0600, its directory is made.
 //!
 //! ```json
 //! {
@@ -116,7 +116,7 @@ struct General {
     family: Option<String>,
     /// The name
     name: Option<String>,
-    /// The folder of packages
+    /// The directory of packages
     packagedir: Option<String>,
     /// The platforms that it starts on
     platforms: Option<Vec<String>>,
@@ -146,7 +146,7 @@ struct Variant {
     id: Option<String>,
     /// Its name
     name: Option<String>,
-    /// The folder of packages
+    /// The directory of packages
     packages: Option<String>,
     /// The repository
     repository: Option<String>,
@@ -171,8 +171,8 @@ fn run(cx: &StageContext) -> Result<(), Error> {
         info.insert("checksums".to_owned(), Value::Object(sums));
     }
     let text = text(&info)?;
-    if let Some(folder) = Path::new(&path).parent() {
-        cx.tree.create_dir_all(folder, 0o777)?;
+    if let Some(directory) = Path::new(&path).parent() {
+        cx.tree.create_dir_all(directory, 0o777)?;
     }
     cx.tree.write(&path, text)?;
     cx.tree.chmod(&path, 0o600)

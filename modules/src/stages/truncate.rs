@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_have_no_size() {
+    fn directories_have_no_size() {
         let done = Case::new(&MODULE).dir("a").run(json!({"filename": "a", "size": "1"}));
         assert_eq!(done.err(), "cannot open /a: Is a directory (os error 21)");
         let done = Case::new(&MODULE).run(json!({"filename": "b", "size": "much"}));

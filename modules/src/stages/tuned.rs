@@ -1,8 +1,8 @@
 //! Chooses the profiles of TuneD.
 //!
-//! Writes them to `/etc/tuned/active_profile` and `manual` to `/etc/tuned/profile_mode`; the folder must be there. Each
-//! profile must be one of the tree: a folder with a `tuned.conf` in `/usr/lib/tuned` or `/etc/tuned`, or in the folder
-//! `profiles` in there.
+//! Writes them to `/etc/tuned/active_profile` and `manual` to `/etc/tuned/profile_mode`; the directory must be there.
+//! Each profile must be one of the tree: a directory with a `tuned.conf` in `/usr/lib/tuned` or `/etc/tuned`, or in the
+//! directory `profiles` in there.
 //!
 //! ```json
 //! { "type": "org.osbuild.tuned", "options": { "profiles": ["sap-hana"] } }
@@ -49,14 +49,14 @@ fn run(cx: &StageContext) -> Result<(), Error> {
 /// The names of the profiles that the tree has.
 fn available(tree: &Tree) -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
-    for folder in ["usr/lib/tuned", "etc/tuned"] {
-        let inner = format!("{folder}/profiles");
-        let folder = if tree.is_dir(&inner)? { &inner } else { folder };
-        if !tree.is_dir(folder)? {
+    for directory in ["usr/lib/tuned", "etc/tuned"] {
+        let inner = format!("{directory}/profiles");
+        let directory = if tree.is_dir(&inner)? { &inner } else { directory };
+        if !tree.is_dir(directory)? {
             continue;
         }
-        for name in tree.read_dir(folder)?.into_iter().filter_map(|name| name.into_string().ok()) {
-            if tree.is_file(format!("{folder}/{name}/tuned.conf"))? {
+        for name in tree.read_dir(directory)?.into_iter().filter_map(|name| name.into_string().ok()) {
+            if tree.is_file(format!("{directory}/{name}/tuned.conf"))? {
                 names.push(name);
             }
         }

@@ -1,8 +1,8 @@
 //! Writes rules for udev.
 //!
-//! The file has a line for each rule, and a line `# …` for each one of a comment, in order; its folder must be there. A rule
-//! is a list of matches (`==`, `!=`) and assignments (`=`, `+=`, `-=`, `:=`). A key with an argument is an object of `name`
-//! and `arg`. A `"` in a value gets a `\` before it.
+//! The file has a line for each rule, and a line `# …` for each one of a comment, in order; its directory must be
+//! there. A rule is a list of matches (`==`, `!=`) and assignments (`=`, `+=`, `-=`, `:=`). A key with an argument is
+//! an object of `name` and `arg`. A `"` in a value gets a `\` before it.
 //!
 //! ```json
 //! {

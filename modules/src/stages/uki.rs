@@ -1,8 +1,8 @@
 //! Makes a unified kernel image: kernel, initrd and command line in one executable for UEFI.
 //!
 //! Calls `objcopy` of the build root on systemd's stub there. The inputs `kernel`, `initrd` and `osrel` (the
-//! `os-release` file) have one file each. With a source epoch that is also the time in the image's header, where osbuild
-//! has the time at which it was made.
+//! `os-release` file) have one file each. With a source epoch that is also the time in the image's header, where
+//! osbuild has the time at which it was made.
 //!
 //! ```json
 //! {
@@ -168,10 +168,10 @@ mod tests {
 
     #[test]
     fn what_is_missing_or_no_stub_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let stub = folder.path().join("stub");
+        let directory = tempfile::tempdir().unwrap();
+        let stub = directory.path().join("stub");
         let mut context = StageContext {
-            tree: Tree::open(folder.path()).unwrap(),
+            tree: Tree::open(directory.path()).unwrap(),
             options: json!({"filename": "x"}),
             requires: MODULE.requires,
             inputs: Default::default(),

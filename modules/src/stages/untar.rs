@@ -1,9 +1,9 @@
 //! Extracts an archive.
 //!
-//! The one file of the input `file` is extracted to the folder `prefix` of the tree, which must be there. `tar` of the
-//! build root does it, with owners, modes, capabilities and access control lists as they are in the archive; what is
-//! compressed with gzip, bzip2, lzip, lzma, xz or zstd is decompressed without further tools. osbuild drops capabilities
-//! and access control lists.
+//! The one file of the input `file` is extracted to the directory `prefix` of the tree, which must be there. `tar` of
+//! the build root does it, with owners, modes, capabilities and access control lists as they are in the archive; what
+//! is compressed with gzip, bzip2, lzip, lzma, xz or zstd is decompressed without further tools. osbuild drops
+//! capabilities and access control lists.
 //!
 //! ```json
 //! {
@@ -44,7 +44,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Options {
-    /// The folder to extract to
+    /// The directory to extract to
     #[serde(default = "root")]
     prefix: String,
 }
@@ -81,12 +81,12 @@ mod tests {
     }
 
     fn archive() -> Vec<u8> {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("a")).unwrap();
-        std::fs::write(folder.path().join("a/b"), "content").unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("a")).unwrap();
+        std::fs::write(directory.path().join("a/b"), "content").unwrap();
         let large: Vec<u8> = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
-        std::fs::write(folder.path().join("a/large"), large).unwrap();
-        archive::write(folder.path(), &[".".into()], &Settings::default(), Vec::new()).unwrap()
+        std::fs::write(directory.path().join("a/large"), large).unwrap();
+        archive::write(directory.path(), &[".".into()], &Settings::default(), Vec::new()).unwrap()
     }
 
     fn packed(format: Format) -> Vec<u8> {
@@ -117,7 +117,8 @@ mod tests {
         let from = tempfile::tempdir().unwrap();
         let file = from.path().join("ping");
         std::fs::write(&file, "").unwrap();
-        // Version 2: CAP_NET_RAW, permitted and effective. Then: the user 1234 reads, beside owner, group, mask, others.
+        // Version 2: CAP_NET_RAW, permitted and effective. Then: the user 1234 reads, beside owner, group, mask,
+        // others.
         let capability: Vec<u8> = [0x0200_0001_u32, 1 << 13, 0, 0, 0].into_iter().flat_map(u32::to_le_bytes).collect();
         let entries =
             [(1_u16, 6_u16, u32::MAX), (2, 4, 1234), (4, 4, u32::MAX), (0x10, 4, u32::MAX), (0x20, 4, u32::MAX)];
@@ -142,11 +143,11 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_must_be_there_and_is_looked_for_inside_the_tree() {
+    fn the_directory_must_be_there_and_is_looked_for_inside_the_tree() {
         if !has_tool("tar") {
             return;
         }
-        assert!(!case(&archive()).run(json!({"prefix": "/missing/folder"})).err().is_empty());
+        assert!(!case(&archive()).run(json!({"prefix": "/missing/directory"})).err().is_empty());
         let done = case(&archive()).dir("tmp").link("out", "/tmp").run(json!({"prefix": "out"})).ok();
         assert_eq!(done.text("tmp/a/b"), "content");
     }

@@ -1,15 +1,16 @@
 //! Creates and changes users.
 //!
-//! `useradd` and `usermod` of the build root do it, in the manifest's order. A user that is there is changed and keeps its
-//! number; its home folder is made by `mkhomedir_helper` of the tree if it is not there. Passwords are given as hashes, for
-//! example those of `openssl passwd -6`; what is none is refused, where osbuild puts it into `/etc/shadow` as it is.
-//! The public keys are added to `~/.ssh/authorized_keys`. With `force_password_reset` the user must choose a new password at
-//! the first login.
+//! `useradd` and `usermod` of the build root do it, in the manifest's order. A user that is there is changed and keeps
+//! its number; its home directory is made by `mkhomedir_helper` of the tree if it is not there. Passwords are given as
+//! hashes, for example those of `openssl passwd -6`; what is none is refused, where osbuild puts it into `/etc/shadow`
+//! as it is. The public keys are added to `~/.ssh/authorized_keys`. With `force_password_reset` the user must choose a
+//! new password at the first login.
 //!
-//! Beyond osbuild's there is `tools`: `tree` takes the tree's own programs, so that the build root needs none and what comes
-//! out does not hang on it.
+//! Beyond osbuild's there is `tools`: `tree` takes the tree's own programs, so that the build root needs none and what
+//! comes out does not hang on it.
 //!
-//! An existing user's `gid` can be changed; osbuild fails there. Links in a home folder lead nowhere outside the tree.
+//! An existing user's `gid` can be changed; osbuild fails there. Links in a home directory lead nowhere outside the
+//! tree.
 //!
 //! ```json
 //! {
@@ -91,7 +92,7 @@ struct User {
     groups: Vec<String>,
     /// The full name, or what the user is for
     description: Option<String>,
-    /// The home folder; none if empty
+    /// The home directory; none if empty
     home: Option<String>,
     /// The login shell
     #[serde(default)]
@@ -220,12 +221,12 @@ fn add_keys(tree: &Tree, name: &str, keys: &[String]) -> Result<(), Error> {
         text.parse::<u32>().map_err(|_| Error::failed(format!("/etc/passwd gives `{name}` the id `{text}`")))
     };
     let (user, group) = (Some(number(&account.uid)?), Some(number(&account.gid)?));
-    let folder = format!("{}/.ssh", account.home);
-    if !tree.exists(&folder)? {
-        tree.create_dir(&folder, 0o700)?;
-        tree.chown(&folder, user, group)?;
+    let directory = format!("{}/.ssh", account.home);
+    if !tree.exists(&directory)? {
+        tree.create_dir(&directory, 0o700)?;
+        tree.chown(&directory, user, group)?;
     }
-    let file = format!("{folder}/authorized_keys");
+    let file = format!("{directory}/authorized_keys");
     tree.append(&file, keys.join("\n") + "\n")?;
     tree.chown(&file, user, group)?;
     tree.chmod(&file, 0o600)

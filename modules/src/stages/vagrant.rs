@@ -73,9 +73,9 @@ enum Options {
     Virtualbox {
         /// What VirtualBox has to know
         virtualbox: VirtualBox,
-        /// Folders that host and guest share
+        /// Directories that host and guest share
         #[serde(default)]
-        synced_folders: SyncedFolders,
+        synced_folders: SyncedDirectories,
     },
 }
 
@@ -89,15 +89,15 @@ struct VirtualBox {
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct SyncedFolders {
-    /// The folder `/vagrant` of the guest
+struct SyncedDirectories {
+    /// The directory `/vagrant` of the guest
     #[serde(rename = "/vagrant")]
-    vagrant: Option<SyncedFolder>,
+    vagrant: Option<SyncedDirectory>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct SyncedFolder {
+struct SyncedDirectory {
     /// How it is shared
     #[serde(rename = "type")]
     #[schemars(extend("enum" = ["vboxfs", "rsync"]))]
@@ -114,8 +114,8 @@ fn run(cx: &StageContext) -> Result<(), Error> {
         Options::Libvirt {} => "box.img",
         Options::Virtualbox { .. } => "box.vmdk",
     };
-    let (folder, name) = (source.parent().unwrap_or(&source), source.file_name().unwrap_or_default());
-    Copy::default().run(&Tree::open(folder)?, name, &cx.tree, target)?;
+    let (directory, name) = (source.parent().unwrap_or(&source), source.file_name().unwrap_or_default());
+    Copy::default().run(&Tree::open(directory)?, name, &cx.tree, target)?;
     let (content, metadata) = match options {
         Options::Libvirt {} => {
             let size = disk_image::virtual_size(cx, target)? / GIGABYTE;
@@ -124,7 +124,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
         }
         Options::Virtualbox { virtualbox: VirtualBox { mac_address }, synced_folders } => {
             let mut content = format!("config.vm.base_mac = \"{mac_address}\"\n");
-            if let Some(SyncedFolder { kind }) = synced_folders.vagrant {
+            if let Some(SyncedDirectory { kind }) = synced_folders.vagrant {
                 let kind = required(kind, "type")?;
                 content += &format!("    config.vm.synced_folder \".\", \"/vagrant\", type: \"{kind}\"\n");
             }
@@ -163,10 +163,10 @@ mod tests {
     }
 
     #[test]
-    fn virtualbox_is_told_the_address_and_folders() {
-        let folders = json!({"/vagrant": {"type": "rsync"}});
+    fn virtualbox_is_told_the_address_and_directories() {
+        let directories = json!({"/vagrant": {"type": "rsync"}});
         let own = json!({"mac_address": "080027abcdef"});
-        let done = run_with(json!({"provider": "virtualbox", "virtualbox": own, "synced_folders": folders})).ok();
+        let done = run_with(json!({"provider": "virtualbox", "virtualbox": own, "synced_folders": directories})).ok();
         assert_eq!(done.text("metadata.json"), r#"{"provider": "virtualbox"}"#);
         let file = "Vagrant.configure(\"2\") do |config|\n    config.vm.base_mac = \"080027abcdef\"\n    \
             config.vm.synced_folder \".\", \"/vagrant\", type: \"rsync\"\n\nend\n";

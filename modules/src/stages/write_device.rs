@@ -1,7 +1,7 @@
 //! Writes a file to a device.
 //!
-//! The file is written from the device's first byte on, and is on it when the stage ends. It must not be larger than the
-//! device. No tool is needed.
+//! The file is written from the device's first byte on, and is on it when the stage ends. It must not be larger than
+//! the device. No tool is needed.
 //!
 //! ```json
 //! {
@@ -79,8 +79,8 @@ mod tests {
 
     /// With a file for a device.
     fn write(content: &str) -> (Done, String) {
-        let folder = tempfile::tempdir().unwrap();
-        let node = folder.path().join("disk");
+        let directory = tempfile::tempdir().unwrap();
+        let node = directory.path().join("disk");
         fs::write(&node, "0123456789").unwrap();
         let case = Case::new(&MODULE).input("in", json!({}), |tree| tree.write("image", content).unwrap());
         let done = case.device("device", &node, json!({})).run(json!({"from": "input://in/image"}));

@@ -258,12 +258,12 @@ mod tests {
     use super::*;
 
     fn said(options: Value) -> Result<String, String> {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("efi.img"), "").unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("efi.img"), "").unwrap();
         let options = Options::deserialize(options).expect("valid options");
-        let words = words(&options, &Tree::open(folder.path()).unwrap()).map_err(|error| error.to_string())?;
+        let words = words(&options, &Tree::open(directory.path()).unwrap()).map_err(|error| error.to_string())?;
         let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
-        Ok(words.join(" ").replace(folder.path().to_str().unwrap(), "INPUT"))
+        Ok(words.join(" ").replace(directory.path().to_str().unwrap(), "INPUT"))
     }
 
     #[test]

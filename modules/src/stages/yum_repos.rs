@@ -1,8 +1,8 @@
 //! Configures repositories of yum and dnf.
 //!
-//! Writes a file of `/etc/yum.repos.d`, which must not be there yet, with a section for each repository. The folder is made.
-//! Lists are joined by blanks, yes and no are `1` and `0`. The keys come in the order that such files have, then all others
-//! in the manifest's.
+//! Writes a file of `/etc/yum.repos.d`, which must not be there yet, with a section for each repository. The directory
+//! is made. Lists are joined by blanks, yes and no are `1` and `0`. The keys come in the order that such files have,
+//! then all others in the manifest's.
 //!
 //! ```json
 //! {
@@ -105,7 +105,7 @@ struct Repository {
 const FIRST: [&str; 8] =
     ["name", "baseurl", "metalink", "mirrorlist", "enabled", "gpgcheck", "repo_gpgcheck", "gpgkey"];
 
-const FOLDER: &str = "etc/yum.repos.d";
+const DIRECTORY: &str = "etc/yum.repos.d";
 
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { filename, repos } = cx.options()?;
@@ -125,8 +125,8 @@ fn run(cx: &StageContext) -> Result<(), Error> {
             }
         }
     }
-    cx.tree.create_dir_all(FOLDER, 0o777)?;
-    cx.tree.write_new(format!("{FOLDER}/{filename}"), file.text("="))
+    cx.tree.create_dir_all(DIRECTORY, 0o777)?;
+    cx.tree.write_new(format!("{DIRECTORY}/{filename}"), file.text("="))
 }
 
 fn text(value: &Value) -> String {

@@ -1,12 +1,12 @@
 //! Archives a tree as zip.
 //!
 //! The input `tree` becomes the archive `filename`, to which `.zip` is added when it has no dot. Links are followed, as
-//! the tool `zip` does, but inside the tree alone; a link that dangles or leads to a folder it lies in is left out, and
-//! so are pipes and devices. Modes, owners and modification times are kept; entries are sorted by name. No tool is
+//! the tool `zip` does, but inside the tree alone; a link that dangles or leads to a directory it lies in is left out,
+//! and so are pipes and devices. Modes, owners and modification times are kept; entries are sorted by name. No tool is
 //! needed.
 //!
 //! With `include`, only the paths that match one of the patterns are taken: `*` stands for any characters, `/` too, `?`
-//! for one, `[a-z]` for one of these, and `\` takes the special meaning away. Folders have a `/` at their end.
+//! for one, `[a-z]` for one of these, and `\` takes the special meaning away. Directories have a `/` at their end.
 //!
 //! ```json
 //! {
@@ -81,7 +81,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     let file = BufWriter::with_capacity(1 << 18, single_file::create(&cx.tree, &target)?);
     let mut archive =
         Archive { zip: ZipWriter::new(file), tree: &tree, options: &options, ancestors: Vec::new(), count: 0 };
-    archive.folder("", &tree.metadata("/")?)?;
+    archive.directory("", &tree.metadata("/")?)?;
     if archive.count == 0 {
         return Err(Error::failed("nothing in the tree is to be archived; see the option `include`"));
     }
@@ -94,14 +94,14 @@ struct Archive<'a> {
     zip: ZipWriter<BufWriter<File>>,
     tree: &'a Tree,
     options: &'a Options,
-    /// Device and inode of the folders that the present one lies in.
+    /// Device and inode of the directories that the present one lies in.
     ancestors: Vec<(u64, u64)>,
     count: usize,
 }
 
 impl Archive<'_> {
-    /// Adds what is in a folder; its name ends in `/` unless it is the root.
-    fn folder(&mut self, name: &str, metadata: &Metadata) -> Result<(), Error> {
+    /// Adds what is in a directory; its name ends in `/` unless it is the root.
+    fn directory(&mut self, name: &str, metadata: &Metadata) -> Result<(), Error> {
         let key = (metadata.dev(), metadata.ino());
         if self.ancestors.contains(&key) {
             return Ok(());
@@ -122,7 +122,7 @@ impl Archive<'_> {
             }
             let metadata = self.tree.metadata(&path)?;
             if metadata.is_dir() {
-                self.folder(&format!("{path}/"), &metadata)?;
+                self.directory(&format!("{path}/"), &metadata)?;
             } else if metadata.is_file() && self.wanted(&path) {
                 self.file(&path, &metadata)?;
             }
@@ -162,11 +162,11 @@ fn failed(path: &str, error: io::Error) -> Error {
 
 /// Mode, times and owner of an entry.
 fn entry(metadata: &Metadata) -> io::Result<FileOptions<'static, 'static, ExtendedFileOptions>> {
-    const FOLDER: u32 = 0x10;
+    const DIRECTORY: u32 = 0x10;
     let DateTime { year, month, day, hour, minute, second } = DateTime::from_epoch(metadata.mtime());
     let year = u16::try_from(year).ok();
     let time = year.and_then(|year| zip::DateTime::from_date_and_time(year, month, day, hour, minute, second).ok());
-    let attributes = metadata.mode() << 16 | if metadata.is_dir() { FOLDER } else { 0 };
+    let attributes = metadata.mode() << 16 | if metadata.is_dir() { DIRECTORY } else { 0 };
     let mut entry = FileOptions::<ExtendedFileOptions>::default()
         .external_attributes(attributes)
         // The format knows the years from 1980 to 2107; the field behind it says more.

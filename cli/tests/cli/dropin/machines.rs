@@ -28,13 +28,13 @@ echo \"made by $(uname --kernel-release)\"
 echo x > /usr/x || echo \"/usr is read-only\"
 ";
 
-/// Whether machines can run here; the kernel's folder.
+/// Whether machines can run here; the kernel's directory.
 fn machines() -> Option<std::path::PathBuf> {
     let tools = ["qemu-system-x86_64", "virtiofsd", "setfattr", "mkfs.ext4", "mkfs.fat", "mcopy", "losetup", "python3"];
     (has_root() && tools.iter().all(|tool| has_tool(tool))).then(|| kernel(Path::new(env!("CARGO_TARGET_TMPDIR"))))?
 }
 
-/// osbuild where the host's only kernel is `kernel`, with the modules of the folder `lib`.
+/// osbuild where the host's only kernel is `kernel`, with the modules of the directory `lib`.
 fn osbuild_with(place: &Place, kernel: &Path) -> Command {
     let script = r#"
         if [ -d /usr/lib/modules ]; then mount --bind "$KERNEL/modules" /usr/lib/modules
@@ -181,9 +181,9 @@ fn root_a_machine_ends_with_osbc() {
         let path = place.path("").display().to_string();
         let machines = || {
             let processes = fs::read_dir("/proc").expect("is mounted").flatten();
-            let is_ours = |folder: &Path| {
-                let name = fs::read_to_string(folder.join("comm")).unwrap_or_default();
-                let mounts = fs::read_to_string(folder.join("mountinfo")).unwrap_or_default();
+            let is_ours = |directory: &Path| {
+                let name = fs::read_to_string(directory.join("comm")).unwrap_or_default();
+                let mounts = fs::read_to_string(directory.join("mountinfo")).unwrap_or_default();
                 (name.starts_with("qemu-system") || name.starts_with("virtiofsd")) && mounts.contains(&path)
             };
             processes.filter(|process| is_ours(&process.path())).count()
@@ -223,7 +223,7 @@ fn root_without_a_kernel_the_stage_fails_and_says_which_package_has_one() {
     assert!(out.contains("--break opens no shell in a virtual machine"), "{out}");
 
     // Where the tools are out of sight, nothing is begun.
-    let script = r#"for folder in /usr/lib/qemu /usr/libexec; do [ ! -d $folder ] || mount -t tmpfs tmpfs $folder; done; exec "$@""#;
+    let script = r#"for directory in /usr/lib/qemu /usr/libexec; do [ ! -d $directory ] || mount -t tmpfs tmpfs $directory; done; exec "$@""#;
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", script, "sh"]).arg(link(&place)).current_dir(place.path("")).env_clear();
     let out = run(command, arguments.iter().chain(&["--store", "other"])).with(1);

@@ -296,9 +296,9 @@ fn a_module_that_says_no_more_than_its_exit_status_has_no_error() {
         return;
     }
     let place = Place::new();
-    // A script that finds a folder where it writes its file.
-    let folder = json!({"type": "org.example.write", "options": {"texts": {"/greeting/x": "text"}}});
-    place.manifest(&json!({"version": "2", "pipelines": [{"name": "tree", "stages": [folder, greet()]}]}));
+    // A script that finds a directory where it writes its file.
+    let directory = json!({"type": "org.example.write", "options": {"texts": {"/greeting/x": "text"}}});
+    place.manifest(&json!({"version": "2", "pipelines": [{"name": "tree", "stages": [directory, greet()]}]}));
     let arguments = ["--out", "o", "--export", "tree", "--json", "manifest.json"];
     let document = run(installed(&place, &link(&place)), arguments).document(1);
     let entry = &document["log"]["tree"][1];

@@ -42,7 +42,7 @@ fn a_stage_that_takes_longer_than_it_may_fails() {
 }
 
 #[test]
-fn a_run_may_have_a_folder_for_what_it_needs_meanwhile() {
+fn a_run_may_have_a_directory_for_what_it_needs_meanwhile() {
     if !has_root() {
         return;
     }

@@ -19,8 +19,8 @@ fn id(place: &Place, pipeline: usize, stage: usize) -> String {
 /// A store with one object, file by file as osbuild left it.
 fn recorded(store: &Path, id: &str) {
     let object = store.join("objects").join(id);
-    for folder in ["stage", "tmp", "sources"] {
-        fs::create_dir_all(store.join(folder)).expect("makes");
+    for directory in ["stage", "tmp", "sources"] {
+        fs::create_dir_all(store.join(directory)).expect("makes");
     }
     fs::create_dir_all(object.join("data/meta")).expect("makes");
     fs::create_dir_all(object.join("data/tree/x")).expect("makes");
@@ -109,9 +109,9 @@ const MANIFESTS: usize = 12;
 const TREES: usize = MANIFESTS + 3;
 /// Room for one tree or two.
 const SMALL: u64 = 200_000;
-/// Room for a third of the trees: for what four builds read at a time, and for what osbuild evicts beyond need, twice what
-/// it is about to store. In less room builds of osbuild's alone fail each other too (`Unknown pipeline`): what osbuild
-/// found when it began, it does not lock until a stage asks for it.
+/// Room for a third of the trees: for what four builds read at a time, and for what osbuild evicts beyond need, twice
+/// what it is about to store. In less room builds of osbuild's alone fail each other too (`Unknown pipeline`): what
+/// osbuild found when it began, it does not lock until a stage asks for it.
 const SHARED: u64 = 800_000;
 
 /// Manifests whose trees are like and unlike each other, with many small files in each, which take a block a file.

@@ -46,8 +46,8 @@ fn requests(bench: &Bench, sketch: &Sealed) -> (Vec<StageRequest>, Vec<StageRequ
 }
 
 fn kept(bench: &Bench) -> Vec<PathBuf> {
-    let folder = bench.store.layout().prepared();
-    fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect()
+    let directory = bench.store.layout().prepared();
+    fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path()).collect()
 }
 
 #[test]

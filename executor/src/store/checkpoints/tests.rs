@@ -9,11 +9,11 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::store::{Sealing, Store};
-use crate::testing::{Sealed, Sketch, folder};
+use crate::testing::{Sealed, Sketch, directory};
 
-/// A build on osbuild's store in a folder, with checkpoints of these stages.
-fn begin(folder: &TempDir, sketch: &Sealed, keeps: bool, wanted: &[&str]) -> Lease {
-    let cache = Cache::open(folder.path(), None).expect("opens");
+/// A build on osbuild's store in a directory, with checkpoints of these stages.
+fn begin(directory: &TempDir, sketch: &Sealed, keeps: bool, wanted: &[&str]) -> Lease {
+    let cache = Cache::open(directory.path(), None).expect("opens");
     let store = Store::open_within(&cache, keeps).expect("opens");
     let mut lease = store.lease(&sketch.graph, sketch.ids()).expect("leases");
     let last = sketch.graph.pipelines[0].last();
@@ -46,9 +46,9 @@ fn run(lease: &Lease, sketch: &Sealed, base: Option<&str>, labels: &[&str]) {
 }
 
 /// The files in the checkpoint of a stage, and who has said something about it.
-fn kept(folder: &TempDir, sketch: &Sealed, label: &str) -> Option<(Vec<String>, usize)> {
+fn kept(directory: &TempDir, sketch: &Sealed, label: &str) -> Option<(Vec<String>, usize)> {
     let compat = sketch.graph.stage_node(sketch.node(label)).expect("a stage").compat;
-    let data = folder.path().join("objects").join(compat.to_string()).join("data");
+    let data = directory.path().join("objects").join(compat.to_string()).join("data");
     let names = |path: PathBuf| {
         let mut names: Vec<String> = fs::read_dir(path)
             .ok()?
@@ -72,46 +72,46 @@ fn tree(lease: &Lease, sketch: &Sealed, label: &str) -> Vec<String> {
     names
 }
 
-fn objects(folder: &TempDir) -> usize {
-    fs::read_dir(folder.path().join("osbc/objects")).expect("reads").count()
+fn objects(directory: &TempDir) -> usize {
+    fs::read_dir(directory.path().join("osbc/objects")).expect("reads").count()
 }
 
 #[test]
 fn only_checkpoints_outlive_a_build() {
-    let folder = folder();
+    let directory = directory();
     let sketch = Sketch::chain(&["a", "b", "c"]).seal();
-    let lease = begin(&folder, &sketch, false, &["b"]);
+    let lease = begin(&directory, &sketch, false, &["b"]);
     run(&lease, &sketch, None, &["a"]);
     run(&lease, &sketch, Some("a"), &["b"]);
     run(&lease, &sketch, Some("b"), &["c"]);
     assert_eq!(tree(&lease, &sketch, "c"), ["a", "b", "c"]);
     assert_eq!(lease.metadata(&sketch.graph, sketch.node("c")).len(), 3);
     drop(lease);
-    assert_eq!(kept(&folder, &sketch, "b"), Some((vec!["a".to_owned(), "b".to_owned()], 2)));
-    assert_eq!(kept(&folder, &sketch, "a"), None);
-    assert_eq!(kept(&folder, &sketch, "c"), None);
-    assert_eq!(objects(&folder), 0);
-    assert_eq!(fs::read_dir(folder.path().join("osbc/work")).expect("reads").count(), 0);
+    assert_eq!(kept(&directory, &sketch, "b"), Some((vec!["a".to_owned(), "b".to_owned()], 2)));
+    assert_eq!(kept(&directory, &sketch, "a"), None);
+    assert_eq!(kept(&directory, &sketch, "c"), None);
+    assert_eq!(objects(&directory), 0);
+    assert_eq!(fs::read_dir(directory.path().join("osbc/work")).expect("reads").count(), 0);
 }
 
 #[test]
 fn the_next_build_goes_on_from_a_checkpoint_whether_or_not_it_keeps_its_own() {
     for keeps in [false, true] {
-        let folder = folder();
+        let directory = directory();
         let sketch = Sketch::chain(&["a", "b", "c", "d"]).seal();
-        run(&begin(&folder, &sketch, false, &["b"]), &sketch, None, &["a", "b"]);
-        let lease = begin(&folder, &sketch, keeps, &["d"]);
+        run(&begin(&directory, &sketch, false, &["b"]), &sketch, None, &["a", "b"]);
+        let lease = begin(&directory, &sketch, keeps, &["d"]);
         assert_eq!(*lease.present(), [NodeId::Stage(sketch.id("b"))].into_iter().collect());
         run(&lease, &sketch, Some("b"), &["c"]);
         run(&lease, &sketch, Some("c"), &["d"]);
         let said = lease.metadata(&sketch.graph, sketch.node("d"));
         assert_eq!(said.len(), 4, "what was said before the checkpoint too");
         drop(lease);
-        assert_eq!(kept(&folder, &sketch, "d").map(|(files, said)| (files.len(), said)), Some((4, 4)));
-        assert_eq!(objects(&folder), if keeps { 2 } else { 0 });
+        assert_eq!(kept(&directory, &sketch, "d").map(|(files, said)| (files.len(), said)), Some((4, 4)));
+        assert_eq!(objects(&directory), if keeps { 2 } else { 0 });
         // What is kept does not lie on the checkpoint, which may be gone tomorrow.
-        fs::remove_dir_all(folder.path().join("objects")).expect("is there");
-        let lease = begin(&folder, &sketch, keeps, &[]);
+        fs::remove_dir_all(directory.path().join("objects")).expect("is there");
+        let lease = begin(&directory, &sketch, keeps, &[]);
         assert_eq!(lease.present().contains(&NodeId::Stage(sketch.id("d"))), keeps);
         if keeps {
             assert_eq!(tree(&lease, &sketch, "d"), ["a", "b", "c", "d"]);
@@ -121,25 +121,25 @@ fn the_next_build_goes_on_from_a_checkpoint_whether_or_not_it_keeps_its_own() {
 
 #[test]
 fn a_checkpoint_can_be_made_while_its_segment_goes_on() {
-    let folder = folder();
+    let directory = directory();
     let sketch = Sketch::chain(&["a", "b", "c"]).epoch(1_000_000).seal();
-    let lease = begin(&folder, &sketch, false, &["a", "b"]);
+    let lease = begin(&directory, &sketch, false, &["a", "b"]);
     run(&lease, &sketch, None, &["a", "b", "c"]);
-    assert_eq!(kept(&folder, &sketch, "a"), Some((vec!["a".to_owned()], 1)));
-    assert_eq!(kept(&folder, &sketch, "b"), Some((vec!["a".to_owned(), "b".to_owned()], 2)));
+    assert_eq!(kept(&directory, &sketch, "a"), Some((vec!["a".to_owned()], 1)));
+    assert_eq!(kept(&directory, &sketch, "b"), Some((vec!["a".to_owned(), "b".to_owned()], 2)));
     let compat = sketch.graph.stage_node(sketch.node("b")).expect("a stage").compat;
-    let file = folder.path().join("objects").join(compat.to_string()).join("data/tree/b");
+    let file = directory.path().join("objects").join(compat.to_string()).join("data/tree/b");
     assert_eq!(fs::metadata(file).expect("is there").mtime(), 1_000_000, "its times are those of the epoch");
 }
 
 #[test]
 fn a_checkpoint_in_use_is_not_removed_to_make_room() {
-    let folder = folder();
+    let directory = directory();
     let sketch = Sketch::chain(&["a", "b"]).seal();
-    run(&begin(&folder, &sketch, false, &["a"]), &sketch, None, &["a"]);
-    let lease = begin(&folder, &sketch, false, &[]);
-    let size = fs::read_to_string(folder.path().join("cache.size")).expect("reads").parse().expect("a number");
-    let tight = Cache::open(folder.path(), Some(crate::store::osbuild::Limit::Bytes(size))).expect("opens");
+    run(&begin(&directory, &sketch, false, &["a"]), &sketch, None, &["a"]);
+    let lease = begin(&directory, &sketch, false, &[]);
+    let size = fs::read_to_string(directory.path().join("cache.size")).expect("reads").parse().expect("a number");
+    let tight = Cache::open(directory.path(), Some(crate::store::osbuild::Limit::Bytes(size))).expect("opens");
     let put = |number| {
         let filled = tight.store(CompatId::from_bytes([number; 32]), |data| {
             fs::create_dir(data.join("tree")).expect("makes");
@@ -149,9 +149,9 @@ fn a_checkpoint_in_use_is_not_removed_to_make_room() {
         filled.expect("stores, or not");
     };
     put(1);
-    assert!(kept(&folder, &sketch, "a").is_some());
+    assert!(kept(&directory, &sketch, "a").is_some());
     assert_eq!(tree(&lease, &sketch, "a"), ["a"]);
     drop(lease);
     put(2);
-    assert!(kept(&folder, &sketch, "a").is_none());
+    assert!(kept(&directory, &sketch, "a").is_none());
 }

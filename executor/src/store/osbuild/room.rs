@@ -55,10 +55,10 @@ impl Cache {
     /// Removes objects, the one that was used longest ago first, until twice as much has become free as is needed, so
     /// that it need not be done again soon. Leaves alone what is in use.
     fn make_room(&self, needed: u64) -> Result<(), StoreError> {
-        let folder = self.root.join("objects");
+        let directory = self.root.join("objects");
         let mut objects = Vec::new();
-        for entry in std::fs::read_dir(&folder).map_err(StoreError::io("read", &folder))? {
-            let object = entry.map_err(StoreError::io("read", &folder))?.path();
+        for entry in std::fs::read_dir(&directory).map_err(StoreError::io("read", &directory))? {
+            let object = entry.map_err(StoreError::io("read", &directory))?.path();
             // Without a lock it is no object, or none any more.
             if let Ok(used) = last_use(&object) {
                 objects.push((used, object));
@@ -118,7 +118,7 @@ pub(super) fn remove(object: &Path) -> io::Result<()> {
     gone(std::fs::remove_dir(object))
 }
 
-/// What a folder and all that is in it take on the disk, as osbuild counts it: every name by itself.
+/// What a directory and all that is in it take on the disk, as osbuild counts it: every name by itself.
 pub(super) fn space(path: &Path) -> io::Result<u64> {
     let metadata = path.symlink_metadata()?;
     let mut sum = metadata.blocks() * 512;

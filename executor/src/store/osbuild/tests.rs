@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use super::*;
-use crate::testing::folder;
+use crate::testing::directory;
 
 fn id(number: u8) -> CompatId {
     CompatId::from_bytes([number; 32])
@@ -41,8 +41,8 @@ fn objects(cache: &Cache) -> Vec<u8> {
     (0..=9).filter(|number| cache.has(id(*number))).collect()
 }
 
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).expect("reads");
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).expect("reads");
     let mut names: Vec<String> =
         entries.map(|entry| entry.expect("reads").file_name().into_string().expect("text")).collect();
     names.sort();
@@ -51,8 +51,8 @@ fn names(folder: &Path) -> Vec<String> {
 
 #[test]
 fn a_new_store_looks_like_osbuilds() {
-    let folder = folder();
-    let path = folder.path().join("a/store");
+    let directory = directory();
+    let path = directory.path().join("a/store");
     Cache::open(&path, None).expect("opens");
     assert_eq!(names(&path), ["CACHEDIR.TAG", "cache.info", "cache.lock", "cache.size", "objects", "stage", "tmp"]);
     assert!(fs::read_to_string(path.join("CACHEDIR.TAG")).expect("reads").starts_with("Signature: 8a477f597d28d172"));
@@ -63,8 +63,8 @@ fn a_new_store_looks_like_osbuilds() {
 
 #[test]
 fn an_object_is_found_again_and_counted() {
-    let folder = folder();
-    let cache = Cache::open(folder.path(), None).expect("opens");
+    let directory = directory();
+    let cache = Cache::open(directory.path(), None).expect("opens");
     put(&cache, 1, 100);
     assert_eq!(objects(&cache), [1]);
     let info: Value =
@@ -77,16 +77,17 @@ fn an_object_is_found_again_and_counted() {
     assert_eq!(size(&cache), before, "the first one stays");
     let found = cache.load(id(1)).expect("loads").expect("is there");
     assert_eq!(fs::metadata(found.data().join("tree/file")).expect("is there").len(), 100 << 10);
-    assert_eq!(names(&folder.path().join("objects")), [id(1).to_string()], "nothing unfinished stays");
+    assert_eq!(names(&directory.path().join("objects")), [id(1).to_string()], "nothing unfinished stays");
 }
 
 #[test]
 fn the_limit_is_noted_and_all_else_left_as_it_is() {
-    let folder = folder();
-    fs::write(folder.path().join(CACHE_INFO), r#"{"version": 1, "colour": "green", "maximum-size": "unlimited"}"#)
+    let directory = directory();
+    fs::write(directory.path().join(CACHE_INFO), r#"{"version": 1, "colour": "green", "maximum-size": "unlimited"}"#)
         .expect("writes");
-    let cache = Cache::open(folder.path(), Some(Limit::Bytes(1 << 20))).expect("opens");
-    let info: Value = serde_json::from_slice(&fs::read(folder.path().join(CACHE_INFO)).expect("reads")).expect("JSON");
+    let cache = Cache::open(directory.path(), Some(Limit::Bytes(1 << 20))).expect("opens");
+    let info: Value =
+        serde_json::from_slice(&fs::read(directory.path().join(CACHE_INFO)).expect("reads")).expect("JSON");
     assert_eq!(info, serde_json::json!({"version": 1, "colour": "green", "maximum-size": 1 << 20}));
     put(&cache, 1, 2 << 10);
     assert!(objects(&cache).is_empty(), "it can never fit");
@@ -95,8 +96,8 @@ fn the_limit_is_noted_and_all_else_left_as_it_is() {
 
 #[test]
 fn what_was_used_longest_ago_goes_first_and_what_is_in_use_stays() {
-    let folder = folder();
-    let cache = Cache::open(folder.path(), Some(Limit::Bytes(1 << 20))).expect("opens");
+    let directory = directory();
+    let cache = Cache::open(directory.path(), Some(Limit::Bytes(1 << 20))).expect("opens");
     for number in 1..=3 {
         put(&cache, number, 300);
         used_at(&cache, number, 1000 - i64::from(number));
@@ -114,20 +115,20 @@ fn what_was_used_longest_ago_goes_first_and_what_is_in_use_stays() {
 
 #[test]
 fn without_room_nothing_is_stored() {
-    let folder = folder();
-    let cache = Cache::open(folder.path(), Some(Limit::Bytes(1 << 20))).expect("opens");
+    let directory = directory();
+    let cache = Cache::open(directory.path(), Some(Limit::Bytes(1 << 20))).expect("opens");
     put(&cache, 1, 600);
     let used = cache.load(id(1)).expect("loads").expect("is there");
     put(&cache, 2, 600);
     assert_eq!(objects(&cache), [1]);
-    assert_eq!(names(&folder.path().join("objects")).len(), 1);
+    assert_eq!(names(&directory.path().join("objects")).len(), 1);
     drop(used);
 }
 
 #[test]
 fn an_object_that_others_hold_or_left_unfinished_counts_as_absent() {
-    let folder = folder();
-    let cache = Cache::open(folder.path(), None).expect("opens");
+    let directory = directory();
+    let cache = Cache::open(directory.path(), None).expect("opens");
     put(&cache, 1, 1);
     let lock = object(&cache, 1).join(OBJECT_LOCK);
     let held = file::open(&lock, Lock::Exclusive, file::Wait::No, OFlags::empty()).expect("opens").taken();
@@ -140,40 +141,40 @@ fn an_object_that_others_hold_or_left_unfinished_counts_as_absent() {
 
 #[test]
 fn a_failed_object_leaves_nothing() {
-    let folder = folder();
-    let cache = Cache::open(folder.path(), None).expect("opens");
+    let directory = directory();
+    let cache = Cache::open(directory.path(), None).expect("opens");
     let failed = cache.store(id(1), |data| {
         fs::write(data.join("half"), "of it").expect("writes");
         Err(StoreError::Interrupted)
     });
     assert!(matches!(failed, Err(StoreError::Interrupted)));
-    assert!(names(&folder.path().join("objects")).is_empty());
+    assert!(names(&directory.path().join("objects")).is_empty());
     assert_eq!(size(&cache), 0);
 }
 
 #[test]
 fn a_store_of_another_version_is_left_alone() {
-    let folder = folder();
-    let cache = Cache::open(folder.path(), None).expect("opens");
+    let directory = directory();
+    let cache = Cache::open(directory.path(), None).expect("opens");
     put(&cache, 1, 1);
     drop(cache);
-    fs::write(folder.path().join(CACHE_INFO), r#"{"version": 2}"#).expect("writes");
-    let cache = Cache::open(folder.path(), Some(Limit::Unlimited)).expect("opens");
+    fs::write(directory.path().join(CACHE_INFO), r#"{"version": 2}"#).expect("writes");
+    let cache = Cache::open(directory.path(), Some(Limit::Unlimited)).expect("opens");
     assert!(objects(&cache).is_empty());
     put(&cache, 2, 1);
-    assert_eq!(names(&folder.path().join("objects")), [id(1).to_string()]);
-    assert_eq!(fs::read_to_string(folder.path().join(CACHE_INFO)).expect("reads"), r#"{"version": 2}"#);
+    assert_eq!(names(&directory.path().join("objects")), [id(1).to_string()]);
+    assert_eq!(fs::read_to_string(directory.path().join(CACHE_INFO)).expect("reads"), r#"{"version": 2}"#);
 }
 
 #[test]
 fn a_damaged_store_says_which_file_it_is() {
-    let folder = folder();
-    let cache = Cache::open(folder.path(), None).expect("opens");
-    fs::write(folder.path().join(CACHE_SIZE), "much").expect("writes");
+    let directory = directory();
+    let cache = Cache::open(directory.path(), None).expect("opens");
+    fs::write(directory.path().join(CACHE_SIZE), "much").expect("writes");
     let error = cache.store(id(1), |_| Ok(())).expect_err("cannot count");
     assert!(error.to_string().contains("cache.size"), "{error}");
-    assert!(names(&folder.path().join("objects")).is_empty());
-    fs::write(folder.path().join(CACHE_INFO), "{").expect("writes");
-    let error = Cache::open(folder.path(), None).expect_err("cannot read");
+    assert!(names(&directory.path().join("objects")).is_empty());
+    fs::write(directory.path().join(CACHE_INFO), "{").expect("writes");
+    let error = Cache::open(directory.path(), None).expect_err("cannot read");
     assert!(error.to_string().contains("cache.info"), "{error}");
 }

@@ -8,11 +8,11 @@ const MB: usize = 1 << 20;
 
 /// A store with a limit and independent results, each a file of so many megabytes that took so long to build and was
 /// last used so many hours ago.
-fn store_with(folder: &Path, limit: Limit, results: &[(&str, usize, u64, u64)]) -> (Sealed, Store) {
+fn store_with(directory: &Path, limit: Limit, results: &[(&str, usize, u64, u64)]) -> (Sealed, Store) {
     let sketch =
         results.iter().fold(Sketch::new(), |sketch, (label, ..)| sketch.pipeline(label, None).stage(label, &[])).seal();
     let settings = StoreSettings { layers: Layers::Copy, limit: Limit::Unlimited };
-    let store = Store::open(folder, settings).expect("opens");
+    let store = Store::open(directory, settings).expect("opens");
     let lease = sketch.lease(&store);
     for (label, megabytes, seconds, _) in results {
         let work = lease.work(None).expect("begins");
@@ -27,7 +27,7 @@ fn store_with(folder: &Path, limit: Limit, results: &[(&str, usize, u64, u64)]) 
     for (label, .., hours) in results {
         unused_for(&store, sketch.id(label), *hours);
     }
-    (sketch, Store::open(folder, StoreSettings { limit, ..settings }).expect("opens"))
+    (sketch, Store::open(directory, StoreSettings { limit, ..settings }).expect("opens"))
 }
 
 fn unused_for(store: &Store, id: StageId, hours: u64) {
@@ -56,26 +56,26 @@ fn what_is_old_large_and_quickly_built_goes_first() {
         ("the quicker to build", [("goes", 1, 1, 5), ("stays", 1, 100, 5)]),
     ];
     for (name, results) in cases {
-        let folder = folder();
-        let (sketch, store) = store_with(folder.path(), Limit::Bytes(5 * MB as u64 / 2), &results);
+        let directory = directory();
+        let (sketch, store) = store_with(directory.path(), Limit::Bytes(5 * MB as u64 / 2), &results);
         // One more than there is room for.
         let total = store.usage().expect("is known");
         let store =
-            Store::open(folder.path(), StoreSettings { layers: Layers::Copy, limit: Limit::Bytes(total - 4096) })
+            Store::open(directory.path(), StoreSettings { layers: Layers::Copy, limit: Limit::Bytes(total - 4096) })
                 .expect("opens");
         let evicted = store.gc().expect("evicts");
         assert_eq!(evicted.objects, 1, "{name}");
         assert_eq!(left(&sketch, &store), ["stays"], "{name}");
         assert_eq!(store.usage(), Some(total - evicted.bytes), "{name}");
-        assert_eq!(entries(&folder.path().join("work")), 0, "{name}");
+        assert_eq!(entries(&directory.path().join("work")), 0, "{name}");
     }
 }
 
 #[test]
 fn what_a_lease_holds_stays_whatever_the_limit() {
-    let folder = folder();
+    let directory = directory();
     let results = [("held", 1, 1, 500), ("free", 1, 1, 1)];
-    let (sketch, store) = store_with(folder.path(), Limit::Bytes(0), &results);
+    let (sketch, store) = store_with(directory.path(), Limit::Bytes(0), &results);
     let lease = store.lease(&sketch.graph, [NodeId::Stage(sketch.id("held"))]).expect("a lease");
     store.gc().expect("evicts");
     assert_eq!(left(&sketch, &store), ["held"]);
@@ -88,9 +88,9 @@ fn what_a_lease_holds_stays_whatever_the_limit() {
 
 #[test]
 fn a_use_is_noted() {
-    let folder = folder();
+    let directory = directory();
     let results = [("used", 1, 1, 900), ("unused", 1, 1, 800)];
-    let (sketch, store) = store_with(folder.path(), Limit::Unlimited, &results);
+    let (sketch, store) = store_with(directory.path(), Limit::Unlimited, &results);
     drop(store.lease(&sketch.graph, [NodeId::Stage(sketch.id("used"))]).expect("a lease"));
     let census = store.census().expect("counts");
     let age = |label: &str| census.objects[&sketch.id(label)].used.elapsed().expect("in the past").as_secs() / 3600;
@@ -99,12 +99,12 @@ fn a_use_is_noted() {
 
 #[test]
 fn a_number_that_is_lost_is_counted_again() {
-    let folder = folder();
+    let directory = directory();
     let results = [("a", 1, 1, 9), ("b", 1, 1, 8)];
-    let (_, store) = store_with(folder.path(), Limit::Unlimited, &results);
+    let (_, store) = store_with(directory.path(), Limit::Unlimited, &results);
     let total = store.usage().expect("is known");
     assert_eq!(store.census().expect("counts").bytes(), total);
-    fs::write(folder.path().join("usage"), "no number").expect("writes");
+    fs::write(directory.path().join("usage"), "no number").expect("writes");
     assert_eq!(store.usage(), None);
     assert_eq!(store.gc().expect("evicts"), Evicted { left: total, ..Evicted::default() });
     assert_eq!(store.usage(), Some(total));
@@ -112,22 +112,22 @@ fn a_number_that_is_lost_is_counted_again() {
 
 #[test]
 fn what_is_of_no_use_goes_with_every_eviction() {
-    let folder = folder();
-    let (sketch, store) = store_with(folder.path(), Limit::Unlimited, &[("good", 1, 1, 9), ("bad", 1, 1, 8)]);
+    let directory = directory();
+    let (sketch, store) = store_with(directory.path(), Limit::Unlimited, &[("good", 1, 1, 9), ("bad", 1, 1, 8)]);
     fs::remove_file(object_path(&store, sketch.id("bad")).join("meta.json")).expect("removes");
-    fs::write(folder.path().join("objects/rubbish"), "x").expect("writes");
+    fs::write(directory.path().join("objects/rubbish"), "x").expect("writes");
     let evicted = store.gc().expect("evicts");
     assert_eq!((evicted.objects, evicted.useless), (0, 2));
-    assert_eq!(entries(&folder.path().join("objects")), 1);
+    assert_eq!(entries(&directory.path().join("objects")), 1);
     assert_eq!(left(&sketch, &store), ["good"]);
 }
 
 #[test]
 fn items_go_too_when_they_are_worth_less() {
-    let folder = folder();
+    let directory = directory();
     let sketch = Sketch::new().item("sha256:1", json!({"data": "x"})).item("sha256:2", json!({"data": "x"})).seal();
     let settings = StoreSettings { layers: Layers::Copy, limit: Limit::Bytes(MB as u64) };
-    let store = Store::open(folder.path(), settings).expect("opens");
+    let store = Store::open(directory.path(), settings).expect("opens");
     let lease = sketch.lease(&store);
     for checksum in ["sha256:1", "sha256:2"] {
         let Slot::Fetch(download) = lease.download("test.files", checksum, &|| false).expect("begins") else {
@@ -148,8 +148,8 @@ fn items_go_too_when_they_are_worth_less() {
 
 #[test]
 fn a_result_is_removed_by_hand_with_all_that_lies_on_it_unless_it_is_used() {
-    let folder = folder();
-    let (sketch, store) = store_with(folder.path(), Limit::Unlimited, &[("a", 1, 1, 9), ("b", 1, 1, 8)]);
+    let directory = directory();
+    let (sketch, store) = store_with(directory.path(), Limit::Unlimited, &[("a", 1, 1, 9), ("b", 1, 1, 8)]);
     let (a, b) = (sketch.id("a"), sketch.id("b"));
     assert_eq!(store.find(&a.short()).expect("finds"), a);
     assert!(matches!(store.find("xyz"), Err(StoreError::NoSuchObject { .. })));
@@ -168,13 +168,13 @@ fn root_layers_stay_as_long_as_something_lies_on_them() {
     if !osbc_fixtures::has_root() {
         return;
     }
-    let folder = folder();
+    let directory = directory();
     // base ── middle ── old
     //              └─── new
     let sketch = Sketch::chain(&["base", "middle", "old"]).pipeline("other", None);
     let sketch = ["base", "middle", "new"].iter().fold(sketch, |sketch, label| sketch.stage(label, &[])).seal();
     let settings = StoreSettings { layers: Layers::Overlay, limit: Limit::Unlimited };
-    let store = Store::open(folder.path(), settings).expect("opens");
+    let store = Store::open(directory.path(), settings).expect("opens");
     let lease = sketch.lease(&store);
     let mut base = None;
     for (label, megabytes) in [("base", 4), ("middle", 2), ("old", 1), ("new", 1)] {
@@ -188,7 +188,7 @@ fn root_layers_stay_as_long_as_something_lies_on_them() {
     }
     let down_to = |bytes: u64| {
         let settings = StoreSettings { limit: Limit::Bytes(bytes), ..settings };
-        Store::open(folder.path(), settings).expect("opens").gc().expect("evicts")
+        Store::open(directory.path(), settings).expect("opens").gc().expect("evicts")
     };
     let full = store.usage().expect("is known");
     down_to(full - 4096);
@@ -204,14 +204,14 @@ fn root_layers_stay_as_long_as_something_lies_on_them() {
 
 #[test]
 fn nothing_that_is_held_is_ever_missing_while_many_evict() {
-    let folder = folder();
+    let directory = directory();
     let labels = ["a", "b", "c", "d", "e", "f"];
     let sketch = labels.iter().fold(Sketch::new(), |sketch, label| sketch.pipeline(label, None).stage(label, &[]));
     let sketch = sketch.seal();
     let settings = StoreSettings { layers: Layers::Copy, limit: Limit::Bytes(150 << 10) };
     std::thread::scope(|scope| {
         for thread in 0..4 {
-            let (sketch, path) = (&sketch, folder.path());
+            let (sketch, path) = (&sketch, directory.path());
             scope.spawn(move || {
                 let store = Store::open(path, settings).expect("opens");
                 for round in 0..12 {
@@ -229,12 +229,12 @@ fn nothing_that_is_held_is_ever_missing_while_many_evict() {
             });
         }
     });
-    let store = Store::open(folder.path(), settings).expect("opens");
+    let store = Store::open(directory.path(), settings).expect("opens");
     let evicted = store.gc().expect("evicts");
     assert!(evicted.left <= 150 << 10, "{evicted:?}");
     assert_eq!(evicted.useless, 0);
     assert_eq!(store.usage(), Some(store.census().expect("counts").bytes()));
-    assert_eq!(entries(&folder.path().join("work")), 0);
+    assert_eq!(entries(&directory.path().join("work")), 0);
 }
 
 #[test]
@@ -242,8 +242,8 @@ fn root_a_full_disk_is_made_room_on_once() {
     if !osbc_fixtures::has_root() || !osbc_fixtures::has_tool("mkfs.ext4") {
         return;
     }
-    let folder = folder();
-    let mounted = Mounted::new(folder.path(), 24);
+    let directory = directory();
+    let mounted = Mounted::new(directory.path(), 24);
     let sketch = Sketch::chain(&["old"]).pipeline("other", None).stage("base", &[]).stage("new", &[]).seal();
     let settings = StoreSettings { layers: Layers::Copy, limit: Limit::Unlimited };
     let store = Store::open(&mounted.0, settings).expect("opens");
@@ -275,10 +275,10 @@ fn leave_part(lease: &Lease, checksum: &str, megabytes: usize) {
 
 #[test]
 fn parts_of_items_count_and_go_first_of_all() {
-    let folder = folder();
-    let (sketch, store) = store_with(folder.path(), Limit::Unlimited, &[("old", 1, 1, 5000)]);
+    let directory = directory();
+    let (sketch, store) = store_with(directory.path(), Limit::Unlimited, &[("old", 1, 1, 5000)]);
     let before = store.usage().expect("is known");
-    let part = |checksum: &str| folder.path().join("downloads").join(format!("test.files:{checksum}"));
+    let part = |checksum: &str| directory.path().join("downloads").join(format!("test.files:{checksum}"));
     let lease = store.lease_nothing().expect("a lease");
     leave_part(&lease, "sha256:1", 2);
     let with_part = store.usage().expect("is known");
@@ -300,7 +300,7 @@ fn parts_of_items_count_and_go_first_of_all() {
     // Before a result, however little that is worth.
     leave_part(&lease, "sha256:3", 1);
     let limit = Limit::Bytes(store.usage().expect("is known") - 4096);
-    let tight = Store::open(folder.path(), StoreSettings { layers: Layers::Copy, limit }).expect("opens");
+    let tight = Store::open(directory.path(), StoreSettings { layers: Layers::Copy, limit }).expect("opens");
     let evicted = tight.make_room(0).expect("evicts");
     assert_eq!((evicted.parts, evicted.objects), (1, 0));
     assert_eq!(left(&sketch, &tight), ["old"]);

@@ -74,12 +74,12 @@ fn survives_every_fault(layers: Layers, place: &Path) {
     ];
     for (error, made, once) in errors {
         for nth in 0.. {
-            let folder = tempfile::tempdir_in(place).expect("a folder");
+            let directory = tempfile::tempdir_in(place).expect("a directory");
             // What is at stake is a build, not the making of the store.
-            drop(open(folder.path(), layers));
+            drop(open(directory.path(), layers));
             let (left, failed) = (AtomicUsize::new(nth), Mutex::default());
             let disk = Arc::new(FaultyDisk { left, error, made, once, failed });
-            let store = Store::open_on(folder.path(), layers.into(), Arc::<FaultyDisk>::clone(&disk) as _);
+            let store = Store::open_on(directory.path(), layers.into(), Arc::<FaultyDisk>::clone(&disk) as _);
             let built = store.and_then(|store| build_all(&store, &sketch));
             let failed = disk.failed.lock().expect("nobody panicked").clone();
             let Some(first) = failed.first() else {
@@ -98,8 +98,8 @@ fn survives_every_fault(layers: Layers, place: &Path) {
                 };
                 assert!(told, "{}: {built}", case());
             }
-            let store = open(folder.path(), layers);
-            assert_eq!(entries(&folder.path().join("work")), 0, "{}", case());
+            let store = open(directory.path(), layers);
+            assert_eq!(entries(&directory.path().join("work")), 0, "{}", case());
             let verified = store.verify(false, &|item| whole_item(&item.path)).expect("reads");
             // A mark that could not be taken back is as good as none: such an object was sealed, and is whole.
             assert_eq!(verified.damages, [], "{}", case());
@@ -127,14 +127,14 @@ fn whole_item(path: &Path) -> Result<(), String> {
 
 #[test]
 fn a_store_of_whole_trees_survives_every_fault() {
-    survives_every_fault(Layers::Copy, folder().path());
+    survives_every_fault(Layers::Copy, directory().path());
 }
 
 #[test]
 fn root_a_store_of_layers_survives_every_fault() {
     if osbc_fixtures::has_root() {
-        let folder = folder();
-        survives_every_fault(Layers::Overlay, &Mounted::in_memory(folder.path()).0);
+        let directory = directory();
+        survives_every_fault(Layers::Overlay, &Mounted::in_memory(directory.path()).0);
     }
 }
 
@@ -161,11 +161,11 @@ impl Disk for WatchedDisk {
 
 #[test]
 fn what_a_finished_build_made_is_on_the_disk_and_so_are_the_marks() {
-    let folder = folder();
+    let directory = directory();
     let sketch = Sketch::chain(&["a", "b"]).seal();
     let disk = Arc::new(WatchedDisk::default());
     let store =
-        Store::open_on(folder.path(), Layers::Copy.into(), Arc::<WatchedDisk>::clone(&disk) as _).expect("opens");
+        Store::open_on(directory.path(), Layers::Copy.into(), Arc::<WatchedDisk>::clone(&disk) as _).expect("opens");
     build_all(&store, &sketch).expect("builds");
     let marks_and_syncs = || {
         let acts = disk.acts.lock().expect("nobody panicked").clone();
@@ -186,10 +186,10 @@ fn what_a_finished_build_made_is_on_the_disk_and_so_are_the_marks() {
 
 #[test]
 fn a_broken_disk_is_told_as_such_though_it_takes_no_changes_then() {
-    let folder = folder();
+    let directory = directory();
     let sketch = Sketch::chain(&["a", "b"]).seal();
     let disk = Arc::new(WatchedDisk { breaks: true, acts: Mutex::default() });
-    let store = Store::open_on(folder.path(), Layers::Copy.into(), disk as _).expect("opens");
+    let store = Store::open_on(directory.path(), Layers::Copy.into(), disk as _).expect("opens");
     let error = build_all(&store, &sketch).expect_err("the disk is broken");
     assert!(error.to_string().contains("Input/output error"), "{error}");
 }

@@ -40,8 +40,8 @@ fn root_a_power_cut_at_any_moment_leaves_a_store_that_opens() {
     if !osbc_fixtures::has_root() || !["mkfs.btrfs", "mkfs.ext4"].into_iter().all(osbc_fixtures::has_tool) {
         return;
     }
-    let folder = folder();
-    let outer = Mounted::with("mkfs.btrfs", folder.path(), 512);
+    let directory = directory();
+    let outer = Mounted::with("mkfs.btrfs", directory.path(), 512);
     let (sketch, ids) = long_chain(1000);
     let ended = AtomicBool::new(false);
     let inner = Mounted::new(&outer.0, 128);

@@ -9,9 +9,9 @@ fn no_items(item: &Item) -> Result<(), String> {
 }
 
 /// Two results, `a` below `b`, and `c` on its own.
-fn built(folder: &Path, layers: Layers) -> (Sealed, Store) {
+fn built(directory: &Path, layers: Layers) -> (Sealed, Store) {
     let sketch = Sketch::chain(&["a", "b"]).pipeline("other", None).stage("c", &[]).seal();
-    let store = open(folder, layers);
+    let store = open(directory, layers);
     build_missing(&sketch, &store);
     (sketch, store)
 }
@@ -24,8 +24,8 @@ fn build_missing(sketch: &Sealed, store: &Store) -> Vec<&'static str> {
         if lease.object(sketch.id(label)).is_none() {
             build(&lease, base.map(|base| sketch.id(base)), sketch.id(label), |root| {
                 fs::write(root.join(format!("{label}-file")), label.repeat(1000)).expect("writes");
-                fs::create_dir_all(root.join("folder")).expect("makes");
-                symlink("target", root.join("folder").join(format!("{label}-link"))).expect("links");
+                fs::create_dir_all(root.join("directory")).expect("makes");
+                symlink("target", root.join("directory").join(format!("{label}-link"))).expect("links");
             });
             made.push(label);
         }
@@ -52,9 +52,9 @@ const DAMAGES: [(&str, Inflict); 8] = [
     ("an empty description", |object| fs::write(object.join("meta.json"), "").expect("writes")),
     ("a missing file", |object| fs::remove_file(content(object).join("a-file")).expect("removes")),
     ("a missing layer", |object| fs::remove_dir_all(content(object)).expect("removes")),
-    ("a half-deleted folder", |object| fs::remove_dir_all(content(object).join("folder")).expect("removes")),
+    ("a half-deleted directory", |object| fs::remove_dir_all(content(object).join("directory")).expect("removes")),
     ("a link elsewhere", |object| {
-        let link = content(object).join("folder/a-link");
+        let link = content(object).join("directory/a-link");
         fs::remove_file(&link).expect("removes");
         symlink("tarfet", link).expect("links");
     }),
@@ -62,8 +62,8 @@ const DAMAGES: [(&str, Inflict); 8] = [
 
 fn every_damage_is_found_and_built_again(layers: Layers) {
     for (name, damage) in DAMAGES {
-        let folder = folder();
-        let (sketch, store) = built(folder.path(), layers);
+        let directory = directory();
+        let (sketch, store) = built(directory.path(), layers);
         let sound = store.verify(true, &no_items).expect("verifies");
         assert_eq!((sound.objects, sound.damages), (3, Vec::new()), "{name}");
         let damaged = object_path(&store, sketch.id("a"));
@@ -101,19 +101,20 @@ fn root_every_damage_of_a_layer_is_found_and_built_again() {
 
 #[test]
 fn nothing_damaged_is_exported() {
-    let folder = folder();
-    let (sketch, store) = built(folder.path(), Layers::Copy);
+    let directory = directory();
+    let (sketch, store) = built(directory.path(), Layers::Copy);
     flip(&content(&object_path(&store, sketch.id("b"))).join("a-file"), 5);
-    let export =
-        |lease: &Lease| crate::export::export(lease, Some(sketch.id("b")), &folder.path().join("out"), Ownership::Keep);
+    let export = |lease: &Lease| {
+        crate::export::export(lease, Some(sketch.id("b")), &directory.path().join("out"), Ownership::Keep)
+    };
     let lease = sketch.lease(&store);
     let error = export(&lease).expect_err("it is damaged").to_string();
     assert!(error.contains(&sketch.id("b").short()) && error.contains("set aside"), "{error}");
-    assert!(!folder.path().join("out").exists());
+    assert!(!directory.path().join("out").exists());
     drop(lease);
     assert_eq!(build_missing(&sketch, &store), ["b"]);
     export(&sketch.lease(&store)).expect("is whole again");
-    assert_eq!(fs::read_to_string(folder.path().join("out/b-file")).expect("reads"), "b".repeat(1000));
+    assert_eq!(fs::read_to_string(directory.path().join("out/b-file")).expect("reads"), "b".repeat(1000));
 }
 
 /// What a build that lacks `b` finds damaged of what it is about to read, and then builds.
@@ -126,8 +127,8 @@ fn looked_over(sketch: &Sealed, store: &Store) -> (Vec<Damage>, Vec<&'static str
 
 fn damage_is_found_before_a_stage_reads_it(layers: Layers) {
     for (name, damage) in DAMAGES {
-        let folder = folder();
-        let (sketch, store) = built(folder.path(), layers);
+        let directory = directory();
+        let (sketch, store) = built(directory.path(), layers);
         store.remove(&[sketch.id("b")]).expect("removes");
         assert_eq!(looked_over(&sketch, &store), (Vec::new(), vec!["b"]), "{name}: all is sound");
         store.remove(&[sketch.id("b")]).expect("removes");
@@ -159,8 +160,8 @@ fn root_damage_of_a_layer_is_found_before_a_stage_reads_it() {
 
 #[test]
 fn a_store_that_was_copied_is_read_once_and_known_from_then_on() {
-    let folder = folder();
-    let (sketch, store) = built(folder.path(), Layers::Copy);
+    let directory = directory();
+    let (sketch, store) = built(directory.path(), Layers::Copy);
     store.remove(&[sketch.id("b")]).expect("removes");
     let tree = content(&object_path(&store, sketch.id("a")));
     std::thread::sleep(Duration::from_millis(20));
@@ -184,8 +185,8 @@ fn a_store_that_was_copied_is_read_once_and_known_from_then_on() {
 
 #[test]
 fn an_item_that_is_not_as_it_came_is_read_before_a_stage_does() {
-    let (folder, sketch, store) = with_item();
-    let item = folder.path().join(ITEM);
+    let (directory, sketch, store) = with_item();
+    let item = directory.path().join(ITEM);
     let time = || item.metadata().expect("is there").mtime();
     let before = time();
     let unread = |item: &Item| panic!("the stamp of {} says enough", item.checksum);
@@ -247,8 +248,8 @@ fn an_item_that_is_no_longer_what_its_name_says_is_set_aside_whatever_its_time()
         ("nothing", |item| fs::remove_file(item).expect("removes"), ""),
     ];
     for (name, change, reason) in changes {
-        let (folder, sketch, store) = with_item();
-        let item = folder.path().join(ITEM);
+        let (directory, sketch, store) = with_item();
+        let item = directory.path().join(ITEM);
         tick();
         change(&item);
         let time = rustix::fs::Timespec { tv_sec: items::TIME, tv_nsec: 0 };
@@ -271,8 +272,8 @@ fn an_item_that_is_no_longer_what_its_name_says_is_set_aside_whatever_its_time()
 /// In a store of osbuild's, which nobody here has fetched: it is read once.
 #[test]
 fn an_item_of_osbuild_s_store_is_read_before_its_first_use() {
-    let folder = folder();
-    let cache = osbuild::Cache::open(&folder.path().join("cache"), None).expect("opens");
+    let directory = directory();
+    let cache = osbuild::Cache::open(&directory.path().join("cache"), None).expect("opens");
     let store = Store::open_within(&cache, false).expect("opens");
     let sketch = item_sketch();
     let item = cache.path().join(ITEM);
@@ -309,10 +310,10 @@ fn item_sketch() -> Sealed {
 
 /// A store with the item, which is good.
 fn with_item() -> (tempfile::TempDir, Sealed, Store) {
-    let (folder, sketch) = (folder(), item_sketch());
-    let store = open(folder.path(), Layers::Copy);
+    let (directory, sketch) = (directory(), item_sketch());
+    let store = open(directory.path(), Layers::Copy);
     fetch_good(&sketch, &store);
-    (folder, sketch, store)
+    (directory, sketch, store)
 }
 
 fn fetch_good(sketch: &Sealed, store: &Store) {
@@ -336,9 +337,9 @@ fn look_at_items(sketch: &Sealed, store: &Store, check: &CheckItem<'_>) -> Vec<D
 }
 
 /// Makes the result `b` one that stands for `a`.
-fn with_alias(folder: &Path) -> (Sealed, Store) {
+fn with_alias(directory: &Path) -> (Sealed, Store) {
     let sketch = Sketch::new().pipeline("one", None).stage("a", &[]).pipeline("other", None).stage("b", &[]).seal();
-    let store = open(folder, Layers::Copy);
+    let store = open(directory, Layers::Copy);
     let lease = sketch.lease(&store);
     let object = build(&lease, None, sketch.id("a"), |root| fs::write(root.join("a-file"), "a").expect("writes"));
     lease.adopt(sketch.id("b"), &object.as_lower()).expect("the disk takes it").expect("it is there");
@@ -368,11 +369,11 @@ fn what_stands_for_a_result_goes_with_it() {
         }),
     ];
     for (name, away) in ways {
-        let folder = folder();
-        let (sketch, store) = with_alias(folder.path());
+        let directory = directory();
+        let (sketch, store) = with_alias(directory.path());
         assert_eq!(store.usage(), Some(store.census().expect("counts").bytes()), "{name}");
         away(&sketch, &store);
-        assert_eq!(entries(&folder.path().join("objects")), 0, "{name}");
+        assert_eq!(entries(&directory.path().join("objects")), 0, "{name}");
         assert_eq!(store.verify(false, &no_items).expect("verifies").damages, [], "{name}");
         assert_eq!(store.census().expect("counts").bytes(), 0, "{name}");
     }
@@ -380,8 +381,8 @@ fn what_stands_for_a_result_goes_with_it() {
 
 #[test]
 fn who_holds_what_stands_for_a_result_holds_it() {
-    let folder = folder();
-    let (sketch, store) = with_alias(folder.path());
+    let directory = directory();
+    let (sketch, store) = with_alias(directory.path());
     let lease = store.lease(&sketch.graph, [NodeId::Stage(sketch.id("b"))]).expect("a lease");
     assert_eq!(store.make_room(u64::MAX / 4).expect("evicts").objects, 0);
     store.remove(&[sketch.id("a")]).expect_err("is in use");
@@ -390,8 +391,8 @@ fn who_holds_what_stands_for_a_result_holds_it() {
 
 #[test]
 fn what_is_damaged_and_in_use_is_told_and_left() {
-    let folder = folder();
-    let (sketch, store) = built(folder.path(), Layers::Copy);
+    let directory = directory();
+    let (sketch, store) = built(directory.path(), Layers::Copy);
     flip(&content(&object_path(&store, sketch.id("c"))).join("c-file"), 5);
     let lease = sketch.lease(&store);
     let found = store.verify(true, &no_items).expect("verifies").damages;
@@ -403,9 +404,9 @@ fn what_is_damaged_and_in_use_is_told_and_left() {
 
 #[test]
 fn a_damaged_item_is_set_aside_and_fetched_again() {
-    let folder = folder();
+    let directory = directory();
     let sketch = Sketch::new().item("sha256:1", json!({"data": "x"})).seal();
-    let store = open(folder.path(), Layers::Copy);
+    let store = open(directory.path(), Layers::Copy);
     let fetch = || match sketch.lease(&store).download("test.files", "sha256:1", &|| false).expect("begins") {
         Slot::Fetch(download) => {
             fs::write(download.target(), "good").expect("writes");
@@ -420,7 +421,7 @@ fn a_damaged_item_is_set_aside_and_fetched_again() {
         if text == "good" { Ok(()) } else { Err(format!("it is {text}")) }
     };
     assert_eq!(store.verify(true, &check).expect("verifies").damages, []);
-    flip(&folder.path().join("sources/test.files/sha256:1"), 0);
+    flip(&directory.path().join("sources/test.files/sha256:1"), 0);
     let found = store.verify(true, &check).expect("verifies").damages;
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].reason.as_str(), found[0].fate), ("it is cood", Fate::SetAside));

@@ -6,9 +6,9 @@ const MB: u64 = 1 << 20;
 
 /// What a store's file system has used.
 fn used(path: &Path) -> u64 {
-    let folder = fs::File::open(path).expect("opens");
-    rustix::fs::syncfs(&folder).expect("syncs");
-    let stat = rustix::fs::fstatvfs(&folder).expect("asks");
+    let directory = fs::File::open(path).expect("opens");
+    rustix::fs::syncfs(&directory).expect("syncs");
+    let stat = rustix::fs::fstatvfs(&directory).expect("asks");
     (stat.f_blocks - stat.f_bfree) * stat.f_frsize
 }
 
@@ -45,8 +45,8 @@ fn root_each_way_can_be_forced_and_costs_what_it_should() {
         (Layers::Reflink, Way::Reflink, 0, 4 * MB),
         (Layers::Copy, Way::Copy, 80 * MB, 90 * MB),
     ] {
-        let folder = folder();
-        let mounted = Mounted::with("mkfs.btrfs", folder.path(), 256);
+        let directory = directory();
+        let mounted = Mounted::with("mkfs.btrfs", directory.path(), 256);
         let store = open(&mounted.0.join("store"), layers);
         assert_eq!(store.keeping().expect("asks").0, way, "{layers:?}");
         let took = ten_stages(&store);
@@ -59,8 +59,8 @@ fn root_shared_bytes_are_counted_once() {
     if !osbc_fixtures::has_root() || !osbc_fixtures::has_tool("mkfs.btrfs") {
         return;
     }
-    let folder = folder();
-    let mounted = Mounted::with("mkfs.btrfs", folder.path(), 256);
+    let directory = directory();
+    let mounted = Mounted::with("mkfs.btrfs", directory.path(), 256);
     let settings = StoreSettings { layers: Layers::Reflink, limit: Limit::Unlimited };
     let store = Store::open(&mounted.0.join("store"), settings).expect("opens");
     ten_stages(&store);
@@ -83,12 +83,12 @@ fn root_shared_bytes_are_counted_once() {
     assert!(bytes.contains(&left), "{left}");
 }
 
-/// In which order folders list their files.
+/// In which order directories list their files.
 fn listed(root: &Path) -> Vec<String> {
     let mut all = Vec::new();
-    for folder in ["", "d", "d/e"] {
-        let entries = fs::read_dir(root.join(folder)).expect("reads").map(|entry| entry.expect("reads"));
-        all.extend(entries.map(|entry| format!("{folder}/{}", entry.file_name().to_string_lossy())));
+    for directory in ["", "d", "d/e"] {
+        let entries = fs::read_dir(root.join(directory)).expect("reads").map(|entry| entry.expect("reads"));
+        all.extend(entries.map(|entry| format!("{directory}/{}", entry.file_name().to_string_lossy())));
     }
     all
 }
@@ -99,9 +99,9 @@ fn root_a_scattered_tree_is_the_same_in_another_order() {
         return;
     }
     let tree = |layers: Layers| {
-        let folder = folder();
+        let directory = directory();
         let (sketch, ids) = long_chain(3);
-        let store = open(folder.path(), layers);
+        let store = open(directory.path(), layers);
         let lease = sketch.lease(&store);
         build(&lease, None, ids[0], |root| {
             fs::create_dir_all(root.join("d/e")).expect("makes");
@@ -142,8 +142,8 @@ fn root_a_way_that_the_file_system_lacks_is_refused() {
     if !osbc_fixtures::has_root() || !osbc_fixtures::has_tool("mkfs.ext4") {
         return;
     }
-    let folder = folder();
-    let mounted = Mounted::new(folder.path(), 16);
+    let directory = directory();
+    let mounted = Mounted::new(directory.path(), 16);
     let (sketch, ids) = long_chain(2);
     let store = open(&mounted.0, Layers::Reflink);
     let lease = sketch.lease(&store);

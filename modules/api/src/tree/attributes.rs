@@ -72,8 +72,10 @@ impl Tree {
     /// It is not there.
     pub fn set_times(&self, path: impl AsRef<Path>, times: Times) -> Result<(), Error> {
         let path = path.as_ref();
-        self.at(path, |folder, name| rustix::fs::utimensat(folder, name, &times.into(), AtFlags::SYMLINK_NOFOLLOW))
-            .map_err(cannot("set the times of", path))
+        self.at(path, |directory, name| {
+            rustix::fs::utimensat(directory, name, &times.into(), AtFlags::SYMLINK_NOFOLLOW)
+        })
+        .map_err(cannot("set the times of", path))
     }
 
     /// The extended attribute `name` of `path` itself, if it has it.

@@ -1,5 +1,6 @@
 //! Copying between trees as `cp -a --reflink=auto` does: with owners, modes, times to the nanosecond, extended
-//! attributes, hard links among what is copied, holes, device nodes and pipes, sharing blocks where the file systems can.
+//! attributes, hard links among what is copied, holes, device nodes and pipes, sharing blocks where the file systems
+//! can.
 //!
 //! Unlike `cp`, nothing is followed out of either tree, and the first failure ends it.
 
@@ -23,7 +24,7 @@ use crate::error::Error;
 use crate::owners;
 use crate::threads;
 
-/// From how many names in a folder without folders on it is copied by many threads.
+/// From how many names in a directory without directories on it is copied by many threads.
 const MANY: usize = 32;
 
 /// How much is copied at once where the kernel cannot do it.
@@ -45,15 +46,15 @@ impl Default for Copy {
 }
 
 impl Copy {
-    /// Copies the file, link or folder `source` of one tree to `destination` in another or the same.
+    /// Copies the file, link or directory `source` of one tree to `destination` in another or the same.
     ///
-    /// If `destination` is a folder, or a link to one, the copy is put into it under its own name. What ends in `/.`, such
-    /// as `.` for a whole tree, is the content of a folder and merged with what is in `destination`. Existing files are
-    /// overwritten.
+    /// If `destination` is a directory, or a link to one, the copy is put into it under its own name. What ends in
+    /// `/.`, such as `.` for a whole tree, is the content of a directory and merged with what is in `destination`.
+    /// Existing files are overwritten.
     ///
     /// # Errors
-    /// `source` or the folder of `destination` is not there, a folder would replace something else or something else a
-    /// folder, source and destination are the same, or the system refuses.
+    /// `source` or the directory of `destination` is not there, a directory would replace something else or something
+    /// else a directory, source and destination are the same, or the system refuses.
     pub fn run(
         self,
         from: &Tree,
@@ -64,8 +65,8 @@ impl Copy {
         self.run_as(from, source, None, to, destination)
     }
 
-    /// Copies as [`run`](Self::run) does, but what is put into a folder gets another `name` there than its own. So a
-    /// whole tree, which has no name, becomes a folder instead of being merged.
+    /// Copies as [`run`](Self::run) does, but what is put into a directory gets another `name` there than its own. So a
+    /// whole tree, which has no name, becomes a directory instead of being merged.
     ///
     /// # Errors
     /// As for [`run`](Self::run).
@@ -81,39 +82,39 @@ impl Copy {
         let (fd, name) = from.locate(source).map_err(cannot("copy", source))?;
         let contents = name == ".";
         let parent = if contents { source } else { source.parent().unwrap_or(Path::new("")) };
-        let from_folder = Folder { fd, path: parent.to_owned() };
-        let (to_folder, to_name) = if to.is_dir(destination)? {
-            let fd = to.open_folder(destination).map_err(cannot("copy to", destination))?;
-            (Folder { fd, path: destination.to_owned() }, new_name.unwrap_or(&name).to_owned())
+        let from_directory = Directory { fd, path: parent.to_owned() };
+        let (to_directory, to_name) = if to.is_dir(destination)? {
+            let fd = to.open_directory(destination).map_err(cannot("copy to", destination))?;
+            (Directory { fd, path: destination.to_owned() }, new_name.unwrap_or(&name).to_owned())
         } else {
             let (fd, name) = to.locate(destination).map_err(cannot("copy to", destination))?;
-            (Folder { fd, path: destination.parent().unwrap_or(Path::new("")).to_owned() }, name)
+            (Directory { fd, path: destination.parent().unwrap_or(Path::new("")).to_owned() }, name)
         };
-        let inside = is_inside(&to_folder.fd, &from_folder.fd, &name).map_err(cannot("copy", source))?;
+        let inside = is_inside(&to_directory.fd, &from_directory.fd, &name).map_err(cannot("copy", source))?;
         if inside {
             let source = Path::new("/").join(source);
             return Err(Error::failed(format!("{} cannot be copied into itself", source.display())));
         }
         let job = Job { settings: self, from, to, links: Mutex::default(), clones: AtomicBool::new(true) };
-        job.entry(&from_folder, &name, &to_folder, &to_name, false)
+        job.entry(&from_directory, &name, &to_directory, &to_name, false)
     }
 }
 
-/// An open folder and its path in its tree.
+/// An open directory and its path in its tree.
 #[derive(Debug)]
-struct Folder {
+struct Directory {
     fd: OwnedFd,
     path: PathBuf,
 }
 
-impl Folder {
+impl Directory {
     fn open(&self, name: &OsStr, flags: OFlags) -> Result<OwnedFd, Errno> {
         rustix::fs::openat(&self.fd, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
     }
 
-    fn inner(&self, name: &OsStr) -> Result<Folder, Errno> {
+    fn inner(&self, name: &OsStr) -> Result<Directory, Errno> {
         let fd = self.open(name, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        Ok(Folder { fd, path: self.path.join(name) })
+        Ok(Directory { fd, path: self.path.join(name) })
     }
 
     fn stat(&self, name: &OsStr) -> Result<Option<Stat>, Errno> {
@@ -141,7 +142,7 @@ struct Job<'a> {
 }
 
 /// The failure to copy a directory to a name that is there and cannot be opened as one.
-fn in_the_way(to: &Folder, name: &OsStr, error: Errno) -> Error {
+fn in_the_way(to: &Directory, name: &OsStr, error: Errno) -> Error {
     let path = to.path.join(name);
     let kind = to.stat(name).ok().flatten().map(|stat| FileType::from_raw_mode(stat.st_mode));
     let what = match kind {
@@ -160,13 +161,13 @@ fn in_the_way(to: &Folder, name: &OsStr, error: Errno) -> Error {
 }
 
 impl Job<'_> {
-    /// Copies one name and all below it. `fresh` says that the folder it goes to was made by this copy, so nothing can be
-    /// there.
-    fn entry(&self, from: &Folder, name: &OsStr, to: &Folder, to_name: &OsStr, fresh: bool) -> Result<(), Error> {
+    /// Copies one name and all below it. `fresh` says that the directory it goes to was made by this copy, so nothing
+    /// can be there.
+    fn entry(&self, from: &Directory, name: &OsStr, to: &Directory, to_name: &OsStr, fresh: bool) -> Result<(), Error> {
         let path = from.path.join(name);
         let stat = rustix::fs::statat(&from.fd, name, AtFlags::SYMLINK_NOFOLLOW).map_err(cannot("copy", &path))?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            return self.folder(from, name, to, to_name, fresh, &stat);
+            return self.directory(from, name, to, to_name, fresh, &stat);
         }
         let leaf = || self.leaf(from, name, to, to_name, fresh, &stat).map_err(cannot("copy", &path));
         if stat.st_nlink < 2 {
@@ -182,11 +183,11 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn folder(
+    fn directory(
         &self,
-        from: &Folder,
+        from: &Directory,
         name: &OsStr,
-        to: &Folder,
+        to: &Directory,
         to_name: &OsStr,
         fresh: bool,
         stat: &Stat,
@@ -194,7 +195,7 @@ impl Job<'_> {
         let path = to.path.join(to_name);
         let fresh = match rustix::fs::mkdirat(&to.fd, to_name, Mode::RWXU) {
             Err(Errno::EXIST) if !fresh => false,
-            result => result.map(|()| true).map_err(cannot("create the folder", &path))?,
+            result => result.map(|()| true).map_err(cannot("create the directory", &path))?,
         };
         let inner = from.inner(name).map_err(cannot("copy", from.path.join(name)))?;
         let to_inner = to.inner(to_name).map_err(|error| in_the_way(to, to_name, error))?;
@@ -209,12 +210,12 @@ impl Job<'_> {
         self.attributes(&inner.fd, &to_inner.fd, fresh, stat).map_err(cannot("set the attributes of", &path))
     }
 
-    /// Copies what is no folder.
+    /// Copies what is no directory.
     fn leaf(
         &self,
-        from: &Folder,
+        from: &Directory,
         name: &OsStr,
-        to: &Folder,
+        to: &Directory,
         to_name: &OsStr,
         fresh: bool,
         stat: &Stat,
@@ -244,9 +245,9 @@ impl Job<'_> {
     /// lead, unless it has other names that would change with it.
     fn target(
         &self,
-        from: &Folder,
+        from: &Directory,
         name: &OsStr,
-        to: &Folder,
+        to: &Directory,
         to_name: &OsStr,
         fresh: bool,
         source: &Stat,
@@ -271,24 +272,24 @@ impl Job<'_> {
     }
 
     /// Removes what is where a copy will be, unless it is the source, or what the source leads to.
-    fn make_way(&self, from: &Folder, name: &OsStr, to: &Folder, to_name: &OsStr) -> io::Result<()> {
+    fn make_way(&self, from: &Directory, name: &OsStr, to: &Directory, to_name: &OsStr) -> io::Result<()> {
         let Some(there) = to.stat(to_name)? else { return Ok(()) };
-        let folders = is_same(&rustix::fs::fstat(&from.fd)?, &rustix::fs::fstat(&to.fd)?);
+        let directories = is_same(&rustix::fs::fstat(&from.fd)?, &rustix::fs::fstat(&to.fd)?);
         let leads_there = || match self.from.pin(&from.path.join(name), true) {
             Ok(pin) => rustix::fs::fstat(&pin).map(|target| is_same(&target, &there)),
             Err(_) => Ok(false),
         };
-        refuse_same(folders && name == to_name || !self.settings.remove_destination && leads_there()?)?;
+        refuse_same(directories && name == to_name || !self.settings.remove_destination && leads_there()?)?;
         Ok(rustix::fs::unlinkat(&to.fd, to_name, AtFlags::empty())?)
     }
 
     /// Makes a further name of what was copied before.
-    fn link(&self, first: &Path, to: &Folder, name: &OsStr, fresh: bool) -> io::Result<()> {
-        let (folder, first) = self.to.locate(first)?;
+    fn link(&self, first: &Path, to: &Directory, name: &OsStr, fresh: bool) -> io::Result<()> {
+        let (directory, first) = self.to.locate(first)?;
         if !fresh {
             unless_missing(rustix::fs::unlinkat(&to.fd, name, AtFlags::empty()))?;
         }
-        Ok(rustix::fs::linkat(folder, &first, &to.fd, name, AtFlags::empty())?)
+        Ok(rustix::fs::linkat(directory, &first, &to.fd, name, AtFlags::empty())?)
     }
 
     fn content(&self, source: &File, target: &File, stat: &Stat) -> io::Result<()> {
@@ -386,20 +387,21 @@ fn pump(source: &File, mut target: &File, most: u64) -> io::Result<()> {
     }
 }
 
-/// Whether the folder `inner` is what `name` in `outer` is, or lies in it.
+/// Whether the directory `inner` is what `name` in `outer` is, or lies in it.
 fn is_inside(inner: &OwnedFd, outer: &OwnedFd, name: &OsStr) -> io::Result<bool> {
     let stat = rustix::fs::statat(outer, name, AtFlags::SYMLINK_NOFOLLOW)?;
     let wanted = (stat.st_dev, stat.st_ino);
-    let mut folder = inner.try_clone()?;
+    let mut directory = inner.try_clone()?;
     let mut last = None;
     loop {
-        let stat = rustix::fs::fstat(&folder)?;
+        let stat = rustix::fs::fstat(&directory)?;
         let here = (stat.st_dev, stat.st_ino);
         if here == wanted || last == Some(here) {
             return Ok(here == wanted);
         }
         last = Some(here);
-        folder = rustix::fs::openat(&folder, "..", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        directory =
+            rustix::fs::openat(&directory, "..", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     }
 }
 

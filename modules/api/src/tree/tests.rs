@@ -5,25 +5,25 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use super::*;
 
-/// A tree, and beside it a folder `outside` with the file `canary` that must stay as it is.
+/// A tree, and beside it a directory `outside` with the file `canary` that must stay as it is.
 struct Yard {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     tree: Tree,
 }
 
 impl Yard {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("tree")).unwrap();
-        fs::create_dir(folder.path().join("outside")).unwrap();
-        fs::write(folder.path().join("outside/canary"), "sings").unwrap();
-        let tree = Tree::open(folder.path().join("tree")).unwrap();
-        Self { folder, tree }
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("tree")).unwrap();
+        fs::create_dir(directory.path().join("outside")).unwrap();
+        fs::write(directory.path().join("outside/canary"), "sings").unwrap();
+        let tree = Tree::open(directory.path().join("tree")).unwrap();
+        Self { directory, tree }
     }
 
     /// A path as the host sees it.
     fn host(&self, path: &str) -> PathBuf {
-        self.folder.path().join(path)
+        self.directory.path().join(path)
     }
 
     fn canary_sings(&self) {
@@ -44,12 +44,12 @@ fn ways_out(yard: &Yard) -> Vec<PathBuf> {
     link("absolute", &absolute);
     link("relative", Path::new("../outside/canary"));
     link("deep", Path::new("../../../../../../../../../../outside/canary"));
-    link("folder", &yard.host("outside"));
+    link("directory", &yard.host("outside"));
     link("up", Path::new(".."));
     link("chain", Path::new("second"));
     link("second", Path::new("absolute"));
     link("proc", Path::new("/proc/self/cwd"));
-    let mut ways: Vec<PathBuf> = ["absolute", "relative", "deep", "folder/canary", "up/outside/canary", "chain"]
+    let mut ways: Vec<PathBuf> = ["absolute", "relative", "deep", "directory/canary", "up/outside/canary", "chain"]
         .iter()
         .map(PathBuf::from)
         .collect();
@@ -90,12 +90,12 @@ fn no_path_changes_what_is_outside() {
         let _ = tree.remove_dir_all(&way);
         yard.canary_sings();
     }
-    for folder in ["folder", "up/outside", "../outside"] {
-        let _ = tree.write(format!("{folder}/new"), "silent");
-        let _ = tree.symlink("x", format!("{folder}/link"));
-        let _ = tree.create_dir(format!("{folder}/inner"), 0o755);
-        let _ = tree.chmod(folder, 0o700);
-        let _ = tree.remove_dir_all(folder);
+    for directory in ["directory", "up/outside", "../outside"] {
+        let _ = tree.write(format!("{directory}/new"), "silent");
+        let _ = tree.symlink("x", format!("{directory}/link"));
+        let _ = tree.create_dir(format!("{directory}/inner"), 0o755);
+        let _ = tree.chmod(directory, 0o700);
+        let _ = tree.remove_dir_all(directory);
         yard.canary_sings();
     }
 }
@@ -162,7 +162,7 @@ fn loops_and_dangling_links_are_not_there() {
 }
 
 #[test]
-fn folders_are_made_with_all_their_parents_once() {
+fn directories_are_made_with_all_their_parents_once() {
     let yard = Yard::new();
     yard.tree.create_dir_all("/a/b/../c/", 0o700).unwrap();
     yard.tree.create_dir_all("/a/b/../c/", 0o755).unwrap();
@@ -244,7 +244,7 @@ fn removing_all_keeps_what_links_lead_to() {
 }
 
 #[test]
-fn walking_visits_folders_first_and_follows_nothing() {
+fn walking_visits_directories_first_and_follows_nothing() {
     let yard = Yard::new();
     yard.tree.create_dir_all("a/b", 0o755).unwrap();
     yard.tree.write("a/b/file", "").unwrap();
@@ -314,7 +314,7 @@ pub(super) fn root() -> bool {
 }
 
 #[test]
-fn a_folder_moves_to_another_file_system_whole() {
+fn a_directory_moves_to_another_file_system_whole() {
     let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in(osbc_fixtures::scratch()).unwrap());
     let tree = Tree::open("/").unwrap();
     let (from, to) = (here.path().join("a"), there.path().join("b"));

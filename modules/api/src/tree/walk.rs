@@ -13,11 +13,11 @@ use super::{Tree, cannot, entries_in, unless_missing};
 use crate::error::Error;
 
 impl Tree {
-    /// Visits `path` itself and all that is below it: folders before what they hold, names in the order of their bytes,
-    /// links without following them. Paths are given as `path` followed by the names.
+    /// Visits `path` itself and all that is below it: directories before what they hold, names in the order of their
+    /// bytes, links without following them. Paths are given as `path` followed by the names.
     ///
     /// # Errors
-    /// The visitor's; or `path` is not there or a folder cannot be read.
+    /// The visitor's; or `path` is not there or a directory cannot be read.
     pub fn walk(
         &self,
         path: impl AsRef<Path>,
@@ -49,7 +49,7 @@ impl Tree {
         let path = path.as_ref();
         let result = match self.locate(path) {
             Ok((_, name)) if name == "." => Err(Errno::INVAL.into()),
-            Ok((folder, name)) => remove_all(folder.as_fd(), &name),
+            Ok((directory, name)) => remove_all(directory.as_fd(), &name),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         };
@@ -57,18 +57,18 @@ impl Tree {
     }
 }
 
-fn remove_all(folder: BorrowedFd, name: &OsStr) -> io::Result<()> {
-    match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
+fn remove_all(directory: BorrowedFd, name: &OsStr) -> io::Result<()> {
+    match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
         Err(Errno::ISDIR | Errno::PERM) => {}
         result => return Ok(unless_missing(result)?),
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let inner = rustix::fs::openat(folder, name, flags, Mode::empty())?;
+    let inner = rustix::fs::openat(directory, name, flags, Mode::empty())?;
     for (entry, kind) in entries_in(&inner)? {
         match kind {
             FileType::Directory | FileType::Unknown => remove_all(inner.as_fd(), &entry)?,
             _ => unless_missing(rustix::fs::unlinkat(&inner, &entry, AtFlags::empty()))?,
         }
     }
-    Ok(unless_missing(rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR))?)
+    Ok(unless_missing(rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR))?)
 }

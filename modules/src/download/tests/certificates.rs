@@ -12,7 +12,7 @@ use super::*;
 
 /// An authority, and a certificate and key signed by it for the server and for a client.
 struct Certificates {
-    folder: TempDir,
+    directory: TempDir,
 }
 
 impl Certificates {
@@ -21,7 +21,7 @@ impl Certificates {
         if !has_tool("openssl") {
             return None;
         }
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let script = r#"
             set -e
             new="-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -batch -days 2"
@@ -33,13 +33,13 @@ impl Certificates {
                 openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out $name.pem
             done
         "#;
-        let made = Command::new("sh").args(["-c", script]).current_dir(&folder).output().unwrap();
+        let made = Command::new("sh").args(["-c", script]).current_dir(&directory).output().unwrap();
         assert!(made.status.success(), "{made:?}");
-        Some(Self { folder })
+        Some(Self { directory })
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
     /// A server that knows itself by its certificate and wants its clients to do so.
@@ -104,9 +104,9 @@ fn client_and_server_know_each_other_by_their_certificates() {
 #[test]
 fn ssl_cert_file_names_the_authorities_of_the_system() {
     if let Ok(url) = std::env::var("OSBC_TEST_URL") {
-        let folder = PathBuf::from(std::env::var_os("OSBC_TEST_CERTIFICATES").unwrap());
+        let directory = PathBuf::from(std::env::var_os("OSBC_TEST_CERTIFICATES").unwrap());
         let secrets =
-            Secrets { authority: None, certificate: folder.join("client.pem"), key: folder.join("client.key") };
+            Secrets { authority: None, certificate: directory.join("client.pem"), key: directory.join("client.key") };
         let access = Access { secrets: Some(secrets), ..Access::default() };
         Download { access, ..Download::new() }.fetch(&url, &checksum_of(b"hello")).unwrap();
         return;
@@ -116,7 +116,7 @@ fn ssl_cert_file_names_the_authorities_of_the_system() {
     let again = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "download::tests::certificates::ssl_cert_file_names_the_authorities_of_the_system"])
         .env("OSBC_TEST_URL", format!("https://{}/a", server.address))
-        .env("OSBC_TEST_CERTIFICATES", certificates.folder.path())
+        .env("OSBC_TEST_CERTIFICATES", certificates.directory.path())
         .env("SSL_CERT_FILE", certificates.path("ca.pem"))
         .output()
         .unwrap();

@@ -132,7 +132,7 @@ fn a_body_without_end_leaves_room_on_the_disk_and_nothing_else() {
     in_own_namespace(|| {
         let download = Download::new();
         let (disk, size) = (Some("tmpfs"), Some("size=16m"));
-        mount(disk, download.folder.path(), disk, MsFlags::empty(), size).unwrap();
+        mount(disk, download.directory.path(), disk, MsFlags::empty(), size).unwrap();
         let refusal = download.fetch(&url, &checksum_of(b"hello")).unwrap_err();
         assert!(refusal.contains(": the file has no announced length, "), "{refusal}");
         assert!(!download.target().exists());
@@ -143,7 +143,7 @@ fn a_body_without_end_leaves_room_on_the_disk_and_nothing_else() {
             sleep(Duration::from_millis(300));
             out.write_all(&vec![b'x'; 15_000_000]).ok();
         });
-        let other = download.folder.path().join("other");
+        let other = download.directory.path().join("other");
         let progress = |_, _| {
             if !other.exists() {
                 fs::write(&other, vec![0; 10_000_000]).unwrap();

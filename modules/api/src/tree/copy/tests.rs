@@ -8,9 +8,9 @@ use std::process::Command;
 use super::super::Times;
 use super::*;
 
-/// Folders `from` and `to`, and `cp`, a second target for the tool to compare with.
+/// Directories `from` and `to`, and `cp`, a second target for the tool to compare with.
 struct Yard {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     from: Tree,
     to: Tree,
     cp: Tree,
@@ -18,12 +18,12 @@ struct Yard {
 
 impl Yard {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let tree = |name: &str| {
-            fs::create_dir(folder.path().join(name)).unwrap();
-            Tree::open(folder.path().join(name)).unwrap()
+            fs::create_dir(directory.path().join(name)).unwrap();
+            Tree::open(directory.path().join(name)).unwrap()
         };
-        Self { from: tree("from"), to: tree("to"), cp: tree("cp"), folder }
+        Self { from: tree("from"), to: tree("to"), cp: tree("cp"), directory }
     }
 
     /// Does something to both targets.
@@ -35,7 +35,7 @@ impl Yard {
     /// Copies by the tool too, and compares whether that worked, and all that is in the targets.
     #[track_caller]
     fn same_as_cp(&self, settings: Copy, source: &str, destination: &str) -> bool {
-        let host = |tree: &str, path: &str| format!("{}/{tree}/{path}", self.folder.path().display());
+        let host = |tree: &str, path: &str| format!("{}/{tree}/{path}", self.directory.path().display());
         let mut cp = Command::new("cp");
         cp.args(["-a", "--reflink=auto"]).args(settings.remove_destination.then_some("--remove-destination"));
         let cp = cp.arg(host("from", source)).arg(host("cp", destination)).output().unwrap();
@@ -52,7 +52,8 @@ impl Yard {
     }
 }
 
-/// All that a copy keeps but access times, which comparing changes, by path; for hard links the smallest path of the same file.
+/// All that a copy keeps but access times, which comparing changes, by path; for hard links the smallest path of the
+/// same file.
 fn facts(tree: &Tree, path: &str) -> BTreeMap<PathBuf, String> {
     let mut names = BTreeMap::new();
     let mut facts = BTreeMap::new();
@@ -129,7 +130,7 @@ fn fill_as_root(tree: &Tree) {
 }
 
 #[test]
-fn a_folder_is_copied_with_all_that_is_in_it() {
+fn a_directory_is_copied_with_all_that_is_in_it() {
     let yard = Yard::new();
     fill(&yard.from);
     for destination in ["", "new"] {
@@ -188,21 +189,21 @@ fn contents_are_merged_with_what_is_there() {
 }
 
 #[test]
-fn single_files_go_into_folders_or_to_names() {
+fn single_files_go_into_directories_or_to_names() {
     let yard = Yard::new();
     fill(&yard.from);
     yard.prepare(|to| {
-        to.create_dir("folder", 0o755).unwrap();
-        to.symlink("folder", "link").unwrap();
+        to.create_dir("directory", 0o755).unwrap();
+        to.symlink("directory", "link").unwrap();
         to.set_times("link", Times { accessed: (5, 5), modified: (5, 5) }).unwrap();
     });
     for (source, destination) in [
-        ("d/file", "folder"),
+        ("d/file", "directory"),
         ("d/none", "link"),
         ("d/file", "name"),
-        ("absolute", "folder"),
+        ("absolute", "directory"),
         ("d/inner/pipe", "pipe"),
-        ("d/inner/link", "folder/other"),
+        ("d/inner/link", "directory/other"),
         ("d/inner/sparse", "sparse"),
     ] {
         assert!(yard.same_as_cp(Copy::default(), source, destination), "{source} {destination}");
@@ -215,7 +216,7 @@ fn what_cp_refuses_is_refused() {
     fill(&yard.from);
     yard.prepare(|to| {
         to.write("file", "").unwrap();
-        to.create_dir_all("folder/file", 0o755).unwrap();
+        to.create_dir_all("directory/file", 0o755).unwrap();
         to.create_dir_all("a/d/inner/pipe", 0o755).unwrap();
         to.create_dir_all("b/d", 0o755).unwrap();
         to.symlink("/etc", "b/d/inner").unwrap();
@@ -224,7 +225,7 @@ fn what_cp_refuses_is_refused() {
     for (source, destination) in [
         ("missing", "x"),
         ("d", "file"),
-        ("d/file", "folder"),
+        ("d/file", "directory"),
         ("d/file", "missing/name"),
         ("d/file", "missing/."),
         ("d/.", "missing/."),
@@ -295,25 +296,25 @@ fn nothing_is_copied_onto_or_into_itself() {
 #[test]
 fn links_lead_neither_source_nor_destination_out() {
     let yard = Yard::new();
-    fs::write(yard.folder.path().join("canary"), "sings").unwrap();
-    let outside = yard.folder.path().join("canary");
+    fs::write(yard.directory.path().join("canary"), "sings").unwrap();
+    let outside = yard.directory.path().join("canary");
     for (tree, target) in [(&yard.from, outside.clone()), (&yard.to, outside.clone())] {
         tree.symlink(target, "file-out").unwrap();
         tree.symlink("../..", "up").unwrap();
-        tree.symlink(yard.folder.path(), "folder-out").unwrap();
+        tree.symlink(yard.directory.path(), "directory-out").unwrap();
     }
     yard.from.write("file", "silent").unwrap();
     let copy = |source: &str, destination: &str| Copy::default().run(&yard.from, source, &yard.to, destination);
-    for source in ["folder-out/canary", "up/canary", "../canary", "file-out/."] {
+    for source in ["directory-out/canary", "up/canary", "../canary", "file-out/."] {
         assert!(copy(source, "x").is_err(), "{source}");
     }
-    for destination in ["file-out", "folder-out/canary", "folder-out/new"] {
+    for destination in ["file-out", "directory-out/canary", "directory-out/new"] {
         assert!(copy("file", destination).is_err(), "{destination}");
     }
     copy("file", "up/canary").unwrap();
     assert_eq!(yard.to.read_to_string("canary").unwrap(), "silent");
     assert_eq!(fs::read_to_string(outside).unwrap(), "sings");
-    assert!(!yard.folder.path().join("new").exists());
+    assert!(!yard.directory.path().join("new").exists());
 }
 
 #[test]
