@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use askama::Template;
-use osbc_compiler::draw::{Format, Level, Mark, Told, draw_as_told};
+use osbc_compiler::draw::{Annotation, Format, Level, Mark, draw_annotated};
 use osbc_engine::timeline::{BuildTimeline, State, TimelineNode};
 use osbc_executor::event::Wait;
 use osbc_executor::event::line::Line;
@@ -375,7 +375,7 @@ fn steps(past: &BuildTimeline, path: &[path::Step]) -> Vec<Step> {
 fn picture(past: &BuildTimeline, graph: &Graph) -> (String, &'static str) {
     let told = |index: NodeIndex| {
         let Some(node) = past.nodes.get(&index.index()) else {
-            return Some(Told { mark: Mark::Unneeded, reason: None, link: None });
+            return Some(Annotation { mark: Mark::Unneeded, reason: None, link: None });
         };
         let mark = match (node.state, node.is_stage()) {
             (State::Failed, _) => Mark::Failed,
@@ -385,12 +385,12 @@ fn picture(past: &BuildTimeline, graph: &Graph) -> (String, &'static str) {
             (State::Unfinished | State::NotStarted, _) => Mark::NotStarted,
         };
         let reason = node.error.clone().or_else(|| node.duration().map(time));
-        Some(Told { mark, reason, link: Some(format!("#n{}", node.about.node)) })
+        Some(Annotation { mark, reason, link: Some(format!("#n{}", node.about.node)) })
     };
     let stages = graph.dag.node_indices().filter(|node| graph.stage_node(*node).is_some()).count();
     let (level, note) =
         if stages > STAGES { (Level::Pipeline, "one box a pipeline") } else { (Level::Stage, "one box a stage") };
-    (draw_as_told(graph, &told, level, Format::Svg), note)
+    (draw_annotated(graph, &told, level, Format::Svg), note)
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! What is different between two graphs, and why a stage has another id in the new one: the first causes told apart from
+//! What is different between two graphs, and why a stage has another id in the new one: the first causes apart from
 //! what only follows from them. Knows no store and no build: whose graphs they are, is its caller's part.
 //!
 //! Pipelines are matched by name, and those that are left by their stages; stages within them by what they say, then by
 //! type, in order ([`align`]). A stage whose id the old graph has as well is the same, wherever it stands. Any other
-//! has a *first cause* if it says something else itself or stands on another stage than before, and otherwise follows from what it
-//! works on.
+//! has a *first cause* if it says something else itself or stands on another stage than before, and otherwise follows
+//! from what it works on.
 
 mod align;
 mod values;
@@ -194,7 +194,8 @@ impl<'a> Comparison<'a> {
         met
     }
 
-    /// For the stages of the new graph, at the place where they were written first, the old one that each is paired with.
+    /// For the stages of the new graph, at the place where they were written first, the old one that each is paired
+    /// with.
     fn counterparts(&self) -> HashMap<NodeIndex, NodeIndex> {
         let mut counterparts = HashMap::new();
         for pair in &self.pipelines {

@@ -43,21 +43,21 @@ pub enum Format {
 
 /// A graph as a picture in one of the formats. With a plan, which must be one of this graph, its actions are shown.
 pub fn draw(graph: &Graph, plan: Option<&Plan>, level: Level, format: Format) -> String {
-    draw_as_told(graph, &as_planned(graph, plan), level, format)
+    draw_annotated(graph, &as_planned(graph, plan), level, format)
 }
 
 /// Tells what a plan says.
-fn as_planned<'a>(graph: &'a Graph, plan: Option<&'a Plan>) -> impl Fn(NodeIndex) -> Option<Told> + 'a {
+fn as_planned<'a>(graph: &'a Graph, plan: Option<&'a Plan>) -> impl Fn(NodeIndex) -> Option<Annotation> + 'a {
     move |node| {
         let decision = plan?.decision(node);
         let reason = Some(reason(graph, &decision.reason).to_string());
-        Some(Told { mark: decision.action.into(), reason, link: None })
+        Some(Annotation { mark: decision.action.into(), reason, link: None })
     }
 }
 
-/// What is told about a node of a picture.
+/// What a picture shows of a node besides its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub struct Annotation {
     /// What it is painted as.
     pub mark: Mark,
     /// Why, for who points at it.
@@ -67,10 +67,10 @@ pub struct Told {
 }
 
 /// Tells about the nodes of a graph.
-pub type Tell<'a> = dyn Fn(NodeIndex) -> Option<Told> + 'a;
+pub type Tell<'a> = dyn Fn(NodeIndex) -> Option<Annotation> + 'a;
 
-/// A graph as a picture in one of the formats, its nodes as they are told about.
-pub fn draw_as_told(graph: &Graph, tell: &Tell<'_>, level: Level, format: Format) -> String {
+/// A graph as a picture in one of the formats, its nodes annotated by `tell`.
+pub fn draw_annotated(graph: &Graph, tell: &Tell<'_>, level: Level, format: Format) -> String {
     let drawing = Drawing::new(graph, tell, level);
     match format {
         Format::Dot => dot::write(&drawing.folded()),
@@ -268,7 +268,7 @@ impl Drawing {
                     (Kind::Item, node.id.to_string(), None, &source.module.name, checksum, None)
                 }
             };
-            let told = tell(index);
+            let annotation = tell(index);
             Vertex {
                 kind,
                 id,
@@ -278,9 +278,9 @@ impl Drawing {
                 subtitle,
                 pipelines,
                 cluster,
-                mark: told.as_ref().map(|told| told.mark),
-                reason: told.as_ref().and_then(|told| told.reason.clone()),
-                link: told.and_then(|told| told.link),
+                mark: annotation.as_ref().map(|annotation| annotation.mark),
+                reason: annotation.as_ref().and_then(|annotation| annotation.reason.clone()),
+                link: annotation.and_then(|annotation| annotation.link),
             }
         };
         let edges = graph.dag.raw_edges().iter();
@@ -466,7 +466,7 @@ fn pipeline_vertex(graph: &Graph, tell: &Tell<'_>, index: usize) -> Vertex {
     let stage = last.and_then(|node| graph.stage_node(node));
     // What fails or runs shows; otherwise the last stage speaks for the pipeline.
     let shown = [Mark::Failed, Mark::Run].into_iter().find(|mark| marks.contains(mark));
-    let told = last.and_then(tell);
+    let annotation = last.and_then(tell);
     Vertex {
         kind: Kind::Pipeline,
         id: format!("pipeline:{}", pipeline.name),
@@ -477,8 +477,8 @@ fn pipeline_vertex(graph: &Graph, tell: &Tell<'_>, index: usize) -> Vertex {
         pipelines: vec![pipeline.name.clone()],
         cluster: None,
         mark: shown.or(marks.last().copied()),
-        reason: told.as_ref().and_then(|told| told.reason.clone()),
-        link: told.and_then(|told| told.link),
+        reason: annotation.as_ref().and_then(|annotation| annotation.reason.clone()),
+        link: annotation.and_then(|annotation| annotation.link),
     }
 }
 

@@ -1,15 +1,15 @@
 //! Where the facts that an id covers go: into a hash, or into a list that people can compare.
 //!
 //! [`crate::identity`] walks the facts once, in one order, and tells them to a [`Sink`]; a sink knows nothing about
-//! stages. The encoding of [`HashSink`] is ours alone and self-delimiting: every fact starts with a tag byte, every text and list
-//! carries its length before its content, object keys are sorted by code point, numbers go by their canonical text
-//! ([`crate::value`]). Two different sequences of facts therefore never give the same bytes.
+//! stages. The encoding of [`HashSink`] is ours alone and self-delimiting: every fact starts with a tag byte, every
+//! text and list carries its length before its content, object keys are sorted by code point, numbers go by their
+//! canonical text ([`crate::value`]). Two different sequences of facts therefore never give the same bytes.
 
 use std::fmt::{Display, Write};
 
 use crate::value::{Value, sorted_entries};
 
-/// Takes the facts of a node one by one. The order of calls is part of what is told.
+/// Takes the facts of a node one by one. The order of calls is part of the digest.
 pub trait Sink {
     /// A part named `name` begins; what follows belongs to it until [`Sink::close`].
     fn open(&mut self, name: &dyn Display);
@@ -60,12 +60,12 @@ pub struct HashSink {
 }
 
 impl HashSink {
-    /// A sink that has been told nothing. The same facts in another context have another digest.
+    /// Returns a sink without any facts. The same facts in another context have another digest.
     pub fn new(context: &str) -> Self {
         Self { hasher: blake3::Hasher::new_derive_key(context), bytes: Vec::with_capacity(2 * BATCH) }
     }
 
-    /// The digest of all facts told.
+    /// Returns the digest of all facts.
     pub fn finish(mut self) -> [u8; 32] {
         self.hasher.update(&self.bytes);
         self.hasher.finalize().into()
@@ -154,7 +154,8 @@ impl Sink for HashSink {
     }
 }
 
-/// Lists facts as (JSON pointer, value), e.g. `("/mounts/root/target", "/")`: two lists tell what differs. Options are one fact.
+/// Lists facts as (JSON pointer, value), e.g. `("/mounts/root/target", "/")`: two lists tell what differs. Options are
+/// one fact.
 #[derive(Debug, Default)]
 pub struct ExplainSink {
     /// The pointer to the part that is open, and where those around it end in it.

@@ -94,7 +94,7 @@ pub(crate) fn sha256(source: &mut impl Read) -> io::Result<String> {
 /// Whether a file is the item of that name.
 ///
 /// # Errors
-/// It is not, or cannot be told to be; in words for people.
+/// The checksum differs or cannot be computed; the message says which.
 pub fn check_file(name: &str, path: &Path) -> Result<(), String> {
     let checksum = Checksum::parse(name).map_err(|error| error.to_string())?;
     let mut hasher = checksum.hasher();

@@ -34,7 +34,7 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// The level that the format's own command-line tool uses when told none.
+    /// The level that the format's own command-line tool uses by default.
     pub(crate) fn default_level(self) -> u32 {
         match self {
             Format::Gzip | Format::Lzma | Format::Xz => 6,
@@ -47,7 +47,7 @@ impl Format {
     /// it). The result is complete after [`Encoder::finish`].
     ///
     /// # Errors
-    /// The encoder cannot be set up, mostly for want of memory.
+    /// The encoder cannot be set up, mostly because memory is short.
     pub(crate) fn encoder<W: Write>(self, level: u32, size: Option<u64>, out: W) -> io::Result<Encoder<W>> {
         Ok(match self {
             Format::Gzip => Encoder::Gzip(

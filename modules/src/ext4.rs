@@ -58,7 +58,7 @@ impl Ext4<'_> {
         })
     }
 
-    /// `mke2fs` with all but the image and what it is to be told of contents.
+    /// `mke2fs` with all arguments but the image and those for contents.
     fn tool(&self, cx: &StageContext) -> Result<Tool, Error> {
         let Self { start, uuid, .. } = self;
         // All that mke2fs would draw by lot comes from the identifier.
@@ -87,7 +87,8 @@ impl Ext4<'_> {
         tool.args(["-w", "-f", "-"]).arg(place).stdin(script).output().map(drop)
     }
 
-    /// Returns the failure that what it shall hold does not fit, if that is so; the image is made anew for that, and empty.
+    /// Returns the failure that what it shall hold does not fit, if that is so; the image is made anew for that, and
+    /// empty.
     fn too_small(&self, cx: &StageContext, needs: &Needs) -> Option<Error> {
         self.finish(cx, self.tool(cx).ok()?, FIRST_INODE).ok()?;
         let mut superblock = [0; FREE_INODES + 4];

@@ -256,8 +256,8 @@ mod tests {
             assert!(image.with(Config::default(), &options, write).unwrap().is_err());
         }
         let twin = image.twin();
-        let told = |path: &Path| fs::write(path.join("file"), "of the twin").unwrap();
-        image.with(Config::default(), &json!({}), |_| twin.with(Config::default(), &json!({}), told).unwrap()).unwrap();
+        let fill = |path: &Path| fs::write(path.join("file"), "of the twin").unwrap();
+        image.with(Config::default(), &json!({}), |_| twin.with(Config::default(), &json!({}), fill).unwrap()).unwrap();
         assert_eq!(image.with(Config::default(), &json!({}), read).unwrap(), "kept");
         assert_eq!(twin.with(Config::default(), &json!({}), read).unwrap(), "of the twin");
         let protected = Config { read_only: true, ..Config::default() };

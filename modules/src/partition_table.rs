@@ -73,7 +73,7 @@ fn sector() -> u64 {
 }
 
 impl Report {
-    /// Reads the table on `device`; `sfdisk` is the tool with what it shall be told besides.
+    /// Reads the table on `device`; `sfdisk` is the tool with its other arguments.
     ///
     /// # Errors
     /// It cannot be read.
@@ -102,7 +102,7 @@ impl Report {
 }
 
 impl PartitionTable {
-    /// Writes the table to `device`; `sfdisk` is the tool with what it shall be told besides.
+    /// Writes the table to `device`; `sfdisk` is the tool with its other arguments.
     ///
     /// # Errors
     /// A string cannot be said to sfdisk, or sfdisk refuses the table.

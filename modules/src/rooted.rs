@@ -24,7 +24,7 @@ impl Tools {
         let arguments = arguments.iter().map(AsRef::as_ref);
         match self {
             Tools::Build => cx.tool(name)?.arg("--root").arg(cx.tree.path_for_tools("/")?).args(arguments).run(),
-            // The tools are told even so: `systemctl` then asks no running system.
+            // The tools get the root even so: `systemctl` then asks no running system.
             Tools::Tree => Program::find(&cx.tree, name)?.args(["--root", "/"]).args(arguments).run(),
         }
     }

@@ -1,5 +1,5 @@
-//! The runners that osbc brings along, what they do ([`preparation`]), and the one that fits the host, told from the text
-//! of its `os-release`.
+//! The runners that osbc brings along, what they do ([`preparation`]), and the one that fits the host, found from the
+//! text of its `os-release`.
 
 pub(crate) mod preparation;
 

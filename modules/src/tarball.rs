@@ -18,7 +18,7 @@ use crate::single_file;
 pub(crate) enum Packing {
     /// Not at all.
     Plain,
-    /// By osbc, at the level that the format's own tool uses when told none.
+    /// By osbc, at the level that the format's own tool uses by default.
     Own(Format),
     /// By this tool of the build root, which packs its standard input to its standard output.
     Tool(&'static str),

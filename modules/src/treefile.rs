@@ -1,4 +1,4 @@
-//! The treefile: what `rpm-ostree compose` is told besides its command line.
+//! The treefile: the input of `rpm-ostree compose` besides its command line.
 
 use std::io::Write;
 use std::path::Path;
@@ -45,7 +45,7 @@ impl Treefile {
 pub(crate) struct Postprocess {
     /// The groups that stay in `/etc/group`.
     pub(crate) etc_group_members: Vec<String>,
-    /// What dracut is told.
+    /// The arguments of dracut.
     pub(crate) initramfs_args: Vec<String>,
     /// Whether the tree has a machine id, which is then emptied instead of removed.
     pub(crate) machine_id: bool,

@@ -28,7 +28,7 @@ const OFTEN_USED: [&str; 18] = [
     "org.osbuild.users",
 ];
 
-/// Those that can do nothing but fail, or nothing but succeed, whatever they are told.
+/// Those that can do nothing but fail, or nothing but succeed, whatever their options.
 const ONE_SIDED: [(Kind, &str); 2] = [(Kind::Assembler, "org.osbuild.error"), (Kind::Stage, "org.osbuild.error")];
 
 /// The names of the cases in the module's directory whose manifests use it.

@@ -139,7 +139,7 @@ mod tests {
         };
         let (old, new) = (words(old), words(new));
         let pairs = align(&old, &new, &names(&old), &names(&new));
-        let told = pairs.iter().map(|pair| match (pair.old, pair.new) {
+        let words = pairs.iter().map(|pair| match (pair.old, pair.new) {
             (Some(was), Some(is)) if pair.moved => format!("~{}:{was}", new[is]),
             (Some(was), Some(is)) if old[was] == new[is] => new[is].clone(),
             (Some(was), Some(is)) => format!("{}>{}", old[was], new[is]),
@@ -147,7 +147,7 @@ mod tests {
             (None, Some(is)) => format!("+{}", new[is]),
             (None, None) => "nothing".to_owned(),
         });
-        told.collect::<Vec<_>>().join(" ")
+        words.collect::<Vec<_>>().join(" ")
     }
 
     #[test]

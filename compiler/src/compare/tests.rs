@@ -34,7 +34,7 @@ fn label(graph: &Graph, node: NodeIndex) -> String {
 fn causes(old: &Graph, new: &Graph) -> Vec<String> {
     let comparison = Comparison::new(old, new);
     let stages = new.dag.node_indices().filter(|node| new.stage_node(*node).is_some());
-    let told = stages.filter_map(|node| {
+    let causes = stages.filter_map(|node| {
         let cause = match comparison.cause(node) {
             Cause::Same => return None,
             Cause::New => "new".to_owned(),
@@ -49,7 +49,7 @@ fn causes(old: &Graph, new: &Graph) -> Vec<String> {
         };
         Some(format!("{}: {cause}", label(new, node)))
     });
-    told.collect()
+    causes.collect()
 }
 
 #[test]
@@ -114,13 +114,13 @@ fn equal_causes_of_one_pipeline_are_one_and_say_how_many_follow() {
         manifest.pipelines[3].stages[0].options = json!({"a": 1});
     });
     let comparison = Comparison::new(&old, &new);
-    let told: Vec<_> = comparison
+    let causes: Vec<_> = comparison
         .first_causes(|_| true)
         .into_iter()
         .map(|cause| (cause.stages.into_iter().map(|node| label(&new, node)).collect::<Vec<_>>(), cause.follow))
         .collect();
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-    assert_eq!(told, [(names(&["os/tree", "os/hostname", "os/users"]), 1), (names(&["other/noop"]), 0)]);
+    assert_eq!(causes, [(names(&["os/tree", "os/hostname", "os/users"]), 1), (names(&["other/noop"]), 0)]);
 }
 
 #[test]
@@ -137,10 +137,10 @@ fn a_pipeline_that_is_called_otherwise_is_still_the_same() {
 fn source_items_are_compared_by_source_and_checksum() {
     let old = plain("os: tree<#a,#b");
     let new = graph("os: tree<#a,#c", |manifest| manifest.sources[0].items[0].description = json!({"url": "x"}));
-    let told: Vec<_> =
+    let causes: Vec<_> =
         items(&old, &new).into_iter().map(|item| (item.checksum, item.was, item.is, item.changes.len())).collect();
     assert_eq!(
-        told,
+        causes,
         [("#a".to_owned(), true, true, 1), ("#b".to_owned(), true, false, 0), ("#c".to_owned(), false, true, 0)]
     );
 }

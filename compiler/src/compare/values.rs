@@ -9,7 +9,7 @@ use similar::{Algorithm, DiffOp, capture_diff_slices};
 
 use super::Change;
 
-/// The parts of a stage that are told as one when they come or go.
+/// The parts of a stage that are reported as one when they come or go.
 const PARTS: [&str; 4] = ["/inputs/", "/devices/", "/mounts/", "/host/"];
 
 /// What is different, with JSON pointers from the root of the values.
@@ -68,7 +68,8 @@ fn objects(path: &mut String, old: &Map<String, Value>, new: &Map<String, Value>
     }
 }
 
-/// Arrays item by item: where some came or went, by the places of the new array, of those that are gone by the old one's.
+/// Arrays item by item: where some came or went, by the places of the new array, of those that are gone by the old
+/// one's.
 fn arrays(path: &mut String, old: &[Value], new: &[Value], changes: &mut Vec<Change>) {
     let length = path.len();
     let mut at = |index: usize, old: Option<&Value>, new: Option<&Value>| {
@@ -106,7 +107,7 @@ mod tests {
 
     use super::*;
 
-    fn told(old: Value, new: Value) -> Vec<String> {
+    fn reported(old: Value, new: Value) -> Vec<String> {
         let text = |value: Option<Value>| value.map_or("nothing".to_owned(), |value| value.to_string());
         let changes = changes_of_values(&old, &new).into_iter();
         changes.map(|change| format!("{}: {} -> {}", change.path, text(change.old), text(change.new))).collect()
@@ -115,22 +116,22 @@ mod tests {
     #[test]
     fn only_what_is_different_is_told_by_its_place() {
         assert_eq!(
-            told(json!({"a": 1, "b": {"c": [1, 2]}}), json!({"b": {"c": [1, 2]}, "a": 1})),
+            reported(json!({"a": 1, "b": {"c": [1, 2]}}), json!({"b": {"c": [1, 2]}, "a": 1})),
             Vec::<String>::new()
         );
         assert_eq!(
-            told(json!({"a": 1, "b": {"c/d": 2}}), json!({"a": 2, "b": {"c/d": 3}})),
+            reported(json!({"a": 1, "b": {"c/d": 2}}), json!({"a": 2, "b": {"c/d": 3}})),
             ["/a: 1 -> 2", "/b/c~1d: 2 -> 3"]
         );
-        assert_eq!(told(json!({"a": 1}), json!({"b": null})), ["/b: nothing -> null", "/a: 1 -> nothing"]);
-        assert_eq!(told(json!(1), json!([1])), [": 1 -> [1]"]);
+        assert_eq!(reported(json!({"a": 1}), json!({"b": null})), ["/b: nothing -> null", "/a: 1 -> nothing"]);
+        assert_eq!(reported(json!(1), json!([1])), [": 1 -> [1]"]);
     }
 
     #[test]
     fn an_item_that_comes_or_goes_leaves_the_others_alone() {
-        assert_eq!(told(json!([1, 2, 3]), json!([0, 1, 2, 3])), ["/0: nothing -> 0"]);
-        assert_eq!(told(json!([1, 2, 3]), json!([1, 3])), ["/1: 2 -> nothing"]);
-        assert_eq!(told(json!([{"p": "/a", "m": 1}, 2]), json!([{"p": "/a", "m": 2}, 2])), ["/0/m: 1 -> 2"]);
+        assert_eq!(reported(json!([1, 2, 3]), json!([0, 1, 2, 3])), ["/0: nothing -> 0"]);
+        assert_eq!(reported(json!([1, 2, 3]), json!([1, 3])), ["/1: 2 -> nothing"]);
+        assert_eq!(reported(json!([{"p": "/a", "m": 1}, 2]), json!([{"p": "/a", "m": 2}, 2])), ["/0/m: 1 -> 2"]);
     }
 
     #[test]

@@ -149,26 +149,26 @@ fn problem(text: &str, error: &serde_json::Error) -> Problem {
     };
     let start = text.floor_char_boundary((line_start + error.column().saturating_sub(1)).min(text.len()));
     let end = text[start..].chars().next().map_or(start, |char| start + char.len_utf8());
-    let told = error.to_string();
-    let told = told.rsplit_once(" at line ").map_or(told.as_str(), |(message, _)| message);
+    let message = error.to_string();
+    let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
     let rest = &text[start..];
     let starts = |words: &[&str]| words.iter().any(|word| rest.starts_with(word));
     let (message, help) = if text.starts_with('\u{feff}') {
         ("the text begins with a byte order mark".to_owned(), Some("save the manifest as UTF-8 without one"))
     } else if error.is_eof() {
-        (format!("the text ends too early: {told}"), Some("the file may be truncated"))
-    } else if told.contains("recursion limit") {
+        (format!("the text ends too early: {message}"), Some("the file may be truncated"))
+    } else if message.contains("recursion limit") {
         ("the JSON is nested deeper than 127 levels".to_owned(), None)
     } else if starts(&["NaN", "Infinity", "-Infinity", "nfinity"]) {
         let help = "JSON has neither NaN nor Infinity; write a finite number or a string";
-        (format!("invalid JSON: {told}"), Some(help))
-    } else if told.contains("surrogate") || told.contains("hex escape") {
+        (format!("invalid JSON: {message}"), Some(help))
+    } else if message.contains("surrogate") || message.contains("hex escape") {
         let help = "characters outside the BMP are two `\\u` escapes, a high and then a low surrogate";
-        (format!("invalid JSON: {told}"), Some(help))
-    } else if ["the number ", "this number ", "there are more "].iter().any(|start| told.starts_with(start)) {
-        (told.to_owned(), None)
+        (format!("invalid JSON: {message}"), Some(help))
+    } else if ["the number ", "this number ", "there are more "].iter().any(|start| message.starts_with(start)) {
+        (message.to_owned(), None)
     } else {
-        (format!("invalid JSON: {told}"), None)
+        (format!("invalid JSON: {message}"), None)
     };
     Problem::new(Code::Syntax, Phase::Parse, Place::root(), message)
         .at(Anchor::Bytes(start..end))

@@ -1,5 +1,5 @@
-//! Dropping what the store makes unnecessary: the way back from the exports ends at every tree that is there, so a cached
-//! tree's whole past goes, with the build trees and inputs that only it needed.
+//! Dropping what the store makes unnecessary: the way back from the exports ends at every tree that is there, so a
+//! cached tree's whole past goes, with the build trees and inputs that only it needed.
 
 use osbc_ir::{Edge, Export, Graph, Have, Node};
 
@@ -45,12 +45,12 @@ mod tests {
     fn fates(exports: &[&str], have: &[&str]) -> Vec<String> {
         let sketch = Sketch::shared(MANIFEST);
         let fates = drop_cached(&sketch.graph, &sketch.exports(exports), &sketch.have(have));
-        let told = sketch.graph.dag.node_indices().filter_map(|node| match fates[node.index()] {
+        let words = sketch.graph.dag.node_indices().filter_map(|node| match fates[node.index()] {
             Fate::Run(_) => Some(format!("run {}", sketch.label(node))),
             Fate::Cached(_) => Some(format!("use {}", sketch.label(node))),
             Fate::Idle => None,
         });
-        told.collect()
+        words.collect()
     }
 
     #[test]

@@ -40,11 +40,11 @@ impl fmt::Display for ExportError {
     }
 }
 
-/// Finds the pipelines that are asked for, by name or by the id of their last stage (of either kind, in full); each once,
-/// in the order of asking.
+/// Finds the pipelines that are asked for, by name or by the id of their last stage (of either kind, in full); each
+/// once, in the order of asking.
 ///
 /// # Errors
-/// Something is no pipeline's name or id; all such are told.
+/// Something is no pipeline's name or id; all such are reported.
 pub fn resolve_exports(graph: &Graph, names: &[String]) -> Result<Vec<Export>, ExportError> {
     let pipelines = &graph.manifest.pipelines;
     let by_name: HashMap<&str, usize> =

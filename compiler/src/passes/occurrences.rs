@@ -1,5 +1,5 @@
-//! A plan as a manifest's author reads it: pipeline by pipeline, stage by stage as written, a shared stage at each of its
-//! places, and item by item what is fetched.
+//! A plan as a manifest's author reads it: pipeline by pipeline, stage by stage as written, a shared stage at each of
+//! its places, and item by item what is fetched.
 
 use std::fmt;
 
@@ -196,7 +196,7 @@ mod tests {
     use super::*;
     use crate::passes::sketch::Sketch;
 
-    fn told(reason: &OccurrenceReason) -> String {
+    fn reason_text(reason: &OccurrenceReason) -> String {
         match reason {
             OccurrenceReason::NeededBy { pipeline, module, edge, .. } => format!("{edge:?} of {pipeline}/{module}"),
             other => format!("{other:?}"),
@@ -216,7 +216,7 @@ mod tests {
             .iter()
             .flat_map(|pipeline| pipeline.stages.iter().map(move |stage| (pipeline, stage)))
             .map(|(pipeline, stage)| {
-                format!("{} {} {:?}: {}", pipeline.name, stage.module, stage.action, told(&stage.reason))
+                format!("{} {} {:?}: {}", pipeline.name, stage.module, stage.action, reason_text(&stage.reason))
             })
             .collect();
         assert_eq!(
@@ -230,8 +230,10 @@ mod tests {
                 "old org.osbuild.gone Unneeded: NotRequested",
             ]
         );
-        let fetches: Vec<_> =
-            fetches.iter().map(|item| (item.checksum.as_str(), item.size, item.action, told(&item.reason))).collect();
+        let fetches: Vec<_> = fetches
+            .iter()
+            .map(|item| (item.checksum.as_str(), item.size, item.action, reason_text(&item.reason)))
+            .collect();
         assert_eq!(
             fetches,
             [

@@ -86,7 +86,7 @@ impl<'a> Modules<'a> {
         self.known.get(&kind)?.get(name)
     }
 
-    /// Whether there is nothing wrong with what a module is told.
+    /// Returns whether what the manifest says for a module is valid.
     fn accepts(&self, said: &Said<'_>) -> bool {
         match self.known(said.kind, said.name) {
             Some(Known::Found { module, schema: Some(Ok(schema)) }) => {
@@ -96,7 +96,7 @@ impl<'a> Modules<'a> {
         }
     }
 
-    /// What is wrong with what a module is told.
+    /// Returns what is wrong with what the manifest says for a module.
     fn problems(&self, said: &Said<'_>) -> Vec<Problem> {
         let Said { kind, name, value, .. } = *said;
         let (path, place) = (said.path(), &said.place);

@@ -6,14 +6,14 @@ use osbc_ir::{FormatVersion, Kind, Value};
 use crate::format::v1;
 use crate::place::{Key, Place};
 
-/// What one module is told.
+/// The options and surroundings that a manifest gives one module.
 #[derive(Debug)]
 pub(super) struct Said<'v> {
     /// The module's kind.
     pub(super) kind: Kind,
     /// Its name.
     pub(super) name: &'v str,
-    /// What it is told.
+    /// What the manifest says.
     pub(super) value: &'v Value,
     /// Where that stands.
     pub(super) place: Place,

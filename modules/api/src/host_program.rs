@@ -114,7 +114,7 @@ struct Running(Child);
 impl Drop for Running {
     fn drop(&mut self) {
         if matches!(self.0.try_wait(), Ok(None)) {
-            // There is nobody to be told.
+            // Nobody is left to report it to.
             end(&mut self.0).ok();
         }
     }

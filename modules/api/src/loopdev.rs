@@ -493,7 +493,7 @@ mod tests {
         let config = Config { partscan: true, ..Config::default() };
         let device = LoopDevice::attach(&file, &config, nodes.path()).unwrap();
         assert_eq!(device.partitions().unwrap(), []);
-        // Not every kernel reads partition tables, but all can be told about a partition.
+        // Not every kernel reads partition tables, but all take one partition by an ioctl.
         let added = Command::new("addpart").arg(device.node()).args(["1", "16", "32"]).status().unwrap();
         assert!(added.success());
         device.make_partition_nodes().unwrap();

@@ -1,6 +1,6 @@
 //! Fails.
 //!
-//! For tests: the assembler gives the return code that it is told, 255 in general; with 0 it succeeds.
+//! For tests: the assembler fails with the given return code, 255 by default; with 0 it succeeds.
 //!
 //! ```json
 //! { "type": "org.osbuild.error", "options": { "returncode": 7 } }
@@ -37,7 +37,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     if returncode == 0.0 {
         return Ok(());
     }
-    Err(Error::failed(format!("the assembler was told to fail with {returncode}")))
+    Err(Error::failed(format!("the manifest asks the assembler to fail with {returncode}")))
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //!
 //! A disk of `size` bytes gets the partitions and file systems that the options name, or one bootable partition for
 //! all with `root_fs_uuid`. The tree is copied into the file systems, each at its mount point, and the disk becomes the
-//! image `filename` in the format asked for. Disks with a DOS partition table get GRUB 2 unless told another boot
-//! loader, those with GPT only when told. The tools are those of the build root: `sfdisk`, `mkfs.*`, `cp`,
+//! image `filename` in the format asked for. Disks with a DOS partition table get GRUB 2 unless they name another boot
+//! loader, those with GPT only if they name it. The tools are those of the build root: `sfdisk`, `mkfs.*`, `cp`,
 //! `grub2-mkimage` and the files below `/usr/lib/grub`, `zipl`, and `qemu-img` for other formats than `raw`, `raw.xz`
 //! and `qcow2`.
 //!
@@ -260,8 +260,8 @@ impl Options {
 
     /// The boot loader to install, if any.
     fn bootloader(&self) -> Option<BootloaderType> {
-        let told = self.bootloader.as_ref().and_then(|bootloader| bootloader.kind);
-        told.or((self.pttype != Label::Gpt).then_some(BootloaderType::Grub2))
+        let named = self.bootloader.as_ref().and_then(|bootloader| bootloader.kind);
+        named.or((self.pttype != Label::Gpt).then_some(BootloaderType::Grub2))
     }
 
     /// How the image is made of the disk; in no way that QEMU knows for raw ones.
@@ -446,8 +446,8 @@ mod tests {
     fn dos_tables_get_grub_and_gpt_only_when_told() {
         assert_eq!(options(json!({"root_fs_uuid": UUID})).bootloader(), Some(BootloaderType::Grub2));
         assert_eq!(options(json!({"pttype": "gpt", "partitions": []})).bootloader(), None);
-        let told = json!({"pttype": "gpt", "partitions": [], "bootloader": {"type": "zipl"}});
-        assert_eq!(options(told).bootloader(), Some(BootloaderType::Zipl));
+        let named = json!({"pttype": "gpt", "partitions": [], "bootloader": {"type": "zipl"}});
+        assert_eq!(options(named).bootloader(), Some(BootloaderType::Zipl));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Which machine a program of a tree is made for, as told where it does not start.
+//! Which machine a program of a tree is made for, for the message that it does not start.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -41,7 +41,7 @@ pub(super) fn cannot_start(program: &Path) -> impl FnOnce(io::Error) -> Error {
     }
 }
 
-/// The machine that a program, or the interpreter of a script, is made for; none where that cannot be told.
+/// The machine that a program, or the interpreter of a script, is made for; `None` if that cannot be found out.
 fn machine(program: &Path) -> Option<String> {
     let mut head = [0; 128];
     let length = File::open(program).and_then(|mut file| file.read(&mut head)).ok()?;

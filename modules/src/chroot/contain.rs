@@ -1,6 +1,6 @@
-//! The first process of a program's pid namespace. It gives up the program's rights, starts it, reaps what is orphaned and
-//! reports how the program ended. It is a copy of the stage's process, which has other threads, so nothing here allocates
-//! or takes a lock between the fork and the program's start.
+//! The first process of a program's pid namespace. It gives up the program's rights, starts it, reaps what is orphaned
+//! and reports how the program ended. It is a copy of the stage's process, which has other threads, so nothing here
+//! allocates or takes a lock between the fork and the program's start.
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::mem::size_of;
@@ -34,8 +34,8 @@ pub(super) struct Contained {
 }
 
 impl Contained {
-    /// Starts a program. The calling thread must be in the mount namespace that the program shall have, and what it starts
-    /// in a pid namespace that has no process yet.
+    /// Starts a program. The calling thread must be in the mount namespace that the program shall have, and what it
+    /// starts in a pid namespace that has no process yet.
     ///
     /// # Errors
     /// The program cannot be started, or the kernel refuses what comes before that.
@@ -116,8 +116,8 @@ fn message(reports: &mut PipeReader) -> io::Result<Option<i32>> {
 
 type Step = fn(&First) -> io::Result<()>;
 
-/// Steps before the program, in order, and what each is about. A status is never negative, so that a failed step is said by
-/// its negative number, counted from 1.
+/// Steps before the program, in order, and what each is about. A status is never negative, so that a failed step is
+/// said by its negative number, counted from 1.
 const STEPS: [(&str, Step); 5] = [
     ("mount /proc for", |_| mount_processes()),
     ("hide parts of /proc for", |first| first.hide()),
@@ -157,7 +157,7 @@ impl First {
 
     /// Waits for all processes there are, says how the program ended, and ends with the last one.
     fn reap(&self, program: i32) -> ! {
-        // Nothing of the stage is to be held open, least of all the way by which a start that failed is told.
+        // Nothing of the stage is to be held open, least of all the pipe that reports a failed start.
         let own = self.report.as_raw_fd();
         close(0, own - 1, 0).and_then(|()| close(own + 1, RawFd::MAX, 0)).ok();
         loop {

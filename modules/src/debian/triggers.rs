@@ -12,7 +12,7 @@ use super::unpack::Unpacked;
 const DIRECTORY: &str = "var/lib/dpkg/triggers";
 /// Who is interested in paths.
 const PATHS: &str = "var/lib/dpkg/triggers/File";
-/// What was touched and is still to be told.
+/// What was touched and not yet reported to the watchers.
 const TOUCHED: &str = "var/lib/dpkg/triggers/Unincorp";
 
 /// Records what packages are interested in, and what unpacking them has touched.
@@ -50,7 +50,7 @@ pub(crate) fn record(tree: &Tree, unpacked: &[(&Package, Unpacked)]) -> Result<(
     let triggers: HashSet<&str> = text.lines().filter_map(|line| line.split(' ').next()).collect();
     let files = unpacked.iter().flat_map(|(_, unpacked)| &unpacked.files);
     let touched: BTreeSet<&str> = files.flat_map(|path| ways_to(path)).filter(|path| triggers.contains(path)).collect();
-    // Nobody waits: all are told before the stage ends.
+    // Nobody waits: all run before the stage ends.
     add_lines(tree, TOUCHED, &touched.into_iter().map(|trigger| format!("{trigger} -")).collect::<Vec<_>>())
 }
 

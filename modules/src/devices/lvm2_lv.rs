@@ -1,8 +1,8 @@
 //! A logical volume of LVM, activated.
 //!
-//! Calls `pvdisplay`, `lvchange`, `lvdisplay` and `dmsetup` of the host. The parent device, or its partition `vg_partnum`,
-//! is a physical volume of the group that has the volume. The volume is active until its last user is gone. Hosts that
-//! list the devices that LVM may use are told to use the parent for the moment.
+//! Calls `pvdisplay`, `lvchange`, `lvdisplay` and `dmsetup` of the host. The parent device, or its partition
+//! `vg_partnum`, is a physical volume of the group that has the volume. The volume is active until its last user is
+//! gone. Hosts that list the devices that LVM may use get the parent for the moment.
 //!
 //! ```json
 //! {

@@ -58,7 +58,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Options {
-    /// What the stage is told about the file.
+    /// What the stage learns about the file.
     #[serde(default)]
     #[schemars(schema_with = "metadata_schema")]
     metadata: Map<String, Value>,

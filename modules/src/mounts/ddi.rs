@@ -1,7 +1,7 @@
 //! Mounts a discoverable disk image: all its partitions, where their types say.
 //!
-//! Calls `systemd-dissect` of the host, which needs udev there. The root partition appears at `target` below the root of
-//! all mounts, the others below it.
+//! Calls `systemd-dissect` of the host, which needs udev there. The root partition appears at `target` below the root
+//! of all mounts, the others below it.
 //!
 //! ```json
 //! {
@@ -88,7 +88,7 @@ enum Discard {
     Crypto,
 }
 
-/// What `systemd-dissect` is told besides what to do, source and target.
+/// Returns the arguments of `systemd-dissect` other than the command, source and target.
 fn arguments(options: &Options) -> Vec<&str> {
     let mut arguments = Vec::new();
     if !options.growfs {

@@ -90,7 +90,7 @@ fn runner(name: &'static str) -> ModuleDef {
     }
 }
 
-/// What a runner is told.
+/// What a runner gets.
 #[derive(Deserialize)]
 struct Options {
     /// Its own name.

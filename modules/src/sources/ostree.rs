@@ -143,7 +143,7 @@ impl Remote {
         to.call(&["pull", NAME, commit], "").map(drop)
     }
 
-    /// What `ostree remote add` is told besides name and URL.
+    /// Returns the arguments of `ostree remote add` other than name and URL.
     fn settings(&self, environment: &BTreeMap<String, String>) -> Result<Vec<String>, Error> {
         let mut settings = Vec::new();
         if self.gpgkeys.is_empty() {

@@ -1,8 +1,8 @@
 //! Installs a bootable container to the mounts.
 //!
-//! Calls `bootc install to-filesystem` of the build root with the one image of the input `images`. While it runs, `/dev`
-//! is the kernel's own, as it may make loop devices. The mounts have to be all that the system boots with: `/`, `/boot`,
-//! `/boot/efi`, on one disk.
+//! Calls `bootc install to-filesystem` of the build root with the one image of the input `images`. While it runs,
+//! `/dev` is the kernel's own, as it may make loop devices. The mounts have to be all that the system boots with: `/`,
+//! `/boot`, `/boot/efi`, on one disk.
 //!
 //! ```json
 //! {
@@ -71,9 +71,9 @@ struct Options {
     /// The name of the stateroot
     #[serde(default)]
     stateroot: String,
-    /// How the kernel finds the root; not told at all if empty, by its UUID unless given
+    /// How the kernel finds the root: by its UUID unless given, by nothing if empty
     root_mount_spec: Option<String>,
-    /// How `/boot` is found; not told at all if empty, by its UUID unless given
+    /// How `/boot` is found: by its UUID unless given, by nothing if empty
     boot_mount_spec: Option<String>,
     /// Whether bootupd does not learn the UUID of `/boot`
     #[serde(default)]

@@ -2,7 +2,7 @@
 //!
 //! The root is that of the disk image `metal`, as squashfs or erofs. With it go descriptions of both disk images, by
 //! which they are made anew from the root; `coreos-installer` of the input `deployed-tree` makes them, and the data by
-//! which a minimal image is told from the whole one. The menus of the image are those of the tree's
+//! which a minimal image is made from the whole one. The menus of the image are those of the tree's
 //! `/usr/share/coreos-assembler/live`.
 //!
 //! The build root has to have `genisoimage`, `cpio` and `mksquashfs` or `mkfs.erofs`; on x86 `isohybrid` and the files

@@ -1,8 +1,8 @@
 //! Archives a tree with cpio.
 //!
 //! The input `tree` becomes the archive `filename`, by `cpio` of the build root. The names are sorted within each
-//! directory: its files, the directory itself, then its directories. Unless told otherwise the archive is reproducible:
-//! no device numbers, inodes counted anew. With `append` the archive is there already and gets more members.
+//! directory: its files, the directory itself, then its directories. By default the archive is reproducible: no device
+//! numbers, inodes counted anew. With `append` the archive is there already and gets more members.
 //!
 //! A directory has as many links as it would have in a plain tree, two and one for each directory in it, since the
 //! layers that an input may consist of do not count them.

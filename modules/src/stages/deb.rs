@@ -660,7 +660,7 @@ mod tests {
             return;
         }
         let watcher = Deb::new("watcher").control("triggers", "interest /usr/share/watched\n");
-        let watcher = watcher.script("postinst", "test \"$1\" != triggered || echo \"$2\" >>/etc/told");
+        let watcher = watcher.script("postinst", "test \"$1\" != triggered || echo \"$2\" >>/etc/seen");
         let first = fresh(&[&base(), &watcher]).ok();
         let from = first.tree.path_for_tools("/").unwrap();
         let case = || {
@@ -672,7 +672,7 @@ mod tests {
         let plain = Deb::new("plain").field("Depends", "base").file("usr/share/plain", "");
         let done = installed(case(), &[&plain.clone().file("usr/share/watched/file", "")], json!({})).ok();
         assert_eq!(done.metadata["packages"].as_array().unwrap().len(), 3);
-        assert_eq!(done.text("etc/told"), "/usr/share/watched\n");
+        assert_eq!(done.text("etc/seen"), "/usr/share/watched\n");
 
         let again = installed(case(), &[&base()], json!({}));
         assert!(again.err().starts_with("the tree has the package base already, in version 1.0-1"), "{}", again.err());

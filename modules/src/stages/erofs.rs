@@ -93,7 +93,7 @@ enum Method {
     Zstd,
 }
 
-/// What `mkfs.erofs` is told behind target and source.
+/// Returns the arguments of `mkfs.erofs` after target and source.
 fn arguments(options: &Options) -> Vec<String> {
     let mut arguments = vec!["--quiet".to_owned()];
     if let Some(compression) = &options.compression {

@@ -188,7 +188,7 @@ impl Prefix {
     }
 }
 
-/// What the tool is told besides the target.
+/// Returns the arguments of the tool other than the target.
 fn arguments(options: &Options) -> Vec<String> {
     let Core::Mkimage { partlabel, filesystem, .. } = &options.core;
     let format = match filesystem {

@@ -55,7 +55,7 @@ struct Options {
     /// The UUID of the root file system, which holds `/boot`
     #[schemars(regex(pattern = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"))]
     root: String,
-    /// What kernels are told besides the root
+    /// The kernel's command line besides the root
     #[serde(default)]
     #[schemars(inner(regex(pattern = r"^[^\s;{}|&$]+$")))]
     kernel_opts: Vec<String>,

@@ -33,7 +33,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     entry: Entry::Stage(run),
 };
 
-/// The key that the tools take when told none.
+/// The key that the tools take by default.
 const KEY: &[u8] = b"FIPS-FTW-RHT2009";
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -48,16 +48,16 @@ const TEMPLATES: &str = "/usr/share/lorax/templates.d";
 struct Options {
     /// The template's path.
     path: String,
-    /// The architecture that the template is told.
+    /// The architecture, for the template.
     #[serde(default = "x86_64")]
     basearch: String,
-    /// The directory for libraries that the template is told.
+    /// The directory for libraries, for the template.
     #[serde(default = "lib64")]
     libdir: String,
-    /// The product that the template is told.
+    /// The product, for the template.
     #[serde(default)]
     product: Product,
-    /// Whose pictures the template is told to take.
+    /// Whose pictures the template takes.
     #[serde(default)]
     branding: Branding,
 }

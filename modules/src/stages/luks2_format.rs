@@ -1,7 +1,7 @@
 //! Makes a LUKS 2 container of a device.
 //!
-//! Calls `cryptsetup` of the build root on the device `device`. Unless given, the key derivation has 32 KiB of memory and
-//! one thread: cheap, for a passphrase that only holds until the system gets its own.
+//! Calls `cryptsetup` of the build root on the device `device`. Unless given, the key derivation has 32 KiB of memory
+//! and one thread: cheap, for a passphrase that only holds until the system gets its own.
 //!
 //! ```json
 //! {
@@ -112,7 +112,7 @@ enum Integrity {
     HmacSha256,
 }
 
-/// What `cryptsetup` is told besides the device.
+/// Returns the arguments of `cryptsetup` other than the device.
 fn arguments(options: &Options) -> Vec<String> {
     let words = ["-q", "--uuid", &options.uuid, "luksFormat", "--type", "luks2", "--force-password"];
     let mut arguments = words.map(str::to_owned).to_vec();

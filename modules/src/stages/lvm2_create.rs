@@ -69,7 +69,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     options.volumes.iter().try_for_each(|volume| cx.tool("lvcreate")?.args(arguments(volume, &group)).run())
 }
 
-/// What `lvcreate` is told.
+/// Returns the arguments of `lvcreate`.
 fn arguments<'a>(volume: &'a Volume, group: &'a str) -> Vec<&'a str> {
     let mut arguments = vec!["-an"];
     for (option, value) in [("--extents", &volume.extents), ("--size", &volume.size)] {

@@ -54,7 +54,7 @@ enum Profile {
     Dup,
 }
 
-/// What `mkfs.btrfs` is told besides the device.
+/// Returns the arguments of `mkfs.btrfs` other than the device.
 fn arguments(options: &Options) -> Vec<OsString> {
     let mut arguments = vec!["-U", &options.uuid];
     if let Some(label) = options.label.as_deref().filter(|label| !label.is_empty()) {

@@ -55,7 +55,7 @@ struct Options {
     metadata_csum_seed: Option<bool>,
 }
 
-/// What `mkfs.ext4` is told besides the device.
+/// Returns the arguments of `mkfs.ext4` other than the device.
 fn arguments(options: &Options) -> Vec<OsString> {
     let mut arguments = vec!["-U".to_owned(), options.uuid.clone()];
     if let Some(label) = options.label.as_deref().filter(|label| !label.is_empty()) {

@@ -61,7 +61,7 @@ struct Geometry {
     sectors_per_track: i64,
 }
 
-/// What `mkfs.fat` is told besides the device.
+/// Returns the arguments of `mkfs.fat` other than the device.
 fn arguments(options: &Options) -> Vec<OsString> {
     let mut arguments = vec!["-I".to_owned(), "-i".to_owned(), options.volid.clone()];
     if let Some(label) = options.label.as_deref().filter(|label| !label.is_empty()) {

@@ -47,7 +47,7 @@ struct Options {
     agcount: Option<i64>,
 }
 
-/// What `mkfs.xfs` is told besides the device.
+/// Returns the arguments of `mkfs.xfs` other than the device.
 fn arguments(options: &Options) -> Vec<OsString> {
     let mut arguments = vec!["-m".to_owned(), format!("uuid={}", options.uuid)];
     if let Some(label) = options.label.as_deref().filter(|label| !label.is_empty()) {

@@ -60,7 +60,7 @@ fn first_version() -> i64 {
     1
 }
 
-/// What `rpm-ostree` is told besides what to do, to which commit, and the image.
+/// Returns the arguments of `rpm-ostree` other than the command, the commit and the image.
 fn arguments(options: &Options) -> Vec<String> {
     let mut arguments = vec!["--format-version".to_owned(), options.format_version.to_string()];
     if !options.cmd.is_empty() {

@@ -47,7 +47,7 @@ struct Options {
     /// The groups that stay in `/etc/group`
     #[serde(default)]
     etc_group_members: Vec<String>,
-    /// What dracut is told
+    /// The arguments of dracut
     #[serde(rename = "initramfs-args", default)]
     initramfs_args: Vec<String>,
     /// Whether `/tmp` is a directory

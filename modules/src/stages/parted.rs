@@ -75,7 +75,7 @@ struct Partition {
     kind: Option<String>,
 }
 
-/// What `parted` is told to do.
+/// Returns the commands for `parted`.
 fn commands(partitions: &[Partition]) -> Result<Vec<String>, Error> {
     let mut commands = ["unit", "s", "mklabel", "gpt"].map(str::to_owned).to_vec();
     for (number, partition) in (1..).zip(partitions) {

@@ -298,7 +298,7 @@ impl Rpm<'_> {
     }
 }
 
-/// What is told of each package: the name in the metadata and RPM's own. The first three always have a value.
+/// What the metadata has of each package: the name in the metadata and RPM's own. The first three always have a value.
 const FACTS: [(&str, &str); 11] = [
     ("name", "NAME"),
     ("version", "VERSION"),

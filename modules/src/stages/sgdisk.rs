@@ -101,7 +101,7 @@ struct Partition {
 /// The bit of a partition from which the BIOS may boot.
 const LEGACY_BIOS_BOOTABLE: i64 = 2;
 
-/// What `sgdisk` is told besides the device.
+/// Returns the arguments of `sgdisk` other than the device.
 fn arguments(options: &Options, partitions: &[Partition]) -> Vec<String> {
     let mut arguments = vec!["-g".to_owned()];
     if !options.uuid.is_empty() {

@@ -100,7 +100,7 @@ enum Filter {
 }
 
 impl Options {
-    /// What `mksquashfs` is told behind source and target.
+    /// Returns the arguments of `mksquashfs` after source and target.
     fn arguments(&self) -> Vec<OsString> {
         let mut arguments: Vec<&str> = Vec::new();
         if let Some(compression) = &self.compression {

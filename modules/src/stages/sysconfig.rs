@@ -103,7 +103,7 @@ struct Interface {
     ipv6init: Option<bool>,
     /// Whether it is up from the start
     onboot: Option<bool>,
-    /// Whether the servers that it is told go to resolv.conf
+    /// Whether the name servers that DHCP gives go to resolv.conf
     peerdns: Option<bool>,
     /// What kind of interface it is
     #[serde(rename = "type")]

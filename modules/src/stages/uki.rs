@@ -58,7 +58,7 @@ const STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 struct Options {
     /// The image
     filename: String,
-    /// What the kernel is told
+    /// The kernel's command line
     kernel: Option<Kernel>,
 }
 

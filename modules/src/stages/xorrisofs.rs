@@ -229,7 +229,7 @@ fn syslinux(options: &Options) -> Words {
     words
 }
 
-/// What `xorrisofs` is told besides what is left out, the target and the source.
+/// Returns the arguments of `xorrisofs` other than exclusions, target and source.
 fn words(options: &Options, input: &Tree) -> Result<Vec<OsString>, Error> {
     let words = match &options.grub2mbr {
         _ if options.chrp_boot.is_some() => power_pc(options)?,
