@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use osbc_benches::{catalog, graph, host, lowered, text};
-use osbc_compiler::passes::{Keeping, Request, ask, default_exports, plan};
+use osbc_compiler::passes::{Request, Retention, ask, default_exports, plan};
 use osbc_compiler::{Host, compile, format};
 use osbc_fixtures::synthetic;
 use osbc_ir::{Have, NodeId};
@@ -34,7 +34,7 @@ fn arrows(c: &mut Criterion) {
             b.iter(|| {
                 let request = Request::Exports(exports.clone());
                 ask(&graph, &request, &mut |id| black_box(have.contains(&id)));
-                plan(Arc::clone(&graph), request, &have, Keeping::Every, &|_, _| None)
+                plan(Arc::clone(&graph), request, &have, Retention::Every, &|_, _| None)
             });
         });
     }
@@ -42,7 +42,7 @@ fn arrows(c: &mut Criterion) {
         b.iter(|| {
             let graph = osbc_benches::graph(lowered(&source, &catalog));
             let request = Request::Exports(default_exports(&graph).expect("no names"));
-            plan(graph, request, &Have::default(), Keeping::Every, &|_, _| None)
+            plan(graph, request, &Have::default(), Retention::Every, &|_, _| None)
         });
     });
     group.finish();
@@ -73,7 +73,7 @@ fn growth(c: &mut Criterion) {
             b.iter(|| {
                 let graph = osbc_benches::graph(lowered(source, &catalog));
                 let request = Request::Exports(default_exports(&graph).expect("no names"));
-                plan(graph, request, &Have::default(), Keeping::Every, &|_, _| None)
+                plan(graph, request, &Have::default(), Retention::Every, &|_, _| None)
             });
         });
     }

@@ -9,7 +9,7 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use osbc_benches::{catalog, graph, host, lowered, text};
-use osbc_compiler::passes::{self, Keeping, Request};
+use osbc_compiler::passes::{self, Request, Retention};
 use osbc_executor::event::{Event, Monitor};
 use osbc_executor::fake::success;
 use osbc_executor::interrupt::Interrupt;
@@ -73,7 +73,7 @@ fn main() {
         let turns: Vec<_> = (0..TURNS).map(|_| (keep(&manifest), build(&manifest, 1, &Each(|| ())))).collect();
         let each = |time: Duration| time.as_secs_f64() * 1e6 / MANY as f64;
         println!(
-            "  {name:16} {:5.0} µs, keeping their results alone {:5.0} µs: {:5.0} µs to schedule, tell and record",
+            "  {name:16} {:5.0} µs, keeping their results alone {:5.0} µs: {:5.0} µs to schedule, report and record",
             median(turns.iter().map(|(_, built)| each(*built))),
             median(turns.iter().map(|(kept, _)| each(*kept))),
             median(turns.iter().map(|(kept, built)| each(*built) - each(*kept)))
@@ -126,7 +126,7 @@ fn build(manifest: &str, jobs: usize, runner: &dyn StageRunner) -> Duration {
     let (_directory, store) = new_store();
     let lease = store.lease(&graph, std::iter::empty::<NodeId>()).expect("a lease");
     let about = About { manifest: ManifestName::new("-".as_ref(), &graph), arguments: Vec::new() };
-    let plan = passes::plan(graph, request, &Have::default(), Keeping::Every, &|_, _| None);
+    let plan = passes::plan(graph, request, &Have::default(), Retention::Every, &|_, _| None);
     let settings = Settings {
         jobs: NonZeroUsize::new(jobs).expect("some"),
         keep_going: false,

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use osbc_compiler::passes::{OccurrenceAction, PipelineOccurrences, occurrences};
+use osbc_compiler::passes::{WrittenAction, WrittenPipeline, written_plan};
 use osbc_engine::Exported;
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Cause, NodeOutcome, Outcome, Plan, printable, redact};
@@ -21,7 +21,7 @@ pub(crate) struct Summary<'a> {
     plan: &'a Plan,
     outcome: &'a Outcome,
     exported: HashMap<&'a str, &'a PathBuf>,
-    pipelines: Vec<PipelineOccurrences>,
+    pipelines: Vec<WrittenPipeline>,
 }
 
 /// What happened to the stages of one pipeline.
@@ -42,7 +42,7 @@ impl<'a> Summary<'a> {
     /// Sums up what came of a plan.
     pub(crate) fn new(plan: &'a Plan, outcome: &'a Outcome, exported: &'a [Exported]) -> Self {
         let exported = exported.iter().map(|one| (one.export.name.as_str(), &one.artifact)).collect();
-        Self { plan, outcome, exported, pipelines: occurrences(plan).0 }
+        Self { plan, outcome, exported, pipelines: written_plan(plan).0 }
     }
 
     /// Every failure: what failed, why, with which options, its last words and its log.
@@ -85,7 +85,7 @@ impl<'a> Summary<'a> {
         let paths = self.paths();
         for pipeline in &self.pipelines {
             let counts = self.counts(pipeline);
-            if pipeline.stages.iter().all(|stage| stage.action == OccurrenceAction::Unneeded)
+            if pipeline.stages.iter().all(|stage| stage.action == WrittenAction::Unneeded)
                 && !pipeline.stages.is_empty()
             {
                 continue;
@@ -198,12 +198,12 @@ impl<'a> Summary<'a> {
         Some(redact::value(&self.plan.graph.stage(stage).1.options))
     }
 
-    fn counts(&self, pipeline: &PipelineOccurrences) -> Counts {
+    fn counts(&self, pipeline: &WrittenPipeline) -> Counts {
         let mut counts = Counts::default();
         for stage in &pipeline.stages {
             match (stage.action, self.outcome.nodes.get(&stage.node)) {
                 (
-                    OccurrenceAction::Shared,
+                    WrittenAction::Shared,
                     Some(NodeOutcome::Ran(_) | NodeOutcome::Cached { .. } | NodeOutcome::Equal { .. }),
                 ) => counts.shared += 1,
                 (_, Some(NodeOutcome::Ran(result))) => {
@@ -237,7 +237,7 @@ impl<'a> Summary<'a> {
         paths
     }
 
-    fn result(&self, pipeline: &PipelineOccurrences, counts: &Counts, paths: &[&PathBuf]) -> String {
+    fn result(&self, pipeline: &WrittenPipeline, counts: &Counts, paths: &[&PathBuf]) -> String {
         if counts.failed > 0 {
             return "FAILED".to_owned();
         }

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashSet};
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Action, Edge, Graph, Node, PipelineIndex, Plan, Target};
 
-use crate::passes::occurrences::reason;
+use crate::passes::written_plan::reason;
 
 /// How closely to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,12 +41,12 @@ pub enum Format {
     Svg,
 }
 
-/// A graph as a picture in one of the formats. With a plan, which must be one of this graph, its actions are shown.
+/// Draws a graph in one of the formats. With a plan, which must be one of this graph, its actions are shown.
 pub fn draw(graph: &Graph, plan: Option<&Plan>, level: Level, format: Format) -> String {
     draw_annotated(graph, &as_planned(graph, plan), level, format)
 }
 
-/// Tells what a plan says.
+/// Annotates nodes with a plan's decisions.
 fn as_planned<'a>(graph: &'a Graph, plan: Option<&'a Plan>) -> impl Fn(NodeIndex) -> Option<Annotation> + 'a {
     move |node| {
         let decision = plan?.decision(node);
@@ -66,12 +66,12 @@ pub struct Annotation {
     pub link: Option<String>,
 }
 
-/// Tells about the nodes of a graph.
-pub type Tell<'a> = dyn Fn(NodeIndex) -> Option<Annotation> + 'a;
+/// Returns the annotation of a node; `None` if it has none.
+pub type Annotate<'a> = dyn Fn(NodeIndex) -> Option<Annotation> + 'a;
 
-/// A graph as a picture in one of the formats, its nodes annotated by `tell`.
-pub fn draw_annotated(graph: &Graph, tell: &Tell<'_>, level: Level, format: Format) -> String {
-    let drawing = Drawing::new(graph, tell, level);
+/// Draws a graph in one of the formats, its nodes annotated by `annotate`.
+pub fn draw_annotated(graph: &Graph, annotate: &Annotate<'_>, level: Level, format: Format) -> String {
+    let drawing = Drawing::new(graph, annotate, level);
     match format {
         Format::Dot => dot::write(&drawing.folded()),
         Format::Mermaid => mermaid::write(&drawing.folded()),
@@ -241,14 +241,14 @@ struct Drawing {
 }
 
 impl Drawing {
-    fn new(graph: &Graph, tell: &Tell<'_>, level: Level) -> Self {
+    fn new(graph: &Graph, annotate: &Annotate<'_>, level: Level) -> Self {
         match level {
-            Level::Stage => Self::of_stages(graph, tell),
-            Level::Pipeline => Self::of_pipelines(graph, tell),
+            Level::Stage => Self::of_stages(graph, annotate),
+            Level::Pipeline => Self::of_pipelines(graph, annotate),
         }
     }
 
-    fn of_stages(graph: &Graph, tell: &Tell<'_>) -> Self {
+    fn of_stages(graph: &Graph, annotate: &Annotate<'_>) -> Self {
         let mut stands_in = vec![Vec::new(); graph.dag.node_count()];
         for (pipeline, nodes) in graph.manifest.pipelines.iter().zip(&graph.pipelines) {
             for node in &nodes.stages {
@@ -268,7 +268,7 @@ impl Drawing {
                     (Kind::Item, node.id.to_string(), None, &source.module.name, checksum, None)
                 }
             };
-            let annotation = tell(index);
+            let annotation = annotate(index);
             Vertex {
                 kind,
                 id,
@@ -297,9 +297,9 @@ impl Drawing {
         Self { level: Level::Stage, vertices, links, clusters: clusters.collect() }
     }
 
-    fn of_pipelines(graph: &Graph, tell: &Tell<'_>) -> Self {
+    fn of_pipelines(graph: &Graph, annotate: &Annotate<'_>) -> Self {
         let sources = graph.manifest.sources.len();
-        let mut vertices: Vec<Vertex> = (0..sources).map(|index| source_vertex(graph, tell, index)).collect();
+        let mut vertices: Vec<Vertex> = (0..sources).map(|index| source_vertex(graph, annotate, index)).collect();
         let mut links = Vec::new();
         let mut clusters = Vec::new();
         for (index, pipeline) in graph.manifest.pipelines.iter().enumerate() {
@@ -338,7 +338,7 @@ impl Drawing {
                 }
             }
             clusters.push(Cluster { name: pipeline.name.clone(), end: graph.pipelines[index].last().map(|_| to) });
-            vertices.push(pipeline_vertex(graph, tell, index));
+            vertices.push(pipeline_vertex(graph, annotate, index));
         }
         links.sort_unstable();
         links.dedup();
@@ -432,10 +432,10 @@ impl Drawing {
     }
 }
 
-fn source_vertex(graph: &Graph, tell: &Tell<'_>, index: usize) -> Vertex {
+fn source_vertex(graph: &Graph, annotate: &Annotate<'_>, index: usize) -> Vertex {
     let source = &graph.manifest.sources[index];
     let nodes = graph.dag.node_indices().filter(|node| graph.item_node(*node).is_some_and(|item| item.source == index));
-    let marks: Vec<Mark> = nodes.filter_map(|node| Some(tell(node)?.mark)).collect();
+    let marks: Vec<Mark> = nodes.filter_map(|node| Some(annotate(node)?.mark)).collect();
     Vertex {
         kind: Kind::Source,
         id: format!("source:{}", source.module.name),
@@ -451,12 +451,12 @@ fn source_vertex(graph: &Graph, tell: &Tell<'_>, index: usize) -> Vertex {
     }
 }
 
-fn pipeline_vertex(graph: &Graph, tell: &Tell<'_>, index: usize) -> Vertex {
+fn pipeline_vertex(graph: &Graph, annotate: &Annotate<'_>, index: usize) -> Vertex {
     let pipeline = &graph.manifest.pipelines[index];
     let nodes = &graph.pipelines[index].stages;
     let mark = |node: &NodeIndex| {
         let elsewhere = graph.stage_node(*node).is_some_and(|stage| stage.pipeline.0 != index);
-        Some(match tell(*node)?.mark {
+        Some(match annotate(*node)?.mark {
             Mark::Run | Mark::Cached if elsewhere => Mark::Shared,
             mark => mark,
         })
@@ -466,7 +466,7 @@ fn pipeline_vertex(graph: &Graph, tell: &Tell<'_>, index: usize) -> Vertex {
     let stage = last.and_then(|node| graph.stage_node(node));
     // What fails or runs shows; otherwise the last stage speaks for the pipeline.
     let shown = [Mark::Failed, Mark::Run].into_iter().find(|mark| marks.contains(mark));
-    let annotation = last.and_then(tell);
+    let annotation = last.and_then(annotate);
     Vertex {
         kind: Kind::Pipeline,
         id: format!("pipeline:{}", pipeline.name),

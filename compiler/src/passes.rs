@@ -1,4 +1,4 @@
-//! From a sealed graph to a plan: small pure passes, and the two lists of them, before and after the store is asked.
+//! From a graph to a plan: small pure passes, in two lists: before and after the store is asked.
 //!
 //! A plan must say something about every node, so passes do not take nodes out of the graph; they say things *about*
 //! its nodes, in lists indexed like the nodes. [`share()`] alone goes from graph to graph, because afterwards there
@@ -6,12 +6,11 @@
 //! took ([`Durations`]) are arguments.
 //!
 //! ```text
-//! seal → share → ask ──(the store answers)──► plan = reach, drop_cached, prune_fetches, segment, rank
+//! finalize → share → ask ──(the store answers)──► plan = reach, drop_cached, prune_fetches, segment, rank
 //! ```
 
 pub mod drop_cached;
 pub mod exports;
-pub mod occurrences;
 pub mod prune_fetches;
 pub mod rank;
 pub mod reach;
@@ -19,6 +18,7 @@ pub mod segment;
 pub mod share;
 #[cfg(test)]
 pub(crate) mod sketch;
+pub mod written_plan;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,18 +26,16 @@ use std::time::Duration;
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Action, Decision, Edge, Export, Graph, Have, Node, NodeId, Plan, Reason};
 
-pub use drop_cached::{Fate, drop_cached};
+pub use drop_cached::{CacheFate, drop_cached};
 pub use exports::{ExportError, default_exports, resolve_exports};
-pub use occurrences::{
-    FetchOccurrence, Occurrence, OccurrenceAction, OccurrenceReason, PipelineOccurrences, occurrences,
-};
 pub use prune_fetches::prune_fetches;
 pub use rank::rank;
 pub use reach::{Need, reach};
-pub use segment::{Keeping, segment};
+pub use segment::{Retention, segment};
 pub use share::share;
+pub use written_plan::{WrittenAction, WrittenItem, WrittenPipeline, WrittenReason, WrittenStage, written_plan};
 
-/// What a build is to give.
+/// What a build makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// These results, and whatever they need.
@@ -49,8 +47,10 @@ pub enum Request {
 /// How long a stage took when it ran last, where known.
 pub type Durations<'a> = dyn Fn(&Graph, NodeIndex) -> Option<Duration> + 'a;
 
-/// Asks the store about what a request leads to, by `has`: exports first, then ever further back, but never beyond what
-/// is there. So a build with nothing to do asks about its exports and nothing else.
+/// Asks the store, by `has`, about the nodes that a request depends on.
+///
+/// Exports come first, then their dependencies, but nothing behind a result that the store has. A build with nothing
+/// to do asks about its exports only.
 pub fn ask(graph: &Graph, request: &Request, has: &mut dyn FnMut(NodeId) -> bool) {
     match request {
         Request::Exports(exports) => reach::walk_back(graph, exports, |node| !has(graph.id(node))),
@@ -64,10 +64,10 @@ pub fn ask(graph: &Graph, request: &Request, has: &mut dyn FnMut(NodeId) -> bool
     }
 }
 
-/// Settles what to do. `graph` should have been [shared](share()); without that, equal stages run twice.
-pub fn plan(graph: Arc<Graph>, request: Request, have: &Have, keeping: Keeping, durations: &Durations<'_>) -> Plan {
+/// Decides what to do with every node. If `graph` was not [shared](share()), equal stages run twice.
+pub fn plan(graph: Arc<Graph>, request: Request, have: &Have, retention: Retention, durations: &Durations<'_>) -> Plan {
     match request {
-        Request::Exports(exports) => plan_exports(graph, exports, have, keeping, durations),
+        Request::Exports(exports) => plan_exports(graph, exports, have, retention, durations),
         Request::Sources => plan_sources(graph, have),
     }
 }
@@ -76,7 +76,7 @@ fn plan_exports(
     graph: Arc<Graph>,
     exports: Vec<Export>,
     have: &Have,
-    keeping: Keeping,
+    retention: Retention,
     durations: &Durations<'_>,
 ) -> Plan {
     let reached = reach(&graph, &exports);
@@ -88,22 +88,22 @@ fn plan_exports(
         Need::By(user, edge) => needed_by(&graph, user, edge),
     };
     let decide = |node: NodeIndex| match (&graph.dag[node], fates[node.index()], readers[node.index()]) {
-        (Node::Stage(_), Fate::Run(need), _) => Decision { action: Action::Run, reason: reason(need) },
-        (Node::Stage(_), Fate::Cached(_), _) => Decision { action: Action::Cached, reason: Reason::InStore },
+        (Node::Stage(_), CacheFate::Run(need), _) => Decision { action: Action::Run, reason: reason(need) },
+        (Node::Stage(_), CacheFate::Cached(_), _) => Decision { action: Action::Cached, reason: Reason::InStore },
         (Node::Item(_), _, Some(_)) if have.contains(&graph.id(node)) => {
             Decision { action: Action::Cached, reason: Reason::InStore }
         }
         (Node::Item(_), _, Some(reader)) => {
             Decision { action: Action::Fetch, reason: needed_by(&graph, reader, Edge::Fetch) }
         }
-        (Node::Stage(_), Fate::Idle, _) | (Node::Item(_), _, None) => {
+        (Node::Stage(_), CacheFate::Idle, _) | (Node::Item(_), _, None) => {
             let reason = if reached[node.index()].is_some() { Reason::CoveredByCache } else { Reason::NotRequested };
             Decision { action: Action::Unneeded, reason }
         }
     };
     let decisions: Vec<Decision> = graph.dag.node_indices().map(decide).collect();
 
-    let mut segments = segment(&graph, &exports, &decisions, keeping);
+    let mut segments = segment(&graph, &exports, &decisions, retention);
     rank(&graph, &mut segments, durations);
     let fetches = rank::order_fetches(&segments);
     Plan { graph, exports, decisions, fetches, segments }
@@ -226,7 +226,7 @@ mod tests {
             false
         });
         assert_eq!(asked, [sketch.id("#b"), sketch.id("#a")]);
-        let plan = plan(sketch.graph.clone(), Request::Sources, &sketch.have(&["#a"]), Keeping::Every, &|_, _| None);
+        let plan = plan(sketch.graph.clone(), Request::Sources, &sketch.have(&["#a"]), Retention::Every, &|_, _| None);
         assert_eq!(plan.fetches, [sketch.node("#b")]);
         assert!(plan.segments.is_empty());
         assert_eq!(plan.decision(sketch.node("#a")).action, Action::Cached);

@@ -12,7 +12,7 @@ const STDIN: &str = "<stdin>";
 /// The largest text that is read, in bytes: a million stages have a tenth of it.
 const LARGEST: u64 = 1 << 30;
 
-/// Why there is no text of a manifest.
+/// Why a manifest could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The file cannot be read.
@@ -20,7 +20,7 @@ pub enum ReadError {
     Unreadable {
         /// The file, or `<stdin>`.
         name: String,
-        /// The system's word.
+        /// The OS error.
         source: io::Error,
     },
     /// The bytes are no UTF-8.

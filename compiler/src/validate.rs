@@ -12,9 +12,9 @@ use modules::Modules;
 
 pub(crate) mod devices;
 mod message;
+mod module_configs;
 pub(crate) mod modules;
 mod names;
-mod said;
 mod schema;
 mod shape;
 mod suggest;
@@ -38,7 +38,7 @@ pub fn validate<'a>(document: Document, catalog: &'a Catalog, host: &Runner) -> 
     let Document { version, value } = document;
     let mut modules = Modules::new(catalog, version);
     let (mut problems, of_modules) =
-        rayon::join(|| shape::check(&value, version), || modules.check(&said::all(&value, version)));
+        rayon::join(|| shape::check(&value, version), || modules.check(&module_configs::all(&value, version)));
     problems.extend(of_modules);
     if problems.is_full() {
         return Err(problems);

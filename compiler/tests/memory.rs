@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use osbc_compiler::passes::{self, Keeping, Request};
+use osbc_compiler::passes::{self, Request, Retention};
 use osbc_compiler::{Host, SourceText, compile};
 use osbc_ir::Have;
 use osbc_module_api::{Catalog, Library};
@@ -15,8 +15,8 @@ const MOST: u64 = 20;
 
 /// The most memory that this process ever had, in bytes.
 fn peak() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/status").expect("the kernel tells");
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("it tells the peak");
+    let text = std::fs::read_to_string("/proc/self/status").expect("the kernel reports it");
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("it has the peak");
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
 }
 
@@ -36,7 +36,7 @@ fn a_plan_of_many_small_stages_takes_twenty_times_their_text_at_most() {
     let text = SourceText::from_bytes("m.json", text.into_bytes()).expect("text");
     let graph = Arc::new(passes::share(compile(&text, &catalog, Host::bare(&host)).expect("it is valid").seal()));
     let exports = passes::default_exports(&graph).expect("one pipeline");
-    let plan = passes::plan(graph, Request::Exports(exports), &Have::default(), Keeping::Every, &|_, _| None);
+    let plan = passes::plan(graph, Request::Exports(exports), &Have::default(), Retention::Every, &|_, _| None);
     let took = peak() - before;
     assert_eq!(plan.segments.len(), 100_000);
     assert!(took <= MOST * length, "{took} bytes for a text of {length}");

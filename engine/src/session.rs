@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use osbc_compiler::passes::{self, Keeping};
+use osbc_compiler::passes::{self, Retention};
 use osbc_compiler::{Host, Report, SourceText};
 use osbc_executor::foreseen;
 use osbc_executor::store::{Damage, Item, Store, StoreError};
@@ -95,8 +95,8 @@ impl Session {
         Ok(osbc_compiler::compile(text, &self.catalog, host)?.seal())
     }
 
-    /// Returns what a build would do by what the store has at the moment. The store is only looked at; `None` if there is
-    /// none yet.
+    /// Returns what a build would do by what the store has at the moment. The store is only looked at; `None` if there
+    /// is none yet.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -124,9 +124,9 @@ impl Session {
 
     /// Plans a build, with a lease on all that it uses.
     ///
-    /// What is damaged of that is set aside first, and planned to be made anew. In a store of osbc's own, what the build is
-    /// expected to write has room then, if it can be made; from one of osbuild's nothing is removed for it, as osbuild
-    /// itself does not.
+    /// What is damaged of that is set aside first, and planned to be made anew. In a store of osbc's own, what the
+    /// build is expected to write has room then, if it can be made; from one of osbuild's nothing is removed for it, as
+    /// osbuild itself does not.
     ///
     /// `graph` is to be one with equal stages as one, as [`Session::compile`] returns it; else they run twice.
     ///
@@ -168,7 +168,7 @@ fn plan_by(graph: &Arc<Graph>, request: &Request, have: &Have, store: Option<&St
         let (stage, (store, history)) = (graph.stage_node(node)?, history.as_ref()?);
         history.duration(stage.id, &graph.stage(stage).1.module.name, || store.input_bytes(graph, node))
     };
-    let keeping = if store.is_none_or(Store::keeps) { Keeping::Every } else { Keeping::None };
+    let keeping = if store.is_none_or(Store::keeps) { Retention::Every } else { Retention::None };
     Ok(passes::plan(Arc::clone(graph), request.wanted.clone(), have, keeping, &durations))
 }
 

@@ -1,12 +1,12 @@
-//! What went into a stage by content, for early cutoff: a stage whose trees hold what those of an earlier run held gives
-//! what that run gave, whatever the ids say.
+//! Keys by content, for early cutoff: a stage that runs on trees of equal content gives an equal result, whatever the
+//! ids of those trees are.
 //!
-//! A [`ContentKey`] covers just what an id covers ([`crate::identity`] lists it once for both), with the *digest* of the
-//! base, of the build tree and of the inputs in the place of their ids. The id that a stage gets as its own (osbuild's)
-//! is part of it only for modules that declare to write it down, as `org.osbuild.ostree.commit` does.
+//! A [`ContentKey`] covers what an id covers ([`crate::identity`] lists it once for both), but with the *digests* of
+//! the base, the build tree and the inputs in place of their ids. `StageMeta::id`, osbuild's id of the stage, is hashed
+//! only for modules that declare to write it down, as `org.osbuild.ostree.commit` does.
 //!
-//! An [`OwnKey`] leaves the trees out. It is known before anything has been built and says where looking for equal
-//! content can be worth while. [`own_facts`] are the same for people.
+//! An [`OwnKey`] leaves the trees out. It is known before anything is built, and finds the earlier runs whose content
+//! may be equal. [`own_facts`] returns the same for people.
 
 use std::fmt::Display;
 
@@ -25,14 +25,15 @@ const OWN_CONTEXT: &str = "osbc own key 1";
 /// A tree by what it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Content {
-    /// A sealed tree.
+    /// A committed tree.
     Digest(TreeDigest),
-    /// The tree between two stages of one segment, which is never sealed: what went into it tells it as well.
+    /// The tree between two stages of one segment. It is never committed; the key of what made it identifies it as
+    /// well.
     Between(ContentKey),
 }
 
 impl TreeName for Content {
-    fn tell(self, name: &dyn Display, sink: &mut impl Sink) {
+    fn write(self, name: &dyn Display, sink: &mut impl Sink) {
         match self {
             Content::Digest(digest) => {
                 sink.variant(name, 0, "digest");
@@ -46,12 +47,12 @@ impl TreeName for Content {
     }
 }
 
-/// That there is a tree, whichever.
+/// Any tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct AnyTree;
 
 impl TreeName for AnyTree {
-    fn tell(self, name: &dyn Display, sink: &mut impl Sink) {
+    fn write(self, name: &dyn Display, sink: &mut impl Sink) {
         sink.variant(name, 0, "tree");
     }
 }
@@ -61,13 +62,13 @@ impl TreeName for AnyTree {
 struct Named<'a>(&'a str);
 
 impl TreeName for Named<'_> {
-    fn tell(self, name: &dyn Display, sink: &mut impl Sink) {
+    fn write(self, name: &dyn Display, sink: &mut impl Sink) {
         sink.text(name, self.0);
     }
 }
 
-/// The content key of consecutive stages that change one tree, from the digests of all sealed trees that they need; none
-/// while one of these is not known.
+/// Returns the content key of consecutive stages that change one tree; `None` while a digest of a tree that they need
+/// is not known.
 ///
 /// # Panics
 /// A step is no stage.
@@ -84,7 +85,7 @@ pub fn content_key(
             (None, Some(base)) => Some(Content::Digest(digest(base)?)),
         };
         let mut sink = HashSink::new(CONTENT_CONTEXT);
-        tell(graph, step, base, |node| digest(node).map(Content::Digest), &mut sink)?;
+        write_facts(graph, step, base, |node| digest(node).map(Content::Digest), &mut sink)?;
         let node = graph.stage_node(step).expect("only stages have a content");
         if graph.stage(node).1.writes_id {
             sink.digest(&"own id", node.compat.as_bytes());
@@ -94,7 +95,7 @@ pub fn content_key(
     before
 }
 
-/// The own key of consecutive stages that change one tree.
+/// Returns the own key of consecutive stages that change one tree.
 ///
 /// # Panics
 /// A step is no stage.
@@ -103,13 +104,13 @@ pub fn own_key(graph: &Graph, steps: &[NodeIndex]) -> OwnKey {
     sink.list(steps.len());
     for &step in steps {
         let base = graph.base(step).map(|_| AnyTree);
-        tell(graph, step, base, |_| Some(AnyTree), &mut sink).expect("every tree is any tree");
+        write_facts(graph, step, base, |_| Some(AnyTree), &mut sink).expect("every tree is any tree");
     }
     OwnKey::from_bytes(sink.finish())
 }
 
-/// What a stage says by itself, as pointers and values: trees by what `name` calls their pipelines, and nothing of the stage
-/// before it.
+/// Returns the facts of a stage without those of its base, as pointers and values. Trees are named after their
+/// pipelines, by `name`.
 ///
 /// # Panics
 /// `step` is no stage.
@@ -125,8 +126,8 @@ pub fn own_facts<'a>(graph: &Graph, step: NodeIndex, name: impl Fn(PipelineIndex
     sink.into_facts()
 }
 
-/// Tells a sink the facts of one stage; none if one of its trees has no name.
-fn tell<Tree: TreeName>(
+/// Writes the facts of one stage to a sink; `None` if one of its trees has no name.
+fn write_facts<Tree: TreeName>(
     graph: &Graph,
     step: NodeIndex,
     base: Option<Tree>,

@@ -32,12 +32,12 @@ pub const ABSENT: &str = "absent";
 
 /// What stands for a tree among the facts of a stage: its id, its content, or its name.
 pub trait TreeName: Copy + Ord {
-    /// Tells a sink the tree, as the fact `name`.
-    fn tell(self, name: &dyn Display, sink: &mut impl Sink);
+    /// Writes the tree to a sink, as the fact `name`.
+    fn write(self, name: &dyn Display, sink: &mut impl Sink);
 }
 
 impl TreeName for StageId {
-    fn tell(self, name: &dyn Display, sink: &mut impl Sink) {
+    fn write(self, name: &dyn Display, sink: &mut impl Sink) {
         sink.digest(name, self.as_bytes());
     }
 }
@@ -85,7 +85,7 @@ pub fn item_id(content_type: &str, checksum: &str) -> ItemId {
     ItemId::from_bytes(sink.finish())
 }
 
-/// Tells a sink all that the id of a stage covers, with trees named as the facts name them.
+/// Writes all that the id of a stage covers to a sink, with trees named as the facts name them.
 pub fn identify<Tree: TreeName>(facts: &Facts<'_, Tree>, sink: &mut impl Sink) {
     let Pipeline { name: _, build, empty_build: _, runner: _, source_epoch, stages: _ } = facts.pipeline;
     let Stage { module: stage_module, options, inputs, devices, mounts, host, writes_id: _ } = facts.stage;
@@ -237,7 +237,7 @@ fn mount(mount: &Mount, devices: &[Device], sink: &mut impl Sink) {
 
 fn optional_tree(name: &str, tree: Option<impl TreeName>, sink: &mut impl Sink) {
     match tree {
-        Some(tree) => tree.tell(&name, sink),
+        Some(tree) => tree.write(&name, sink),
         None => sink.absent(&name),
     }
 }

@@ -41,8 +41,7 @@ pub struct Pipeline {
     pub name: String,
     /// The pipeline whose tree its stages run in; the host when none.
     pub build: Option<PipelineIndex>,
-    /// Whether the manifest says `"build": ""`: the host, just as without `build`, but osbuild's ids tell the two
-    /// apart.
+    /// Whether the manifest says `"build": ""`. That is the host, as without `build`, but osbuild's ids differ.
     pub empty_build: bool,
     /// The runner that this pipeline's tree is used with when it is a build root, as the manifest names it; the
     /// host's when the manifest names none.
@@ -83,7 +82,7 @@ pub struct SourceItem {
     pub checksum: String,
     /// How to get it, in the module's terms (a URL, an object, inline data).
     pub description: Value,
-    /// How many bytes it has, where the manifest tells.
+    /// Its size in bytes, if the manifest states it.
     pub size: Option<u64>,
 }
 

@@ -1,9 +1,9 @@
-//! Where the facts that an id covers go: into a hash, or into a list that people can compare.
+//! Receives the facts that an id covers: for a hash, or for a list that people can compare.
 //!
-//! [`crate::identity`] walks the facts once, in one order, and tells them to a [`Sink`]; a sink knows nothing about
-//! stages. The encoding of [`HashSink`] is ours alone and self-delimiting: every fact starts with a tag byte, every
-//! text and list carries its length before its content, object keys are sorted by code point, numbers go by their
-//! canonical text ([`crate::value`]). Two different sequences of facts therefore never give the same bytes.
+//! [`crate::identity`] walks the facts once, in one order, and writes them to a [`Sink`]; a sink knows nothing about
+//! stages. The encoding of [`HashSink`] is our own and self-delimiting: every fact starts with a tag byte, strings and
+//! lists have their length before their content, object keys are sorted by code point, and numbers are encoded as their
+//! canonical string ([`crate::value`]). So two different sequences of facts never give the same bytes.
 
 use std::fmt::{Display, Write};
 
@@ -154,8 +154,8 @@ impl Sink for HashSink {
     }
 }
 
-/// Lists facts as (JSON pointer, value), e.g. `("/mounts/root/target", "/")`: two lists tell what differs. Options are
-/// one fact.
+/// Lists facts as (JSON pointer, value), e.g. `("/mounts/root/target", "/")`, so that two lists show what differs.
+/// Options are one fact.
 #[derive(Debug, Default)]
 pub struct ExplainSink {
     /// The pointer to the part that is open, and where those around it end in it.
@@ -165,7 +165,7 @@ pub struct ExplainSink {
 }
 
 impl ExplainSink {
-    /// The facts, in the order of telling. What is absent is left out.
+    /// Returns the facts, in the order in which they were written, without absent ones.
     pub fn into_facts(self) -> Vec<(String, Value)> {
         self.facts
     }

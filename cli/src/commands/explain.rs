@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use osbc_compiler::compare::Cause;
-use osbc_compiler::passes::{Occurrence, OccurrenceAction, occurrences};
+use osbc_compiler::passes::{WrittenAction, WrittenStage, written_plan};
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Graph, Plan, printable};
 use serde_json::{Value, json};
@@ -42,17 +42,17 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<ExitCode, Failure> {
 struct Written {
     place: (usize, usize),
     pipeline: String,
-    occurrence: Occurrence,
+    stage: WrittenStage,
 }
 
 fn stages(plan: &Plan) -> Vec<Written> {
-    let pipelines = occurrences(plan).0.into_iter().enumerate();
+    let pipelines = written_plan(plan).0.into_iter().enumerate();
     let written = pipelines.flat_map(|(index, pipeline)| {
         let name = pipeline.name;
-        pipeline.stages.into_iter().enumerate().map(move |(position, occurrence)| Written {
+        pipeline.stages.into_iter().enumerate().map(move |(position, stage)| Written {
             place: (index, position),
             pipeline: name.clone(),
-            occurrence,
+            stage,
         })
     });
     written.collect()
@@ -109,24 +109,20 @@ struct Explanation<'a> {
 impl Explanation<'_> {
     /// One stage, in full.
     fn stage(&self, one: &Written) -> String {
-        let Written { pipeline, occurrence, place: (_, position) } = one;
-        let mut text = format!(
-            "{}: {} (stage {position})  {}\n",
-            printable::line(pipeline),
-            occurrence.module,
-            occurrence.id.short()
-        );
-        let why = reason(&occurrence.reason);
-        let act = match occurrence.action {
-            OccurrenceAction::Run => format!("runs: {why}"),
-            OccurrenceAction::Cached => format!("cached: {why}"),
-            OccurrenceAction::Shared => format!("shared: {why}"),
-            OccurrenceAction::Unneeded => format!("not needed: {why}"),
+        let Written { pipeline, stage, place: (_, position) } = one;
+        let mut text =
+            format!("{}: {} (stage {position})  {}\n", printable::line(pipeline), stage.module, stage.id.short());
+        let why = reason(&stage.reason);
+        let act = match stage.action {
+            WrittenAction::Run => format!("runs: {why}"),
+            WrittenAction::Cached => format!("cached: {why}"),
+            WrittenAction::Shared => format!("shared: {why}"),
+            WrittenAction::Unneeded => format!("not needed: {why}"),
         };
         line(&mut text, 1, &act);
-        if occurrence.action == OccurrenceAction::Run {
-            line(&mut text, 1, &format!("why it is not in the store: {}", self.causes.of(occurrence.node).words()));
-            self.differences(occurrence.node, &mut text);
+        if stage.action == WrittenAction::Run {
+            line(&mut text, 1, &format!("why it is not in the store: {}", self.causes.of(stage.node).words()));
+            self.differences(stage.node, &mut text);
         }
         text
     }
@@ -174,10 +170,8 @@ impl Explanation<'_> {
         for cause in [RunCause::Evicted, RunCause::NotBuilt, RunCause::InPlace] {
             let mut names: Vec<String> = all
                 .iter()
-                .filter(|one| {
-                    one.occurrence.action == OccurrenceAction::Run && self.causes.of(one.occurrence.node) == cause
-                })
-                .map(|one| format!("{}: {}", one.pipeline, one.occurrence.module))
+                .filter(|one| one.stage.action == WrittenAction::Run && self.causes.of(one.stage.node) == cause)
+                .map(|one| format!("{}: {}", one.pipeline, one.stage.module))
                 .collect();
             if names.is_empty() {
                 continue;
@@ -187,14 +181,14 @@ impl Explanation<'_> {
             let more = if count > NAMED { format!(" and {} more", count - NAMED) } else { String::new() };
             line(&mut text, 0, &format!("{}: {}{more}", cause.words(), names.join(", ")));
         }
-        let count = |action| all.iter().filter(|one| one.occurrence.action == action).count();
-        let runs = count(OccurrenceAction::Run);
+        let count = |action| all.iter().filter(|one| one.stage.action == action).count();
+        let runs = count(WrittenAction::Run);
         let counted = format!(
             "{} to run, {} cached, {} shared, {} not needed",
             render::count(runs, "stage"),
-            count(OccurrenceAction::Cached),
-            count(OccurrenceAction::Shared),
-            count(OccurrenceAction::Unneeded)
+            count(WrittenAction::Cached),
+            count(WrittenAction::Shared),
+            count(WrittenAction::Unneeded)
         );
         line(&mut text, 0, &format!("\n{counted}"));
         text
@@ -218,20 +212,20 @@ impl Explanation<'_> {
     fn json<'w>(&self, wanted: impl Iterator<Item = &'w Written>) -> Value {
         let stages: Vec<Value> = wanted
             .map(|one| {
-                let Written { pipeline, occurrence, place: (_, position) } = one;
-                let runs = occurrence.action == OccurrenceAction::Run;
-                let mut stage = json!({
+                let Written { pipeline, stage, place: (_, position) } = one;
+                let runs = stage.action == WrittenAction::Run;
+                let mut document = json!({
                     "pipeline": pipeline,
                     "position": position,
-                    "module": occurrence.module,
-                    "id": occurrence.id,
-                    "action": occurrence.action,
-                    "reason": occurrence.reason,
+                    "module": stage.module,
+                    "id": stage.id,
+                    "action": stage.action,
+                    "reason": stage.reason,
                 });
                 if runs {
-                    stage["cause"] = json!(self.causes.of(occurrence.node));
+                    document["cause"] = json!(self.causes.of(stage.node));
                 }
-                stage
+                document
             })
             .collect();
         let runs = |node: NodeIndex| self.plan.decision(node).action == osbc_ir::Action::Run;

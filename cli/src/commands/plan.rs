@@ -4,9 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use osbc_compiler::passes::{
-    FetchOccurrence, Occurrence, OccurrenceAction, OccurrenceReason, PipelineOccurrences, occurrences,
-};
+use osbc_compiler::passes::{WrittenAction, WrittenItem, WrittenPipeline, WrittenReason, WrittenStage, written_plan};
 use osbc_ir::{Action, Edge, Export, Kind, Plan, printable};
 use osbc_module_api::Catalog;
 use serde::Serialize;
@@ -40,8 +38,8 @@ pub(crate) fn run(args: &PlanArgs) -> Result<ExitCode, Failure> {
 #[derive(Serialize)]
 struct Document<'a> {
     exports: &'a [Export],
-    pipelines: Vec<PipelineOccurrences>,
-    sources: Vec<FetchOccurrence>,
+    pipelines: Vec<WrittenPipeline>,
+    sources: Vec<WrittenItem>,
     /// The modules that there are more than once.
     choices: Vec<Choice>,
     totals: Totals,
@@ -103,14 +101,14 @@ struct Totals {
 
 impl<'a> Document<'a> {
     fn of(plan: &'a Plan, choices: Vec<Choice>, causes: Option<&'a Causes<'a>>) -> Self {
-        let (pipelines, sources) = occurrences(plan);
+        let (pipelines, sources) = written_plan(plan);
         let mut totals = Totals::default();
         for stage in pipelines.iter().flat_map(|pipeline| &pipeline.stages) {
             match stage.action {
-                OccurrenceAction::Run => totals.run += 1,
-                OccurrenceAction::Cached => totals.cached += 1,
-                OccurrenceAction::Shared => totals.shared += 1,
-                OccurrenceAction::Unneeded => totals.unneeded += 1,
+                WrittenAction::Run => totals.run += 1,
+                WrittenAction::Cached => totals.cached += 1,
+                WrittenAction::Shared => totals.shared += 1,
+                WrittenAction::Unneeded => totals.unneeded += 1,
             }
         }
         for item in sources.iter().filter(|item| item.action == Action::Fetch) {
@@ -127,7 +125,7 @@ impl<'a> Document<'a> {
         let Some(causes) = self.causes else { return document };
         for (index, pipeline) in self.pipelines.iter().enumerate() {
             for (position, stage) in pipeline.stages.iter().enumerate() {
-                if stage.action == OccurrenceAction::Run {
+                if stage.action == WrittenAction::Run {
                     document["pipelines"][index]["stages"][position]["cause"] = json!(causes.of(stage.node));
                 }
             }
@@ -141,13 +139,13 @@ impl<'a> Document<'a> {
         for pipeline in &self.pipelines {
             let mark = if exported.contains(pipeline.name.as_str()) { "  (exported)" } else { "" };
             writeln!(text, "{}{mark}", printable::line(&pipeline.name)).expect("a string grows");
-            let same = |one: &Occurrence, other: &Occurrence| folds(one) && fold_key(one) == fold_key(other);
+            let same = |one: &WrittenStage, other: &WrittenStage| folds(one) && fold_key(one) == fold_key(other);
             let rows: Vec<_> = pipeline.stages.chunk_by(same).map(|stages| stage_row(stages, self.causes)).collect();
             text.push_str(&indented(&rows));
         }
         if !self.sources.is_empty() {
             text.push_str("sources\n");
-            let same = |one: &FetchOccurrence, other: &FetchOccurrence| {
+            let same = |one: &WrittenItem, other: &WrittenItem| {
                 one.action != Action::Fetch && one.action == other.action && one.module == other.module
             };
             let rows: Vec<_> = self.sources.chunk_by(same).map(item_row).collect();
@@ -187,34 +185,34 @@ impl Totals {
 }
 
 /// Whether a stage may be told in one line with its neighbours: what runs is told stage by stage.
-fn folds(stage: &Occurrence) -> bool {
-    stage.action != OccurrenceAction::Run
+fn folds(stage: &WrittenStage) -> bool {
+    stage.action != WrittenAction::Run
 }
 
 /// What neighbours must have in common to be told in one line.
-fn fold_key(stage: &Occurrence) -> (OccurrenceAction, &OccurrenceReason) {
+fn fold_key(stage: &WrittenStage) -> (WrittenAction, &WrittenReason) {
     (stage.action, &stage.reason)
 }
 
-fn stage_row(stages: &[Occurrence], causes: Option<&Causes<'_>>) -> Vec<String> {
+fn stage_row(stages: &[WrittenStage], causes: Option<&Causes<'_>>) -> Vec<String> {
     let (name, id) = match stages {
         [only] => (only.module.clone(), only.id.short()),
         several => (render::count(several.len(), "stage"), String::new()),
     };
     let action = match stages[0].action {
-        OccurrenceAction::Run => "run",
-        OccurrenceAction::Cached => "cached",
-        OccurrenceAction::Shared => "shared",
-        OccurrenceAction::Unneeded => "not needed",
+        WrittenAction::Run => "run",
+        WrittenAction::Cached => "cached",
+        WrittenAction::Shared => "shared",
+        WrittenAction::Unneeded => "not needed",
     };
-    let why = match causes.filter(|_| stages[0].action == OccurrenceAction::Run) {
+    let why = match causes.filter(|_| stages[0].action == WrittenAction::Run) {
         Some(causes) => causes.of(stages[0].node).words(),
         None => reason(&stages[0].reason),
     };
     vec![action.to_owned(), name, id, why]
 }
 
-fn item_row(items: &[FetchOccurrence]) -> Vec<String> {
+fn item_row(items: &[WrittenItem]) -> Vec<String> {
     let action = match items[0].action {
         Action::Fetch => "fetch",
         Action::Cached => "cached",
@@ -231,10 +229,10 @@ fn item_row(items: &[FetchOccurrence]) -> Vec<String> {
 }
 
 /// A reason in words.
-pub(crate) fn reason(reason: &OccurrenceReason) -> String {
+pub(crate) fn reason(reason: &WrittenReason) -> String {
     match reason {
-        OccurrenceReason::Exported { .. } => "exported".to_owned(),
-        OccurrenceReason::NeededBy { pipeline, module, edge, .. } => {
+        WrittenReason::Exported { .. } => "exported".to_owned(),
+        WrittenReason::NeededBy { pipeline, module, edge, .. } => {
             let part = match edge {
                 Edge::Base => "base",
                 Edge::Build => "build root",
@@ -243,12 +241,12 @@ pub(crate) fn reason(reason: &OccurrenceReason) -> String {
             };
             format!("{part} of {pipeline}: {module}")
         }
-        OccurrenceReason::AllSources => "all sources are asked for".to_owned(),
-        OccurrenceReason::InStore => "in the store".to_owned(),
-        OccurrenceReason::EqualContent => "equal content".to_owned(),
-        OccurrenceReason::SameAs { pipeline } => format!("same as in {pipeline}"),
-        OccurrenceReason::CoveredByCache => "a cached result covers it".to_owned(),
-        OccurrenceReason::NotRequested => "nothing asked for leads to it".to_owned(),
+        WrittenReason::AllSources => "all sources are asked for".to_owned(),
+        WrittenReason::InStore => "in the store".to_owned(),
+        WrittenReason::EqualContent => "equal content".to_owned(),
+        WrittenReason::SameAs { pipeline } => format!("same as in {pipeline}"),
+        WrittenReason::CoveredByCache => "a cached result covers it".to_owned(),
+        WrittenReason::NotRequested => "nothing asked for leads to it".to_owned(),
     }
 }
 

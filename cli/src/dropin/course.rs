@@ -1,5 +1,5 @@
-//! What osbuild would run for a plan, and in which order: the pipelines that are needed and not there, each from its last
-//! stage that is there. osbc runs them side by side and equal stages once; this is how it tells of them.
+//! What osbuild would run for a plan, and in which order: the pipelines that are needed and not there, each from its
+//! last stage that is there. osbc runs them side by side and equal stages once; this is how it tells of them.
 
 use std::collections::HashMap;
 
@@ -113,7 +113,7 @@ fn inputs(graph: &Graph, pipeline: PipelineIndex, position: usize) -> impl Itera
 mod tests {
     use std::sync::Arc;
 
-    use osbc_compiler::passes::{self, Keeping, Request};
+    use osbc_compiler::passes::{self, Request, Retention};
     use osbc_compiler::{Host, SourceText, compile};
     use osbc_ir::Runner;
     use osbc_module_api::Catalog;
@@ -146,7 +146,7 @@ mod tests {
         let exports = passes::resolve_exports(&graph, &exports).expect("known");
         let node = |(pipeline, position): &(usize, usize)| graph.id(graph.pipelines[*pipeline].stages[*position]);
         let have: Have = there.iter().map(node).collect();
-        let plan = passes::plan(Arc::clone(&graph), Request::Exports(exports), &have, Keeping::Every, &|_, _| None);
+        let plan = passes::plan(Arc::clone(&graph), Request::Exports(exports), &have, Retention::Every, &|_, _| None);
         let course = Course::new(&Names { written: &written, plan: &plan }, &have);
         let name = |run: &PipelineRun| graph.manifest.pipeline(run.pipeline).name.clone();
         course.runs.iter().map(|run| (name(run), run.stages.len())).collect()

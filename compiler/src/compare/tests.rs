@@ -1,4 +1,4 @@
-//! Causes, as a reader of them would tell them.
+//! Causes, in the words of a person who reads them.
 
 use osbc_ir::{FileDigest, HostFile, Revision};
 use serde_json::json;

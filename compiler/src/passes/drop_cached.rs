@@ -1,13 +1,13 @@
-//! Dropping what the store makes unnecessary: the way back from the exports ends at every tree that is there, so a
-//! cached tree's whole past goes, with the build trees and inputs that only it needed.
+//! Drops what the store makes unnecessary. The search back from the exports ends at every cached tree, so everything
+//! that only this tree needed goes: its earlier stages, their build trees and inputs.
 
 use osbc_ir::{Edge, Export, Graph, Have, Node};
 
 use super::reach::{Need, walk};
 
-/// What becomes of a stage.
+/// What a plan does with a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub enum CacheFate {
     /// It is needed and the store does not have it.
     Run(Need),
     /// It is needed and the store has it.
@@ -16,16 +16,16 @@ pub enum Fate {
     Idle,
 }
 
-/// For every node of the graph, by its index, its fate. `have` tells what the store has.
-pub fn drop_cached(graph: &Graph, exports: &[Export], have: &Have) -> Vec<Fate> {
+/// Returns what happens to every node of the graph, by its index. `have` lists what the store has.
+pub fn drop_cached(graph: &Graph, exports: &[Export], have: &Have) -> Vec<CacheFate> {
     let stored: Vec<bool> =
         graph.dag.node_weights().map(|node| matches!(node, Node::Stage(_)) && have.contains(&node.id())).collect();
     let mut needs = vec![None; stored.len()];
     walk(graph, exports, &mut needs, |user, edge| edge != Edge::Fetch && !stored[user.index()]);
     let fate = |(need, stored): (Option<Need>, bool)| match need {
-        Some(need) if stored => Fate::Cached(need),
-        Some(need) => Fate::Run(need),
-        None => Fate::Idle,
+        Some(need) if stored => CacheFate::Cached(need),
+        Some(need) => CacheFate::Run(need),
+        None => CacheFate::Idle,
     };
     needs.into_iter().zip(stored).map(fate).collect()
 }
@@ -46,9 +46,9 @@ mod tests {
         let sketch = Sketch::shared(MANIFEST);
         let fates = drop_cached(&sketch.graph, &sketch.exports(exports), &sketch.have(have));
         let words = sketch.graph.dag.node_indices().filter_map(|node| match fates[node.index()] {
-            Fate::Run(_) => Some(format!("run {}", sketch.label(node))),
-            Fate::Cached(_) => Some(format!("use {}", sketch.label(node))),
-            Fate::Idle => None,
+            CacheFate::Run(_) => Some(format!("run {}", sketch.label(node))),
+            CacheFate::Cached(_) => Some(format!("use {}", sketch.label(node))),
+            CacheFate::Idle => None,
         });
         words.collect()
     }

@@ -3,12 +3,12 @@
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Edge, Graph};
 
-use super::drop_cached::Fate;
+use super::drop_cached::CacheFate;
 
 /// For every node of the graph, by its index, the first running stage that reads it, if it is an item that one does.
-pub fn prune_fetches(graph: &Graph, fates: &[Fate]) -> Vec<Option<NodeIndex>> {
+pub fn prune_fetches(graph: &Graph, fates: &[CacheFate]) -> Vec<Option<NodeIndex>> {
     let mut readers = vec![None; graph.dag.node_count()];
-    let running = graph.dag.node_indices().filter(|node| matches!(fates[node.index()], Fate::Run(_)));
+    let running = graph.dag.node_indices().filter(|node| matches!(fates[node.index()], CacheFate::Run(_)));
     for stage in running {
         for (item, edge) in graph.needs(stage) {
             if edge == Edge::Fetch {

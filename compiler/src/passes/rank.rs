@@ -45,7 +45,7 @@ pub(super) fn order_fetches(segments: &[Segment]) -> Vec<NodeIndex> {
 mod tests {
     use super::*;
     use crate::passes::sketch::Sketch;
-    use crate::passes::{Keeping, Request, plan};
+    use crate::passes::{Request, Retention, plan};
 
     const MANIFEST: &str = "
         quick: a<#q
@@ -70,7 +70,7 @@ mod tests {
     fn a_rank_is_the_longest_remaining_path() {
         let sketch = Sketch::shared(MANIFEST);
         let request = Request::Exports(sketch.exports(&["image"]));
-        let plan = plan(sketch.graph.clone(), request, &sketch.have(&[]), Keeping::Every, &seconds);
+        let plan = plan(sketch.graph.clone(), request, &sketch.have(&[]), Retention::Every, &seconds);
         let ranks: Vec<_> =
             plan.segments.iter().map(|segment| (sketch.label(segment.steps[0]), segment.rank)).collect();
         let expected = [("quick/a", 17_000), ("slow/b", 116_000), ("os/c", 16_000), ("image/truncate", 6_000)];
@@ -81,7 +81,7 @@ mod tests {
     fn the_most_urgent_fetch_comes_first() {
         let sketch = Sketch::shared(MANIFEST);
         let request = Request::Exports(sketch.exports(&["image"]));
-        let plan = plan(sketch.graph.clone(), request, &sketch.have(&[]), Keeping::Every, &seconds);
+        let plan = plan(sketch.graph.clone(), request, &sketch.have(&[]), Retention::Every, &seconds);
         assert_eq!(sketch.labels(plan.fetches), ["#s", "#q", "#i"]);
     }
 
@@ -89,7 +89,8 @@ mod tests {
     fn durations_beyond_measure_do_not_overflow() {
         let sketch = Sketch::shared("os: a b c");
         let request = Request::Exports(sketch.exports(&["os"]));
-        let plan = plan(sketch.graph.clone(), request, &sketch.have(&[]), Keeping::Every, &|_, _| Some(Duration::MAX));
+        let plan =
+            plan(sketch.graph.clone(), request, &sketch.have(&[]), Retention::Every, &|_, _| Some(Duration::MAX));
         assert!(plan.segments.iter().all(|segment| segment.rank == u64::MAX));
     }
 }

@@ -35,8 +35,9 @@ pub(super) fn walk_back(graph: &Graph, exports: &[Export], mut goes_on: impl FnM
     }
 }
 
-/// Goes back from the exports, breadth first, and notes for every node why it was met. From a node that was met, `follow`
-/// tells which edges to take. Gives the nodes in the order of meeting.
+/// Searches back from the exports, breadth first, and notes for every node why it was reached.
+///
+/// `follow` says which edges to take from a node. Returns the nodes in the order in which they were reached.
 pub(super) fn walk(
     graph: &Graph,
     exports: &[Export],

@@ -1,24 +1,24 @@
-//! Segmenting: consecutive running stages that change one tree in place, from a sealed base to the next sealed result.
+//! Forms segments: consecutive stages that change one tree in place, from a committed base to the next commit.
 //!
-//! As a rule every stage's result is sealed and kept, so nearly every segment is one stage. The exception are stages that
-//! work on a disk image through a device: sealing an image under them would copy it up, whole, stage after stage. Where
-//! nothing is kept, a tree is one segment as long as nobody else needs it.
+//! Nearly every segment is one stage, since every stage's result is committed. The exception is stages that work on a
+//! disk image through a device: a commit below them would make overlayfs copy the whole image up, stage after stage. If
+//! nothing is retained, a tree stays one segment for as long as no other pipeline needs it.
 
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Action, Decision, Edge, Export, Graph, Segment};
 
 /// Which results are kept for later builds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Keeping {
+pub enum Retention {
     /// That of every stage.
     #[default]
     Every,
-    /// None, so that a tree is sealed only for those who need it in the same build.
+    /// None: a tree is committed only if something in the same build needs it.
     None,
 }
 
 /// The segments of a plan, dependencies before dependents; ranks are left at zero.
-pub fn segment(graph: &Graph, exports: &[Export], decisions: &[Decision], keeping: Keeping) -> Vec<Segment> {
+pub fn segment(graph: &Graph, exports: &[Export], decisions: &[Decision], retention: Retention) -> Vec<Segment> {
     let runs = |node: NodeIndex| decisions[node.index()].action == Action::Run;
     let mut exported = vec![false; graph.dag.node_count()];
     for node in exports.iter().filter_map(|export| export.node) {
@@ -31,7 +31,7 @@ pub fn segment(graph: &Graph, exports: &[Export], decisions: &[Decision], keepin
     for node in graph.dag.node_indices().filter(|node| runs(*node) && !exported[node.index()]) {
         let mut users = graph.users(node).filter(|(user, _)| runs(*user));
         if let (Some((next, Edge::Base)), None) = (users.next(), users.next())
-            && (keeping == Keeping::None || stays_open_for(graph, next))
+            && (retention == Retention::None || stays_open_for(graph, next))
         {
             continues[node.index()] = Some(next);
             is_continued[next.index()] = true;
@@ -69,9 +69,10 @@ pub fn segment(graph: &Graph, exports: &[Export], decisions: &[Decision], keepin
     segments
 }
 
-/// The rule: between a stage and `next`, the one stage that goes on from it, the tree stays open when `next` has
-/// devices, because it then rewrites a large file (a disk image) in place. That what others use, and what is exported, is
-/// sealed in any case is the caller's part of the rule.
+/// Whether the tree stays open between a stage and `next`, the only stage that continues from it.
+///
+/// It does if `next` has devices, because then it rewrites a large file (a disk image) in place. The caller checks the
+/// rest of the rule: what other stages use, and what is exported, is always committed.
 fn stays_open_for(graph: &Graph, next: NodeIndex) -> bool {
     graph.stage_node(next).is_some_and(|node| !graph.stage(node).1.devices.is_empty())
 }
@@ -130,7 +131,7 @@ mod tests {
     #[test]
     fn where_nothing_is_kept_only_what_others_use_is_sealed() {
         let sketch = Sketch::shared("os: packages hostname users\ntar(os): tar<os sign\nfork: packages hostname other");
-        let plan = sketch.plan_keeping(&["tar", "fork"], &[], super::Keeping::None);
+        let plan = sketch.plan_keeping(&["tar", "fork"], &[], super::Retention::None);
         let segments: Vec<String> =
             plan.segments.iter().map(|segment| sketch.labels(segment.steps.clone()).join(" ")).collect();
         assert_eq!(segments, ["os/packages os/hostname", "os/users", "tar/tar tar/sign", "fork/other"]);

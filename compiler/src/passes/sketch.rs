@@ -11,7 +11,7 @@ use osbc_ir::{
 };
 use serde_json::json;
 
-use super::{Keeping, Request, plan, share};
+use super::{Request, Retention, plan, share};
 
 pub(crate) struct Sketch {
     pub(crate) graph: Arc<Graph>,
@@ -62,11 +62,11 @@ impl Sketch {
     }
 
     pub(crate) fn plan(&self, exports: &[&str], have: &[&str]) -> Plan {
-        self.plan_keeping(exports, have, Keeping::Every)
+        self.plan_keeping(exports, have, Retention::Every)
     }
 
-    pub(crate) fn plan_keeping(&self, exports: &[&str], have: &[&str], keeping: Keeping) -> Plan {
-        plan(self.graph.clone(), Request::Exports(self.exports(exports)), &self.have(have), keeping, &|_, _| None)
+    pub(crate) fn plan_keeping(&self, exports: &[&str], have: &[&str], retention: Retention) -> Plan {
+        plan(self.graph.clone(), Request::Exports(self.exports(exports)), &self.have(have), retention, &|_, _| None)
     }
 }
 

@@ -8,7 +8,7 @@ use osbc_module_api::{Catalog, LibraryError, Module, Provider};
 use rayon::prelude::*;
 
 use super::message;
-use super::said::Said;
+use super::module_configs::ModuleConfig;
 use super::schema::{Schema, SchemaError};
 use super::suggest::{Suggestions, did_you_mean};
 use crate::place::Place;
@@ -61,9 +61,9 @@ impl<'a> Modules<'a> {
     }
 
     /// Checks all that a manifest says to modules; on all cores, since nearly always nothing is wrong with it.
-    pub(super) fn check(&mut self, said: &[Said<'_>]) -> Problems {
-        for said in said {
-            self.look_up(said.kind, said.name);
+    pub(super) fn check(&mut self, configs: &[ModuleConfig<'_>]) -> Problems {
+        for config in configs {
+            self.look_up(config.kind, config.name);
         }
         let version = self.version;
         self.known.par_iter_mut().flat_map(|(_, of_kind)| of_kind.par_iter_mut()).for_each(|(_, known)| {
@@ -72,12 +72,12 @@ impl<'a> Modules<'a> {
             }
         });
         let mut problems = Problems::new();
-        let refused: Vec<&Said<'_>> = said.par_iter().filter(|said| !self.accepts(said)).collect();
-        for said in refused {
+        let refused: Vec<&ModuleConfig<'_>> = configs.par_iter().filter(|config| !self.accepts(config)).collect();
+        for config in refused {
             if problems.is_full() {
                 break;
             }
-            problems.extend(self.problems(said));
+            problems.extend(self.problems(config));
         }
         problems
     }
@@ -87,24 +87,24 @@ impl<'a> Modules<'a> {
     }
 
     /// Returns whether what the manifest says for a module is valid.
-    fn accepts(&self, said: &Said<'_>) -> bool {
-        match self.known(said.kind, said.name) {
+    fn accepts(&self, config: &ModuleConfig<'_>) -> bool {
+        match self.known(config.kind, config.name) {
             Some(Known::Found { module, schema: Some(Ok(schema)) }) => {
-                schema.accepts(said.value) && missing_options(module, schema, said).is_none()
+                schema.accepts(config.value) && missing_options(module, schema, config).is_none()
             }
             _ => false,
         }
     }
 
     /// Returns what is wrong with what the manifest says for a module.
-    fn problems(&self, said: &Said<'_>) -> Vec<Problem> {
-        let Said { kind, name, value, .. } = *said;
-        let (path, place) = (said.path(), &said.place);
+    fn problems(&self, config: &ModuleConfig<'_>) -> Vec<Problem> {
+        let ModuleConfig { kind, name, value, .. } = *config;
+        let (path, place) = (config.path(), &config.place);
         match self.known(kind, name) {
             Some(Known::Found { module, schema: Some(Ok(schema)) }) => {
                 let errors = schema.errors(value);
                 if errors.is_empty() {
-                    return missing_options(module, schema, said).into_iter().collect();
+                    return missing_options(module, schema, config).into_iter().collect();
                 }
                 errors.iter().map(|error| message::problem(error, schema, value, path, place)).collect()
             }
@@ -170,8 +170,8 @@ impl Known {
 }
 
 /// osbuild hands a stage without options `{}` and lets it fail when it runs. Of built-in modules we know better.
-fn missing_options(module: &Module, schema: &Schema, said: &Said<'_>) -> Option<Problem> {
-    if !matches!(module.provider, Provider::BuiltIn(_)) || said.value.get("options").is_some() {
+fn missing_options(module: &Module, schema: &Schema, config: &ModuleConfig<'_>) -> Option<Problem> {
+    if !matches!(module.provider, Provider::BuiltIn(_)) || config.value.get("options").is_some() {
         return None;
     }
     let required = schema.source().pointer("/properties/options/required")?.as_array()?;
@@ -181,10 +181,10 @@ fn missing_options(module: &Module, schema: &Schema, said: &Said<'_>) -> Option<
     }
     let needs = names.join(", ");
     let message = format!("'options' is a required property of `{}`", module.name);
-    let problem = Problem::new(Code::MissingOptions, Phase::Load, said.path().clone(), message);
+    let problem = Problem::new(Code::MissingOptions, Phase::Load, config.path().clone(), message);
     Some(
         problem
-            .at(Anchor::Value(said.place.clone()))
+            .at(Anchor::Value(config.place.clone()))
             .label("options are missing")
             .help(format!("give `options` with {needs}")),
     )

@@ -59,7 +59,7 @@ pub(crate) fn alternatives<N: AsRef<str>>(title: &str, names: impl IntoIterator<
     Some(help)
 }
 
-/// What tells modules apart.
+/// Returns a module's name without the prefix that most have.
 fn tail(name: &str) -> &str {
     name.strip_prefix("org.osbuild.").unwrap_or(name)
 }

@@ -124,7 +124,7 @@ fn places(value: &Value, at: &str, found: &mut Vec<String>) {
     }
 }
 
-/// A pointer without what tells the items of a list, or checksums, apart.
+/// Returns a pointer without what distinguishes the items of a list, or checksums.
 fn alike(place: &str) -> String {
     let word = |word: &str| {
         let counts =

@@ -82,7 +82,7 @@ impl Module {
         self.requires.iter().map(|requirement| requirement.loop_devices(options)).sum()
     }
 
-    /// For a source: how many bytes an item has, where its description tells.
+    /// For a source: the size of an item in bytes, if its description states it.
     pub fn item_size(&self, description: &Value) -> Option<u64> {
         match &self.provider {
             Provider::BuiltIn(ModuleDef { entry: Entry::Source(source), .. }) => (source.size)(description),
@@ -99,7 +99,7 @@ pub enum LibraryError {
     Unreadable {
         /// Which.
         path: PathBuf,
-        /// The system's word.
+        /// The OS error.
         reason: String,
     },
     /// A file is not what it should be.

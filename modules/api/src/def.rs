@@ -65,7 +65,7 @@ pub enum Entry {
 pub struct SourceEntry {
     /// What kind of content it fetches, which is also the directory below `sources/`, e.g. `org.osbuild.files`.
     pub content_type: &'static str,
-    /// How many bytes an item has, where its description tells.
+    /// Returns the size of an item in bytes, if its description states it.
     pub size: fn(&Value) -> Option<u64>,
     /// Fetches one item (checksum, description) to [`SourceContext::target`], verified.
     pub fetch: fn(&SourceContext, &str, &Value) -> Result<(), Error>,

@@ -19,7 +19,7 @@ pub enum Error {
         act: &'static str,
         /// Where; inside a tree the path within it.
         path: PathBuf,
-        /// The system's word.
+        /// The OS error.
         source: io::Error,
     },
     /// A tool is missing.

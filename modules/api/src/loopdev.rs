@@ -220,7 +220,7 @@ pub fn release(device: OwnedFd, timeout: Duration) -> io::Result<()> {
     }
     let name = name_of(minor(number));
     let directory = Path::new("/sys/block").join(&name);
-    // The path of the file cannot tell: seen from here, files of two stages' trees have the same one.
+    // The path of the file does not say: seen from here, files of two stages' trees have the same one.
     let sequence = || std::fs::read(directory.join("diskseq")).ok();
     let before = sequence();
     drop(device);

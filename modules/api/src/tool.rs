@@ -227,7 +227,7 @@ fn rights_of(tool: &str) -> Rights {
         "bootc" | "mount" | "ostree" | "rpm-ostree" | "skopeo" | "zipl" => Rights::of_stage(),
         // They make nodes and attributes `trusted.*` of trees, or read those.
         "cp" | "dnf-3" | "mkfs.erofs" | "mksquashfs" | "pacman" | "rpm" | "tar" => Rights::of_stage(),
-        // They ask the kernel for devices, keep keys in its memory, or tell it of partitions, blocks and subvolumes.
+        // They ask the kernel for devices, keep keys in its memory, or notify it of partitions, blocks and subvolumes.
         "btrfs" | "cryptsetup" | "lvcreate" | "mkfs.xfs" | "parted" | "pvcreate" | "sgdisk" | "veritysetup"
         | "vgcreate" => Rights::of_stage(),
         _ => Rights::container(CapabilitySet::all() - BEYOND_FILES),

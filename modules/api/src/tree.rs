@@ -409,8 +409,8 @@ fn cannot<E: Into<io::Error>>(act: &'static str, path: impl AsRef<Path>) -> impl
     Error::io(act, Path::new("/").join(path).components().collect::<PathBuf>())
 }
 
-/// A path's last component and all before it, as they stand there: unlike [`Path::file_name`] this tells `link/.` from
-/// `link`.
+/// A path's last component and all before it, as they stand there: unlike [`Path::file_name`] this distinguishes
+/// `link/.` from `link`.
 fn split(path: &Path) -> (&Path, &OsStr) {
     let bytes = path.as_os_str().as_bytes();
     let end = bytes.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
@@ -425,7 +425,7 @@ fn names_in(directory: impl AsFd) -> io::Result<Vec<OsString>> {
     Ok(names)
 }
 
-/// The names in an open directory, with their types where the file system tells, in no order.
+/// The names in an open directory, with their types where the file system has them, in no order.
 fn entries_in(directory: impl AsFd) -> io::Result<Vec<(OsString, FileType)>> {
     let mut entries = Vec::new();
     for entry in Dir::read_from(directory)? {

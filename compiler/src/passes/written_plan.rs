@@ -1,5 +1,5 @@
-//! A plan as a manifest's author reads it: pipeline by pipeline, stage by stage as written, a shared stage at each of
-//! its places, and item by item what is fetched.
+//! The plan as a manifest's author reads it: every pipeline with its stages as written, and every source item. A shared
+//! stage appears wherever it is written.
 
 use std::fmt;
 
@@ -9,16 +9,16 @@ use serde::Serialize;
 
 /// A pipeline with its stages as written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct PipelineOccurrences {
+pub struct WrittenPipeline {
     /// Its name.
     pub name: String,
     /// Its stages, first to last.
-    pub stages: Vec<Occurrence>,
+    pub stages: Vec<WrittenStage>,
 }
 
 /// A stage at one of the places where it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Occurrence {
+pub struct WrittenStage {
     /// Its node.
     #[serde(skip)]
     pub node: NodeIndex,
@@ -29,15 +29,15 @@ pub struct Occurrence {
     /// The full name of its module.
     pub module: String,
     /// What happens here.
-    pub action: OccurrenceAction,
+    pub action: WrittenAction,
     /// Why.
-    pub reason: OccurrenceReason,
+    pub reason: WrittenReason,
 }
 
 /// What happens at a place where a stage is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum OccurrenceAction {
+pub enum WrittenAction {
     /// It runs.
     Run,
     /// Its result is in the store and used from there.
@@ -48,10 +48,10 @@ pub enum OccurrenceAction {
     Unneeded,
 }
 
-/// Why it happens.
+/// Why a written stage or item has its action.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum OccurrenceReason {
+pub enum WrittenReason {
     /// Run: it is what was asked for.
     Exported {
         /// As the user named it.
@@ -85,11 +85,11 @@ pub enum OccurrenceReason {
     NotRequested,
 }
 
-impl fmt::Display for OccurrenceReason {
+impl fmt::Display for WrittenReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            OccurrenceReason::Exported { name } => write!(f, "exported as {name}"),
-            OccurrenceReason::NeededBy { pipeline, module, id: _, edge } => {
+            WrittenReason::Exported { name } => write!(f, "exported as {name}"),
+            WrittenReason::NeededBy { pipeline, module, id: _, edge } => {
                 let role = match edge {
                     Edge::Base => "base",
                     Edge::Build => "build tree",
@@ -98,19 +98,19 @@ impl fmt::Display for OccurrenceReason {
                 };
                 write!(f, "{role} of {module} in {pipeline}")
             }
-            OccurrenceReason::AllSources => f.write_str("every source item was asked for"),
-            OccurrenceReason::InStore => f.write_str("in the store"),
-            OccurrenceReason::EqualContent => f.write_str("equal content"),
-            OccurrenceReason::SameAs { pipeline } => write!(f, "same as in {pipeline}"),
-            OccurrenceReason::CoveredByCache => f.write_str("a later result is in the store"),
-            OccurrenceReason::NotRequested => f.write_str("nothing asked for leads to it"),
+            WrittenReason::AllSources => f.write_str("every source item was asked for"),
+            WrittenReason::InStore => f.write_str("in the store"),
+            WrittenReason::EqualContent => f.write_str("equal content"),
+            WrittenReason::SameAs { pipeline } => write!(f, "same as in {pipeline}"),
+            WrittenReason::CoveredByCache => f.write_str("a later result is in the store"),
+            WrittenReason::NotRequested => f.write_str("nothing asked for leads to it"),
         }
     }
 }
 
 /// A source item and what happens to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct FetchOccurrence {
+pub struct WrittenItem {
     /// Its node.
     #[serde(skip)]
     pub node: NodeIndex,
@@ -120,26 +120,26 @@ pub struct FetchOccurrence {
     pub module: String,
     /// What it is checked against.
     pub checksum: String,
-    /// How many bytes it has, where the manifest tells.
+    /// Its size in bytes, if the manifest states it.
     pub size: Option<u64>,
     /// `Fetch`, `Cached` or `Unneeded`.
     pub action: Action,
     /// Why.
-    pub reason: OccurrenceReason,
+    pub reason: WrittenReason,
 }
 
-/// Every written stage of every pipeline, in the manifest's order, and every source item.
-pub fn occurrences(plan: &Plan) -> (Vec<PipelineOccurrences>, Vec<FetchOccurrence>) {
+/// Returns every written stage of every pipeline, in the manifest's order, and every source item.
+pub fn written_plan(plan: &Plan) -> (Vec<WrittenPipeline>, Vec<WrittenItem>) {
     let graph = &plan.graph;
     let pipelines = graph.manifest.pipelines.iter().zip(&graph.pipelines).enumerate();
-    let pipelines = pipelines.map(|(index, (pipeline, nodes))| PipelineOccurrences {
+    let pipelines = pipelines.map(|(index, (pipeline, nodes))| WrittenPipeline {
         name: pipeline.name.clone(),
-        stages: nodes.stages.iter().filter_map(|node| occurrence(plan, index, *node)).collect(),
+        stages: nodes.stages.iter().filter_map(|node| written_stage(plan, index, *node)).collect(),
     });
     let fetches = graph.dag.node_indices().filter_map(|node| {
         let Node::Item(item) = &graph.dag[node] else { return None };
         let (source, written) = graph.item(item);
-        Some(FetchOccurrence {
+        Some(WrittenItem {
             node,
             id: item.id,
             module: source.module.name.clone(),
@@ -152,42 +152,42 @@ pub fn occurrences(plan: &Plan) -> (Vec<PipelineOccurrences>, Vec<FetchOccurrenc
     (pipelines.collect(), fetches.collect())
 }
 
-fn occurrence(plan: &Plan, pipeline: usize, node: NodeIndex) -> Option<Occurrence> {
+fn written_stage(plan: &Plan, pipeline: usize, node: NodeIndex) -> Option<WrittenStage> {
     let stage = plan.graph.stage_node(node)?;
     let (first, written) = plan.graph.stage(stage);
     let decision = plan.decision(node);
     let (action, reason) = match decision.action {
-        Action::Unneeded => (OccurrenceAction::Unneeded, reason(&plan.graph, &decision.reason)),
+        Action::Unneeded => (WrittenAction::Unneeded, reason(&plan.graph, &decision.reason)),
         Action::Run | Action::Cached | Action::Fetch if stage.pipeline.0 != pipeline => {
-            (OccurrenceAction::Shared, OccurrenceReason::SameAs { pipeline: first.name.clone() })
+            (WrittenAction::Shared, WrittenReason::SameAs { pipeline: first.name.clone() })
         }
-        Action::Cached => (OccurrenceAction::Cached, reason(&plan.graph, &decision.reason)),
-        Action::Run | Action::Fetch => (OccurrenceAction::Run, reason(&plan.graph, &decision.reason)),
+        Action::Cached => (WrittenAction::Cached, reason(&plan.graph, &decision.reason)),
+        Action::Run | Action::Fetch => (WrittenAction::Run, reason(&plan.graph, &decision.reason)),
     };
     let module = written.module.name.clone();
-    Some(Occurrence { node, id: stage.id, osbuild_id: stage.compat, module, action, reason })
+    Some(WrittenStage { node, id: stage.id, osbuild_id: stage.compat, module, action, reason })
 }
 
 /// A reason in the manifest's terms: the stage that an id stands for by pipeline and module.
-pub(crate) fn reason(graph: &Graph, reason: &Reason) -> OccurrenceReason {
+pub(crate) fn reason(graph: &Graph, reason: &Reason) -> WrittenReason {
     match reason {
-        Reason::Exported { name } => OccurrenceReason::Exported { name: name.clone() },
+        Reason::Exported { name } => WrittenReason::Exported { name: name.clone() },
         Reason::NeededBy { id, edge } => {
             let user = graph.by_id[&NodeId::Stage(*id)];
             let user = graph.stage_node(user).expect("the id of a stage is a stage's");
             let (pipeline, stage) = graph.stage(user);
-            OccurrenceReason::NeededBy {
+            WrittenReason::NeededBy {
                 pipeline: pipeline.name.clone(),
                 module: stage.module.name.clone(),
                 id: *id,
                 edge: *edge,
             }
         }
-        Reason::AllSources => OccurrenceReason::AllSources,
-        Reason::InStore => OccurrenceReason::InStore,
-        Reason::EqualContent => OccurrenceReason::EqualContent,
-        Reason::CoveredByCache => OccurrenceReason::CoveredByCache,
-        Reason::NotRequested => OccurrenceReason::NotRequested,
+        Reason::AllSources => WrittenReason::AllSources,
+        Reason::InStore => WrittenReason::InStore,
+        Reason::EqualContent => WrittenReason::EqualContent,
+        Reason::CoveredByCache => WrittenReason::CoveredByCache,
+        Reason::NotRequested => WrittenReason::NotRequested,
     }
 }
 
@@ -196,22 +196,22 @@ mod tests {
     use super::*;
     use crate::passes::sketch::Sketch;
 
-    fn reason_text(reason: &OccurrenceReason) -> String {
+    fn reason_text(reason: &WrittenReason) -> String {
         match reason {
-            OccurrenceReason::NeededBy { pipeline, module, edge, .. } => format!("{edge:?} of {pipeline}/{module}"),
+            WrittenReason::NeededBy { pipeline, module, edge, .. } => format!("{edge:?} of {pipeline}/{module}"),
             other => format!("{other:?}"),
         }
     }
 
     #[test]
-    fn every_written_stage_is_told_with_its_action_and_reason() {
+    fn every_written_stage_has_its_action_and_reason() {
         let sketch = Sketch::shared(
             "one: packages<#a hostname
              two: packages<#a users tar
              old: gone<#b",
         );
         let plan = sketch.plan(&["one", "two"], &["two/users"]);
-        let (pipelines, fetches) = occurrences(&plan);
+        let (pipelines, fetches) = written_plan(&plan);
         let lines: Vec<_> = pipelines
             .iter()
             .flat_map(|pipeline| pipeline.stages.iter().map(move |stage| (pipeline, stage)))
@@ -246,8 +246,8 @@ mod tests {
     #[test]
     fn what_is_not_needed_is_unneeded_at_every_place() {
         let sketch = Sketch::shared("one: packages\ntwo: packages\nother: noop");
-        let (pipelines, _) = occurrences(&sketch.plan(&["other"], &[]));
+        let (pipelines, _) = written_plan(&sketch.plan(&["other"], &[]));
         let actions: Vec<_> = pipelines.iter().map(|pipeline| pipeline.stages[0].action).collect();
-        assert_eq!(actions, [OccurrenceAction::Unneeded, OccurrenceAction::Unneeded, OccurrenceAction::Run]);
+        assert_eq!(actions, [WrittenAction::Unneeded, WrittenAction::Unneeded, WrittenAction::Run]);
     }
 }

@@ -1,14 +1,14 @@
-//! All that a manifest says to modules, and where. What has the wrong shape is passed by: the manifest's schema has a
-//! word on it.
+//! Lists what a manifest says to each module, and where. What has the wrong shape is skipped: the manifest's schema
+//! reports it.
 
 use osbc_ir::{FormatVersion, Kind, Value};
 
 use crate::format::v1;
 use crate::place::{Key, Place};
 
-/// The options and surroundings that a manifest gives one module.
+/// A module's options, and what surrounds them, as a manifest gives them.
 #[derive(Debug)]
-pub(super) struct Said<'v> {
+pub(super) struct ModuleConfig<'v> {
     /// The module's kind.
     pub(super) kind: Kind,
     /// Its name.
@@ -21,7 +21,7 @@ pub(super) struct Said<'v> {
     path: Option<Place>,
 }
 
-impl<'v> Said<'v> {
+impl<'v> ModuleConfig<'v> {
     fn new(kind: Kind, name: &'v str, value: &'v Value, place: Place) -> Self {
         Self { kind, name, value, place, path: None }
     }
@@ -32,23 +32,24 @@ impl<'v> Said<'v> {
     }
 }
 
-/// Everything said, in the manifest's order.
-pub(super) fn all(manifest: &Value, version: FormatVersion) -> Vec<Said<'_>> {
-    let mut said = Vec::new();
+/// Returns what a manifest says to each of its modules, in the manifest's order.
+pub(super) fn all(manifest: &Value, version: FormatVersion) -> Vec<ModuleConfig<'_>> {
+    let mut configs = Vec::new();
     match version {
-        FormatVersion::V1 => v1_modules(manifest, &mut said),
-        FormatVersion::V2 => v2_modules(manifest, &mut said),
+        FormatVersion::V1 => v1_modules(manifest, &mut configs),
+        FormatVersion::V2 => v2_modules(manifest, &mut configs),
     }
-    said
+    configs
 }
 
-fn v1_modules<'v>(manifest: &'v Value, said: &mut Vec<Said<'v>>) {
+fn v1_modules<'v>(manifest: &'v Value, configs: &mut Vec<ModuleConfig<'v>>) {
     let sources = Place::root().with("sources");
     for (name, source) in manifest.get("sources").and_then(Value::as_object).into_iter().flatten() {
         let (module, _) = v1::source_module(name);
         // osbuild names the place after the module.
         let path = Some(sources.with(module.to_owned()));
-        said.push(Said { path, ..Said::new(Kind::Source, module, source, sources.with(name.clone())) });
+        configs
+            .push(ModuleConfig { path, ..ModuleConfig::new(Kind::Source, module, source, sources.with(name.clone())) });
     }
     let mut place = Place::root();
     let mut above = Some(manifest);
@@ -57,23 +58,23 @@ fn v1_modules<'v>(manifest: &'v Value, said: &mut Vec<Said<'v>>) {
         let stages = place.with("stages");
         for (index, stage) in items(pipeline.get("stages")) {
             if let Some(name) = module_name(stage, "name") {
-                said.push(Said::new(Kind::Stage, name, stage, stages.with(index)));
+                configs.push(ModuleConfig::new(Kind::Stage, name, stage, stages.with(index)));
             }
         }
         if let Some(assembler) = pipeline.get("assembler")
             && let Some(name) = module_name(assembler, "name")
         {
-            said.push(Said::new(Kind::Assembler, name, assembler, place.with("assembler")));
+            configs.push(ModuleConfig::new(Kind::Assembler, name, assembler, place.with("assembler")));
         }
         above = pipeline.get("build");
         place = place.with("build");
     }
 }
 
-fn v2_modules<'v>(manifest: &'v Value, said: &mut Vec<Said<'v>>) {
+fn v2_modules<'v>(manifest: &'v Value, configs: &mut Vec<ModuleConfig<'v>>) {
     let sources = Place::root().with("sources");
     for (name, source) in manifest.get("sources").and_then(Value::as_object).into_iter().flatten() {
-        said.push(Said::new(Kind::Source, name, source, sources.with(name.clone())));
+        configs.push(ModuleConfig::new(Kind::Source, name, source, sources.with(name.clone())));
     }
     let pipelines = Place::root().with("pipelines");
     for (index, pipeline) in items(manifest.get("pipelines")) {
@@ -82,22 +83,22 @@ fn v2_modules<'v>(manifest: &'v Value, said: &mut Vec<Said<'v>>) {
             let place = stages.with(index);
             for (kind, group) in [(Kind::Device, "devices"), (Kind::Input, "inputs"), (Kind::Mount, "mounts")] {
                 if let Some(members) = stage.get(group) {
-                    v2_members(kind, members, &place.with(group), said);
+                    v2_members(kind, members, &place.with(group), configs);
                 }
             }
             if let Some(name) = module_name(stage, "type") {
-                said.push(Said::new(Kind::Stage, name, stage, place));
+                configs.push(ModuleConfig::new(Kind::Stage, name, stage, place));
             }
         }
     }
 }
 
 /// The members of an object or list; osbuild names their places by their names.
-fn v2_members<'v>(kind: Kind, members: &'v Value, place: &Place, said: &mut Vec<Said<'v>>) {
+fn v2_members<'v>(kind: Kind, members: &'v Value, place: &Place, configs: &mut Vec<ModuleConfig<'v>>) {
     let mut member = |key: Key, name: Option<&str>, value: &'v Value| {
         if let Some(module) = module_name(value, "type") {
             let path = name.map(|name| place.with(name.to_owned()));
-            said.push(Said { path, ..Said::new(kind, module, value, place.with(key)) });
+            configs.push(ModuleConfig { path, ..ModuleConfig::new(kind, module, value, place.with(key)) });
         }
     };
     match members {
