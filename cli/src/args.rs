@@ -6,9 +6,10 @@ use std::str::FromStr;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use osbc_executor::store::{Layers, Limit, StoreSettings, osbuild};
 
-use crate::size;
+mod store;
+
+pub(crate) use store::{KeepArgs, StoreArgs, StoreCommand};
 
 /// A build-graph compiler and parallel executor for operating-system images.
 ///
@@ -104,6 +105,13 @@ pub(crate) struct ManifestArgs {
     #[arg(value_name = "MANIFEST")]
     pub(crate) manifest: PathBuf,
 
+    #[command(flatten)]
+    pub(crate) library: LibraryArgs,
+}
+
+/// Where modules come from.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct LibraryArgs {
     /// Look here for modules that osbc does not bring along: a directory like osbuild's `/usr/lib/osbuild`
     #[arg(short, long, value_name = "DIR")]
     pub(crate) libdir: Option<PathBuf>,
@@ -151,113 +159,6 @@ pub(crate) struct TargetArgs {
     pub(crate) store: Option<PathBuf>,
 }
 
-/// How the store keeps results.
-#[derive(Debug, Clone, Copy, ClapArgs)]
-pub(crate) struct KeepArgs {
-    /// How much the store may take: a number of bytes, a number with a unit (`20GB`, `512MiB`), or `unlimited`.
-    /// Default: a tenth of its file system
-    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
-    pub(crate) store_size: Option<osbuild::Limit>,
-
-    /// How a result is kept that goes on from another one. Default: in the best way that the file system can do
-    #[arg(long, value_enum, value_name = "WAY")]
-    pub(crate) store_layers: Option<LayersArg>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LayersArg {
-    /// As an overlayfs layer that holds what differs
-    Overlay,
-    /// As a whole tree that shares its bytes with the other (xfs, btrfs)
-    Reflink,
-    /// As a whole tree with bytes of its own
-    Copy,
-}
-
-impl KeepArgs {
-    pub(crate) fn settings(&self) -> StoreSettings {
-        let layers = match self.store_layers {
-            None => Layers::Auto,
-            Some(LayersArg::Overlay) => Layers::Overlay,
-            Some(LayersArg::Reflink) => Layers::Reflink,
-            Some(LayersArg::Copy) => Layers::Copy,
-        };
-        let limit = match self.store_size {
-            None => Limit::Share,
-            Some(osbuild::Limit::Bytes(bytes)) => Limit::Bytes(bytes),
-            Some(osbuild::Limit::Unlimited) => Limit::Unlimited,
-        };
-        StoreSettings { layers, limit }
-    }
-}
-
-/// Which store, and how it is used.
-#[derive(Debug, ClapArgs)]
-pub(crate) struct StoreArgs {
-    /// The store. Default: /var/cache/osbc as root, $XDG_CACHE_HOME/osbc otherwise
-    #[arg(long, value_name = "DIR")]
-    pub(crate) store: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) keep: KeepArgs,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum StoreCommand {
-    /// List the results, the last used first
-    Ls {
-        #[command(flatten)]
-        store: StoreArgs,
-        /// Print as JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Say how results are kept, and what the store takes and may take
-    Info {
-        #[command(flatten)]
-        store: StoreArgs,
-        /// Print as JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Read everything and compare it with what was written; exit code 1 if something is damaged
-    Verify {
-        #[command(flatten)]
-        store: StoreArgs,
-        /// Set aside what is damaged, so that the next build makes it again
-        #[arg(long)]
-        repair: bool,
-        /// Print as JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Evict what nobody uses, least valuable first, until the store is within its size
-    Gc {
-        #[command(flatten)]
-        store: StoreArgs,
-        /// Print as JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Remove results and what lies on them
-    Rm {
-        /// Their ids, or the beginnings of them
-        #[arg(required = true, value_name = "ID")]
-        ids: Vec<String>,
-        #[command(flatten)]
-        store: StoreArgs,
-    },
-    /// Write the tree of a result to a directory
-    Export {
-        /// Its id, or the beginning of it
-        id: String,
-        /// The directory; entries of the same names are replaced there
-        #[arg(value_name = "DIR")]
-        to: PathBuf,
-        #[command(flatten)]
-        store: StoreArgs,
-    },
-}
-
 #[derive(Debug, ClapArgs)]
 pub(crate) struct PlanArgs {
     #[command(flatten)]
@@ -292,12 +193,8 @@ pub(crate) struct DiffArgs {
     /// The manifest of now
     #[arg(value_name = "B")]
     pub(crate) new: PathBuf,
-    /// Look here for modules that osbc does not bring along
-    #[arg(short, long, value_name = "DIR")]
-    pub(crate) libdir: Option<PathBuf>,
-    /// Whose modules, as for a build
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "builtin,libdir")]
-    pub(crate) modules: Vec<Modules>,
+    #[command(flatten)]
+    pub(crate) library: LibraryArgs,
     /// The store that may have results already. Default: as for a build
     #[arg(long, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
@@ -397,6 +294,14 @@ pub(crate) struct ReportArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct DoctorArgs {
+    /// Look at what this manifest needs rather than at all tools
+    #[arg(value_name = "MANIFEST")]
+    pub(crate) manifest: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) library: LibraryArgs,
+    /// A pipeline of the manifest, by name or id; may be repeated. Default: those that `osbc build` builds
+    #[arg(short, long = "export", value_name = "PIPELINE", requires = "manifest")]
+    pub(crate) exports: Vec<String>,
     /// Remove the loop and device-mapper devices that dead builds of the store left
     #[arg(long)]
     pub(crate) clean: bool,

@@ -3,6 +3,7 @@
 
 pub(crate) mod leftovers;
 pub(crate) mod machine;
+pub(crate) mod manifest;
 pub(crate) mod tools;
 
 use serde::Serialize;

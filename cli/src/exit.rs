@@ -119,6 +119,18 @@ impl From<osbc_engine::Error> for Failure {
     }
 }
 
+impl From<osbc_debian::Error> for Failure {
+    fn from(error: osbc_debian::Error) -> Self {
+        use osbc_debian::Error;
+        match error {
+            Error::Description(reason) => Failure::Arguments(reason),
+            Error::Machine(reason) => Failure::Environment(reason),
+            Error::Write { path, source } => Failure::Output { path, source },
+            Error::Interrupted => Failure::Interrupted,
+        }
+    }
+}
+
 impl Failure {
     /// The machine lacks something.
     pub(crate) fn environment(reason: impl Display) -> Self {

@@ -5,7 +5,6 @@ mod args;
 mod builds;
 mod causes;
 mod commands;
-mod debian;
 mod doctor;
 mod dropin;
 mod env;

@@ -11,7 +11,7 @@ use osbc_executor::store::{Store, StoreSettings};
 use osbc_ir::{Export, Graph, Plan};
 use osbc_module_api::Library;
 
-use crate::args::{ManifestArgs, Modules, TargetArgs};
+use crate::args::{ManifestArgs, Modules};
 use crate::exit::Failure;
 use crate::{env, rootless};
 
@@ -51,14 +51,14 @@ pub(crate) fn session_with(libraries: Vec<Box<dyn Library>>) -> Result<Session, 
 /// Compiles a manifest as far as the graph, with every stage where it is written.
 pub(crate) fn compile_as_written(args: &ManifestArgs) -> Result<Graph, Failure> {
     let text = SourceText::read(&args.manifest)?;
-    Ok(session(args.libdir.as_deref(), &args.modules)?.compile_as_written(&text)?)
+    Ok(session(args.library.libdir.as_deref(), &args.library.modules)?.compile_as_written(&text)?)
 }
 
 /// Compiles a manifest, and finds what is asked of it.
-pub(crate) fn prepare(manifest: &ManifestArgs, target: &TargetArgs) -> Result<Prepared, Failure> {
-    let session = session(manifest.libdir.as_deref(), &manifest.modules)?;
-    let graph = session.compile(&SourceText::read(&manifest.manifest)?)?;
-    let exports = exports(&graph, &target.exports).map_err(Failure::arguments)?;
+pub(crate) fn prepare(args: &ManifestArgs, names: &[String]) -> Result<Prepared, Failure> {
+    let session = session(args.library.libdir.as_deref(), &args.library.modules)?;
+    let graph = session.compile(&SourceText::read(&args.manifest)?)?;
+    let exports = exports(&graph, names).map_err(Failure::arguments)?;
     Ok(Prepared { session, graph, exports })
 }
 

@@ -72,7 +72,7 @@ pub use export::{Exported, check_output};
 pub use planned::{BuildOptions, Planned, Silent, Warning};
 pub use process::{become_root, child_main};
 pub use request::{OsbuildStore, Request, StoreConfig, exports};
-pub use requirements::missing;
+pub use requirements::Needed;
 pub use session::{Environment, Session, SessionConfig, check_item};
 
 // What the engine is handed and returns, so that a program needs this crate alone.

@@ -22,24 +22,49 @@ enum Need {
     HostTool(&'static str),
 }
 
+/// Something that stages or downloads need of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Needed {
+    /// What it is and who needs it, e.g. "the tool `mkswap`, for org.osbuild.mkswap of the pipeline `swap`".
+    pub name: String,
+    /// How to get it; `None` if it is here.
+    pub remedy: Option<String>,
+}
+
+/// Returns everything that a plan needs of this machine, each with the stages and sources that need it.
+///
+/// # Errors
+/// A module cannot be described.
+pub(crate) fn needed(plan: &Plan, catalog: &Catalog, in_vm: &BTreeSet<NodeIndex>) -> Result<Vec<Needed>, LibraryError> {
+    let mut all = Vec::new();
+    if !plan.segments.is_empty() {
+        let way_out = "mount one, such as the host's with `mount --rbind /dev` from outside of a chroot";
+        all.push(Needed {
+            name: "a /dev with the usual nodes".to_owned(),
+            remedy: probe::node("/dev/null").err().map(|error| format!("/dev/null: {error}; {way_out}")),
+        });
+        let way_out = "in a container, start it with --privileged";
+        all.push(Needed {
+            name: "namespaces, which every stage gets".to_owned(),
+            remedy: probe::namespaces().err().map(|error| format!("{error}; {way_out}")),
+        });
+    }
+    let needs = needs(plan, catalog, in_vm)?;
+    all.extend(needs.iter().map(|(need, users)| Needed { name: need.name(users), remedy: need.remedy() }));
+    Ok(all)
+}
+
 /// Returns what this machine lacks for a plan, with who needs it and how to get it; `None` if it has everything.
 ///
 /// # Errors
 /// A module cannot be described.
-pub fn missing(plan: &Plan, catalog: &Catalog, in_vm: &BTreeSet<NodeIndex>) -> Result<Option<String>, LibraryError> {
-    let needs = needs(plan, catalog, in_vm)?;
-    let mut missing: Vec<String> = Vec::new();
-    if !plan.segments.is_empty() {
-        if let Err(error) = probe::node("/dev/null") {
-            let way_out = "mount one, such as the host's with `mount --rbind /dev` from outside of a chroot";
-            missing.push(format!("a /dev with the usual nodes: /dev/null: {error}; {way_out}"));
-        }
-        if let Err(error) = probe::namespaces() {
-            let way_out = "in a container, start it with --privileged";
-            missing.push(format!("namespaces, which every stage gets: {error}; {way_out}"));
-        }
-    }
-    missing.extend(needs.iter().filter_map(|(need, users)| Some(format!("{}{}", need.name(users), need.remedy()?))));
+pub(crate) fn missing(
+    plan: &Plan,
+    catalog: &Catalog,
+    in_vm: &BTreeSet<NodeIndex>,
+) -> Result<Option<String>, LibraryError> {
+    let lacking = |needed: Needed| Some(format!("{}: {}", needed.name, needed.remedy?));
+    let missing: Vec<String> = needed(plan, catalog, in_vm)?.into_iter().filter_map(lacking).collect();
     Ok(match missing.as_slice() {
         [] => None,
         [only] => Some(format!("this machine lacks what the build needs: {only}")),
@@ -153,20 +178,20 @@ impl Need {
     fn remedy(self) -> Option<String> {
         match self {
             Need::LoopDevices | Need::DeviceMapper if !rustix::process::geteuid().is_root() || in_namespace() => Some(
-                ": devices are root's alone; run osbc as root, or use org.osbc.disk, which writes a whole disk with its \
+                "devices are root's alone; run osbc as root, or use org.osbc.disk, which writes a whole disk with its \
                  file systems without devices (and org.osbc.fat.populate for a FAT file system by itself)"
                     .to_owned(),
             ),
             Need::LoopDevices => probe::node("/dev/loop-control")
                 .err()
-                .map(|error| format!(": /dev/loop-control: {error}; `modprobe loop`, and in a container --privileged")),
-            Need::DeviceMapper => probe::node("/dev/mapper/control")
-                .err()
-                .map(|error| format!(": /dev/mapper/control: {error}; `modprobe dm_mod`, and in a container --privileged")),
+                .map(|error| format!("/dev/loop-control: {error}; `modprobe loop`, and in a container --privileged")),
+            Need::DeviceMapper => probe::node("/dev/mapper/control").err().map(|error| {
+                format!("/dev/mapper/control: {error}; `modprobe dm_mod`, and in a container --privileged")
+            }),
             Need::FileSystem(name) => matches!(probe::file_system(name), Ok(false))
-                .then(|| format!(": `modprobe {name}`; the module is in the kernel's package")),
-            Need::Tool(name) => Tool::find(name).err().map(|_| format!(": install {}", packages_of(name))),
-            Need::HostTool(name) => Tool::of_host(name).err().map(|_| format!(": install {}", packages_of(name))),
+                .then(|| format!("`modprobe {name}`; the module is in the kernel's package")),
+            Need::Tool(name) => Tool::find(name).err().map(|_| format!("install {}", packages_of(name))),
+            Need::HostTool(name) => Tool::of_host(name).err().map(|_| format!("install {}", packages_of(name))),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A session: the modules, the host's runner and the environment that manifests are compiled and built with.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use osbc_compiler::passes::{self, Retention};
@@ -15,7 +15,8 @@ use osbc_module_api::{Catalog, Library, LibraryError};
 use osbc_modules::checksum;
 
 use crate::catalog::host_runner;
-use crate::{Planned, Request, StoreConfig, Warning};
+use crate::requirements::{self, Needed};
+use crate::{Error, Planned, Request, StoreConfig, Warning};
 
 /// The content type of plain files.
 const FILES: &str = "org.osbuild.files";
@@ -95,8 +96,26 @@ impl Session {
         Ok(osbc_compiler::compile(text, &self.catalog, host)?.seal())
     }
 
-    /// Returns what a build would do by what the store has at the moment. The store is only looked at; `None` if there
-    /// is none yet.
+    /// Returns what this machine lacks for a plan, with who needs it and how to get it; `None` if it has everything.
+    ///
+    /// # Errors
+    /// A module cannot be described.
+    pub fn missing(&self, plan: &Plan) -> Result<Option<String>, LibraryError> {
+        requirements::missing(plan, &self.catalog, &BTreeSet::new())
+    }
+
+    /// Returns what a build of `request` into an empty store needs of this machine. Tools of a build root are not in it:
+    /// only their stage finds out.
+    ///
+    /// # Errors
+    /// A module cannot be described.
+    pub fn needs(&self, graph: &Arc<Graph>, request: &Request) -> Result<Vec<Needed>, Error> {
+        let plan = self.preview(graph, None, request)?;
+        Ok(requirements::needed(&plan, &self.catalog, &BTreeSet::new())?)
+    }
+
+    /// Returns what a build would do by what the store has at the moment. The store is only looked at; `None` if there is
+    /// none yet.
     ///
     /// # Errors
     /// The store cannot be read.

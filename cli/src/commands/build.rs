@@ -22,7 +22,8 @@ use crate::{monitor, rootless, warnings, wiring};
 
 /// Builds.
 pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
-    let prepared = wiring::prepare(&args.manifest, &args.target).map_err(|failure| failure.with_json(args.json))?;
+    let prepared =
+        wiring::prepare(&args.manifest, &args.target.exports).map_err(|failure| failure.with_json(args.json))?;
     rootless::require_root()?;
     if let Some(output) = args.output.as_ref().filter(|_| !args.check) {
         check_output(&prepared.exports, output)?;

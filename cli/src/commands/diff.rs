@@ -21,7 +21,7 @@ const OF_PIPELINES: [&str; 3] = ["/build", "/runner", "/source-epoch"];
 
 /// Compares.
 pub(crate) fn run(args: &DiffArgs) -> Result<ExitCode, Failure> {
-    let session = wiring::session(args.libdir.as_deref(), &args.modules)?;
+    let session = wiring::session(args.library.libdir.as_deref(), &args.library.modules)?;
     let graph = |path: &std::path::Path| -> Result<Graph, Failure> {
         Ok(redact::graph(&*session.compile(&SourceText::read(path)?)?).into_owned())
     };

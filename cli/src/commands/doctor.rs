@@ -1,4 +1,5 @@
-//! `osbc doctor`: what this machine can and cannot do, how to get it, and what dead builds have left.
+//! `osbc doctor`: what this machine can and cannot do, for all builds or for one manifest, how to get it, and what dead
+//! builds have left.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -7,8 +8,8 @@ use std::process::ExitCode;
 use osbc_executor::temporary::{CHECK, COMMAND, abandoned, remove_abandoned};
 use serde_json::json;
 
-use crate::args::DoctorArgs;
-use crate::doctor::{Finding, State, leftovers, machine, tools};
+use crate::args::{DoctorArgs, ManifestArgs};
+use crate::doctor::{Finding, State, leftovers, machine, manifest, tools};
 use crate::exit::{self, Failure};
 use crate::output::print;
 use crate::{render, wiring};
@@ -16,7 +17,16 @@ use crate::{render, wiring};
 /// Looks, and cleans if so asked.
 pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode, Failure> {
     let store = wiring::store_path(args.store.as_deref())?;
-    let (machine, tools) = (machine::look(&store), tools::look());
+    let machine = machine::look(&store);
+    let prepared = args.manifest.clone().map(|manifest| {
+        let manifest = ManifestArgs { manifest, library: args.library.clone() };
+        wiring::prepare(&manifest, &args.exports).map_err(|failure| failure.with_json(args.json))
+    });
+    let prepared = prepared.transpose()?;
+    let (title, key, tools) = match &prepared {
+        Some(prepared) => ("what this manifest needs", "manifest", manifest::look(prepared)?),
+        None => ("tools in this machine's tree", "tools", tools::look()),
+    };
     let mut left = leftovers::find(&store);
     let mut problems = Vec::new();
     if args.clean {
@@ -38,15 +48,15 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode, Failure> {
             }
         });
     }
-    let can_build = !machine.iter().any(Finding::is_fatal);
+    let can_build = !machine.iter().chain(&tools).any(Finding::is_fatal);
     let text = if args.json {
         let document = json!({
-            "can_build": can_build, "machine": machine, "tools": tools, "left_overs": left,
+            "can_build": can_build, "machine": machine, key: tools, "left_overs": left,
             "left_directories": directories, "problems": problems,
         });
         format!("{document:#}\n")
     } else {
-        let mut text = section("this machine", &machine) + &section("tools in this machine's tree", &tools);
+        let mut text = section("this machine", &machine) + &section(title, &tools);
         for left in &left {
             let name = left.mapping.as_deref().unwrap_or(&left.device);
             writeln!(text, "left over: {name} on {}; `osbc doctor --clean` removes it", left.file)
@@ -59,7 +69,12 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode, Failure> {
         for problem in &problems {
             writeln!(text, "{problem}").expect("a string grows");
         }
-        text + if can_build { "builds can run here\n" } else { "builds cannot run here\n" }
+        text + match (args.manifest.is_some(), can_build) {
+            (false, true) => "builds can run here\n",
+            (false, false) => "builds cannot run here\n",
+            (true, true) => "this manifest can be built here\n",
+            (true, false) => "this manifest cannot be built here\n",
+        }
     };
     print(text.as_bytes())?;
     Ok(if can_build && problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(exit::ENVIRONMENT) })

@@ -21,7 +21,8 @@ const NAMED: usize = 5;
 
 /// Explains.
 pub(crate) fn run(args: &ExplainArgs) -> Result<ExitCode, Failure> {
-    let prepared = wiring::prepare(&args.manifest, &args.target).map_err(|failure| failure.with_json(args.json))?;
+    let prepared =
+        wiring::prepare(&args.manifest, &args.target.exports).map_err(|failure| failure.with_json(args.json))?;
     let store = wiring::look(args.target.store.as_deref())?;
     let plan = prepared.preview(store.as_ref())?;
     let last = store.as_ref().and_then(|store| LastBuild::of(store, &args.manifest.manifest, &plan.graph));

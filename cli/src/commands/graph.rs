@@ -11,7 +11,7 @@ use crate::wiring;
 
 /// Draws the graph.
 pub(crate) fn run(args: &GraphArgs) -> Result<ExitCode, Failure> {
-    let prepared = wiring::prepare(&args.manifest, &args.target)?;
+    let prepared = wiring::prepare(&args.manifest, &args.target.exports)?;
     let plan = prepared.preview(wiring::look(args.target.store.as_deref())?.as_ref())?;
     let format = match args.format {
         GraphFormat::Dot => Format::Dot,

@@ -18,7 +18,8 @@ use crate::{render, wiring};
 
 /// Prints the plan.
 pub(crate) fn run(args: &PlanArgs) -> Result<ExitCode, Failure> {
-    let prepared = wiring::prepare(&args.manifest, &args.target).map_err(|failure| failure.with_json(args.json))?;
+    let prepared =
+        wiring::prepare(&args.manifest, &args.target.exports).map_err(|failure| failure.with_json(args.json))?;
     let store = wiring::look(args.target.store.as_deref())?;
     let plan = prepared.preview(store.as_ref())?;
     // Where nothing runs there is nothing to say why.
@@ -26,7 +27,7 @@ pub(crate) fn run(args: &PlanArgs) -> Result<ExitCode, Failure> {
         .filter(|_| !plan.segments.is_empty())
         .and_then(|store| LastBuild::of(&store, &args.manifest.manifest, &plan.graph));
     let causes = last.as_ref().map(|last| Causes::new(&plan, Some(last)));
-    if let Some(reason) = osbc_engine::missing(&plan, prepared.session.catalog(), &BTreeSet::new())? {
+    if let Some(reason) = prepared.session.missing(&plan)? {
         say(&format!("osbc: warning: {reason}"));
     }
     let document = Document::of(&plan, choices(&plan, prepared.session.catalog())?, causes.as_ref());

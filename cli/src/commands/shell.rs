@@ -14,7 +14,7 @@ use osbc_ir::Export;
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::printable;
 
-use crate::args::{ShellArgs, TargetArgs};
+use crate::args::ShellArgs;
 use crate::exit::{self, Failure};
 use crate::output::show;
 use crate::signals::listen;
@@ -27,8 +27,7 @@ pub(crate) fn run(args: &ShellArgs) -> Result<ExitCode, Failure> {
     if args.manifest.manifest == Path::new("-") {
         return Err(Failure::arguments("standard input is the shell's; name the manifest by a file"));
     }
-    let target = TargetArgs { exports: Vec::new(), store: args.store.clone() };
-    let prepared = wiring::prepare(&args.manifest, &target)?;
+    let prepared = wiring::prepare(&args.manifest, &[])?;
     let (pipeline, node) = builds::stage_of(&prepared.graph, &args.stage)?;
     rootless::require_root()?;
     let export = Export { name: args.stage.clone(), pipeline, node: Some(node) };

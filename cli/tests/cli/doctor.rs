@@ -4,7 +4,7 @@ use std::process::Command;
 
 use osbc_fixtures::{has_root, has_tool};
 use predicates::str::contains;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{Place, leftovers, osbc};
 
@@ -29,6 +29,38 @@ fn root_the_doctor_says_that_builds_can_run_and_what_is_here() {
     assert_eq!(state("tools", "tar"), "ok");
     doctor(&place, &[]).success().stdout(contains("builds can run here"));
     assert!(!place.store().exists(), "looking makes no store");
+}
+
+#[test]
+fn root_the_doctor_lists_what_a_manifest_needs_here() {
+    if !has_root() || !has_tool("mkswap") {
+        return;
+    }
+    let place = Place::new();
+    let manifest = |name: &str, stages: Value| {
+        let manifest = json!({"version": "2", "pipelines": [{"name": "a", "stages": stages}]});
+        place.file(name, manifest.to_string().as_bytes()).into_os_string().into_string().expect("a path")
+    };
+    let swap = manifest(
+        "swap.json",
+        json!([{
+            "type": "org.osbuild.mkswap",
+            "options": {"uuid": "9c6ae55b-cf88-45b8-84e8-64990759f39d"},
+            "devices": {"device": {"type": "org.osbuild.loopback", "options": {"filename": "x"}}}
+        }]),
+    );
+    let said = doctor(&place, &[&swap, "--json"]).success();
+    let said: Value = serde_json::from_slice(&said.get_output().stdout).expect("it is JSON");
+    let needs = |what: &str| {
+        let name = format!("{what}, for org.osbuild.mkswap of the pipeline `a`");
+        said["manifest"].as_array().expect("a list").iter().any(|need| need["name"] == *name && need["state"] == "ok")
+    };
+    assert!(needs("loop devices") && needs("the tool `mkswap`"), "{said:#}");
+    doctor(&place, &[&swap]).success().stdout(contains("this manifest can be built here"));
+    doctor(&place, &[&swap, "-e", "b"]).code(2).stderr(contains("`b`"));
+    let foreign = manifest("foreign.json", json!([{"type": "org.osbuild.nothing"}]));
+    doctor(&place, &[&foreign]).code(2).stderr(contains("org.osbuild.nothing"));
+    doctor(&place, &["-e", "a"]).code(2);
 }
 
 #[test]

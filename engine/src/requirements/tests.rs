@@ -61,6 +61,6 @@ fn what_is_missing_is_told_with_who_needs_it_and_how_to_get_it() {
     let users: Vec<String> = ["a", "b", "c", "d"].map(str::to_owned).into();
     let need = Need::HostTool("skopeo");
     assert_eq!(need.name(&users), "the tool `skopeo`, for a, b, c, 1 other stage");
-    assert_eq!(Need::Tool("no-such-tool").remedy().unwrap(), ": install the package that has it");
+    assert_eq!(Need::Tool("no-such-tool").remedy().unwrap(), "install the package that has it");
     assert_eq!(Need::Tool("sh").remedy(), None);
 }

@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::error::Error;
 use osbc_executor::interrupt::Interrupt;
-use osbc_module_api::Error;
 use osbc_modules::probe;
 
-use super::lock::{Lock, Locked};
-use crate::env;
-use crate::exit::Failure;
+use crate::lock::{Lock, Locked};
 
 /// Asks each repository for the smallest of its packages, which is downloaded to `directory` for the moment.
 ///
@@ -19,8 +17,9 @@ pub(crate) fn ask(
     lock: &Lock,
     urls: &BTreeMap<String, String>,
     directory: &Path,
+    environment: &BTreeMap<String, String>,
     interrupt: &Interrupt,
-) -> Result<(), Failure> {
+) -> Result<(), Error> {
     let mut smallest: BTreeMap<&str, &Locked> = BTreeMap::new();
     for package in &lock.packages {
         let known = smallest.entry(&package.repository).or_insert(package);
@@ -28,13 +27,12 @@ pub(crate) fn ask(
             *known = package;
         }
     }
-    let environment = env::environment().sources;
     smallest.into_iter().try_for_each(|(label, package)| {
         let checksum = format!("sha256:{}", package.sha256);
-        let asked = probe::ask(&package.url(urls)?, &checksum, directory, &|| interrupt.is_raised(), &environment);
+        let asked = probe::ask(&package.url(urls)?, &checksum, directory, &|| interrupt.is_raised(), environment);
         asked.map_err(|error| match error {
-            Error::Interrupted => Failure::Interrupted,
-            error => Failure::environment(format!(
+            osbc_module_api::Error::Interrupted => Error::Interrupted,
+            error => Error::machine(format!(
                 "the repository {label} does not give the package {}: {error}\n`--mirror {label}=URL` names another place; \
                  where this one has newer packages, `apt-get update` lets apt know",
                 package.name

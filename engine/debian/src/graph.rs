@@ -10,9 +10,9 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::lock::{Lock, Locked, Set};
-use super::spec::{Build, Firmware, Format, Spec, Variant};
-use crate::exit::Failure;
+use crate::error::Error;
+use crate::lock::{Lock, Locked, Set};
+use crate::spec::{Build, Firmware, Format, Spec, Variant};
 
 /// Types of partitions.
 const BIOS_BOOT: &str = "21686148-6449-6E6F-744E-656564454649";
@@ -36,7 +36,7 @@ const SSH_KEYS: &str = "[Unit]\nDescription=Makes the SSH host keys of this mach
 ///
 /// # Errors
 /// There is no place for a label, or the system cannot boot as is wanted.
-pub(crate) fn manifest(spec: &Spec, lock: &Lock, urls: &BTreeMap<String, String>) -> Result<Value, Failure> {
+pub(crate) fn manifest(spec: &Spec, lock: &Lock, urls: &BTreeMap<String, String>) -> Result<Value, Error> {
     Maker { spec, lock, inline: Map::new() }.manifest(urls)
 }
 
@@ -48,7 +48,7 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    fn manifest(mut self, urls: &BTreeMap<String, String>) -> Result<Value, Failure> {
+    fn manifest(mut self, urls: &BTreeMap<String, String>) -> Result<Value, Error> {
         self.spec.check_boot(&self.lock.architecture)?;
         let makes = |format: Format| self.spec.formats.contains(&format);
         let with_disk = self.spec.has_disk();
@@ -213,7 +213,7 @@ impl Maker<'_> {
         }
         let users: Vec<_> = spec.users.iter().chain(variant.iter().flat_map(|one| &one.users)).collect();
         if !users.is_empty() {
-            let user = |(name, user): (&String, &super::spec::User)| {
+            let user = |(name, user): (&String, &crate::spec::User)| {
                 let shell = user.shell.as_deref().unwrap_or("/bin/bash");
                 let home = if name == "root" { "/root".to_owned() } else { format!("/home/{name}") };
                 let mut entry = json!({"home": home, "shell": shell, "groups": user.groups, "keys": user.keys});
@@ -331,7 +331,7 @@ impl Maker<'_> {
     }
 
     /// Where each package is.
-    fn addresses(&self, urls: &BTreeMap<String, String>) -> Result<Map<String, Value>, Failure> {
+    fn addresses(&self, urls: &BTreeMap<String, String>) -> Result<Map<String, Value>, Error> {
         let address = |package: &Locked| Ok((item(package), json!(package.url(urls)?)));
         let used =
             |package: &&Locked| self.spec.build == Build::Packages || package.sets.iter().any(|set| *set != Set::Tools);

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use osbc_fixtures::fuzz::{Target, survive};
 
-use super::apt::{indexes, package, unknown_package};
-use super::lock::Lock;
-use super::spec::Spec;
+use crate::apt::{indexes, package, unknown_package};
+use crate::lock::Lock;
+use crate::spec::Spec;
 
 const TARGETS: &[Target] = &[
     ("apt", |data| {

@@ -6,51 +6,58 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::spec::Spec;
-use crate::exit::Failure;
+use crate::error::Error;
+use crate::spec::Spec;
 
 /// What a description came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Lock {
+pub struct Lock {
     /// The version of this format.
-    pub(crate) version: u32,
-    pub(crate) release: String,
-    pub(crate) architecture: String,
+    pub version: u32,
+    /// The release, e.g. `bookworm`.
+    pub release: String,
+    /// The architecture, in dpkg's words.
+    pub architecture: String,
     /// Seconds since 1970 of the last change of the repositories.
-    pub(crate) epoch: i64,
+    pub epoch: i64,
     /// What was asked for.
-    pub(crate) wanted: Vec<String>,
+    pub wanted: Vec<String>,
     /// What was asked for in the build root.
-    pub(crate) tools: Vec<String>,
+    pub tools: Vec<String>,
     /// What was asked for on top in variants, by their names.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) variants: BTreeMap<String, Vec<String>>,
+    pub variants: BTreeMap<String, Vec<String>>,
     /// All packages, by name.
-    pub(crate) packages: Vec<Locked>,
+    pub packages: Vec<Locked>,
 }
 
 /// A package.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Locked {
-    pub(crate) name: String,
-    pub(crate) version: String,
-    pub(crate) architecture: String,
-    pub(crate) size: u64,
-    pub(crate) sha256: String,
+pub struct Locked {
+    /// The name of the package.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The architecture, in dpkg's words.
+    pub architecture: String,
+    /// The size of its file in bytes.
+    pub size: u64,
+    /// The SHA-256 of its file, in hexadecimal.
+    pub sha256: String,
     /// The label of the repository.
-    pub(crate) repository: String,
+    pub repository: String,
     /// Its path there.
-    pub(crate) path: String,
+    pub path: String,
     /// Which sets it is in.
-    pub(crate) sets: Vec<Set>,
+    pub sets: Vec<Set>,
 }
 
 /// A set of packages that a stage installs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Set {
+pub enum Set {
     /// What every system has.
     Essential,
     /// What the system has besides.
@@ -69,11 +76,11 @@ impl Locked {
     ///
     /// # Errors
     /// There is no place for its repository.
-    pub(crate) fn url(&self, urls: &BTreeMap<String, String>) -> Result<String, Failure> {
+    pub(crate) fn url(&self, urls: &BTreeMap<String, String>) -> Result<String, Error> {
         let label = &self.repository;
         let base = urls.get(label).ok_or_else(|| {
             let name = &self.name;
-            Failure::environment(format!(
+            Error::machine(format!(
                 "apt has no repository with the label {label} for {name}; `--mirror {label}=URL` names one"
             ))
         })?;
@@ -86,17 +93,17 @@ impl Lock {
     ///
     /// # Errors
     /// It cannot be read or is none.
-    pub(crate) fn read(path: &Path) -> Result<Option<Self>, Failure> {
+    pub(crate) fn read(path: &Path) -> Result<Option<Self>, Error> {
         let shown = path.display();
         let text = match std::fs::read_to_string(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            text => text.map_err(|error| Failure::arguments(format!("cannot read {shown}: {error}")))?,
+            text => text.map_err(|error| Error::description(format!("cannot read {shown}: {error}")))?,
         };
         let lock: Self = serde_json::from_str(&text)
-            .map_err(|error| Failure::arguments(format!("{shown} is no lock file: {error}")))?;
+            .map_err(|error| Error::description(format!("{shown} is no lock file: {error}")))?;
         if lock.version != VERSION {
             let version = lock.version;
-            return Err(Failure::arguments(format!("{shown} has version {version} of the format, not {VERSION}")));
+            return Err(Error::description(format!("{shown} has version {version} of the format, not {VERSION}")));
         }
         Ok(Some(lock))
     }
@@ -105,9 +112,9 @@ impl Lock {
     ///
     /// # Errors
     /// It cannot be written.
-    pub(crate) fn write(&self, path: &Path) -> Result<(), Failure> {
-        let text = serde_json::to_string_pretty(self).map_err(Failure::environment)? + "\n";
-        std::fs::write(path, text).map_err(|source| Failure::Output { path: path.to_owned(), source })
+    pub fn write(&self, path: &Path) -> Result<(), Error> {
+        let text = serde_json::to_string_pretty(self).map_err(Error::machine)? + "\n";
+        std::fs::write(path, text).map_err(|source| Error::Write { path: path.to_owned(), source })
     }
 
     /// Whether it is of this description.
@@ -120,12 +127,12 @@ impl Lock {
     }
 
     /// The packages of a set.
-    pub(crate) fn of(&self, set: &Set) -> impl Iterator<Item = &Locked> {
+    pub fn of(&self, set: &Set) -> impl Iterator<Item = &Locked> {
         self.packages.iter().filter(move |package| package.sets.contains(set))
     }
 
     /// What differs from an older lock, a line a package.
-    pub(crate) fn changes(&self, older: &Self) -> Vec<String> {
+    pub fn changes(&self, older: &Self) -> Vec<String> {
         let versions = |lock: &Self| -> BTreeMap<String, String> {
             lock.packages.iter().map(|package| (package.name.clone(), package.version.clone())).collect()
         };

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::exit::Failure;
+use crate::error::Error;
 
 /// What is wanted.
 #[derive(Debug, Deserialize)]
@@ -180,13 +180,13 @@ impl Spec {
     ///
     /// # Errors
     /// The file cannot be read, or says what has no meaning: then with the place.
-    pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
+    pub(crate) fn read(path: &Path) -> Result<Self, Error> {
         let shown = path.display();
         let text = std::fs::read_to_string(path)
-            .map_err(|error| Failure::arguments(format!("cannot read {shown}: {error}")))?;
+            .map_err(|error| Error::description(format!("cannot read {shown}: {error}")))?;
         let spec: Self =
-            toml_edit::de::from_str(&text).map_err(|error| Failure::arguments(format!("{shown}: {error}")))?;
-        spec.check().map_err(|reason| Failure::arguments(format!("{shown}: {reason}")))?;
+            toml_edit::de::from_str(&text).map_err(|error| Error::description(format!("{shown}: {error}")))?;
+        spec.check().map_err(|reason| Error::description(format!("{shown}: {reason}")))?;
         Ok(spec)
     }
 
@@ -253,9 +253,9 @@ impl Spec {
     ///
     /// # Errors
     /// It is such a one.
-    pub(crate) fn check_boot(&self, architecture: &str) -> Result<(), Failure> {
+    pub(crate) fn check_boot(&self, architecture: &str) -> Result<(), Error> {
         let impossible = |what: &str| {
-            Err(Failure::arguments(format!(
+            Err(Error::description(format!(
                 "for {architecture} no disk is made that boots by {what}; leave that out of `firmware`, or make `formats` \
                  of `tar` and `oci` alone"
             )))

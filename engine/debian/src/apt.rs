@@ -6,12 +6,12 @@ use std::process::Command;
 
 use jiff::fmt::rfc2822;
 use osbc_executor::interrupt::Interrupt;
-use osbc_executor::temporary::{self, OwnedDirectory};
+use osbc_executor::temporary::{COMMAND, OwnedDirectory};
 use osbc_module_api::host_program::{self, Output};
 
-use super::lock::{Lock, Locked, Set, VERSION};
-use super::spec::Spec;
-use crate::exit::Failure;
+use crate::error::Error;
+use crate::lock::{Lock, Locked, Set, VERSION};
+use crate::spec::Spec;
 
 /// The machine's apt, with the status of a system that has no packages.
 pub(crate) struct Apt<'a> {
@@ -27,7 +27,7 @@ pub(crate) struct Apt<'a> {
 
 /// A repository of a release.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Repository {
+pub(crate) struct Repository {
     /// Its own name for itself, in small letters.
     label: String,
     /// Where it is, with a slash at the end.
@@ -45,15 +45,20 @@ impl<'a> Apt<'a> {
     ///
     /// # Errors
     /// There is no apt, it knows no packages of the release, or the user ends it.
-    pub(crate) fn new(release: &str, architecture: Option<&str>, interrupt: &'a Interrupt) -> Result<Self, Failure> {
+    pub(crate) fn new(
+        release: &str,
+        architecture: Option<&str>,
+        temporary: &Path,
+        interrupt: &'a Interrupt,
+    ) -> Result<Self, Error> {
         let own = said(Command::new("dpkg").arg("--print-architecture"), interrupt)?.trim().to_owned();
         let architecture = architecture.unwrap_or(&own).to_owned();
         let foreign = architecture != own;
-        let directory = OwnedDirectory::new(&std::env::temp_dir(), temporary::COMMAND).map_err(Failure::environment)?;
+        let directory = OwnedDirectory::new(temporary, COMMAND).map_err(Error::machine)?;
         for name in ["cache/archives/partial", "lists/partial", "preferences"] {
-            std::fs::create_dir_all(directory.path().join(name)).map_err(Failure::environment)?;
+            std::fs::create_dir_all(directory.path().join(name)).map_err(Error::machine)?;
         }
-        std::fs::write(directory.path().join("status"), "").map_err(Failure::environment)?;
+        std::fs::write(directory.path().join("status"), "").map_err(Error::machine)?;
         let mut apt = Self { directory, interrupt, architecture, foreign, repositories: Vec::new() };
         if foreign {
             said(apt.tool("apt-get").args(["--error-on=any", "update"]), interrupt)?;
@@ -66,7 +71,7 @@ impl<'a> Apt<'a> {
             known.dedup();
             let known = if known.is_empty() { "no release at all".to_owned() } else { known.join(", ") };
             let architecture = &apt.architecture;
-            return Err(Failure::environment(format!(
+            return Err(Error::machine(format!(
                 "apt knows no packages of the release {release} for {architecture}, but {known}; add it to apt's sources and run `apt-get update`"
             )));
         }
@@ -74,7 +79,7 @@ impl<'a> Apt<'a> {
             .iter()
             .map(|one| format!("Package: *\nPin: release n={}\nPin-Priority: -1\n\n", one.codename))
             .collect();
-        std::fs::write(apt.directory.path().join("preferences/other-releases"), pins).map_err(Failure::environment)?;
+        std::fs::write(apt.directory.path().join("preferences/other-releases"), pins).map_err(Error::machine)?;
         apt.repositories = of_release;
         Ok(apt)
     }
@@ -123,7 +128,7 @@ impl<'a> Apt<'a> {
     ///
     /// # Errors
     /// A package is not known, or what is asked for cannot be had together.
-    pub(crate) fn resolve(&self, spec: &Spec) -> Result<Lock, Failure> {
+    pub(crate) fn resolve(&self, spec: &Spec) -> Result<Lock, Error> {
         let architecture = self.architecture.clone();
         spec.check_boot(&architecture)?;
         let (wanted, tools) = (spec.wanted(&architecture), spec.tools());
@@ -154,7 +159,7 @@ impl<'a> Apt<'a> {
     }
 
     /// The packages that apt would install on an empty system.
-    fn install(&self, names: &[String]) -> Result<Vec<Locked>, Failure> {
+    fn install(&self, names: &[String]) -> Result<Vec<Locked>, Error> {
         let mut command = self.tool("apt-get");
         let output = run(command.args(["--yes", "--print-uris", "install", "--"]).args(names), self.interrupt)?;
         if !output.status.success() {
@@ -165,21 +170,21 @@ impl<'a> Apt<'a> {
     }
 
     /// Why apt refused, with names that come close to those that it does not know.
-    fn refused(&self, words: &str) -> Failure {
+    fn refused(&self, words: &str) -> Error {
         let unknown: Vec<&str> = words.lines().filter_map(unknown_package).collect();
         if unknown.is_empty() {
-            return Failure::arguments(format!("apt cannot have these packages together:\n{}", words.trim()));
+            return Error::description(format!("apt cannot have these packages together:\n{}", words.trim()));
         }
         let known = said(self.tool("apt-cache").arg("pkgnames"), self.interrupt).unwrap_or_default();
         let lines = unknown.iter().map(|name| match similar(name, known.lines()).as_slice() {
             [] => format!("there is no package {name}"),
             close => format!("there is no package {name}; did you mean {}?", close.join(", ")),
         });
-        Failure::arguments(lines.collect::<Vec<_>>().join("\n"))
+        Error::description(lines.collect::<Vec<_>>().join("\n"))
     }
 
     /// When a repository of the release was last changed.
-    fn last_change(&self, release: &str) -> Result<i64, Failure> {
+    fn last_change(&self, release: &str) -> Result<i64, Error> {
         let shell = said(self.tool("apt-config").args(["shell", "LISTS", "Dir::State::lists/d"]), self.interrupt)?;
         let directory = PathBuf::from(shell.trim().trim_start_matches("LISTS=").trim_matches('\''));
         let names = std::fs::read_dir(&directory).map_err(|error| cannot_read(&directory, error))?.flatten();
@@ -196,14 +201,14 @@ impl<'a> Apt<'a> {
         }
         last.ok_or_else(|| {
             let directory = directory.display();
-            Failure::environment(format!("{directory} does not say when {release} was last changed; give an `epoch`"))
+            Error::machine(format!("{directory} does not say when {release} was last changed; give an `epoch`"))
         })
     }
 }
 
 /// The package of a line such as `'http://…/pool/…/x_1%3a2_all.deb' x_1%3a2_all.deb 123 SHA256:…`.
-pub(super) fn package(line: &str, repositories: &[Repository]) -> Result<Locked, Failure> {
-    let strange = || Failure::environment(format!("cannot understand what apt says of a package: {line}"));
+pub(crate) fn package(line: &str, repositories: &[Repository]) -> Result<Locked, Error> {
+    let strange = || Error::machine(format!("cannot understand what apt says of a package: {line}"));
     let (url, rest) = line.strip_prefix('\'').and_then(|line| line.split_once("' ")).ok_or_else(strange)?;
     let words: Vec<&str> = rest.split(' ').collect();
     let [file, size, hash] = words.as_slice() else { return Err(strange()) };
@@ -214,7 +219,7 @@ pub(super) fn package(line: &str, repositories: &[Repository]) -> Result<Locked,
         _ => return Err(strange()),
     };
     let from = repositories.iter().find(|one| url.starts_with(&one.url)).ok_or_else(|| {
-        Failure::environment(format!("apt takes {name} from a repository that it did not name before: {url}"))
+        Error::machine(format!("apt takes {name} from a repository that it did not name before: {url}"))
     })?;
     let (path, repository) = (unquoted(&url[from.url.len()..]), from.label.clone());
     let size = size.parse().map_err(|_| strange())?;
@@ -222,7 +227,7 @@ pub(super) fn package(line: &str, repositories: &[Repository]) -> Result<Locked,
 }
 
 /// What apt says of the indexes that it has, the packages' alone.
-pub(super) fn indexes(text: &str) -> Vec<Repository> {
+pub(crate) fn indexes(text: &str) -> Vec<Repository> {
     let line = |line: &str| match line.split('\t').collect::<Vec<_>>().as_slice() {
         ["Packages", url, label, codename] => {
             Some(Repository { label: slug(label), url: (*url).to_owned(), codename: (*codename).to_owned() })
@@ -264,7 +269,7 @@ fn is_part(codename: &str, release: &str) -> bool {
 }
 
 /// The package that a line of apt's says is unknown.
-pub(super) fn unknown_package(line: &str) -> Option<&str> {
+pub(crate) fn unknown_package(line: &str) -> Option<&str> {
     let name = line.strip_prefix("E: Unable to locate package ");
     let name = name.or_else(|| {
         line.strip_prefix("E: Package '")?.split_once("' has no installation candidate").map(|(name, _)| name)
@@ -308,26 +313,26 @@ fn seconds(date: &str) -> Option<i64> {
     rfc2822::DateTimeParser::new().parse_timestamp(&date).ok().map(|moment| moment.as_second())
 }
 
-fn cannot_read(path: &Path, error: std::io::Error) -> Failure {
-    Failure::environment(format!("cannot read {}: {error}", path.display()))
+fn cannot_read(path: &Path, error: std::io::Error) -> Error {
+    Error::machine(format!("cannot read {}: {error}", path.display()))
 }
 
-fn run(command: &mut Command, interrupt: &Interrupt) -> Result<Output, Failure> {
+fn run(command: &mut Command, interrupt: &Interrupt) -> Result<Output, Error> {
     let name = command.get_program().to_string_lossy().into_owned();
     let ran = host_program::output(command, b"", &|| interrupt.is_raised()).map_err(|error| {
-        Failure::environment(format!("cannot run {name}: {error}; packages are found by the apt of Debian and its kin"))
+        Error::machine(format!("cannot run {name}: {error}; packages are found by the apt of Debian and its kin"))
     })?;
-    ran.ok_or(Failure::Interrupted)
+    ran.ok_or(Error::Interrupted)
 }
 
 /// What a command says that must succeed.
-fn said(command: &mut Command, interrupt: &Interrupt) -> Result<String, Failure> {
+fn said(command: &mut Command, interrupt: &Interrupt) -> Result<String, Error> {
     let output = run(command, interrupt)?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let (name, words) = (command.get_program().to_string_lossy().into_owned(), String::from_utf8_lossy(&output.stderr));
-    Err(Failure::environment(format!("{name} failed: {}", words.trim())))
+    Err(Error::machine(format!("{name} failed: {}", words.trim())))
 }
 
 #[cfg(test)]
