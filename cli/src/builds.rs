@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn stages_are_found_by_what_tells_them_apart() {
+    fn stages_are_found_by_id_module_and_pipeline() {
         let past = past();
         let found = |name: &str| find_stage(&past, name).expect("one at most").map(|node| node.about.node);
         for (name, node) in [

@@ -2,10 +2,10 @@
 //! is printed where are osbuild's.
 
 pub(crate) mod arguments;
-mod course;
+mod error;
 mod monitor;
-mod refusal;
 mod result;
+mod serial_schedule;
 mod sources;
 
 use std::collections::BTreeSet;
@@ -36,10 +36,10 @@ use crate::signals::listen;
 use crate::terminal::Terminal;
 use crate::{env, exit, rootless, warnings, wiring};
 use arguments::Arguments;
-use course::{Course, Names};
-use monitor::{Display, Narrator, Out, Script};
-use refusal::Refusal;
+use error::DropInError;
+use monitor::{Display, MonitoredBuild, Out, SerialReplay};
 use result::Finished;
+use serial_schedule::{IdView, SerialSchedule};
 
 /// Does what osbuild would do with the arguments that follow its name.
 pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
@@ -55,7 +55,7 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
 
 /// Does what osbuild would do with these arguments.
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
-    attempt(arguments).unwrap_or_else(|refusal| refusal.tell(arguments))
+    attempt(arguments).unwrap_or_else(|error| error.print(arguments))
 }
 
 /// A manifest and what is asked of it.
@@ -75,28 +75,29 @@ struct Checkpoint {
     node: NodeIndex,
 }
 
-fn attempt(arguments: &Arguments) -> Result<ExitCode, Refusal> {
-    threads::start_pool().map_err(Refusal::environment)?;
+fn attempt(arguments: &Arguments) -> Result<ExitCode, DropInError> {
+    threads::start_pool().map_err(DropInError::environment)?;
     let asked = understand(arguments)?;
     if arguments.inspect {
         let described = describe::describe(&asked.written, describe::IdScheme::Osbuild);
         return Ok(print((osbc_pytext::json::to_string(&described) + "\n").as_bytes())?);
     }
     if !asked.exports.is_empty() && arguments.output_directory.is_none() {
-        return Err(Refusal::Request("Need --output-directory for --export".to_owned()));
+        return Err(DropInError::Request("Need --output-directory for --export".to_owned()));
     }
     build(arguments, &asked)
 }
 
 /// Reads the manifest and finds what is asked of it.
-fn understand(arguments: &Arguments) -> Result<Asked, Refusal> {
+fn understand(arguments: &Arguments) -> Result<Asked, DropInError> {
     let session = wiring::session_with(libraries(&arguments.libdir, env::native_first())?)?;
-    let written = session.compile_as_written(&SourceText::read(arguments.manifest())?).map_err(Refusal::Manifest)?;
+    let written =
+        session.compile_as_written(&SourceText::read(arguments.manifest())?).map_err(DropInError::Manifest)?;
     let graph = Arc::new(passes::share(written.clone()));
-    let exports = passes::resolve_exports(&graph, &arguments.exports).map_err(|error| Refusal::exports(&error))?;
+    let exports = passes::resolve_exports(&graph, &arguments.exports).map_err(|error| DropInError::exports(&error))?;
     let checkpoints = checkpoints(&written, &graph, &arguments.checkpoints);
     if checkpoints.is_empty() && !arguments.checkpoints.is_empty() {
-        return Err(Refusal::Failed("No checkpoints matched provided patterns!".to_owned()));
+        return Err(DropInError::Failed("No checkpoints matched provided patterns!".to_owned()));
     }
     Ok(Asked { session, written: Arc::new(written), graph, exports, checkpoints })
 }
@@ -133,7 +134,7 @@ fn checkpoints(written: &Graph, graph: &Graph, patterns: &[String]) -> Vec<Check
     found
 }
 
-fn build(arguments: &Arguments, asked: &Asked) -> Result<ExitCode, Refusal> {
+fn build(arguments: &Arguments, asked: &Asked) -> Result<ExitCode, DropInError> {
     let name = monitor_name(arguments);
     let store = StoreConfig::Osbuild(OsbuildStore {
         path: arguments.store.clone(),
@@ -154,32 +155,32 @@ fn build(arguments: &Arguments, asked: &Asked) -> Result<ExitCode, Refusal> {
     if !plan.segments.is_empty() {
         rootless::require_root()
             .and_then(|()| Ok(planned.check_machine(&nodes_in_vm)?))
-            .map_err(Refusal::environment)?;
+            .map_err(DropInError::environment)?;
     }
-    let names = Names { written: &asked.written, plan: &plan };
+    let ids = IdView { written: &asked.written, plan: &plan };
     let have = planned.lease().present();
-    let course = Course::new(&names, have);
-    let script = Arc::new(Script {
+    let schedule = SerialSchedule::new(&ids, have);
+    let monitored = Arc::new(MonitoredBuild {
         manifest: arguments.manifest().display().to_string(),
         have: have.clone(),
         written: Arc::clone(&asked.written),
         plan: Arc::clone(&plan),
         host: asked.session.host_runner().clone(),
         in_vm: in_vm.clone(),
-        course,
+        schedule,
     });
     if !in_vm.is_empty() && !plan.segments.is_empty() {
-        let cannot = |reason| Refusal::Request(format!("--in-vm cannot be done: {reason}"));
+        let cannot = |reason| DropInError::Request(format!("--in-vm cannot be done: {reason}"));
         if !rootless::is_root() {
             return Err(cannot("the trees of virtual machines are mounted by root alone; run osbc as root".to_owned()));
         }
         Programs::find().map_err(cannot)?;
     }
-    let narrator = Narrator::new(Arc::clone(&script), display(name, arguments.monitor_fd)?);
-    let interrupt = Interrupt::new().map_err(Refusal::environment)?;
+    let replay = SerialReplay::new(Arc::clone(&monitored), display(name, arguments.monitor_fd)?);
+    let interrupt = Interrupt::new().map_err(DropInError::environment)?;
     listen(&interrupt)?;
     let trace = env::trace();
-    let (mut monitor, files) = with_files(Box::new(narrator), &plan, None, trace.as_deref())?;
+    let (mut monitor, files) = with_files(Box::new(replay), &plan, None, trace.as_deref())?;
     let terminal = Terminal::new(Screen::none());
     let breaking = arguments.break_at.clone().map(When::Before);
     let usual = wiring::options(arguments.manifest(), jobs(arguments)?, None);
@@ -193,7 +194,7 @@ fn build(arguments: &Arguments, asked: &Asked) -> Result<ExitCode, Refusal> {
     let outcome = &built.outcome;
     warn_of_lost(&files);
     if outcome.interrupted {
-        return Err(Refusal::Aborted);
+        return Err(DropInError::Aborted);
     }
     if let (true, Some(output)) = (outcome.success(), &arguments.output_directory) {
         let ownership = if env::drops_owners() { Ownership::Drop } else { Ownership::Keep };
@@ -201,20 +202,20 @@ fn build(arguments: &Arguments, asked: &Asked) -> Result<ExitCode, Refusal> {
             warnings::of_export("osbuild", &directory, &lost);
         }
     }
-    let finished = Finished { script: &script, outcome, lease: built.lease() };
+    let finished = Finished { monitored: &monitored, outcome, lease: built.lease() };
     if arguments.json {
         print((osbc_pytext::json::to_string(&finished.document()) + "\n").as_bytes())?;
     } else if !arguments.quiet {
-        print(closing(&script, built.lease(), &asked.checkpoints, outcome.success()).as_bytes())?;
+        print(closing(&monitored, built.lease(), &asked.checkpoints, outcome.success()).as_bytes())?;
     }
     Ok(if outcome.success() { ExitCode::SUCCESS } else { ExitCode::from(exit::BUILD_FAILED) })
 }
 
-/// The pipelines whose stages run in a virtual machine. As in osbuild they are named by their names, and a name that none has
-/// is no reason not to build.
-fn in_vm(arguments: &Arguments, written: &Graph) -> Result<BTreeSet<PipelineIndex>, Refusal> {
+/// The pipelines whose stages run in a virtual machine. As in osbuild they are named by their names, and a name that
+/// none has is no reason not to build.
+fn in_vm(arguments: &Arguments, written: &Graph) -> Result<BTreeSet<PipelineIndex>, DropInError> {
     if !arguments.in_vm.is_empty() && arguments.break_at.is_some() {
-        return Err(Refusal::Request(
+        return Err(DropInError::Request(
             "--break opens no shell in a virtual machine; leave out --in-vm or it".to_owned(),
         ));
     }
@@ -237,11 +238,11 @@ fn in_vm(arguments: &Arguments, written: &Graph) -> Result<BTreeSet<PipelineInde
 
 /// How many stages run at the same time: one where shells are asked for, so that nothing else is written meanwhile.
 /// `None` if nothing says.
-fn jobs(arguments: &Arguments) -> Result<Option<NonZeroUsize>, Refusal> {
+fn jobs(arguments: &Arguments) -> Result<Option<NonZeroUsize>, DropInError> {
     if arguments.break_at.is_some() {
         return Ok(Some(NonZeroUsize::MIN));
     }
-    env::jobs().map_err(Refusal::Request)
+    env::jobs().map_err(DropInError::Request)
 }
 
 /// The monitor that is asked for, or osbuild's choice.
@@ -253,23 +254,23 @@ fn monitor_name(arguments: &Arguments) -> &str {
     }
 }
 
-fn display(name: &str, descriptor: i32) -> Result<Box<dyn Display>, Refusal> {
+fn display(name: &str, descriptor: i32) -> Result<Box<dyn Display>, DropInError> {
     let out = Out::new(descriptor).map_err(|error| {
-        Refusal::Request(format!("cannot write to the descriptor {descriptor} of --monitor-fd: {error}"))
+        DropInError::Request(format!("cannot write to the descriptor {descriptor} of --monitor-fd: {error}"))
     })?;
     monitor::display(name, out).ok_or_else(|| {
-        Refusal::Request(format!("Unknown monitor: {name}; there are NullMonitor, LogMonitor and JSONSeqMonitor"))
+        DropInError::Request(format!("Unknown monitor: {name}; there are NullMonitor, LogMonitor and JSONSeqMonitor"))
     })
 }
 
 /// What is printed for people when a build is over.
-fn closing(script: &Script, lease: &Lease, checkpoints: &[Checkpoint], success: bool) -> String {
+fn closing(monitored: &MonitoredBuild, lease: &Lease, checkpoints: &[Checkpoint], success: bool) -> String {
     if !success {
         return "Failed\n".to_owned();
     }
     let mut text = "\nPipelines\n".to_owned();
-    for (index, pipeline) in script.written.manifest.pipelines.iter().enumerate() {
-        let id = script.names().id(PipelineIndex(index)).map_or_else(|| "None".to_owned(), |id| id.to_string());
+    for (index, pipeline) in monitored.written.manifest.pipelines.iter().enumerate() {
+        let id = monitored.ids().id(PipelineIndex(index)).map_or_else(|| "None".to_owned(), |id| id.to_string());
         writeln!(text, "  {:<10}\t{id}", format!("{}:", pipeline.name)).expect("a string grows");
     }
     text.push_str("\nCheckpoints\n");

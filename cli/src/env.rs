@@ -46,7 +46,7 @@ pub(crate) fn jobserver() -> Option<jobserver::Client> {
     }
 }
 
-/// The arguments that are osbuild's, if this process was started in its place: by its name, or as `osbc osbuild`.
+/// Returns osbuild's arguments if this process is in drop-in mode: called by the name `osbuild`, or as `osbc osbuild`.
 pub(crate) fn osbuild_arguments() -> Option<Vec<OsString>> {
     let mut arguments = std::env::args_os();
     let program = arguments.next()?;

@@ -1,4 +1,4 @@
-//! How a command fails: whose failure it is decides the exit code, and nothing else does.
+//! How a command fails. Who is responsible for a failure decides the exit code, and nothing else does.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ pub(crate) enum Failure {
     /// The manifest has problems. Exit code 2.
     #[error("the manifest is invalid")]
     Manifest(#[from] Box<Report>),
-    /// The manifest has problems, to be told as data. Exit code 2.
+    /// The manifest has problems, to be printed as JSON. Exit code 2.
     #[error("the manifest is invalid")]
     ManifestAsJson(Box<Report>),
     /// The manifest is no text. Exit code 2.
@@ -51,7 +51,7 @@ pub(crate) enum Failure {
     Output {
         /// Where to.
         path: PathBuf,
-        /// The system's word.
+        /// The OS error.
         source: std::io::Error,
     },
     /// Standard output cannot be written. Exit code 3.
@@ -142,7 +142,7 @@ impl Failure {
         Failure::Arguments(reason.to_string())
     }
 
-    /// Problems of a manifest are told as data, if so wanted.
+    /// Has problems of a manifest printed as JSON, if `json`.
     #[must_use]
     pub(crate) fn with_json(self, json: bool) -> Self {
         match self {
@@ -158,7 +158,7 @@ impl Failure {
                 show(&report.render(&GraphicalReportHandler::new(), SHOWN));
             }
             Failure::ManifestAsJson(report) => {
-                // When standard output is gone, so is who would have read it.
+                // If standard output is gone, nobody is left to read it.
                 print(format!("{:#}\n", report.to_json()).as_bytes()).ok();
             }
             other => match other.way_out() {

@@ -97,7 +97,7 @@ fn add(
     Ok(())
 }
 
-/// Tells which files did not take all events; that is no reason to fail a build that is done.
+/// Warns of files that did not take all events; that is no reason to fail a build that is done.
 pub(crate) fn warn_of_lost(files: &[EventFile]) {
     for file in files {
         if let Some(error) = file.error.take() {

@@ -371,9 +371,9 @@ fn steps(past: &BuildTimeline, path: &[path::Step]) -> Vec<Step> {
     path.iter().filter_map(step).collect()
 }
 
-/// The graph in the colours of what became of it.
+/// Draws the graph, coloured by the state of each node.
 fn picture(past: &BuildTimeline, graph: &Graph) -> (String, &'static str) {
-    let told = |index: NodeIndex| {
+    let annotate = |index: NodeIndex| {
         let Some(node) = past.nodes.get(&index.index()) else {
             return Some(Annotation { mark: Mark::Unneeded, reason: None, link: None });
         };
@@ -390,7 +390,7 @@ fn picture(past: &BuildTimeline, graph: &Graph) -> (String, &'static str) {
     let stages = graph.dag.node_indices().filter(|node| graph.stage_node(*node).is_some()).count();
     let (level, note) =
         if stages > STAGES { (Level::Pipeline, "one box a pipeline") } else { (Level::Stage, "one box a stage") };
-    (draw_annotated(graph, &told, level, Format::Svg), note)
+    (draw_annotated(graph, &annotate, level, Format::Svg), note)
 }
 
 #[cfg(test)]

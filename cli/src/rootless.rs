@@ -19,8 +19,8 @@ pub(crate) enum User {
 
 static USER: OnceLock<User> = OnceLock::new();
 
-/// Makes an ordinary user root in a namespace of their own, for good, and says who they are. The first call must be made
-/// before any thread is started.
+/// Makes an ordinary user root in a namespace of their own, for good, and says who they are. The first call must be
+/// made before any thread is started.
 pub(crate) fn become_root() -> &'static User {
     USER.get_or_init(|| {
         let is_root = rustix::process::geteuid().is_root();
@@ -45,8 +45,8 @@ pub(crate) fn require_root() -> Result<(), Failure> {
     match become_root() {
         User::Root | User::Mapped(_) => Ok(()),
         User::Unmapped(obstacle) => Err(Failure::environment(format!(
-            "building takes root, or a user namespace with ids put aside for you: {obstacle}; {}; or run osbc as root. `osbc \
-             plan` needs neither",
+            "building needs root, or a user namespace with subordinate ids: {obstacle}; {}; or run osbc as root. `osbc plan` \
+             needs neither",
             obstacle.remedy()
         ))),
     }

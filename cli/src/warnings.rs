@@ -13,7 +13,7 @@ pub(crate) fn of_plan(warnings: &[Warning]) {
     for warning in warnings {
         say(&match warning {
             Warning::Damaged(damage) => format!(
-                "osbc: warning: {} was damaged: {}; it is set aside and made anew",
+                "osbc: warning: {} was damaged: {}; it is set aside and made again",
                 damage.path.display(),
                 damage.reason
             ),

@@ -401,7 +401,7 @@ impl Drawing {
     }
 
     /// The names that point at a vertex from other clusters than its own.
-    fn foreign_names(&self) -> BTreeMap<usize, Vec<&str>> {
+    fn other_names(&self) -> BTreeMap<usize, Vec<&str>> {
         let mut names: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
         for (index, cluster) in self.clusters.iter().enumerate() {
             if let Some(end) = cluster.end

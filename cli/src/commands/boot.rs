@@ -72,7 +72,7 @@ struct Guest(Child);
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        // There is nobody to be told.
+        // Nobody is left to read the error.
         host_program::end(&mut self.0).ok();
     }
 }
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn formats_are_told_by_content() {
+    fn formats_are_recognized_by_content() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let format = |content: &[u8]| {
             let path = directory.path().join("image");

@@ -16,7 +16,7 @@ use crate::output::print;
 /// The modules of an installed osbuild.
 const LIBDIR: &str = "/usr/lib/osbuild";
 
-/// What osbc adds to the problems that osbuild would tell of a manifest.
+/// The fields that osbc adds to the problems that osbuild reports.
 const ADDED: [&str; 5] = ["code", "line", "column", "label", "help"];
 
 /// Compares.
@@ -83,8 +83,8 @@ fn inspect(name: &str, mut command: Command, libdir: &Path, manifest: &str) -> R
             error.retain(|key, _| !ADDED.contains(&key.as_str()));
         }
     }
-    let told = String::from_utf8_lossy(&output.stderr);
-    let last_line = told.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().to_owned();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let last_line = stderr.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().to_owned();
     Ok(Inspected { code: output.status.code(), document, last_line })
 }
 
@@ -93,7 +93,7 @@ impl Inspected {
     fn sum(&self) -> String {
         let Some(document) = &self.document else { return format!("both refuse it with {}", self.ended()) };
         if let Some(errors) = document.get("errors").and_then(Value::as_array) {
-            return format!("both tell the same {} problems", errors.len());
+            return format!("both report the same {} problems", errors.len());
         }
         match document.get("pipelines").and_then(Value::as_array) {
             Some(pipelines) => {
@@ -108,7 +108,7 @@ impl Inspected {
         self.code.map_or_else(|| "a signal".to_owned(), |code| format!("exit code {code}"))
     }
 
-    fn told(&self) -> String {
+    fn ending(&self) -> String {
         if self.last_line.is_empty() { self.ended() } else { format!("{}: {}", self.ended(), self.last_line) }
     }
 }
@@ -116,7 +116,7 @@ impl Inspected {
 /// Where two programs first differ, for people; none if they do not.
 fn difference(theirs: &Inspected, ours: &Inspected) -> Option<String> {
     if theirs.code != ours.code || theirs.document.is_some() != ours.document.is_some() {
-        return Some(format!("they end differently\n  osbuild: {}\n  osbc:    {}", theirs.told(), ours.told()));
+        return Some(format!("they end differently\n  osbuild: {}\n  osbc:    {}", theirs.ending(), ours.ending()));
     }
     let (theirs, ours) = (theirs.document.as_ref()?, ours.document.as_ref()?);
     let (place, theirs, ours) = first(theirs, ours, String::new())?;
@@ -188,8 +188,8 @@ mod tests {
         let mut other = one.clone();
         other["pipelines"][0]["stages"][1]["id"] = json!("3");
         other["pipelines"][0]["stages"][1]["more"] = json!(true);
-        let told = difference(&inspected(0, Some(one.clone())), &inspected(0, Some(other))).expect("they differ");
-        assert_eq!(told, "the first difference is at .pipelines[0].stages[1].id\n  osbuild: \"2\"\n  osbc:    \"3\"");
+        let text = difference(&inspected(0, Some(one.clone())), &inspected(0, Some(other))).expect("they differ");
+        assert_eq!(text, "the first difference is at .pipelines[0].stages[1].id\n  osbuild: \"2\"\n  osbc:    \"3\"");
         assert_eq!(difference(&inspected(0, Some(one.clone())), &inspected(0, Some(one))), None);
     }
 
@@ -201,15 +201,15 @@ mod tests {
             (json!([1]), json!([1, 2]), "[1]"),
             (json!(1), json!(1.0), "the top"),
         ] {
-            let told = difference(&inspected(0, Some(one)), &inspected(0, Some(other))).expect("they differ");
-            assert!(told.starts_with(&format!("the first difference is at {place}\n")), "{told}");
+            let text = difference(&inspected(0, Some(one)), &inspected(0, Some(other))).expect("they differ");
+            assert!(text.starts_with(&format!("the first difference is at {place}\n")), "{text}");
         }
     }
 
     #[test]
     fn another_end_is_a_difference() {
-        let told = difference(&inspected(0, Some(json!({}))), &inspected(1, None)).expect("they differ");
-        assert_eq!(told, "they end differently\n  osbuild: exit code 0: it is so\n  osbc:    exit code 1: it is so");
+        let text = difference(&inspected(0, Some(json!({}))), &inspected(1, None)).expect("they differ");
+        assert_eq!(text, "they end differently\n  osbuild: exit code 0: it is so\n  osbc:    exit code 1: it is so");
         assert_eq!(difference(&inspected(1, None), &inspected(1, None)), None);
     }
 }

@@ -1,4 +1,4 @@
-//! `osbc explain`: why stages run, are cached, or are not needed, compared with the last build of the manifest.
+//! `osbc explain`: why stages run, are cached or are not needed, compared with the last build of the manifest.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -232,11 +232,11 @@ impl Explanation<'_> {
         let runs = |node: NodeIndex| self.plan.decision(node).action == osbc_ir::Action::Run;
         let firsts = self.causes.comparison().map(|comparison| {
             let firsts = comparison.first_causes(runs).into_iter();
-            let told = firsts.map(|first| {
+            let documents = firsts.map(|first| {
                 let names = first.stages.iter().map(|node| Stage::new(&self.plan.graph, *node)).collect::<Vec<_>>();
                 json!({"stages": names, "cause": comparison.cause(first.stages[0]), "follow": first.follow})
             });
-            told.collect::<Vec<_>>()
+            documents.collect::<Vec<_>>()
         });
         json!({
             "compared_with": self.last.map(|last| &last.record.header.build),

@@ -144,7 +144,7 @@ fn show_build(record: &Record, past: &BuildTimeline, json: bool) -> String {
     text
 }
 
-/// Whether a node is told in one line with others of its state.
+/// Whether a node shares a line with others of its state.
 fn folds(node: &TimelineNode) -> bool {
     matches!(node.state, State::Cached | State::NotStarted) || (!node.is_stage() && node.state == State::Done)
 }

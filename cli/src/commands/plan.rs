@@ -94,9 +94,9 @@ struct Totals {
     shared: usize,
     unneeded: usize,
     fetch: usize,
-    /// Bytes to fetch, as far as the manifest tells.
+    /// Bytes to fetch, as far as the manifest states sizes.
     fetch_bytes: u64,
-    /// Items to fetch whose size the manifest does not tell.
+    /// Items to fetch whose size the manifest does not state.
     fetch_unknown: usize,
 }
 
@@ -185,12 +185,12 @@ impl Totals {
     }
 }
 
-/// Whether a stage may be told in one line with its neighbours: what runs is told stage by stage.
+/// Whether a stage may share a line with its neighbours. Stages that run have a line each.
 fn folds(stage: &WrittenStage) -> bool {
     stage.action != WrittenAction::Run
 }
 
-/// What neighbours must have in common to be told in one line.
+/// What neighbours must have in common to share a line.
 fn fold_key(stage: &WrittenStage) -> (WrittenAction, &WrittenReason) {
     (stage.action, &stage.reason)
 }

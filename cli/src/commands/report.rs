@@ -1,4 +1,4 @@
-//! `osbc report`: a build that was, as one page.
+//! `osbc report`: a recorded build as one page.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -24,6 +24,6 @@ pub(crate) fn run(args: &ReportArgs) -> Result<ExitCode, Failure> {
         return Ok(print(text.as_bytes())?);
     }
     std::fs::write(&args.output, text).map_err(|source| Failure::Output { path: args.output.clone(), source })?;
-    say(&format!("osbc: {} tells of the build {}", args.output.display(), record.header.build));
+    say(&format!("osbc: {} is the report of the build {}", args.output.display(), record.header.build));
     Ok(ExitCode::SUCCESS)
 }

@@ -191,7 +191,7 @@ fn verified_as_text(verified: &Verified, repair: bool) -> String {
     let read = format!("{results} and {items}, {}", render::bytes(verified.bytes));
     let end = match (verified.damages.len(), repair) {
         (0, _) => format!("{read}: sound\n"),
-        (count, true) => format!("{read}: {count} damaged; the next build makes anew what was set aside\n"),
+        (count, true) => format!("{read}: {count} damaged; the next build makes again what was set aside\n"),
         (count, false) => format!("{read}: {count} damaged; `osbc store verify --repair` sets them aside\n"),
     };
     text + &end

@@ -46,8 +46,8 @@ fn find_in(
     let mut loops = Vec::new();
     for name in &names {
         let Some(file) = text(block.join(name).join("loop/backing_file")) else { continue };
-        // The kernel tells the path within a mount that is gone, the device what it was given as long as the file was
-        // seen.
+        // The kernel's path is within a mount that may be gone; the device has the path that it was opened by, while
+        // the file was visible.
         let seen = PathBuf::from(file.strip_suffix(DELETED).unwrap_or(&file));
         let given = given(name).filter(|given| !given.as_os_str().is_empty());
         if let Some(path) = [Some(seen), given].into_iter().flatten().find(|path| is_left(path, &store, &is_owned)) {

@@ -62,7 +62,7 @@ fn user() -> Finding {
         User::Mapped(ids) if ids.users() <= LAST_USUAL_ID => Finding::missing(
             "builds without root",
             format!("{ids}: packages may use more ids than these"),
-            "put 65536 aside, with `usermod --add-subuids` and `--add-subgids`",
+            "assign 65536 subordinate ids, with `usermod --add-subuids` and `--add-subgids`",
         ),
         User::Mapped(ids) => Finding::ok("builds without root", format!("in a user namespace, {ids}")).needed(),
         User::Unmapped(obstacle) => {
@@ -141,7 +141,7 @@ fn memory() -> Finding {
         (Some(free), Some(all)) => {
             Finding::ok("memory", format!("{} of {} free", render::bytes(free), render::bytes(all)))
         }
-        _ => Finding::missing("memory", "/proc/meminfo does not tell", ""),
+        _ => Finding::missing("memory", "/proc/meminfo does not say", ""),
     }
 }
 

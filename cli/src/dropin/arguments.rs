@@ -125,7 +125,7 @@ impl Arguments {
         self.stage_timeout.map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
     }
 
-    /// The manifest's name as people are told it.
+    /// Returns the manifest's name for messages; `-` for standard input.
     pub(crate) fn manifest(&self) -> &std::path::Path {
         self.manifest.as_deref().unwrap_or(std::path::Path::new("-"))
     }
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn the_help_tells_of_the_environment() {
+    fn the_help_lists_the_environment() {
         let shown = parse(&["--help"]).expect_err("shows and ends");
         assert!(shown.to_string().contains("OSBC_JOBS"), "{shown}");
         assert_eq!(shown.exit_code(), 0);

@@ -1,11 +1,11 @@
-//! osbuild's monitors. [`Narrator`] turns the events of a build into what osbuild would say, source by source and
-//! pipeline by pipeline; a [`Display`] gives that the form of one of osbuild's monitors.
+//! osbuild's monitors. [`SerialReplay`] puts the events of a build into osbuild's order, source by source and pipeline
+//! by pipeline; a [`Display`] prints them as one of osbuild's monitors does.
 
 mod context;
 mod descriptor;
 mod json_seq;
 mod log;
-mod narrator;
+mod serial_replay;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -14,33 +14,33 @@ use std::sync::Arc;
 
 use osbc_ir::{CompatId, Graph, Have, PipelineIndex, Plan, Runner, StageResult, Value, compat, redact};
 
-use super::course::{Course, Names, StageRun};
+use super::serial_schedule::{IdView, SerialSchedule, StageRun};
 use super::sources::SourceReport;
 
-pub(super) use narrator::Narrator;
+pub(super) use serial_replay::SerialReplay;
 
-/// All that a monitor may tell of a build before it has begun.
-pub(crate) struct Script {
-    /// The manifest as it was named.
+/// What a monitor knows of a build before it begins.
+pub(crate) struct MonitoredBuild {
+    /// The manifest's path, as the user wrote it.
     pub(crate) manifest: String,
     pub(crate) written: Arc<Graph>,
     pub(crate) plan: Arc<Plan>,
     pub(crate) have: Have,
-    pub(crate) course: Course,
+    pub(crate) schedule: SerialSchedule,
     /// The runner of pipelines that run in the host's tree.
     pub(crate) host: Runner,
     /// The pipelines whose stages run in a virtual machine.
     pub(crate) in_vm: BTreeSet<PipelineIndex>,
 }
 
-impl Script {
-    pub(crate) fn names(&self) -> Names<'_> {
-        Names { written: &self.written, plan: &self.plan }
+impl MonitoredBuild {
+    pub(crate) fn ids(&self) -> IdView<'_> {
+        IdView { written: &self.written, plan: &self.plan }
     }
 
     /// How many sources and pipelines there are to go through.
     fn steps(&self) -> usize {
-        self.plan.graph.manifest.sources.len() + self.course.runs.len()
+        self.plan.graph.manifest.sources.len() + self.schedule.runs.len()
     }
 
     /// The module of a stage.
@@ -60,7 +60,7 @@ impl Script {
     }
 
     fn pipeline(&self, run: usize) -> &osbc_ir::Pipeline {
-        self.written.manifest.pipeline(self.course.runs[run].pipeline)
+        self.written.manifest.pipeline(self.schedule.runs[run].pipeline)
     }
 
     fn source_id(&self, source: usize) -> CompatId {
@@ -71,23 +71,23 @@ impl Script {
 /// One of osbuild's monitors.
 pub(super) trait Display {
     /// Something about the whole build.
-    fn say(&mut self, script: &Script, text: &str);
+    fn say(&mut self, monitored: &MonitoredBuild, text: &str);
     /// A source begins.
-    fn begin_source(&mut self, script: &Script, source: usize);
+    fn begin_source(&mut self, monitored: &MonitoredBuild, source: usize);
     /// The module of a source said something.
-    fn source_output(&mut self, script: &Script, source: usize, text: &str);
+    fn source_output(&mut self, monitored: &MonitoredBuild, source: usize, text: &str);
     /// A source is through.
-    fn finish_source(&mut self, script: &Script, source: usize, report: &SourceReport);
-    /// A pipeline begins; an index into the course.
-    fn begin(&mut self, script: &Script, run: usize);
+    fn finish_source(&mut self, monitored: &MonitoredBuild, source: usize, report: &SourceReport);
+    /// A pipeline begins; an index into the schedule.
+    fn begin(&mut self, monitored: &MonitoredBuild, run: usize);
     /// A stage begins.
-    fn stage(&mut self, script: &Script, run: usize, stage: &StageRun);
+    fn stage(&mut self, monitored: &MonitoredBuild, run: usize, stage: &StageRun);
     /// A stage wrote something.
-    fn output(&mut self, script: &Script, run: usize, stage: &StageRun, text: &str);
+    fn output(&mut self, monitored: &MonitoredBuild, run: usize, stage: &StageRun, text: &str);
     /// A stage is through.
-    fn result(&mut self, script: &Script, run: usize, stage: &StageRun, result: &StageResult);
+    fn result(&mut self, monitored: &MonitoredBuild, run: usize, stage: &StageRun, result: &StageResult);
     /// A pipeline is through, well or not.
-    fn finish(&mut self, script: &Script, run: usize);
+    fn finish(&mut self, monitored: &MonitoredBuild, run: usize);
 }
 
 /// osbuild's monitor of that name; none if it has none.
@@ -128,13 +128,13 @@ impl Out {
 struct Null;
 
 impl Display for Null {
-    fn say(&mut self, _: &Script, _: &str) {}
-    fn begin_source(&mut self, _: &Script, _: usize) {}
-    fn source_output(&mut self, _: &Script, _: usize, _: &str) {}
-    fn finish_source(&mut self, _: &Script, _: usize, _: &SourceReport) {}
-    fn begin(&mut self, _: &Script, _: usize) {}
-    fn stage(&mut self, _: &Script, _: usize, _: &StageRun) {}
-    fn output(&mut self, _: &Script, _: usize, _: &StageRun, _: &str) {}
-    fn result(&mut self, _: &Script, _: usize, _: &StageRun, _: &StageResult) {}
-    fn finish(&mut self, _: &Script, _: usize) {}
+    fn say(&mut self, _: &MonitoredBuild, _: &str) {}
+    fn begin_source(&mut self, _: &MonitoredBuild, _: usize) {}
+    fn source_output(&mut self, _: &MonitoredBuild, _: usize, _: &str) {}
+    fn finish_source(&mut self, _: &MonitoredBuild, _: usize, _: &SourceReport) {}
+    fn begin(&mut self, _: &MonitoredBuild, _: usize) {}
+    fn stage(&mut self, _: &MonitoredBuild, _: usize, _: &StageRun) {}
+    fn output(&mut self, _: &MonitoredBuild, _: usize, _: &StageRun, _: &str) {}
+    fn result(&mut self, _: &MonitoredBuild, _: usize, _: &StageRun, _: &StageResult) {}
+    fn finish(&mut self, _: &MonitoredBuild, _: usize) {}
 }

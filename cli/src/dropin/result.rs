@@ -10,15 +10,15 @@ use osbc_executor::store::Lease;
 use osbc_ir::{FormatVersion, NodeOutcome, Outcome, PipelineIndex, StageResult, Value};
 use serde_json::json;
 
-use super::course::{PipelineRun, StageRun};
-use super::monitor::Script;
+use super::monitor::MonitoredBuild;
+use super::serial_schedule::{PipelineRun, StageRun};
 use super::sources::SourceReport;
 use crate::advice;
 
 /// A build that is over.
 #[derive(Clone, Copy)]
 pub(super) struct Finished<'a> {
-    pub(super) script: &'a Script,
+    pub(super) monitored: &'a MonitoredBuild,
     pub(super) outcome: &'a Outcome,
     pub(super) lease: &'a Lease,
 }
@@ -26,7 +26,7 @@ pub(super) struct Finished<'a> {
 impl<'a> Finished<'a> {
     /// The result document.
     pub(super) fn document(self) -> Value {
-        match self.script.written.manifest.version {
+        match self.monitored.written.manifest.version {
             FormatVersion::V1 => v1::document(self),
             FormatVersion::V2 => v2::document(self),
         }
@@ -34,18 +34,18 @@ impl<'a> Finished<'a> {
 
     /// The reports on all sources.
     fn sources(self) -> Vec<SourceReport> {
-        SourceReport::all(&self.script.plan, &self.script.have, &self.outcome.nodes)
+        SourceReport::all(&self.monitored.plan, &self.monitored.have, &self.outcome.nodes)
     }
 
     /// What osbuild would have run of a pipeline; of several with one id it is the same.
     fn run(self, pipeline: PipelineIndex) -> Option<&'a PipelineRun> {
-        let id = self.script.names().id(pipeline);
-        self.script.course.runs.iter().find(|run| run.id == id)
+        let id = self.monitored.ids().id(pipeline);
+        self.monitored.schedule.runs.iter().find(|run| run.id == id)
     }
 
     /// The stages of a run that have run, with what came of them.
     fn results(self, run: &'a PipelineRun) -> impl Iterator<Item = (&'a StageRun, &'a str, Cow<'a, StageResult>)> {
-        let stages = &self.script.written.manifest.pipeline(run.pipeline).stages;
+        let stages = &self.monitored.written.manifest.pipeline(run.pipeline).stages;
         run.stages.iter().filter_map(move |stage| {
             let result = stage_result(self.outcome.nodes.get(&stage.node)?)?;
             Some((stage, stages[stage.position].module.name.as_str(), result))
@@ -54,15 +54,15 @@ impl<'a> Finished<'a> {
 
     /// The first stage that failed, in osbuild's order.
     fn failure(self) -> Option<(&'a StageRun, &'a str, Cow<'a, StageResult>)> {
-        let mut all = self.script.course.runs.iter().flat_map(|run| self.results(run));
+        let mut all = self.monitored.schedule.runs.iter().flat_map(|run| self.results(run));
         all.find(|(_, _, result)| !result.success)
     }
 
     /// What the stages of a pipeline said about its tree, by position; nothing if there is no such tree.
     fn metadata(self, pipeline: PipelineIndex) -> Vec<(usize, Value)> {
-        let stages = self.script.names().stages(pipeline);
+        let stages = self.monitored.ids().stages(pipeline);
         let Some(last) = stages.last() else { return Vec::new() };
-        let said = self.lease.metadata(&self.script.plan.graph, last.node);
+        let said = self.lease.metadata(&self.monitored.plan.graph, last.node);
         let position = |node| stages.iter().position(|stage| stage.node == node);
         let mut all: Vec<(usize, Value)> =
             said.into_iter().filter_map(|(node, value)| Some((position(node)?, value))).collect();
@@ -71,7 +71,8 @@ impl<'a> Finished<'a> {
     }
 }
 
-/// What came of a stage that was to run. That its result was there after all is told as a run without a word.
+/// Returns the result of a stage that was planned to run. A result that was found in the store after all is reported as
+/// a run without output.
 pub(super) fn stage_result(outcome: &NodeOutcome) -> Option<Cow<'_, StageResult>> {
     match outcome {
         NodeOutcome::Ran(result) => Some(Cow::Borrowed(result)),
@@ -92,8 +93,8 @@ pub(super) fn stage_result(outcome: &NodeOutcome) -> Option<Cow<'_, StageResult>
     }
 }
 
-/// What went wrong with a stage, as the exception that its module has reported or in the shape of one; `null` if nothing
-/// did, or if the module said no more than its exit status.
+/// Returns what went wrong with a stage, as the exception that its module reported or in the shape of one; `null` if
+/// nothing did, or if the module gave only an exit status.
 pub(super) fn error(result: &StageResult) -> Value {
     if let Some(exception) = &result.exception {
         return json!({"type": "exception", "data": exception});
@@ -104,7 +105,7 @@ pub(super) fn error(result: &StageResult) -> Value {
     )
 }
 
-/// What a stage wrote and, where that does not tell, why it failed: all that people look at.
+/// Returns what a stage wrote and, if that does not say it, why the stage failed.
 pub(super) fn output(result: &StageResult) -> Cow<'_, str> {
     match unsaid_reason(result) {
         Some(reason) => Cow::Owned(format!("{}{reason}", result.output)),
@@ -122,7 +123,7 @@ pub(super) fn unsaid_reason(result: &StageResult) -> Option<String> {
 }
 
 /// The document for what was refused before anything was built.
-pub(super) fn refusal(reason: &str) -> Value {
+pub(super) fn error_document(reason: &str) -> Value {
     json!({
         "type": "error",
         "success": false,

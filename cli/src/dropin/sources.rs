@@ -1,4 +1,4 @@
-//! What came of the sources, as osbuild reports it: item by item.
+//! Reports on the sources, item by item, as osbuild writes them.
 
 use std::collections::BTreeMap;
 
@@ -64,8 +64,8 @@ impl SourceReport {
         })
     }
 
-    /// Whether it is told of an item that failed that it was not there: not by the modules that download files.
-    fn tells_absence(&self) -> bool {
+    /// Whether a failed item is reported as absent: not by the modules that download files.
+    fn reports_absence(&self) -> bool {
         !matches!(self.module.as_str(), "org.osbuild.curl" | "org.osbuild.librepo")
     }
 
@@ -82,7 +82,7 @@ impl SourceReport {
             .map(|item| match &item.result {
                 ItemResult::Failed(error) => {
                     let mut metadata = json!({"checksum": item.checksum});
-                    if self.tells_absence() {
+                    if self.reports_absence() {
                         metadata["cached"] = json!(false);
                     }
                     json!({"success": false, "metadata": metadata, "error": error})
@@ -107,7 +107,7 @@ impl SourceReport {
         let item = |item: &ItemReport| match &item.result {
             ItemResult::Failed(error) => {
                 let mut entry = json!({});
-                if self.tells_absence() {
+                if self.reports_absence() {
                     entry["cached"] = json!(false);
                 }
                 entry["checksum"] = json!(item.checksum);

@@ -33,12 +33,12 @@ fn root_a_change_that_changes_nothing_ends_where_it_began() {
     let first = std::fs::read(&archive).expect("is exported");
 
     let after = manifest(json!([{"path": "/srv"}, {"path": "/etc", "mode": 0o777}]));
-    let told = "2 stages not run: cached, since what they work on has equal content";
+    let summary = "2 stages not run: cached, since what they work on has equal content";
     place
         .build(&after)
         .assert()
         .success()
-        .stdout(contains(told))
+        .stdout(contains(summary))
         .stderr(contains("archive: org.osbuild.tar (cached: equal content)"));
     assert_eq!(std::fs::read(&archive).expect("is exported"), first);
     let output = place.build(&after).arg("--json").assert().success().get_output().stdout.clone();

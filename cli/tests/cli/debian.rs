@@ -47,9 +47,9 @@ fn fails(place: &Place, manifest: &Path, more: &[&str], said: &[&str]) {
     let mut build = place.build(manifest);
     build.args(["-e", "tree", "-e", "other", "--keep-going"]).args(more);
     let output = build.assert().code(1).get_output().clone();
-    let told = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+    let text = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
     for words in said {
-        assert!(told.contains(words), "{words}: {told}");
+        assert!(text.contains(words), "{words}: {text}");
     }
     assert!(!place.output().join("tree").exists());
     let other = fs::read_to_string(place.output().join("other/etc/hostname"));
@@ -59,7 +59,7 @@ fn fails(place: &Place, manifest: &Path, more: &[&str], said: &[&str]) {
     assert_eq!(running(&["sleep", LONG]), Vec::<String>::new());
     for directory in ["work", "damaged"] {
         let left = fs::read_dir(place.store().join(directory)).map_or(0, Iterator::count);
-        assert_eq!(left, 0, "{directory}: {told}");
+        assert_eq!(left, 0, "{directory}: {text}");
     }
     osbc().args(["store", "verify", "--store"]).arg(place.store()).assert().success();
 }

@@ -1,4 +1,4 @@
-//! What the machine is told to be, and that what dead builds left on it goes away.
+//! What `osbc doctor` says of the machine, and that it removes what dead builds left.
 
 use std::process::Command;
 
@@ -18,12 +18,12 @@ fn root_the_doctor_says_that_builds_can_run_and_what_is_here() {
         return;
     }
     let place = Place::new();
-    let told = doctor(&place, &["--json"]).success();
-    let told: Value = serde_json::from_slice(&told.get_output().stdout).expect("it is JSON");
-    assert_eq!(told["can_build"], true, "{told:#}");
+    let report = doctor(&place, &["--json"]).success();
+    let report: Value = serde_json::from_slice(&report.get_output().stdout).expect("it is JSON");
+    assert_eq!(report["can_build"], true, "{report:#}");
     let state = |part: &str, name: &str| {
-        let found = told[part].as_array().expect("a list").iter().find(|finding| finding["name"] == name);
-        found.unwrap_or_else(|| panic!("{name} of {told:#}"))["state"].as_str().expect("a state").to_owned()
+        let found = report[part].as_array().expect("a list").iter().find(|finding| finding["name"] == name);
+        found.unwrap_or_else(|| panic!("{name} of {report:#}"))["state"].as_str().expect("a state").to_owned()
     };
     assert_eq!((state("machine", "root"), state("machine", "namespaces")), ("ok".into(), "ok".into()));
     assert_eq!(state("tools", "tar"), "ok");

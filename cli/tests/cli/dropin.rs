@@ -1,11 +1,10 @@
-//! osbc in osbuild's place: its command line, its monitors and documents, its store, and a session of each of its
-//! callers.
+//! Drop-in mode: its command line, its monitors and documents, its store, and a session of each of its callers.
 
 mod callers;
+mod errors;
 mod machines;
 mod monitors;
 mod options;
-mod refusals;
 mod shells;
 mod store;
 

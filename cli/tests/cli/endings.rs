@@ -1,5 +1,5 @@
-//! How osbc ends when it is killed, interrupted, or short of threads or of room for its output: nothing that it started or
-//! made stays, and it says what was in the way.
+//! How osbc ends when it is killed, interrupted, or short of threads or of room for its output: nothing that it started
+//! or made stays, and it says what was in the way.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -249,8 +249,8 @@ fn root_after_an_interrupt_nothing_is_called_failed() {
         send(&child, Signal::SIGINT);
         let output = child.wait_with_output().expect("ends");
         assert_eq!(output.status.code(), Some(INTERRUPTED));
-        let (stdout, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(!told.to_lowercase().contains("failed"), "{told}");
+        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(!stderr.to_lowercase().contains("failed"), "{stderr}");
         if json {
             let document: Value = serde_json::from_str(&stdout).expect("JSON");
             assert_eq!(document["failures"], json!([]));
@@ -317,15 +317,18 @@ fn tester_with_few_tasks_every_command_ends_and_says_why_it_cannot_go_on() {
         let mut refused = 0;
         for limit in [1, 2, 3, 4, 5, 7, 9, 11, 13, 16, 20] {
             let output = run(limit, words);
-            let told = String::from_utf8_lossy(&output.stderr);
-            assert!(!told.contains("panicked"), "{words:?}, {limit} tasks: {told}");
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert!(!stderr.contains("panicked"), "{words:?}, {limit} tasks: {stderr}");
             match output.status.code() {
                 Some(0) => {}
                 Some(ENVIRONMENT) => {
                     refused += 1;
-                    assert!(told.contains("limit") || told.contains("os error 11"), "{words:?}, {limit} tasks: {told}");
+                    assert!(
+                        stderr.contains("limit") || stderr.contains("os error 11"),
+                        "{words:?}, {limit} tasks: {stderr}"
+                    );
                 }
-                code => panic!("{words:?}, {limit} tasks: {code:?}: {told}"),
+                code => panic!("{words:?}, {limit} tasks: {code:?}: {stderr}"),
             }
         }
         assert!(refused > 0, "{words:?}: the limit is none");

@@ -81,7 +81,7 @@ fn root_a_stage_that_runs_again_says_why() {
 }
 
 #[test]
-fn root_what_is_gone_from_the_store_is_told() {
+fn root_what_is_gone_from_the_store_is_reported() {
     if !has_root() || !has_tool("tar") {
         return;
     }
@@ -123,7 +123,7 @@ fn manifests_are_compared_by_what_they_mean() {
 }
 
 #[test]
-fn root_a_build_that_repeats_itself_is_told_from_one_that_does_not() {
+fn root_a_reproducible_build_is_distinguished_from_one_that_is_not() {
     if !has_root() || !has_tool("mkfs.ext4") {
         return;
     }

@@ -56,15 +56,15 @@ fn root_an_export_that_fails_hides_nothing_else() {
     std::fs::create_dir(place.output()).expect("new");
     let full = Mounted::new(&place.output(), 4);
     fill_up(&full.0.join("all"));
-    let told = contains("mount: no space left");
+    let message = contains("mount: no space left");
     let exported = contains(place.output().join("second").display().to_string());
     let mut build = place.build(&path);
-    build.args(["-e", "mount", "-e", "second"]).assert().code(3).stderr(told.clone()).stdout(exported.clone());
+    build.args(["-e", "mount", "-e", "second"]).assert().code(3).stderr(message.clone()).stdout(exported.clone());
     assert!(place.output().join("second/b").is_dir());
-    // A build that fails says so by its code, and both are told.
+    // A build that fails says so by its code, and both are reported.
     let mut build = place.build(&path);
     build.args(["--keep-going", "-e", "mount", "-e", "second", "-e", "third"]);
-    build.assert().code(1).stderr(told.and(contains("org.osbuild.mkdir"))).stdout(exported);
+    build.assert().code(1).stderr(message.and(contains("org.osbuild.mkdir"))).stdout(exported);
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn root_a_destination_that_cannot_be_written_to_is_found_before_anything_runs() 
     std::os::unix::fs::symlink("nowhere", place.path("link")).expect("new");
     let read_only = Mounted::in_memory(&place.path(""));
     run(std::process::Command::new("mount").args(["-o", "remount,ro"]).arg(&read_only.0));
-    for (output, told) in [
+    for (output, message) in [
         ("file", "file: it is there already and not a directory"),
         ("file/deeper", "file: it is there already and not a directory"),
         ("link", "link: it is there already and not a directory"),
@@ -89,7 +89,7 @@ fn root_a_destination_that_cannot_be_written_to_is_found_before_anything_runs() 
     ] {
         let mut build = osbc();
         build.arg("build").arg(&path).arg("--store").arg(place.store()).arg("-o").arg(place.path("").join(output));
-        build.assert().code(3).stderr(contains(told));
+        build.assert().code(3).stderr(contains(message));
         assert!(!place.store().exists(), "{output}: nothing ran");
     }
 }

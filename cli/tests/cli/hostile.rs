@@ -88,9 +88,9 @@ fn root_a_hostile_source_fails_what_needs_it_and_nothing_else() {
         ("daemon", "the source says nothing about this item"),
     ] {
         let output = build(&place, &libdir, how).output().expect("starts");
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{how}: {told}");
-        assert!(told.contains(reason), "{how}: {told}");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{how}: {message}");
+        assert!(message.contains(reason), "{how}: {message}");
         assert_eq!(fs::read_to_string(place.output().join("other/greeting")).expect("built"), "hello, you\n");
         fs::remove_dir_all(place.output()).expect("removes");
         assert_eq!(leftovers(&place.path("")), Vec::<String>::new(), "{how}");
@@ -175,14 +175,14 @@ fn build_beside(place: &Place, mut pipelines: Vec<Value>, timeout: &str) -> Vec<
         .collect()
 }
 
-/// That each of these failed for its reason, and nothing else did. What a service did is told of it.
+/// That each of these failed for its reason, and nothing else did. A message names the service that failed.
 fn assert_failed(failures: &[(String, String)], expected: &[(String, &str)]) {
     for (pipeline, reason) in expected {
         let (kind, _) = pipeline.split_once('-').expect("a kind and what is done");
         let whose = if kind == "stage" || reason.contains("longer") { String::new() } else { format!("{kind} `it`: ") };
-        let told = failures.iter().find(|(name, _)| name == pipeline);
-        let is_so = told.is_some_and(|(_, told)| told.starts_with(&whose) && told.contains(reason));
-        assert!(is_so, "{pipeline}: {reason}: {told:?}");
+        let message = failures.iter().find(|(name, _)| name == pipeline);
+        let is_so = message.is_some_and(|(_, message)| message.starts_with(&whose) && message.contains(reason));
+        assert!(is_so, "{pipeline}: {reason}: {message:?}");
     }
     assert_eq!(failures.len(), expected.len(), "{failures:?}");
 }

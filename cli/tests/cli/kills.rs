@@ -27,12 +27,12 @@ fn runs() -> usize {
     std::env::var("OSBC_KILL_RUNS").map_or(FEW, |text| text.parse().expect("OSBC_KILL_RUNS is a number"))
 }
 
-/// A number below `end` that nobody can tell before.
+/// A random number below `end`.
 fn random(end: u64) -> u64 {
     RandomState::new().hash_one(0) % end
 }
 
-/// Starts a build of the twenty variants in a process group of its own, which every process of it can be told by.
+/// Starts a build of the twenty variants in a process group of its own, by which all of its processes are found.
 fn start(place: &Place, output: &str, more: &[&str]) -> Child {
     Command::new(assert_cmd::cargo::cargo_bin("osbc"))
         .arg("build")

@@ -58,12 +58,12 @@ fn root_a_file_system_that_is_full_is_named_with_what_is_missing() {
         "options": {"paths": [{"from": "input://big/", "to": "mount://root/"}]}
     });
     let path = place.manifest(&with_big_file(&json!([image("5M"), mkfs, copy])));
-    let told = contains("cannot copy /big: No space left on device")
+    let message = contains("cannot copy /big: No space left on device")
         .and(contains("what is copied takes 6.0 MiB, at least "))
         .and(contains("the file system of the mount `root` is full: "))
         .and(contains("raise the `size` of its image or partition"))
         .and(contains("no space left for the stage in the store").not());
-    place.build(&path).args(["-e", "image"]).assert().code(1).stderr(told);
+    place.build(&path).args(["-e", "image"]).assert().code(1).stderr(message);
     assert_eq!(leftovers(&place.path("")), Vec::<String>::new());
 }
 
@@ -86,7 +86,7 @@ fn root_partitions_that_are_too_small_are_named_with_what_is_missing() {
         "devices": {"device": loop_device()},
         "options": {"label": "gpt", "uuid": UUID, "partitions": [{"name": "root", "start": 2048, "size": 204_800}]}
     });
-    for (stages, told) in [
+    for (stages, message) in [
         (
             filled(&ext4),
             "partition 1 (`root`): the ext4 file system is too small: what it is to hold takes 6.0 MiB, and",
@@ -100,7 +100,7 @@ fn root_partitions_that_are_too_small_are_named_with_what_is_missing() {
     ] {
         let place = Place::new();
         let path = place.manifest(&with_big_file(&stages));
-        place.build(&path).args(["-e", "image"]).assert().code(1).stderr(contains(told).and(contains("raise ")));
+        place.build(&path).args(["-e", "image"]).assert().code(1).stderr(contains(message).and(contains("raise ")));
     }
 }
 
@@ -121,7 +121,7 @@ fn root_a_partition_that_is_not_there_is_named() {
 }
 
 #[test]
-fn tester_owners_beyond_the_subordinate_ids_are_told_with_the_way_out() {
+fn tester_owners_beyond_the_subordinate_ids_are_named_with_the_way_out() {
     if !has_tester() || !has_tool("tar") {
         return;
     }
@@ -142,7 +142,7 @@ fn tester_owners_beyond_the_subordinate_ids_are_told_with_the_way_out() {
         "sources": {"org.osbuild.inline": {"items": {&item: {"encoding": "base64", "data": data}}}},
         "pipelines": [pipeline("chown", json!([mkdir, chown])), pipeline("untar", json!([untar]))]
     });
-    for (name, told) in [
+    for (name, message) in [
         ("chown", "cannot set the owner of /a: the user id 70000 lies beyond the "),
         ("untar", "cannot extract hostname: the user id 1000710000 lies beyond the "),
     ] {
@@ -150,7 +150,7 @@ fn tester_owners_beyond_the_subordinate_ids_are_told_with_the_way_out() {
         let path = place.manifest(&manifest);
         let mut build = crate::rootless::osbc_as(TESTER, &place);
         build.arg("build").arg(&path).args(["-e", name]).arg("--store").arg(place.store());
-        build.assert().code(1).stderr(contains(told).and(contains("usermod --add-subuids ")));
+        build.assert().code(1).stderr(contains(message).and(contains("usermod --add-subuids ")));
     }
 }
 
@@ -163,7 +163,7 @@ fn without(mounts: &str, arguments: &[&std::ffi::OsStr]) -> Command {
 }
 
 #[test]
-fn root_what_the_machine_lacks_is_told_before_anything_runs() {
+fn root_what_the_machine_lacks_is_reported_before_anything_runs() {
     if !has_root() || !["mkswap", "mkfs.ext4"].into_iter().all(has_tool) {
         return;
     }
@@ -176,20 +176,20 @@ fn root_what_the_machine_lacks_is_told_before_anything_runs() {
     let plan = ["plan".as_ref(), path.as_os_str(), "--store".as_ref(), store.as_os_str()];
 
     let no_tools = "mount --bind /dev/null /usr/sbin/mkswap; mount --bind /dev/null /usr/sbin/mkfs.ext4";
-    let told = || {
+    let message = || {
         contains("this machine lacks what the build needs:")
             .and(contains("the tool `mkfs.ext4`, for org.osbuild.mkfs.ext4 of the pipeline `tree`: install the package `e2fsprogs`"))
             .and(contains("the tool `mkswap`, for org.osbuild.mkswap of the pipeline `tree`: install the package `util-linux`"))
     };
-    without(no_tools, &build).assert().code(3).stderr(told());
-    without(no_tools, &plan).assert().success().stderr(told());
+    without(no_tools, &build).assert().code(3).stderr(message());
+    without(no_tools, &plan).assert().success().stderr(message());
     let results = std::fs::read_dir(store.join("objects")).expect("a store").count();
     assert_eq!(results, 0, "nothing ran");
 
     let no_nodes = "mount -t tmpfs none /dev";
-    let told =
+    let message =
         contains("a /dev with the usual nodes: /dev/null: No such file").and(contains("loop devices, for org.osbuild"));
-    without(no_nodes, &build).assert().code(3).stderr(told);
+    without(no_nodes, &build).assert().code(3).stderr(message);
 
     let nothing_missing = || contains("lacks").not();
     without(":", &plan).assert().success().stderr(nothing_missing());

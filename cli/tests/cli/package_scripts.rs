@@ -130,9 +130,9 @@ fn root_a_daemon_that_hides_from_its_script_ends_with_it() {
         let place = Place::new();
         let deb = Deb::new("lingers").field("Pre-Depends", "perl").script(script, &daemon);
         let manifest = installing(&place, &[&base(), &perl(), &deb], json!({}));
-        let told = place.build(&manifest).assert().code(1).get_output().clone();
-        let told = String::from_utf8_lossy(&[told.stdout, told.stderr].concat()).into_owned();
-        assert!(told.contains("left processes running, which it may not: `perl -e"), "{script}: {told}");
+        let text = place.build(&manifest).assert().code(1).get_output().clone();
+        let text = String::from_utf8_lossy(&[text.stdout, text.stderr].concat()).into_owned();
+        assert!(text.contains("left processes running, which it may not: `perl -e"), "{script}: {text}");
         assert_eq!(leftovers(&place.path("")), Vec::<String>::new(), "{script}");
     }
 }

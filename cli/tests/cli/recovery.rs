@@ -82,8 +82,8 @@ fn interrupt(place: &Place, times: usize) -> (Option<i32>, String) {
     let mut build = std::process::Command::new(assert_cmd::cargo::cargo_bin("osbc"));
     build.arg("build").arg(&manifest).arg("--store").arg(place.store());
     let mut build = build.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("osbc starts");
-    let mut told = BufReader::new(build.stderr.take().expect("a pipe")).lines();
-    assert!(told.next().expect("a line").expect("text").contains("truncate"));
+    let mut lines = BufReader::new(build.stderr.take().expect("a pipe")).lines();
+    assert!(lines.next().expect("a line").expect("text").contains("truncate"));
     // Whether the second one is in the middle of its work or just begins: both must end.
     let pid = Pid::from_raw(build.id().cast_signed());
     for _ in 0..times {

@@ -53,7 +53,7 @@ fn root_a_browser_shows_the_report() {
     let place = Place::new();
     let page = report(&place);
     // Says what only a browser knows.
-    let told = r##"<script>{
+    let script = r##"<script>{
         const styles = getComputedStyle(document.body), lanes = document.querySelectorAll(".lane:not(.axis)");
         const bars = [...document.querySelectorAll(".bar")], rows = [...document.querySelectorAll("#stages tbody")];
         document.title = JSON.stringify({
@@ -71,7 +71,7 @@ fn root_a_browser_shows_the_report() {
         }</script></body>"##;
     let html = std::fs::read_to_string(&page).expect("was written");
     assert!(html.contains("&lt;b id=") || html.contains("&#60;b id="), "names are text");
-    std::fs::write(&page, html.replace("</body>", told)).expect("writes");
+    std::fs::write(&page, html.replace("</body>", script)).expect("writes");
     let title = |more: &[&str]| {
         let document = document(&place, &page, more);
         let title = document.split("<title>").nth(1).and_then(|rest| rest.split("</title>").next());

@@ -203,7 +203,7 @@ fn root_variants_share_all_but_what_they_have_of_their_own() {
 }
 
 #[test]
-fn root_a_mirror_that_is_dead_or_has_something_else_is_told_at_once() {
+fn root_a_mirror_that_is_dead_or_has_something_else_is_reported_at_once() {
     if !can_install() || !osbc_fixtures::has_tool("apt-get") {
         return;
     }
@@ -262,7 +262,7 @@ fn root_a_server_for_ssh_makes_its_keys_and_what_is_set_up_needs_nothing_of_the_
 }
 
 #[test]
-fn root_what_apt_does_not_know_is_told_with_a_way_out() {
+fn root_what_apt_does_not_know_is_reported_with_a_way_out() {
     if !can_install() || !osbc_fixtures::has_tool("apt-get") {
         return;
     }

@@ -96,8 +96,8 @@ fn tester_trees_that_change_layers_below_are_the_same() {
     build_as_tester(&users, &users.manifest(&changing_layers())).args(["-e", "tar"]).assert().success();
     let listing = |place: &Place| {
         let mut tar = Command::new("tar");
-        let told = tar.args(["--numeric-owner", "-tvf"]).arg(place.output().join("tar/tree.tar")).assert().success();
-        String::from_utf8_lossy(&told.get_output().stdout).into_owned()
+        let listing = tar.args(["--numeric-owner", "-tvf"]).arg(place.output().join("tar/tree.tar")).assert().success();
+        String::from_utf8_lossy(&listing.get_output().stdout).into_owned()
     };
     assert_eq!(listing(&users), listing(&roots));
     assert!(listing(&roots).contains("65534/12"), "{}", listing(&roots));
@@ -106,7 +106,7 @@ fn tester_trees_that_change_layers_below_are_the_same() {
 }
 
 #[test]
-fn tester_a_user_without_ids_is_told_how_to_get_some() {
+fn tester_a_user_without_ids_learns_how_to_get_some() {
     if !has_tester() {
         return;
     }

@@ -70,7 +70,7 @@ impl Searched {
         self.hear(arguments.join(" "), output)
     }
 
-    /// The same in osbuild's place.
+    /// The same in drop-in mode.
     fn osbuild(&mut self, arguments: &[&str], manifest: &Path) -> Option<i32> {
         let output = osbuild(&self.place).args(arguments).arg(manifest).output().expect("runs");
         self.hear(format!("osbuild {}", arguments.join(" ")), output)
@@ -104,7 +104,7 @@ impl Searched {
 }
 
 #[test]
-fn a_build_that_fails_tells_no_secret() {
+fn a_failed_build_shows_no_secret() {
     if !has_root() {
         return;
     }
@@ -141,7 +141,7 @@ fn a_build_that_fails_tells_no_secret() {
 }
 
 #[test]
-fn a_build_that_succeeds_tells_no_secret() {
+fn a_successful_build_shows_no_secret() {
     if !has_root() {
         return;
     }
@@ -180,7 +180,7 @@ fn a_build_that_succeeds_tells_no_secret() {
 }
 
 #[test]
-fn a_manifest_that_is_refused_tells_no_secret() {
+fn a_refused_manifest_shows_no_secret() {
     let mut all = Searched::new();
     let own = json!({checksum(GOOD): {"url": "https://CANARY-user:CANARY-password@h/x?t=CANARY y", "insecure": "no"}});
     let refused = all.manifest("manifest.json", &manifest(&own, false));

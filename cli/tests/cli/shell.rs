@@ -70,8 +70,8 @@ fn root_a_failed_stage_leaves_its_tree_to_a_shell() {
     let manifest = place.manifest(&one_pipeline(json!([mkdir("/etc"), half])));
     let mut build = place.build(&manifest);
     build.arg("--shell-on-failure").write_stdin("ls\nexit 9\n");
-    let told = contains("org.osbuild.mkdir failed: ").and(contains("not kept"));
-    build.assert().code(1).stdout(contains("done\netc\n")).stderr(told);
+    let message = contains("org.osbuild.mkdir failed: ").and(contains("not kept"));
+    build.assert().code(1).stdout(contains("done\netc\n")).stderr(message);
     assert_eq!(place.plan(&manifest)["totals"]["run"], 1);
     assert_eq!(leftovers(&place.path("")), Vec::<String>::new());
 }

@@ -95,7 +95,7 @@ fn root_damage_is_found_and_the_next_build_repairs_it() {
     std::fs::rename(&target, tree.join("elsewhere")).expect("moves it");
 
     store(&place, &["verify"]).assert().code(1).stdout(contains(id).and(contains("--repair")));
-    place.build(&path).assert().success().stderr(contains("was damaged").and(contains("set aside and made anew")));
+    place.build(&path).assert().success().stderr(contains("was damaged").and(contains("set aside and made again")));
     assert_eq!(std::fs::read_to_string(place.output().join("tree/etc/hostname")).expect("is there"), "sound\n");
     store(&place, &["verify"]).assert().success();
     store(&place, &["gc"]).assert().success();
@@ -163,7 +163,7 @@ fn filling(times: usize) -> Value {
 }
 
 #[test]
-fn root_a_stage_without_room_gets_some_or_is_told_how_much_it_needs() {
+fn root_a_stage_without_room_gets_some_or_an_error_with_how_much_it_needs() {
     if !has_root() || !has_tool("mkfs.ext4") {
         return;
     }

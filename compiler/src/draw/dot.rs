@@ -26,7 +26,7 @@ fn render(drawing: &Drawing, out: &mut String) -> std::fmt::Result {
     writeln!(out, "        margin=\"0.14,0.07\", height=0.3, penwidth=1.2];")?;
     writeln!(out, "  edge [arrowsize=0.65, penwidth=1.2];")?;
 
-    let names = drawing.foreign_names();
+    let names = drawing.other_names();
     for (index, vertex) in drawing.vertices.iter().enumerate().filter(|(_, vertex)| vertex.cluster.is_none()) {
         node(drawing, index, &[], "  ", out)?;
         debug_assert_ne!(vertex.kind, Kind::Stage, "stages are drawn in their pipelines");

@@ -16,7 +16,7 @@ pub(super) fn write(drawing: &Drawing) -> String {
 
 fn render(drawing: &Drawing, out: &mut String) -> std::fmt::Result {
     writeln!(out, "flowchart LR")?;
-    let names = drawing.foreign_names();
+    let names = drawing.other_names();
     for (index, _) in drawing.vertices.iter().enumerate().filter(|(_, vertex)| vertex.cluster.is_none()) {
         node(drawing, index, &[], "  ", out)?;
     }

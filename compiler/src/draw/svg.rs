@@ -49,7 +49,7 @@ impl<'a> Picture<'a> {
                 place[*vertex] = (block, row);
             }
         }
-        let names = drawing.foreign_names();
+        let names = drawing.other_names();
         let subtitle = |index: usize| match names.get(&index) {
             Some(names) => format!("{} = {}", drawing.vertices[index].subtitle, names.join(", ")),
             None => drawing.vertices[index].subtitle.clone(),

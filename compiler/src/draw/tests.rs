@@ -59,7 +59,7 @@ fn stages_are_drawn_once_with_items_and_build_trees_folded() {
             "os/hostname -input-> tar/tar",
         ]
     );
-    assert_eq!(drawing.foreign_names().values().collect::<Vec<_>>(), [&["also"]], "`also` is a second name of `tar`");
+    assert_eq!(drawing.other_names().values().collect::<Vec<_>>(), [&["also"]], "`also` is a second name of `tar`");
 }
 
 #[test]

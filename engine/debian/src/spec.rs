@@ -25,7 +25,7 @@ pub(crate) struct Spec {
     pub(crate) packages: Vec<String>,
     /// The package of the kernel; the usual one for the architecture unless given.
     pub(crate) kernel: Option<String>,
-    /// What the kernel is told.
+    /// The kernel's arguments.
     #[serde(default = "quiet_console")]
     pub(crate) kernel_opts: Vec<String>,
     /// The host name; `name` unless given.

@@ -1,4 +1,4 @@
-//! What a message of `JSONSeqMonitor` is about: said in full the first time, by its id from then on.
+//! What a message of `JSONSeqMonitor` is about: in full the first time, by its id from then on.
 
 use std::collections::HashSet;
 
@@ -23,15 +23,15 @@ pub(super) struct Context {
     pub(super) stage: Option<(String, CompatId)>,
 }
 
-/// The contexts that were said in full.
+/// The contexts that were printed in full.
 #[derive(Debug, Default)]
 pub(super) struct Contexts {
-    told: HashSet<String>,
+    shown: HashSet<String>,
 }
 
 impl Contexts {
-    /// A context as a message has it.
-    pub(super) fn tell(&mut self, context: &Context, origin: &str) -> Value {
+    /// Returns a context for a message: in full the first time, then its id alone.
+    pub(super) fn refer(&mut self, context: &Context, origin: &str) -> Value {
         let (name, id) = context.pipeline.clone().unzip();
         let (stage_name, stage_id) = context.stage.clone().unzip();
         let mut full = json!({
@@ -41,7 +41,7 @@ impl Contexts {
         let mut sorted = full.clone();
         sorted.sort_all_objects();
         let id = hex(&Sha256::digest(json::to_string(&sorted)));
-        if !self.told.insert(id.clone()) {
+        if !self.shown.insert(id.clone()) {
             return json!({ "id": id });
         }
         full["id"] = json!(id);
@@ -58,10 +58,10 @@ mod tests {
         let mut contexts = Contexts::default();
         // As osbuild printed it.
         let id = "ede22f789202b9017bd24089276f57f559018c593914632c80206be12f5b3bb0";
-        let first = contexts.tell(&Context::default(), MAIN);
+        let first = contexts.refer(&Context::default(), MAIN);
         assert_eq!(first["id"], id);
         assert_eq!(first["origin"], MAIN);
-        assert_eq!(contexts.tell(&Context::default(), MAIN), json!({ "id": id }));
+        assert_eq!(contexts.refer(&Context::default(), MAIN), json!({ "id": id }));
         let context = Context {
             pipeline: Some((
                 "tree".to_owned(),
@@ -73,7 +73,7 @@ mod tests {
             )),
         };
         assert_eq!(
-            contexts.tell(&context, "stages/org.osbuild.noop")["id"],
+            contexts.refer(&context, "stages/org.osbuild.noop")["id"],
             "b4a6b0a6c6f5d4c55a9dc1d96102a9631f93bcd6dd29646f0819d918eb4337b2"
         );
     }

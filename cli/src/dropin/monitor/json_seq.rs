@@ -1,5 +1,6 @@
-//! osbuild's `JSONSeqMonitor`: a JSON document for each thing that happens (RFC 7464), every one short enough for readers
-//! that take no longer lines than 64 kB. Pipelines that run side by side each keep their context and their count.
+//! osbuild's `JSONSeqMonitor`: a JSON document for each thing that happens (RFC 7464), every one short enough for
+//! readers that take no longer lines than 64 kB. Pipelines that run side by side each keep their context and their
+//! count.
 
 use std::collections::HashMap;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -9,9 +10,9 @@ use osbc_pytext::json;
 use serde_json::json;
 
 use super::context::{Context, Contexts, MAIN, MONITOR, OTHER};
-use super::{Display, Out, Script};
-use crate::dropin::course::StageRun;
+use super::{Display, MonitoredBuild, Out};
 use crate::dropin::result::{error, output};
+use crate::dropin::serial_schedule::StageRun;
 use crate::dropin::sources::SourceReport;
 
 /// How many of the last characters of a stage's output its result has.
@@ -36,7 +37,7 @@ pub(super) struct JsonSeq {
 
 /// A pipeline that has begun.
 struct Open {
-    /// What a message about it is about: the stage that began last, or what was told last before it began.
+    /// The context of its messages: the stage that began last, or the context of the last message before it began.
     context: Context,
     stages_done: usize,
 }
@@ -62,10 +63,10 @@ impl JsonSeq {
         }
     }
 
-    /// Writes a message about a pipeline (an index into the course) or, for none, about something else.
+    /// Writes a message about a pipeline (an index into the schedule); `None` if it is about something else.
     fn write(
         &mut self,
-        script: &Script,
+        monitored: &MonitoredBuild,
         run: Option<usize>,
         context: Context,
         origin: &str,
@@ -75,8 +76,8 @@ impl JsonSeq {
         let mut entry = Map::new();
         entry.insert("message".to_owned(), json!(message));
         entry.insert("result".to_owned(), more.result.unwrap_or_default());
-        entry.insert("context".to_owned(), self.contexts.tell(&context, origin));
-        entry.insert("progress".to_owned(), self.progress(script, run));
+        entry.insert("context".to_owned(), self.contexts.refer(&context, origin));
+        entry.insert("progress".to_owned(), self.progress(monitored, run));
         entry.insert("options".to_owned(), more.options.unwrap_or_default());
         entry.insert("timestamp".to_owned(), json!(now()));
         entry.insert("duration".to_owned(), json!(more.duration));
@@ -98,12 +99,12 @@ impl JsonSeq {
         self.out.write(&format!("\u{1e}{line}\n"));
     }
 
-    fn progress(&self, script: &Script, run: Option<usize>) -> Value {
-        let mut progress = json!({"name": "pipelines/sources", "total": script.steps(), "done": self.done});
+    fn progress(&self, monitored: &MonitoredBuild, run: Option<usize>) -> Value {
+        let mut progress = json!({"name": "pipelines/sources", "total": monitored.steps(), "done": self.done});
         if let Some(run) = run
             && let Some(open) = self.open.get(&run)
             // Consumers divide by the count of stages.
-            && let pipeline = script.pipeline(run)
+            && let pipeline = monitored.pipeline(run)
             && !pipeline.stages.is_empty()
         {
             let name = format!("pipeline: {}", pipeline.name);
@@ -112,84 +113,84 @@ impl JsonSeq {
         progress
     }
 
-    fn of_pipeline(script: &Script, run: usize) -> Context {
-        let name = script.pipeline(run).name.clone();
-        Context { pipeline: Some((name, script.course.runs[run].id)), stage: None }
+    fn of_pipeline(monitored: &MonitoredBuild, run: usize) -> Context {
+        let name = monitored.pipeline(run).name.clone();
+        Context { pipeline: Some((name, monitored.schedule.runs[run].id)), stage: None }
     }
 
-    fn of_stage(script: &Script, run: usize, stage: &StageRun) -> Context {
-        let module = script.module(run, stage).to_owned();
-        Context { stage: Some((module, stage.id)), ..Self::of_pipeline(script, run) }
+    fn of_stage(monitored: &MonitoredBuild, run: usize, stage: &StageRun) -> Context {
+        let module = monitored.module(run, stage).to_owned();
+        Context { stage: Some((module, stage.id)), ..Self::of_pipeline(monitored, run) }
     }
 
-    fn of_source(script: &Script, source: usize) -> Context {
-        let name = format!("source {}", script.written.manifest.sources[source].module.name);
-        Context { pipeline: Some((name, Some(script.source_id(source)))), stage: None }
+    fn of_source(monitored: &MonitoredBuild, source: usize) -> Context {
+        let name = format!("source {}", monitored.written.manifest.sources[source].module.name);
+        Context { pipeline: Some((name, Some(monitored.source_id(source)))), stage: None }
     }
 }
 
 impl Display for JsonSeq {
-    fn say(&mut self, script: &Script, text: &str) {
+    fn say(&mut self, monitored: &MonitoredBuild, text: &str) {
         let context = self.last.clone();
-        self.write(script, None, context, MAIN, text, More::default());
+        self.write(monitored, None, context, MAIN, text, More::default());
     }
 
-    fn begin_source(&mut self, script: &Script, source: usize) {
-        let context = Self::of_source(script, source);
-        let message = format!("Starting pipeline source {}", script.written.manifest.sources[source].module.name);
-        self.write(script, None, context, MONITOR, &message, More::default());
+    fn begin_source(&mut self, monitored: &MonitoredBuild, source: usize) {
+        let context = Self::of_source(monitored, source);
+        let message = format!("Starting pipeline source {}", monitored.written.manifest.sources[source].module.name);
+        self.write(monitored, None, context, MONITOR, &message, More::default());
     }
 
-    fn source_output(&mut self, script: &Script, source: usize, text: &str) {
+    fn source_output(&mut self, monitored: &MonitoredBuild, source: usize, text: &str) {
         for piece in pieces(text) {
-            self.write(script, None, Self::of_source(script, source), OTHER, piece, More::default());
+            self.write(monitored, None, Self::of_source(monitored, source), OTHER, piece, More::default());
         }
     }
 
-    fn finish_source(&mut self, script: &Script, source: usize, report: &SourceReport) {
-        let context = Self::of_source(script, source);
-        let name = &script.written.manifest.sources[source].module.name;
+    fn finish_source(&mut self, monitored: &MonitoredBuild, source: usize, report: &SourceReport) {
+        let context = Self::of_source(monitored, source);
+        let name = &monitored.written.manifest.sources[source].module.name;
         let mut result = report.result();
         if json::to_string(&result).len() > OUTPUT {
             result["results"] = json!([]);
         }
         let more = More { result: Some(result), ..More::default() };
-        self.write(script, None, context.clone(), MONITOR, &format!("Finished module source {name}"), more);
+        self.write(monitored, None, context.clone(), MONITOR, &format!("Finished module source {name}"), more);
         self.done += 1;
-        self.write(script, None, context, MONITOR, &format!("Finished pipeline {name}"), More::default());
+        self.write(monitored, None, context, MONITOR, &format!("Finished pipeline {name}"), More::default());
     }
 
-    fn begin(&mut self, script: &Script, run: usize) {
+    fn begin(&mut self, monitored: &MonitoredBuild, run: usize) {
         // osbuild's context keeps the last stage of the pipeline before. Beside others there is none before it.
         let stage = self.last.stage.clone().filter(|_| self.open.is_empty());
-        let context = Context { stage, ..Self::of_pipeline(script, run) };
+        let context = Context { stage, ..Self::of_pipeline(monitored, run) };
         self.open.insert(run, Open { context: context.clone(), stages_done: 0 });
-        let message = format!("Starting pipeline {}", script.pipeline(run).name);
-        self.write(script, Some(run), context, MONITOR, &message, More::default());
+        let message = format!("Starting pipeline {}", monitored.pipeline(run).name);
+        self.write(monitored, Some(run), context, MONITOR, &message, More::default());
     }
 
-    fn stage(&mut self, script: &Script, run: usize, stage: &StageRun) {
+    fn stage(&mut self, monitored: &MonitoredBuild, run: usize, stage: &StageRun) {
         self.started.insert((run, stage.position), Instant::now());
-        let context = Self::of_stage(script, run, stage);
+        let context = Self::of_stage(monitored, run, stage);
         if let Some(open) = self.open.get_mut(&run) {
             open.context = context.clone();
         }
-        let message = format!("Starting module {}", script.module(run, stage));
-        self.write(script, Some(run), context, MONITOR, &message, More::default());
+        let message = format!("Starting module {}", monitored.module(run, stage));
+        self.write(monitored, Some(run), context, MONITOR, &message, More::default());
     }
 
-    fn output(&mut self, script: &Script, run: usize, stage: &StageRun, text: &str) {
-        let origin = format!("stages/{}", script.module(run, stage));
+    fn output(&mut self, monitored: &MonitoredBuild, run: usize, stage: &StageRun, text: &str) {
+        let origin = format!("stages/{}", monitored.module(run, stage));
         for piece in pieces(text) {
-            self.write(script, Some(run), Self::of_stage(script, run, stage), &origin, piece, More::default());
+            self.write(monitored, Some(run), Self::of_stage(monitored, run, stage), &origin, piece, More::default());
         }
     }
 
-    fn result(&mut self, script: &Script, run: usize, stage: &StageRun, result: &StageResult) {
-        let module = script.module(run, stage).to_owned();
-        let context = Self::of_stage(script, run, stage);
+    fn result(&mut self, monitored: &MonitoredBuild, run: usize, stage: &StageRun, result: &StageResult) {
+        let module = monitored.module(run, stage).to_owned();
+        let context = Self::of_stage(monitored, run, stage);
         // The end of the output.
-        self.write(script, Some(run), context.clone(), &format!("stages/{module}"), "", More::default());
+        self.write(monitored, Some(run), context.clone(), &format!("stages/{module}"), "", More::default());
         if let Some(open) = self.open.get_mut(&run) {
             open.stages_done += 1;
         }
@@ -202,19 +203,19 @@ impl Display for JsonSeq {
                 "output": last_of(&output(result)),
                 "error": error(result),
             })),
-            options: script.options(run, stage),
+            options: monitored.options(run, stage),
             duration: started.map(|started| started.elapsed().as_secs_f64()),
             metadata: Some(result.metadata.clone()),
         };
-        self.write(script, Some(run), context, MONITOR, &format!("Finished module {module}"), more);
+        self.write(monitored, Some(run), context, MONITOR, &format!("Finished module {module}"), more);
     }
 
-    fn finish(&mut self, script: &Script, run: usize) {
+    fn finish(&mut self, monitored: &MonitoredBuild, run: usize) {
         self.done += 1;
         let open = self.open.remove(&run);
-        let context = open.map_or_else(|| Self::of_pipeline(script, run), |open| open.context);
-        let message = format!("Finished pipeline {}", script.pipeline(run).name);
-        self.write(script, None, context, MONITOR, &message, More::default());
+        let context = open.map_or_else(|| Self::of_pipeline(monitored, run), |open| open.context);
+        let message = format!("Finished pipeline {}", monitored.pipeline(run).name);
+        self.write(monitored, None, context, MONITOR, &message, More::default());
     }
 }
 
@@ -302,15 +303,15 @@ mod tests {
     }
 
     #[test]
-    fn of_a_long_output_the_end_is_told() {
+    fn a_long_output_is_cut_to_its_end() {
         assert_eq!(last_of("short"), "short");
         let exact = "é".repeat(100) + &"x".repeat(OUTPUT - 100);
         assert_eq!(last_of(&exact), exact);
         let long = "x".repeat(OUTPUT) + "end";
-        let told = last_of(&long);
-        assert!(told.starts_with("[...3 bytes hidden...]\nxxx") && told.ends_with("xend"), "{}", &told[..40]);
+        let last = last_of(&long);
+        assert!(last.starts_with("[...3 bytes hidden...]\nxxx") && last.ends_with("xend"), "{}", &last[..40]);
         let wide = "\u{1}".repeat(OUTPUT) + "end";
-        let told = last_of(&wide);
-        assert!(json::to_string(&told).len() < TEXT + 100 && told.ends_with("end"));
+        let last = last_of(&wide);
+        assert!(json::to_string(&last).len() < TEXT + 100 && last.ends_with("end"));
     }
 }

@@ -1,6 +1,6 @@
-//! osbuild's `LogMonitor`: what every module is given and what it writes, as text. Of stages that run side by side the
-//! one that began first is shown as it goes; what the others write waits until it is through, so that the text of a
-//! stage is never mixed with another's.
+//! osbuild's `LogMonitor`: what every module gets and what it writes, as text. Of stages that run in parallel, the one
+//! that began first is shown live; the output of the others waits until it has ended, so that the output of two stages
+//! is never mixed.
 
 use std::borrow::Cow;
 use std::collections::{HashSet, VecDeque};
@@ -11,8 +11,8 @@ use osbc_ir::{StageResult, printable};
 use osbc_pytext::json::to_string_indented;
 use tempfile::SpooledTempFile;
 
-use super::{Display, Out, Script};
-use crate::dropin::course::StageRun;
+use super::{Display, MonitoredBuild, Out};
+use crate::dropin::serial_schedule::StageRun;
 use crate::dropin::sources::SourceReport;
 
 /// How much of a text waits in memory; more of it waits in a file.
@@ -47,7 +47,7 @@ enum Of {
         run: usize,
         position: usize,
     },
-    /// A pipeline of which no stage is to be told.
+    /// A pipeline without stages to show.
     Empty {
         run: usize,
     },
@@ -67,10 +67,10 @@ impl Log {
         Self { out, waiting: VecDeque::new(), headed: HashSet::new(), current: None }
     }
 
-    fn open(&mut self, script: &Script, of: Of, text: &str) {
+    fn open(&mut self, monitored: &MonitoredBuild, of: Of, text: &str) {
         self.waiting.push_back(Block { of, text: SpooledTempFile::new(IN_MEMORY), is_over: false });
         if self.waiting.len() == 1 {
-            self.head(script, of);
+            self.head(monitored, of);
         }
         self.add(of, text);
     }
@@ -86,28 +86,28 @@ impl Log {
     }
 
     /// Ends a block, and writes what has waited for its end.
-    fn close(&mut self, script: &Script, of: Of) {
+    fn close(&mut self, monitored: &MonitoredBuild, of: Of) {
         if let Some(block) = self.waiting.iter_mut().find(|block| block.of == of) {
             block.is_over = true;
         }
         while self.waiting.front().is_some_and(|first| first.is_over) {
             self.waiting.pop_front();
-            self.show_first(script);
+            self.show_first(monitored);
         }
     }
 
     /// Writes what has waited of the block that is now the first.
-    fn show_first(&mut self, script: &Script) {
+    fn show_first(&mut self, monitored: &MonitoredBuild) {
         let Some(first) = self.waiting.front_mut() else { return };
         let mut text = Vec::new();
         first.text.rewind().and_then(|()| first.text.read_to_end(&mut text)).ok();
         let of = first.of;
-        self.head(script, of);
+        self.head(monitored, of);
         self.out.write(&String::from_utf8_lossy(&text));
     }
 
     /// Writes which pipeline comes, where it is another one than before.
-    fn head(&mut self, script: &Script, of: Of) {
+    fn head(&mut self, monitored: &MonitoredBuild, of: Of) {
         let Some(run) = of.run() else {
             self.current = None;
             return;
@@ -116,15 +116,15 @@ impl Log {
             return;
         }
         self.current = Some(run);
-        let pipeline = script.pipeline(run);
-        let id = script.course.runs[run].id.map_or_else(|| "None".to_owned(), |id| id.to_string());
+        let pipeline = monitored.pipeline(run);
+        let id = monitored.schedule.runs[run].id.map_or_else(|| "None".to_owned(), |id| id.to_string());
         let mut head = self.bold(&format!("Pipeline {}: {id}", self.fit(&pipeline.name))) + "\n";
         if self.headed.insert(run) {
-            let build = pipeline.build.and_then(|build| script.names().id(build));
+            let build = pipeline.build.and_then(|build| monitored.ids().id(build));
             let build = build.map_or_else(|| "<host>".to_owned(), |id| id.to_string());
-            let runner = script.written.manifest.runner_of(pipeline, &script.host);
+            let runner = monitored.written.manifest.runner_of(pipeline, &monitored.host);
             head += &format!("Build\n  root: {build}\n  runner: {} ({})", runner.name, runner.exec);
-            if script.in_vm.contains(&script.course.runs[run].pipeline) {
+            if monitored.in_vm.contains(&monitored.schedule.runs[run].pipeline) {
                 head += " in vm";
             }
             if let Some(epoch) = pipeline.source_epoch {
@@ -150,49 +150,49 @@ impl Log {
 }
 
 impl Display for Log {
-    fn say(&mut self, _: &Script, text: &str) {
+    fn say(&mut self, _: &MonitoredBuild, text: &str) {
         self.out.write(text);
     }
 
-    fn begin_source(&mut self, script: &Script, source: usize) {
-        let name = &script.written.manifest.sources[source].module.name;
-        let title = self.bold(&format!("Pipeline source {name}: {}", script.source_id(source)));
-        self.open(script, Of::Source(source), &format!("{title}\nBuild\n  root: <host>\n"));
+    fn begin_source(&mut self, monitored: &MonitoredBuild, source: usize) {
+        let name = &monitored.written.manifest.sources[source].module.name;
+        let title = self.bold(&format!("Pipeline source {name}: {}", monitored.source_id(source)));
+        self.open(monitored, Of::Source(source), &format!("{title}\nBuild\n  root: <host>\n"));
     }
 
-    fn source_output(&mut self, _: &Script, source: usize, text: &str) {
+    fn source_output(&mut self, _: &MonitoredBuild, source: usize, text: &str) {
         self.add(Of::Source(source), &self.fit(text));
     }
 
-    fn finish_source(&mut self, script: &Script, source: usize, _: &SourceReport) {
-        self.close(script, Of::Source(source));
+    fn finish_source(&mut self, monitored: &MonitoredBuild, source: usize, _: &SourceReport) {
+        self.close(monitored, Of::Source(source));
     }
 
-    fn begin(&mut self, script: &Script, run: usize) {
-        if script.course.runs[run].stages.is_empty() {
-            self.open(script, Of::Empty { run }, "");
+    fn begin(&mut self, monitored: &MonitoredBuild, run: usize) {
+        if monitored.schedule.runs[run].stages.is_empty() {
+            self.open(monitored, Of::Empty { run }, "");
         }
     }
 
-    fn stage(&mut self, script: &Script, run: usize, stage: &StageRun) {
-        let title = self.bold(&format!("{}: {}", script.module(run, stage), stage.id));
+    fn stage(&mut self, monitored: &MonitoredBuild, run: usize, stage: &StageRun) {
+        let title = self.bold(&format!("{}: {}", monitored.module(run, stage), stage.id));
         let options =
-            script.options(run, stage).map_or_else(|| "{}".to_owned(), |options| to_string_indented(&options, 2));
-        self.open(script, Of::Stage { run, position: stage.position }, &format!("{title} {options}\n"));
+            monitored.options(run, stage).map_or_else(|| "{}".to_owned(), |options| to_string_indented(&options, 2));
+        self.open(monitored, Of::Stage { run, position: stage.position }, &format!("{title} {options}\n"));
     }
 
-    fn output(&mut self, _: &Script, run: usize, stage: &StageRun, text: &str) {
+    fn output(&mut self, _: &MonitoredBuild, run: usize, stage: &StageRun, text: &str) {
         self.add(Of::Stage { run, position: stage.position }, &self.fit(text));
     }
 
-    fn result(&mut self, script: &Script, run: usize, stage: &StageRun, result: &StageResult) {
+    fn result(&mut self, monitored: &MonitoredBuild, run: usize, stage: &StageRun, result: &StageResult) {
         let of = Of::Stage { run, position: stage.position };
         self.add(of, &format!("\n⏱  Duration: {:.2}s\n", result.duration.as_secs_f64()));
-        self.close(script, of);
+        self.close(monitored, of);
     }
 
-    fn finish(&mut self, script: &Script, run: usize) {
-        self.close(script, Of::Empty { run });
+    fn finish(&mut self, monitored: &MonitoredBuild, run: usize) {
+        self.close(monitored, Of::Empty { run });
     }
 }
 

@@ -12,7 +12,7 @@ const MAIN: &str = "tree";
 const ASSEMBLER: &str = "assembler";
 
 pub(super) fn document(finished: Finished<'_>) -> Value {
-    let pipelines = &finished.script.written.manifest.pipelines;
+    let pipelines = &finished.monitored.written.manifest.pipelines;
     let find = |name: &str| pipelines.iter().position(|pipeline| pipeline.name == name).map(PipelineIndex);
     let mut document = find(MAIN).map_or_else(|| json!({"success": true}), |main| pipeline(finished, main));
     let sources = finished.sources();
@@ -33,12 +33,12 @@ pub(super) fn document(finished: Finished<'_>) -> Value {
     document
 }
 
-/// A pipeline and, within it, the one that it is built in. As osbuild has it, the success of that one stands for both: that
-/// the build failed is told by the stages, and by the exit code.
+/// Returns a pipeline with its build pipeline inside. As in osbuild, the success of the inner one counts for both; the
+/// stages and the exit code say that the build failed.
 fn pipeline(finished: Finished<'_>, index: PipelineIndex) -> Value {
     let stages = stages(finished, index);
     let mut document = json!({ "success": stages.iter().all(|stage| stage["success"] == true) });
-    if let Some(build) = finished.script.written.manifest.pipeline(index).build {
+    if let Some(build) = finished.monitored.written.manifest.pipeline(index).build {
         let build = pipeline(finished, build);
         document["success"] = build["success"].clone();
         document["build"] = build;

@@ -18,10 +18,10 @@ pub(super) fn document(finished: Finished<'_>) -> Value {
         ),
         (None, None) => json!({"type": "result", "success": true, "metadata": metadata(finished)}),
     };
-    let mut told = Map::new();
-    told.insert("success".to_owned(), json!(failed_source.is_none()));
-    told.extend(sources.iter().map(|source| (source.module.clone(), source.document())));
-    document["sources"] = Value::Object(told);
+    let mut reports = Map::new();
+    reports.insert("success".to_owned(), json!(failed_source.is_none()));
+    reports.extend(sources.iter().map(|source| (source.module.clone(), source.document())));
+    document["sources"] = Value::Object(reports);
     document["log"] = log(finished);
     document
 }
@@ -33,7 +33,7 @@ fn failure(kind: &str, details: Value) -> Value {
 /// By pipeline and module, what stages said; of stages of one module the last one counts where they say the same thing.
 fn metadata(finished: Finished<'_>) -> Value {
     let mut all = Map::new();
-    for (index, pipeline) in finished.script.written.manifest.pipelines.iter().enumerate() {
+    for (index, pipeline) in finished.monitored.written.manifest.pipelines.iter().enumerate() {
         let mut of_pipeline = Map::new();
         for (position, said) in finished.metadata(PipelineIndex(index)) {
             let entry = of_pipeline.entry(pipeline.stages[position].module.name.clone()).or_insert_with(|| json!({}));
@@ -50,7 +50,7 @@ fn metadata(finished: Finished<'_>) -> Value {
 
 fn log(finished: Finished<'_>) -> Value {
     let mut all = Map::new();
-    for (index, pipeline) in finished.script.written.manifest.pipelines.iter().enumerate() {
+    for (index, pipeline) in finished.monitored.written.manifest.pipelines.iter().enumerate() {
         let Some(run) = finished.run(PipelineIndex(index)) else { continue };
         let stages: Vec<Value> = finished
             .results(run)

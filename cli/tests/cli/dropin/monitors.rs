@@ -153,7 +153,7 @@ fn the_sequence_says_what_osbuilds_says() {
         r#""manifest manifest.json finished successfully\n" 3/3"#,
     ];
     assert_eq!(lines, expected);
-    let image = all.iter().find(|entry| entry["message"] == "Starting pipeline image").expect("is told");
+    let image = all.iter().find(|entry| entry["message"] == "Starting pipeline image").expect("it is reported");
     assert_eq!(
         image["context"]["pipeline"]["stage"]["name"], "org.osbuild.copy",
         "the stage before it, as osbuild has it"
@@ -217,7 +217,7 @@ fn pipelines_that_run_side_by_side_keep_their_contexts() {
     // The source closes under the name of its module alone, as osbuild has it.
     assert_eq!(open.into_iter().collect::<Vec<_>>(), ["source org.osbuild.inline"]);
     let expected = (0..12).map(|number| (format!("p{number}"), 3)).chain([("base".to_owned(), 1)]).collect();
-    assert_eq!(stages, expected, "a stage that is shared is told in each of its pipelines");
+    assert_eq!(stages, expected, "a shared stage is reported in each of its pipelines");
     assert_eq!(all.last().map(short), Some("\"manifest manifest.json finished successfully\\n\" 14/14".to_owned()));
 }
 
@@ -235,7 +235,7 @@ fn a_failed_stage_says_why_and_closes_what_was_open() {
     assert!(out.ends_with("manifest manifest.json failed\nFailed\n"), "{out}");
     assert!(!out.contains("/y"), "{out}");
     let all = sequence(&run(osbuild(&place), common.into_iter().chain(["-q", "--monitor=JSONSeqMonitor"])).with(1));
-    let failed = all.iter().find(|entry| entry["result"]["success"] == false).expect("is told");
+    let failed = all.iter().find(|entry| entry["result"]["success"] == false).expect("it is reported");
     let reason = failed["result"]["error"]["data"]["value"].as_str().expect("a reason");
     assert!(reason.contains("/x"), "{reason}");
     assert_eq!(all[all.len() - 2]["message"], "Finished pipeline tree");
@@ -250,7 +250,7 @@ fn a_failed_stage_says_why_and_closes_what_was_open() {
 }
 
 #[test]
-fn a_failing_source_is_told_of_under_its_name() {
+fn a_failing_source_is_reported_under_its_name() {
     if !has_root() {
         return;
     }
@@ -274,12 +274,12 @@ fn a_failing_source_is_told_of_under_its_name() {
     std::fs::remove_dir_all(place.path(".osbuild")).expect("is there");
     let arguments = common.into_iter().chain(["-q", "--monitor=JSONSeqMonitor"]);
     let all = sequence(&run(installed(&place, &link(&place)), arguments).with(1));
-    let output = all.iter().find(|entry| entry["message"] == json!(said)).expect("is told");
+    let output = all.iter().find(|entry| entry["message"] == json!(said)).expect("it is reported");
     assert_eq!(output["context"]["origin"], "org.osbuild");
     assert_eq!(output["context"]["pipeline"]["name"], "source org.example.text");
-    let finished = all.iter().find(|entry| entry["result"]["success"] == false).expect("is told");
+    let finished = all.iter().find(|entry| entry["result"]["success"] == false).expect("it is reported");
     let results = finished["result"]["results"].as_array().expect("a list");
-    let of_bad = results.iter().find(|result| result["success"] == false).expect("is told");
+    let of_bad = results.iter().find(|result| result["success"] == false).expect("it is reported");
     assert_eq!(of_bad["metadata"], json!({"checksum": bad, "cached": false}));
 
     std::fs::remove_dir_all(place.path(".osbuild")).expect("is there");

@@ -139,8 +139,8 @@ fn start(mut command: Command, place: &Place, name: &str, number: usize, limit: 
 /// Ends a build and looks at what it made; gives its document.
 fn check(place: &Place, name: &str, number: usize, child: Child) -> Value {
     let output = child.wait_with_output().expect("ends");
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(0), "{name}: {told}\n{}", String::from_utf8_lossy(&output.stdout));
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{name}: {stderr}\n{}", String::from_utf8_lossy(&output.stdout));
     let image = place.path(name).join("image");
     assert_eq!(names(&image.join("base")), [(number % 3).to_string()], "{name}");
     assert_eq!(names(&image.join("x")), [number.to_string()], "{name}");

@@ -1,5 +1,6 @@
-//! What osbuild would run for a plan, and in which order: the pipelines that are needed and not there, each from its
-//! last stage that is there. osbc runs them side by side and equal stages once; this is how it tells of them.
+//! The schedule that osbuild would follow for a plan: the pipelines that are needed and not cached, one after the
+//! other, each from its last cached stage. osbc runs them in parallel, and equal stages once, but reports them in this
+//! order.
 
 use std::collections::HashMap;
 
@@ -8,7 +9,7 @@ use osbc_ir::{CompatId, Graph, Have, PipelineIndex, Plan};
 
 /// The pipelines that osbuild would run, in its order.
 #[derive(Debug)]
-pub(crate) struct Course {
+pub(crate) struct SerialSchedule {
     pub(crate) runs: Vec<PipelineRun>,
 }
 
@@ -18,7 +19,7 @@ pub(crate) struct PipelineRun {
     pub(crate) pipeline: PipelineIndex,
     /// Its id; none without stages.
     pub(crate) id: Option<CompatId>,
-    /// The stages that are not there yet.
+    /// The stages that are not cached.
     pub(crate) stages: Vec<StageRun>,
 }
 
@@ -29,19 +30,19 @@ pub(crate) struct StageRun {
     pub(crate) position: usize,
     /// Its id at this place.
     pub(crate) id: CompatId,
-    /// The node that stands for it, and maybe for the same stage of other pipelines.
+    /// Its node, which may also be that of equal stages in other pipelines.
     pub(crate) node: NodeIndex,
 }
 
-/// A manifest as written, which tells osbuild's ids at every place, and the plan for it.
+/// A view of osbuild's ids: the manifest as written, which has an id at every place, and the plan for it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Names<'a> {
+pub(crate) struct IdView<'a> {
     /// The graph before equal stages became one.
     pub(crate) written: &'a Graph,
     pub(crate) plan: &'a Plan,
 }
 
-impl Names<'_> {
+impl IdView<'_> {
     /// The stages of a pipeline.
     pub(crate) fn stages(&self, pipeline: PipelineIndex) -> Vec<StageRun> {
         let written = &self.written.pipelines[pipeline.0].stages;
@@ -57,24 +58,24 @@ impl Names<'_> {
     }
 }
 
-impl Course {
-    /// Goes back from the exports as osbuild does. `have` tells what was there before.
-    pub(crate) fn new(names: &Names<'_>, have: &Have) -> Self {
-        let graph = &names.plan.graph;
+impl SerialSchedule {
+    /// Searches back from the exports as osbuild does. `have` lists what was cached before.
+    pub(crate) fn new(ids: &IdView<'_>, have: &Have) -> Self {
+        let graph = &ids.plan.graph;
         let there = |node: NodeIndex| have.contains(&graph.id(node));
-        let mut check: Vec<PipelineIndex> = names.plan.exports.iter().map(|export| export.pipeline).collect();
-        // Of pipelines with one id, only the one that is met last is run; where in the order, it says last.
+        let mut check: Vec<PipelineIndex> = ids.plan.exports.iter().map(|export| export.pipeline).collect();
+        // Of pipelines with one id, only the one that is reached last runs, at that place.
         let mut found: HashMap<Option<CompatId>, (usize, PipelineRun)> = HashMap::new();
         let mut met = 0;
         while let Some(pipeline) = check.pop() {
-            let stages = names.stages(pipeline);
+            let stages = ids.stages(pipeline);
             if stages.last().is_some_and(|stage| there(stage.node)) {
                 continue;
             }
             let missing = stages.iter().rposition(|stage| there(stage.node)).map_or(0, |last| last + 1);
-            let run = PipelineRun { pipeline, id: names.id(pipeline), stages: stages[missing..].to_vec() };
+            let run = PipelineRun { pipeline, id: ids.id(pipeline), stages: stages[missing..].to_vec() };
             // One without stages is the host.
-            check.extend(graph.manifest.pipeline(pipeline).build.filter(|build| names.id(*build).is_some()));
+            check.extend(graph.manifest.pipeline(pipeline).build.filter(|build| ids.id(*build).is_some()));
             for stage in run.stages.iter().rev() {
                 check.extend(inputs(graph, pipeline, stage.position));
             }
@@ -147,9 +148,9 @@ mod tests {
         let node = |(pipeline, position): &(usize, usize)| graph.id(graph.pipelines[*pipeline].stages[*position]);
         let have: Have = there.iter().map(node).collect();
         let plan = passes::plan(Arc::clone(&graph), Request::Exports(exports), &have, Retention::Every, &|_, _| None);
-        let course = Course::new(&Names { written: &written, plan: &plan }, &have);
+        let schedule = SerialSchedule::new(&IdView { written: &written, plan: &plan }, &have);
         let name = |run: &PipelineRun| graph.manifest.pipeline(run.pipeline).name.clone();
-        course.runs.iter().map(|run| (name(run), run.stages.len())).collect()
+        schedule.runs.iter().map(|run| (name(run), run.stages.len())).collect()
     }
 
     fn run(name: &str, stages: usize) -> (String, usize) {

@@ -1,5 +1,5 @@
-//! How a run in drop-in mode ends before there is a result. osbuild knows three ways: 1 for what could not be done, 2
-//! for what is no manifest, 130 for what was ended.
+//! How a run in drop-in mode ends before there is a result. osbuild has three exit codes for it: 1 for what could not
+//! be done, 2 for an invalid manifest, 130 for an interrupted build.
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -12,7 +12,7 @@ use osbc_ir::{printable, redact};
 use serde_json::Value;
 
 use super::arguments::Arguments;
-use super::result::refusal;
+use super::result::error_document;
 use crate::exit::{self, Failure};
 use crate::output::{StdoutError, print, show};
 
@@ -21,21 +21,21 @@ const SHOWN: usize = 50;
 
 /// Why there is no result.
 #[derive(Debug)]
-pub(super) enum Refusal {
+pub(super) enum DropInError {
     /// The manifest has problems.
     Manifest(Box<Report>),
     /// What is asked for cannot be done.
     Request(String),
-    /// The same, where osbuild closes with a word on it.
+    /// The same, where osbuild prints `Failed` below the reason.
     Failed(String),
     /// The user ended the build.
     Aborted,
 }
 
-impl Refusal {
+impl DropInError {
     /// Something is in the way.
     pub(super) fn environment(reason: impl Display) -> Self {
-        Refusal::Request(reason.to_string())
+        DropInError::Request(reason.to_string())
     }
 
     /// Exports that name nothing.
@@ -46,14 +46,14 @@ impl Refusal {
             let similar = unknown.similar.as_ref().map(|name| format!("; did you mean {name}?")).unwrap_or_default();
             format!("Export {} not found in [{known}]{similar}", unknown.name)
         });
-        Refusal::Failed(lines.collect::<Vec<_>>().join("\n"))
+        DropInError::Failed(lines.collect::<Vec<_>>().join("\n"))
     }
 
-    /// Tells it and gives the exit code. Standard output has one JSON document with `--json`, else the text.
-    pub(super) fn tell(self, arguments: &Arguments) -> ExitCode {
-        let is_data = arguments.json || (arguments.inspect && matches!(self, Refusal::Manifest(_)));
+    /// Prints the error and returns the exit code. Standard output gets one JSON document with `--json`, else the text.
+    pub(super) fn print(self, arguments: &Arguments) -> ExitCode {
+        let is_data = arguments.json || (arguments.inspect && matches!(self, DropInError::Manifest(_)));
         let (text, document) = (self.text(arguments), self.document());
-        // When standard output is gone, so is who would have read it.
+        // If standard output is gone, nobody is left to read it.
         if is_data {
             show(&text);
             print(format!("{document}\n").as_bytes()).ok();
@@ -65,7 +65,7 @@ impl Refusal {
 
     fn text(&self, arguments: &Arguments) -> String {
         match self {
-            Refusal::Manifest(report) => {
+            DropInError::Manifest(report) => {
                 let name = match arguments.manifest().to_str() {
                     Some("-") => "<stdin>".to_owned(),
                     _ => arguments.manifest().display().to_string(),
@@ -73,29 +73,29 @@ impl Refusal {
                 let problems = report.render(&GraphicalReportHandler::new(), SHOWN);
                 format!("{name} has errors:\n\n{problems}")
             }
-            Refusal::Request(reason) => format!("{}\n", shown(reason)),
-            Refusal::Failed(reason) => format!("{}\nFailed\n", shown(reason)),
-            Refusal::Aborted => "\nAborted\n".to_owned(),
+            DropInError::Request(reason) => format!("{}\n", shown(reason)),
+            DropInError::Failed(reason) => format!("{}\nFailed\n", shown(reason)),
+            DropInError::Aborted => "\nAborted\n".to_owned(),
         }
     }
 
     fn document(&self) -> Value {
         match self {
-            Refusal::Manifest(report) => report.to_json(),
-            Refusal::Request(reason) | Refusal::Failed(reason) => refusal(&redact::text(reason)),
-            Refusal::Aborted => refusal("the build was ended"),
+            DropInError::Manifest(report) => report.to_json(),
+            DropInError::Request(reason) | DropInError::Failed(reason) => error_document(&redact::text(reason)),
+            DropInError::Aborted => error_document("the build was ended"),
         }
     }
 
     fn code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Refusal::Manifest(report) => match report.phase() {
+            DropInError::Manifest(report) => match report.phase() {
                 Phase::Validate => exit::BAD_REQUEST,
-                // osbuild stumbles over these.
+                // osbuild crashes on these.
                 Phase::Parse | Phase::Load => exit::BUILD_FAILED,
             },
-            Refusal::Request(_) | Refusal::Failed(_) => exit::BUILD_FAILED,
-            Refusal::Aborted => exit::INTERRUPTED,
+            DropInError::Request(_) | DropInError::Failed(_) => exit::BUILD_FAILED,
+            DropInError::Aborted => exit::INTERRUPTED,
         })
     }
 }
@@ -105,41 +105,41 @@ fn shown(reason: &str) -> String {
     printable::text(&redact::text(reason)).into_owned()
 }
 
-impl From<Failure> for Refusal {
+impl From<Failure> for DropInError {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Manifest(report) | Failure::ManifestAsJson(report) => Refusal::Manifest(report),
-            other => Refusal::environment(other),
+            Failure::Manifest(report) | Failure::ManifestAsJson(report) => DropInError::Manifest(report),
+            other => DropInError::environment(other),
         }
     }
 }
 
-impl From<StdoutError> for Refusal {
+impl From<StdoutError> for DropInError {
     fn from(error: StdoutError) -> Self {
-        Refusal::environment(error)
+        DropInError::environment(error)
     }
 }
 
-impl From<ReadError> for Refusal {
+impl From<ReadError> for DropInError {
     fn from(error: ReadError) -> Self {
-        Refusal::environment(error)
+        DropInError::environment(error)
     }
 }
 
-impl From<osbc_executor::RunError> for Refusal {
+impl From<osbc_executor::RunError> for DropInError {
     fn from(error: osbc_executor::RunError) -> Self {
-        Refusal::environment(error)
+        DropInError::environment(error)
     }
 }
 
-impl From<osbc_executor::store::StoreError> for Refusal {
+impl From<osbc_executor::store::StoreError> for DropInError {
     fn from(error: osbc_executor::store::StoreError) -> Self {
-        Refusal::environment(error)
+        DropInError::environment(error)
     }
 }
 
-impl From<osbc_executor::export::ExportError> for Refusal {
+impl From<osbc_executor::export::ExportError> for DropInError {
     fn from(error: osbc_executor::export::ExportError) -> Self {
-        Refusal::environment(error)
+        DropInError::environment(error)
     }
 }

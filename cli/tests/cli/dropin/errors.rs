@@ -16,14 +16,14 @@ fn the_version_is_that_of_the_contract() {
 #[test]
 fn wrong_arguments_end_with_2_and_the_usage_on_standard_error() {
     let place = Place::new();
-    for (line, told) in [
+    for (line, expected) in [
         (&["--colour"][..], "Usage: osbuild"),
         (&[], "Usage: osbuild"),
         (&["--c=1", "m"], "Usage: osbuild"),
         (&["--cache-max-size=20G", "m"], "20G"),
     ] {
         let ran = run(osbuild(&place), line);
-        assert!(ran.err.contains(told), "{ran:?}");
+        assert!(ran.err.contains(expected), "{ran:?}");
         assert_eq!(ran.with(2), "", "{line:?}");
     }
 }
@@ -35,7 +35,7 @@ fn checks_come_in_osbuilds_order() {
     place.file("format.json", br#"{"version": "7"}"#);
     place.file("invalid.json", one_pipeline(json!([{"type": "org.osbuild.nothing"}])).to_string().as_bytes());
     place.file("valid.json", image_of_tree().to_string().as_bytes());
-    for (line, code, told) in [
+    for (line, code, expected) in [
         ("missing.json --export none", 1, "missing.json"),
         ("syntax.json --export none", 1, "syntax.json has errors"),
         ("format.json --export none", 2, "format.json has errors"),
@@ -49,25 +49,25 @@ fn checks_come_in_osbuilds_order() {
     ] {
         let arguments: Vec<&str> = line.split(' ').collect();
         let out = run(osbuild(&place), &arguments).with(code);
-        assert!(out.contains(told), "{line}: {out}");
+        assert!(out.contains(expected), "{line}: {out}");
         if code != 0 && line != "valid.json --export image --inspect" {
-            let told =
+            let expected =
                 run(osbuild(&place), arguments.iter().filter(|argument| **argument != "--inspect").chain([&"--json"]));
-            assert_eq!(told.document(code)["success"], false, "{line}");
+            assert_eq!(expected.document(code)["success"], false, "{line}");
         }
     }
     assert!(!place.path("o").exists());
 }
 
 #[test]
-fn problems_of_a_manifest_are_told_as_osbuild_tells_them() {
+fn problems_of_a_manifest_are_reported_as_in_osbuild() {
     let place = Place::new();
     let invalid = one_pipeline(json!([{"type": "org.osbuild.hostname", "options": {"hostname": 1}}]));
     let path = place.manifest(&invalid);
     for option in ["--json", "--inspect"] {
-        let told = run(osbuild(&place), [path.as_os_str(), option.as_ref()]).document(2);
-        assert_eq!(told["type"], "https://osbuild.org/validation-error");
-        assert_eq!(told["errors"][0]["path"], json!(["pipelines", 0, "stages", 0, "options", "hostname"]));
+        let expected = run(osbuild(&place), [path.as_os_str(), option.as_ref()]).document(2);
+        assert_eq!(expected["type"], "https://osbuild.org/validation-error");
+        assert_eq!(expected["errors"][0]["path"], json!(["pipelines", 0, "stages", 0, "options", "hostname"]));
     }
 }
 

@@ -1,5 +1,5 @@
-//! From the events of a build to what osbuild would say. Every pipeline is told in the order of its stages, beginning to
-//! end; a stage that ran for several pipelines is told again in each of them.
+//! Replays the events of a parallel build in osbuild's serial order. Every pipeline is reported in the order of its
+//! stages; a stage that ran for several pipelines is reported again in each of them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -9,27 +9,27 @@ use osbc_executor::event::{Event, Monitor};
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{NodeOutcome, Outcome, StageResult, Value, redact};
 
-use super::{Display, Script};
+use super::{Display, MonitoredBuild};
 use crate::dropin::result::{stage_result, unsaid_reason};
 use crate::dropin::sources::SourceReport;
 
-/// The source whose module tells what it has fetched.
+/// The source whose module reports what it has fetched.
 const CURL: &str = "org.osbuild.curl";
 
-/// Tells a build to one of osbuild's monitors.
-pub(crate) struct Narrator {
-    script: Arc<Script>,
+/// A build's events, replayed to one of osbuild's monitors.
+pub(crate) struct SerialReplay {
+    monitored: Arc<MonitoredBuild>,
     display: Box<dyn Display>,
     /// For every node that runs, the places that it runs for.
     places: HashMap<NodeIndex, Vec<(usize, usize)>>,
     sources: Vec<SourceState>,
     runs: Vec<RunState>,
-    /// The results of stages that are still to be told for other pipelines.
+    /// The results of stages that are still to be reported for other pipelines.
     results: HashMap<NodeIndex, StageResult>,
     fetches: BTreeMap<NodeIndex, NodeOutcome>,
 }
 
-/// How far a source has been told.
+/// How far a source has been reported.
 #[derive(Debug, Clone, Default)]
 struct SourceState {
     begun: bool,
@@ -38,7 +38,7 @@ struct SourceState {
     missing: usize,
 }
 
-/// How far a pipeline has been told.
+/// How far a pipeline has been reported.
 #[derive(Debug, Clone, Default)]
 struct RunState {
     begun: bool,
@@ -47,33 +47,33 @@ struct RunState {
     finished: bool,
 }
 
-impl Narrator {
-    /// A narrator of the build that a script is of.
-    pub(crate) fn new(script: Arc<Script>, display: Box<dyn Display>) -> Self {
-        let mut sources = vec![SourceState::default(); script.plan.graph.manifest.sources.len()];
-        for item in script.plan.fetches.iter().filter_map(|node| script.plan.graph.item_node(*node)) {
+impl SerialReplay {
+    /// Returns a replay of a build, shown by `display`.
+    pub(crate) fn new(monitored: Arc<MonitoredBuild>, display: Box<dyn Display>) -> Self {
+        let mut sources = vec![SourceState::default(); monitored.plan.graph.manifest.sources.len()];
+        for item in monitored.plan.fetches.iter().filter_map(|node| monitored.plan.graph.item_node(*node)) {
             sources[item.source].missing += 1;
         }
         Self {
             display,
-            places: script.course.places(),
+            places: monitored.schedule.places(),
             sources,
-            runs: vec![RunState::default(); script.course.runs.len()],
+            runs: vec![RunState::default(); monitored.schedule.runs.len()],
             results: HashMap::new(),
             fetches: BTreeMap::new(),
-            script,
+            monitored,
         }
     }
 
     fn open(&mut self) {
-        self.display.say(&self.script, &format!("starting {}", self.script.manifest));
+        self.display.say(&self.monitored, &format!("starting {}", self.monitored.manifest));
         for source in 0..self.sources.len() {
             if self.sources[source].missing == 0 {
                 self.finish_source(source);
             }
         }
         for run in 0..self.runs.len() {
-            if self.script.course.runs[run].stages.is_empty() {
+            if self.monitored.schedule.runs[run].stages.is_empty() {
                 self.begin(run);
                 self.finish(run);
             }
@@ -82,41 +82,41 @@ impl Narrator {
 
     fn begin_source(&mut self, source: usize) {
         if !std::mem::replace(&mut self.sources[source].begun, true) {
-            self.display.begin_source(&self.script, source);
+            self.display.begin_source(&self.monitored, source);
         }
     }
 
     fn finish_source(&mut self, source: usize) {
         self.begin_source(source);
         if !std::mem::replace(&mut self.sources[source].finished, true) {
-            let report = SourceReport::new(&self.script.plan, &self.script.have, &self.fetches, source);
-            self.display.finish_source(&self.script, source, &report);
+            let report = SourceReport::new(&self.monitored.plan, &self.monitored.have, &self.fetches, source);
+            self.display.finish_source(&self.monitored, source, &report);
         }
     }
 
     fn fetch_started(&mut self, node: NodeIndex) {
-        if let Some(item) = self.script.plan.graph.item_node(node) {
+        if let Some(item) = self.monitored.plan.graph.item_node(node) {
             self.begin_source(item.source);
         }
     }
 
     fn source_output(&mut self, node: NodeIndex, text: &str) {
-        if let Some(source) = self.script.plan.graph.item_node(node).map(|item| item.source) {
+        if let Some(source) = self.monitored.plan.graph.item_node(node).map(|item| item.source) {
             self.begin_source(source);
-            self.display.source_output(&self.script, source, text);
+            self.display.source_output(&self.monitored, source, text);
         }
     }
 
     fn fetched(&mut self, node: NodeIndex, outcome: &NodeOutcome) {
-        let script = Arc::clone(&self.script);
-        let Some(node_item) = script.plan.graph.item_node(node) else { return };
-        let (source, item) = script.plan.graph.item(node_item);
+        let monitored = Arc::clone(&self.monitored);
+        let Some(node_item) = monitored.plan.graph.item_node(node) else { return };
+        let (source, item) = monitored.plan.graph.item(node_item);
         self.begin_source(node_item.source);
         if let (CURL, NodeOutcome::Fetched { .. }, Some(url)) =
             (source.module.name.as_str(), outcome, url(&item.description))
         {
             let line = format!("source/{CURL} ({CURL}): Downloaded {}\n", redact::url(url));
-            self.display.source_output(&script, node_item.source, &line);
+            self.display.source_output(&monitored, node_item.source, &line);
         }
         self.fetches.insert(node, outcome.clone());
         let state = &mut self.sources[node_item.source];
@@ -128,13 +128,13 @@ impl Narrator {
 
     fn begin(&mut self, run: usize) {
         if !std::mem::replace(&mut self.runs[run].begun, true) {
-            self.display.begin(&self.script, run);
+            self.display.begin(&self.monitored, run);
         }
     }
 
     fn finish(&mut self, run: usize) {
         if self.runs[run].begun && !std::mem::replace(&mut self.runs[run].finished, true) {
-            self.display.finish(&self.script, run);
+            self.display.finish(&self.monitored, run);
         }
     }
 
@@ -142,23 +142,23 @@ impl Narrator {
         let Some(&(run, position)) = self.places.get(&node).and_then(|places| places.first()) else { return };
         self.begin(run);
         self.catch_up(run);
-        self.display.stage(&self.script, run, &self.script.course.runs[run].stages[position]);
+        self.display.stage(&self.monitored, run, &self.monitored.schedule.runs[run].stages[position]);
     }
 
     fn stage_output(&mut self, node: NodeIndex, text: &str) {
         if let Some(&(run, position)) = self.places.get(&node).and_then(|places| places.first()) {
-            self.display.output(&self.script, run, &self.script.course.runs[run].stages[position], text);
+            self.display.output(&self.monitored, run, &self.monitored.schedule.runs[run].stages[position], text);
         }
     }
 
     fn stage_finished(&mut self, node: NodeIndex, result: &StageResult) {
         let Some(places) = self.places.get(&node).cloned() else { return };
         let Some((&(run, position), others)) = places.split_first() else { return };
-        let stage = &self.script.course.runs[run].stages[position];
+        let stage = &self.monitored.schedule.runs[run].stages[position];
         if let Some(reason) = unsaid_reason(result) {
-            self.display.output(&self.script, run, stage, &reason);
+            self.display.output(&self.monitored, run, stage, &reason);
         }
-        self.display.result(&self.script, run, stage, result);
+        self.display.result(&self.monitored, run, stage, result);
         self.through(run, result.success);
         if !others.is_empty() {
             self.results.insert(node, result.clone());
@@ -168,18 +168,18 @@ impl Narrator {
         }
     }
 
-    /// Tells the stages of a pipeline that have run for another one, as far as the order allows it.
+    /// Reports the stages of a pipeline that have run for another one, as far as the order allows it.
     fn catch_up(&mut self, run: usize) {
-        let script = Arc::clone(&self.script);
-        while let Some(stage) = script.course.runs[run].stages.get(self.runs[run].done)
+        let monitored = Arc::clone(&self.monitored);
+        while let Some(stage) = monitored.schedule.runs[run].stages.get(self.runs[run].done)
             && self.places.get(&stage.node).is_some_and(|places| places[0] != (run, self.runs[run].done))
             && let Some(result) = self.results.get(&stage.node).cloned()
             && !self.runs[run].finished
         {
             self.begin(run);
-            self.display.stage(&script, run, stage);
-            self.display.output(&script, run, stage, &result.output);
-            self.display.result(&script, run, stage, &result);
+            self.display.stage(&monitored, run, stage);
+            self.display.output(&monitored, run, stage, &result.output);
+            self.display.result(&monitored, run, stage, &result);
             self.through(run, result.success);
         }
     }
@@ -187,12 +187,12 @@ impl Narrator {
     /// Counts a stage that is through.
     fn through(&mut self, run: usize, success: bool) {
         self.runs[run].done += 1;
-        if !success || self.runs[run].done == self.script.course.runs[run].stages.len() {
+        if !success || self.runs[run].done == self.monitored.schedule.runs[run].stages.len() {
             self.finish(run);
         }
     }
 
-    /// Ends what a failure or an interrupt has left open, and says how it went, unless the user has ended it.
+    /// Closes what a failure or an interrupt left open, and reports how it went, unless the user ended the build.
     fn end(&mut self, outcome: &Outcome) {
         for source in 0..self.sources.len() {
             if self.sources[source].begun {
@@ -204,12 +204,12 @@ impl Narrator {
         }
         if !outcome.interrupted {
             let how = if outcome.success() { "finished successfully" } else { "failed" };
-            self.display.say(&self.script, &format!("manifest {} {how}\n", self.script.manifest));
+            self.display.say(&self.monitored, &format!("manifest {} {how}\n", self.monitored.manifest));
         }
     }
 }
 
-impl Monitor for Narrator {
+impl Monitor for SerialReplay {
     fn event(&mut self, _: Duration, event: &Event<'_>) {
         match event {
             Event::Started { .. } => self.open(),
