@@ -27,7 +27,7 @@ fn diagnostics(path: &Path, catalog: &Catalog) -> String {
 }
 
 #[test]
-fn broken_manifests_are_told_what_is_wrong_with_them() {
+fn broken_manifests_are_reported_with_all_their_problems() {
     let libraries: Vec<Box<dyn Library>> = vec![Box::new(BuiltIn)];
     let catalog = Catalog::new(libraries);
     let directory = osbc_fixtures::manifest("broken");

@@ -60,7 +60,7 @@ fn an_empty_build_and_a_build_pipeline_without_stages_are_the_host() {
 }
 
 #[test]
-fn osbuild_tells_an_empty_build_from_none() {
+fn osbuild_distinguishes_an_empty_build_from_none() {
     let id = |pipeline: Value| {
         described(&seal(&v2(json!([pipeline]))), IdScheme::Osbuild)["pipelines"][0]["stages"][0]["id"].clone()
     };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use osbc_ir::{Kind, Runner};
 use osbc_module_api::{Catalog, Library, LibraryError};
 use osbc_modules::builtin::BuiltIn;
-use osbc_modules::foreign::Foreign;
+use osbc_modules::on_disk::OnDiskLibrary;
 use osbc_modules::runners;
 
 use crate::Error;
@@ -33,7 +33,7 @@ pub fn directory(path: &Path, python_path: Vec<PathBuf>) -> Result<Box<dyn Libra
         path: path.to_owned(),
         source,
     })?;
-    Ok(Box::new(Foreign::new(absolute).with_python_path(python_path)))
+    Ok(Box::new(OnDiskLibrary::new(absolute).with_python_path(python_path)))
 }
 
 /// Returns the runner of pipelines that run in the host's tree.

@@ -1,5 +1,6 @@
 //! What an exported result is made of, as a software bill of materials in SPDX 2.3: the packages that the stages of its
-//! pipeline and of those that it is made from say they have installed. Build roots leave nothing in it and are not in it.
+//! pipeline and of those that it is made from say they have installed. Build roots leave nothing in it and are not in
+//! it.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -124,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn packages_have_urls_with_all_that_tells_them_apart() {
+    fn packages_have_urls_with_all_that_identifies_them() {
         let one = json!({"name": "libstdc++6", "version": "1:12.2-3+b1~deb12", "arch": "amd64"});
         let package = deb(&one, Some("debian")).expect("it is whole");
         assert_eq!(package.url, "pkg:deb/debian/libstdc%2B%2B6@1%3A12.2-3%2Bb1~deb12?arch=amd64");

@@ -167,7 +167,7 @@ mod tests {
     ];
 
     #[test]
-    fn all_five_kinds_are_computed_and_told_from_wrong_ones() {
+    fn all_five_kinds_are_computed_and_wrong_ones_refused() {
         for text in HELLO {
             let checksum = Checksum::parse(text).unwrap();
             assert_eq!(checksum.to_string(), text);

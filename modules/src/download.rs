@@ -26,7 +26,7 @@ use partial::Partial;
 use transfer::{Head, Message, Place, Resume, Transfer, Way};
 
 /// How often to ask whether the build was ended.
-const BLINK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The longest text that is read, in bytes.
 const LONGEST_TEXT: usize = 16 << 20;
@@ -77,8 +77,8 @@ impl Downloader {
         Self { patience, agents: Arc::default() }
     }
 
-    /// Downloads `url` to the context's target. When it fails for good because of what came, nothing is left there; what
-    /// was cut off stays to be resumed.
+    /// Downloads `url` to the context's target. When it fails for good because of what came, nothing is left there;
+    /// what was cut off stays to be resumed.
     ///
     /// # Errors
     /// The server cannot be reached or will not give the file, or what it gives has another checksum.
@@ -152,7 +152,8 @@ impl Downloader {
         }
     }
 
-    /// How long to wait after so many tries; a bit more or less each time, so that many clients do not come back at once.
+    /// How long to wait after so many tries; a bit more or less each time, so that many clients do not come back at
+    /// once.
     fn pause(&self, tries: u32, asked: Option<Duration>) -> Duration {
         let doubled = self.patience.first_pause.saturating_mul(1 << (tries - 1).min(16));
         let random = RandomState::new().hash_one(tries) % 512;
@@ -215,7 +216,7 @@ impl Downloader {
             if (context.interrupted)() {
                 return Err(Error::Interrupted.into());
             }
-            match transfer.messages.recv_timeout(BLINK) {
+            match transfer.messages.recv_timeout(POLL_INTERVAL) {
                 Ok(Message::Head(head)) => {
                     take(Part::Head(&head))?;
                     window = Some(Window { since: Instant::now(), bytes: 0 });
@@ -321,7 +322,7 @@ fn pause(context: &SourceContext, wait: Duration) -> Result<(), Error> {
         if left.is_zero() {
             return Ok(());
         }
-        sleep(left.min(BLINK));
+        sleep(left.min(POLL_INTERVAL));
     }
 }
 

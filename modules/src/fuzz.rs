@@ -18,9 +18,9 @@ use crate::builtin::{self, BuiltIn, MODULES};
 use crate::checksum::Checksum;
 use crate::debian::control::Control;
 use crate::debian::package::Package;
-use crate::foreign::Foreign;
 use crate::image_layers::Layers;
 use crate::lvm2::{Disk, Item};
+use crate::on_disk::OnDiskLibrary;
 use crate::url::{Url, unquote};
 use crate::{
     compression, cpio, debian, disk_image, download, grub, ini, lorax, mirrors, pacman_database, partition_table, pe,
@@ -154,7 +154,7 @@ pub const PARSERS: &[Parser] = &[
             for name in ["source", "described", "described.meta.json"] {
                 fs::write(stages.join(name), data)?;
             }
-            let library = Foreign::new(directory);
+            let library = OnDiskLibrary::new(directory);
             for name in ["source", "described"] {
                 let _ = library.module(Kind::Stage, name);
             }

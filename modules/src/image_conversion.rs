@@ -12,7 +12,7 @@ use crate::qcow2::{self, Compression, Version};
 use crate::single_file;
 
 /// Where files are that are only there while an image is made.
-const ASIDE: &str = "/var/tmp";
+const SCRATCH: &str = "/var/tmp";
 
 /// What QEMU knows images by that are not raw, and where; not an encrypted disk, which is taken as it is.
 const KNOWN: [(u64, &[u8]); 12] = [
@@ -96,7 +96,7 @@ pub(crate) enum VmdkLayout {
 }
 
 impl VmdkLayout {
-    /// The option that tells qemu-img.
+    /// The option of qemu-img.
     pub(crate) fn option(self) -> String {
         let word = match self {
             VmdkLayout::MonolithicSparse => "monolithicSparse",
@@ -115,9 +115,9 @@ fn raw(cx: &StageContext, source: &Path) -> Result<File, Error> {
     if is_raw(&disk).map_err(Error::io("read", source))? {
         return Ok(disk);
     }
-    let aside = NamedTempFile::new_in(ASIDE).map_err(Error::io("create a file in", ASIDE))?;
-    cx.tool("qemu-img")?.args(["convert", "-O", "raw"]).arg(source).arg(aside.path()).run()?;
-    Ok(aside.into_file())
+    let scratch = NamedTempFile::new_in(SCRATCH).map_err(Error::io("create a file in", SCRATCH))?;
+    cx.tool("qemu-img")?.args(["convert", "-O", "raw"]).arg(source).arg(scratch.path()).run()?;
+    Ok(scratch.into_file())
 }
 
 fn is_raw(disk: &File) -> io::Result<bool> {

@@ -27,7 +27,6 @@ mod fat;
 mod filesystem;
 mod filesystem_mount;
 mod firstboot;
-pub mod foreign;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod gpt;
@@ -50,6 +49,7 @@ mod mirrors;
 mod mounted_image;
 mod network_manager;
 mod oci_image;
+pub mod on_disk;
 mod one_line;
 mod options;
 mod ostree;

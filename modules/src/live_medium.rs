@@ -15,7 +15,7 @@ use osbc_pytext::json::to_string_sorted as indented;
 
 /// How much room there is for an Ignition configuration.
 const IGNITION_SIZE: u64 = 256 << 10;
-/// How much room there is for what tells a minimal image from the whole one.
+/// How much room there is for what distinguishes a minimal image from the whole one.
 const MINIMAL_SIZE: u64 = 16 << 10;
 
 const KERNEL: &str = "images/pxeboot/vmlinuz";
@@ -227,7 +227,7 @@ impl Medium<'_> {
             self.iso.write(format!("images/{name}.prm"), &arguments)?;
         }
         if fixture {
-            // The kernel as far as it tells where initrd and arguments are.
+            // The part of the kernel that says where initrd and arguments are.
             self.resize(KERNEL, 128 << 10)?;
             self.resize(INITRD, 1024)?;
         }

@@ -14,7 +14,7 @@ use crate::url::Url;
 const MAX_MIRRORS: usize = 200;
 
 /// How long a mirror may take to answer before it counts as the slowest.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The mirrors of a list with one URL a line.
 ///
@@ -77,7 +77,7 @@ pub(crate) fn fastest_first(mut mirrors: Vec<String>) -> Vec<String> {
     }
     drop(sender);
     let mut found = vec![Duration::MAX; mirrors.len()];
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     while let Ok((index, time)) = times.recv_timeout(end.saturating_duration_since(Instant::now())) {
         found[index] = time.unwrap_or(Duration::MAX);
     }
@@ -88,7 +88,7 @@ pub(crate) fn fastest_first(mut mirrors: Vec<String>) -> Vec<String> {
 
 fn connect(place: &(String, u16)) -> bool {
     let Ok(addresses) = place.to_socket_addrs() else { return false };
-    addresses.into_iter().any(|address| TcpStream::connect_timeout(&address, PATIENCE).is_ok())
+    addresses.into_iter().any(|address| TcpStream::connect_timeout(&address, TIMEOUT).is_ok())
 }
 
 #[cfg(test)]

@@ -15,9 +15,9 @@ use tempfile::TempDir;
 const NODES: &str = "/dev";
 
 /// How long something else, such as a prober of new devices, may hold on to a mount or device at the end.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// How soon to try again.
-const PAUSE: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A part of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +100,7 @@ impl MountedImage {
             unmount_soon(place).map_err(Error::io("unmount", place))?;
             let Some((_, device)) = self.mounts.pop() else { break };
             let node = device.node();
-            loopdev::release(device.into_fd(), PATIENCE).map_err(Error::io("release", node))?;
+            loopdev::release(device.into_fd(), TIMEOUT).map_err(Error::io("release", node))?;
         }
         Ok(())
     }
@@ -108,10 +108,10 @@ impl MountedImage {
 
 /// Unmounts, after what still holds on to the mount: a tool that is about to end, a process that is just being started.
 fn unmount_soon(place: &Path) -> Result<(), Errno> {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     loop {
         match unmount(place, UnmountFlags::empty()) {
-            Err(Errno::BUSY) if Instant::now() < end => std::thread::sleep(PAUSE),
+            Err(Errno::BUSY) if Instant::now() < end => std::thread::sleep(POLL_INTERVAL),
             done => return done,
         }
     }

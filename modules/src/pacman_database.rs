@@ -1,6 +1,6 @@
 //! What pacman's local database says of a package that is installed. Knows nothing of where the database is.
 
-/// A package, as far as osbuild tells of it.
+/// What osbuild records of a package.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Package {
     pub(crate) name: String,

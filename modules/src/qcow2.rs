@@ -151,7 +151,7 @@ impl Packer {
                 let status = compress.compress(&plain, &mut packed, FlushCompress::Finish)?;
                 (status == Status::StreamEnd).then(|| index(compress.total_out()))
             }
-            // It fails for nothing but want of room.
+            // It fails only without room.
             Packer::Zstd(compressor) => compressor.compress_to_buffer(&plain, &mut packed).ok(),
         };
         Ok(Some(match length {

@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_told_by_their_kind_or_by_what_they_hold() {
+    fn lists_are_recognized_by_their_kind_or_by_what_they_hold() {
         assert!(is_list(&json!({"mediaType": "application/vnd.oci.image.index.v1+json"})));
         assert!(is_list(&json!({"manifests": []})));
         assert!(!is_list(&json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "manifests": []})));

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_missing_is_told_in_numbers() {
+    fn what_is_missing_is_reported_in_numbers() {
         assert_eq!(Room { need: 5, have: 5 }.lacking(), None);
         let said = Room { need: 3 << 20, have: 3 << 19 }.lacking().unwrap();
         assert_eq!(

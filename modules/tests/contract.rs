@@ -479,7 +479,7 @@ fn run(def: &ModuleDef, sources: &Value, stage: &Value, tree: &Path) -> Result<(
     })
 }
 
-/// The trees that a stage's cases below `fixtures/modules` run it on, those aside that are to fail.
+/// The trees that a stage's cases below `fixtures/modules` run it on, without the cases that are to fail.
 fn cases(def: &'static ModuleDef) -> Vec<Site> {
     let directory = osbc_fixtures::module_cases(def.name);
     let mut sites = Vec::new();

@@ -29,7 +29,7 @@ const FIRMWARE: [(&str, &str); 4] = [
 /// What a qcow2 image begins with.
 const QCOW2: &[u8; 4] = b"QFI\xfb";
 /// The longest pause between two looks at the clock and at signals.
-const BLINK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Boots an image.
 pub(crate) fn run(args: &BootArgs) -> Result<ExitCode, Failure> {
@@ -167,7 +167,7 @@ fn watch(console: &Receiver<Vec<u8>>, text: &[u8], deadline: Instant, interrupt:
         if Instant::now() >= deadline {
             return Ok(End::Late);
         }
-        match console.recv_timeout(BLINK) {
+        match console.recv_timeout(POLL_INTERVAL) {
             Ok(bytes) => {
                 let mut out = std::io::stdout().lock();
                 out.write_all(&bytes).and_then(|()| out.flush()).map_err(Failure::environment)?;

@@ -19,14 +19,14 @@ use crate::harness::{Place, checksum, fetching, one_pipeline, osbc, serve};
 use crate::hostile::{hostile, runs};
 use crate::rootless::place_of_tester;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const ENVIRONMENT: i32 = 3;
 const INTERRUPTED: i32 = 130;
 
 pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let start = Instant::now();
     while !is_so() {
-        assert!(start.elapsed() < PATIENCE, "not so: {what}");
+        assert!(start.elapsed() < TIMEOUT, "not so: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -231,7 +231,7 @@ fn root_after_an_interrupt_nothing_is_called_failed() {
     let seen = Arc::clone(&asked);
     let url = serve(Arc::new(move |_, _| {
         seen.store(true, std::sync::atomic::Ordering::SeqCst);
-        std::thread::sleep(PATIENCE * 2);
+        std::thread::sleep(TIMEOUT * 2);
     }));
     let mut document = fetching(&checksum(b"never"), &format!("{url}/file"));
     document["pipelines"].as_array_mut().expect("a list").push(json!({
@@ -311,7 +311,7 @@ fn tester_with_few_tasks_every_command_ends_and_says_why_it_cannot_go_on() {
         command.args(["--reuid", TESTER, "--regid", TESTER, "--clear-groups", "--"]);
         command.arg("prlimit").arg(format!("--nproc={limit}")).arg(place.path("osbc")).args(words).arg(&source);
         command.arg("--store").arg(place.path(&format!("store-{limit}"))).arg("--libdir").arg(libdir());
-        command.env("HOME", place.path("home")).timeout(PATIENCE).output().expect("it ends in time")
+        command.env("HOME", place.path("home")).timeout(TIMEOUT).output().expect("it ends in time")
     };
     for words in [&["plan"][..], &["build"]] {
         let mut refused = 0;

@@ -69,7 +69,7 @@ fn root_a_build_can_be_looked_at_afterwards() {
 }
 
 #[test]
-fn root_events_and_traces_tell_all_that_happened() {
+fn root_events_and_traces_have_all_that_happened() {
     if !has_root() {
         return;
     }

@@ -59,7 +59,7 @@ fn equal_manifests_have_no_causes() {
 }
 
 #[test]
-fn the_first_cause_is_told_from_what_follows() {
+fn the_first_cause_is_distinguished_from_what_follows() {
     let new = graph(MANIFEST, |manifest| manifest.pipelines[1].stages[1].options = json!({"hostname": "web"}));
     assert_eq!(
         causes(&plain(MANIFEST), &new),

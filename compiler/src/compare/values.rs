@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_different_is_told_by_its_place() {
+    fn only_what_differs_is_reported_by_its_place() {
         assert_eq!(
             reported(json!({"a": 1, "b": {"c": [1, 2]}}), json!({"b": {"c": [1, 2]}, "a": 1})),
             Vec::<String>::new()

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_names_are_told_together_with_what_may_be_meant() {
+    fn unknown_names_are_reported_together_with_similar_ones() {
         let sketch = Sketch::shared(MANIFEST);
         let asked = ["qcow", "os", "zzz"].map(str::to_owned);
         let error = resolve_exports(&sketch.graph, &asked).expect_err("two are unknown");

@@ -15,7 +15,7 @@ use std::process::Command;
 use osbc_compiler::{Host, IdScheme, Phase, SourceText, compile, describe};
 use osbc_module_api::{Catalog, Kind, Library};
 use osbc_modules::builtin::BuiltIn;
-use osbc_modules::foreign::Foreign;
+use osbc_modules::on_disk::OnDiskLibrary;
 use osbc_modules::runners::for_host;
 use osbc_pytext::json;
 use serde_json::Value;
@@ -113,7 +113,7 @@ fn we_agree_with_osbuild_on_its_own_manifests() {
     let verdicts = judge(&checkout, &files);
     let accepted = verdicts.iter().filter(|verdict| verdict.get("text").is_some()).count();
     assert!(accepted > 50, "osbuild accepts only {accepted} of {} files", files.len());
-    let on_disk = || Box::new(Foreign::new(&checkout));
+    let on_disk = || Box::new(OnDiskLibrary::new(&checkout));
     let libraries: [Vec<Box<dyn Library>>; 2] = [vec![on_disk()], vec![Box::new(BuiltIn), on_disk()]];
     let mut differences = Vec::new();
     for libraries in libraries {

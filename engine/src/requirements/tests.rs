@@ -57,7 +57,7 @@ fn options_decide_which_tools_are_called() {
 }
 
 #[test]
-fn what_is_missing_is_told_with_who_needs_it_and_how_to_get_it() {
+fn what_is_missing_is_reported_with_who_needs_it_and_how_to_get_it() {
     let users: Vec<String> = ["a", "b", "c", "d"].map(str::to_owned).into();
     let need = Need::HostTool("skopeo");
     assert_eq!(need.name(&users), "the tool `skopeo`, for a, b, c, 1 other stage");

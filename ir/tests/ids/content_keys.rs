@@ -84,7 +84,7 @@ fn while_a_tree_is_unknown_there_is_no_key() {
 }
 
 #[test]
-fn stages_that_share_a_segment_are_told_as_one_and_every_one_counts() {
+fn stages_that_share_a_segment_have_one_key_and_every_one_counts() {
     let of = |options| {
         let graph = sealed(vec![pipeline("disk", None, vec![stage("truncate", options), stage("mkfs", json!({}))])]);
         let steps = graph.pipelines[0].stages.clone();

@@ -347,7 +347,7 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(30);
+    const TIMEOUT: Duration = Duration::from_secs(30);
 
     /// A file that a daemon keeps locked for as long as it lives.
     struct Place {
@@ -375,7 +375,7 @@ mod tests {
         fn wait_for(&self, name: &str) {
             let start = Instant::now();
             while !self.path(name).exists() {
-                assert!(start.elapsed() < PATIENCE, "there is no {name}");
+                assert!(start.elapsed() < TIMEOUT, "there is no {name}");
                 std::thread::sleep(Duration::from_millis(5));
             }
         }

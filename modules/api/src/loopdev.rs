@@ -386,7 +386,7 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const TIMEOUT: Duration = Duration::from_secs(10);
 
     fn backing(size: u64) -> File {
         let file = tempfile::tempfile().unwrap();
@@ -410,7 +410,7 @@ mod tests {
         assert_eq!(size_of_device(&device), 8192);
         File::options().write(true).open(device.node()).unwrap().write_all(b"hello").unwrap();
         let minor = device.minor();
-        release(device.into_fd(), PATIENCE).unwrap();
+        release(device.into_fd(), TIMEOUT).unwrap();
         let mut text = [0; 5];
         file.read_exact_at(&mut text, 4096).unwrap();
         assert_eq!(&text, b"hello");
@@ -427,7 +427,7 @@ mod tests {
         let config = Config { offset: 512, ..Config::default() };
         let device = LoopDevice::attach(backing(10_240), &config, nodes.path()).unwrap();
         assert_eq!(size_of_device(&device), 10_240 - 512);
-        release(device.into_fd(), PATIENCE).unwrap();
+        release(device.into_fd(), TIMEOUT).unwrap();
     }
 
     #[test]
@@ -442,7 +442,7 @@ mod tests {
         assert!(written.is_err());
         let queue = format!("/sys/block/{}/queue/logical_block_size", device.name());
         assert_eq!(std::fs::read_to_string(queue).unwrap().trim(), "4096");
-        release(device.into_fd(), PATIENCE).unwrap();
+        release(device.into_fd(), TIMEOUT).unwrap();
     }
 
     #[test]
@@ -456,7 +456,7 @@ mod tests {
         let other = File::open(device.node()).unwrap();
         assert_eq!(rustix::fs::flock(&other, FlockOperation::NonBlockingLockShared), Err(Errno::AGAIN));
         drop(other);
-        release(device.into_fd(), PATIENCE).unwrap();
+        release(device.into_fd(), TIMEOUT).unwrap();
     }
 
     #[test]
@@ -474,7 +474,7 @@ mod tests {
         assert!(!stay(), "it is as it was");
         let guard = Guard::of(&node).unwrap().expect("a device that would stay");
         drop(guard);
-        release(device.into_fd(), PATIENCE).unwrap();
+        release(device.into_fd(), TIMEOUT).unwrap();
     }
 
     #[test]
@@ -501,7 +501,7 @@ mod tests {
         let partition = nodes.path().join(format!("{}p1", device.name()));
         File::open(partition).unwrap().read_exact(&mut text).unwrap();
         assert_eq!(&text, b"inside");
-        release(device.into_fd(), PATIENCE).unwrap();
+        release(device.into_fd(), TIMEOUT).unwrap();
     }
 
     #[test]
@@ -520,7 +520,7 @@ mod tests {
                         let mut sector = [255; 512];
                         File::open(device.node()).unwrap().read_exact(&mut sector).unwrap();
                         assert_eq!(sector, [number; 512]);
-                        release(device.into_fd(), PATIENCE).unwrap();
+                        release(device.into_fd(), TIMEOUT).unwrap();
                     }
                 })
             })

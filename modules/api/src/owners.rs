@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_beyond_the_ranges_are_told_with_how_many_are_missing() {
+    fn ids_beyond_the_ranges_are_named_with_how_many_are_missing() {
         let mapped = Mapped::parse("         0       1001          1\n         1     100000      65536\n");
         assert_eq!(mapped, Mapped(vec![(0, 1), (1, 65_536)]));
         for id in [0, 1, 65_536] {

@@ -198,7 +198,7 @@ impl Tree {
     /// Whether there is something at `path`, where links lead; no if they dangle, or if a directory on the way is none.
     ///
     /// # Errors
-    /// The system cannot tell.
+    /// The path cannot be looked up.
     pub fn exists(&self, path: impl AsRef<Path>) -> Result<bool, Error> {
         Ok(self.metadata_if_there(path)?.is_some())
     }
@@ -206,7 +206,7 @@ impl Tree {
     /// Whether there is a directory at `path`, where links lead.
     ///
     /// # Errors
-    /// The system cannot tell.
+    /// The path cannot be looked up.
     pub fn is_dir(&self, path: impl AsRef<Path>) -> Result<bool, Error> {
         Ok(self.metadata_if_there(path)?.is_some_and(|metadata| metadata.is_dir()))
     }
@@ -214,7 +214,7 @@ impl Tree {
     /// Whether there is a regular file at `path`, where links lead.
     ///
     /// # Errors
-    /// The system cannot tell.
+    /// The path cannot be looked up.
     pub fn is_file(&self, path: impl AsRef<Path>) -> Result<bool, Error> {
         Ok(self.metadata_if_there(path)?.is_some_and(|metadata| metadata.is_file()))
     }

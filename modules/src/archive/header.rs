@@ -77,7 +77,7 @@ pub(crate) struct Member {
     pub(crate) device: Option<(u32, u32)>,
     /// Extended records, in order; only the POSIX format writes them.
     pub(crate) records: Vec<Record>,
-    /// The name in the header itself, and the records that tell readers the true one.
+    /// The name in the header itself, and the records that give readers the true one.
     stand_in: Option<(Vec<u8>, Vec<Record>)>,
     /// The pieces of a sparse file and its size with the holes, as GNU's formats say it in the header.
     pieces: Option<(Vec<(u64, u64)>, u64)>,

@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_fails_unless_told_zero() {
+    fn it_fails_unless_the_code_is_zero() {
         assert!(Case::new(&MODULE).run(json!({})).err().ends_with("fail with 255"));
         assert!(Case::new(&MODULE).run(json!({"returncode": 7})).err().ends_with("fail with 7"));
         Case::new(&MODULE).run(json!({"returncode": 0})).ok();

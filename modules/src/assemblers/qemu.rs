@@ -343,17 +343,17 @@ fn run(cx: &StageContext) -> Result<(), Error> {
     deliver(cx, &options, disk, &path)
 }
 
-/// The disk, empty, and its path: the image itself where that is the disk as it is, otherwise a file aside that goes
+/// The disk, empty, and its path: the image itself where that is the disk as it is, otherwise a scratch file that goes
 /// away with the last value.
 fn new_disk(cx: &StageContext, options: &Options) -> Result<(File, PathBuf, Option<TempPath>), Error> {
-    const ASIDE: &str = "/var/tmp";
+    const SCRATCH: &str = "/var/tmp";
     if options.format == Format::Raw {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC;
         let disk = cx.tree.open_file(&options.filename, flags, 0o666)?;
         return Ok((disk, cx.tree.path_for_tools(&options.filename)?, None));
     }
-    let aside = NamedTempFile::new_in(ASIDE).map_err(Error::io("create a file in", ASIDE))?;
-    let (disk, path) = aside.into_parts();
+    let scratch = NamedTempFile::new_in(SCRATCH).map_err(Error::io("create a file in", SCRATCH))?;
+    let (disk, path) = scratch.into_parts();
     Ok((disk, path.to_path_buf(), Some(path)))
 }
 
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn dos_tables_get_grub_and_gpt_only_when_told() {
+    fn dos_tables_get_grub_and_gpt_only_on_request() {
         assert_eq!(options(json!({"root_fs_uuid": UUID})).bootloader(), Some(BootloaderType::Grub2));
         assert_eq!(options(json!({"pttype": "gpt", "partitions": []})).bootloader(), None);
         let named = json!({"pttype": "gpt", "partitions": [], "bootloader": {"type": "zipl"}});

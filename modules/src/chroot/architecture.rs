@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_and_scripts_of_other_machines_are_told_from_what_just_fails() {
+    fn programs_and_scripts_of_other_machines_are_distinguished_from_what_just_fails() {
         let directory = tempfile::tempdir().unwrap();
         let put = |name: &str, content: &[u8]| {
             std::fs::write(directory.path().join(name), content).unwrap();

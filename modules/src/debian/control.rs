@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn paragraphs_are_told_apart_by_empty_lines() {
+    fn paragraphs_are_separated_by_empty_lines() {
         let all = Control::all("\nPackage: a\n\n\nPackage: b\nX: y\n\n");
         assert_eq!(all.iter().map(|one| one.value("Package")).collect::<Vec<_>>(), ["a", "b"]);
         assert!(Control::all("\n").is_empty());

@@ -1,4 +1,4 @@
-//! dpkg's triggers: what packages are interested in, and which of that unpacking has touched. dpkg itself tells the
+//! dpkg's triggers: what packages are interested in, and which of that unpacking has touched. dpkg itself informs the
 //! packages, when it configures next.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};

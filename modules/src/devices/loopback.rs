@@ -71,7 +71,7 @@ fn usual_sector_size() -> u32 {
 }
 
 /// How long to wait for a device to come free that could not be set up entirely.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 fn open(context: &DeviceContext) -> Result<OpenDevice, Error> {
     let options: Options = context.options()?;
@@ -111,7 +111,7 @@ fn open(context: &DeviceContext) -> Result<OpenDevice, Error> {
     let nodes = if options.partscan { device.make_partition_nodes() } else { Ok(()) };
     let handle = device.into_fd();
     if let Err(error) = nodes {
-        release(handle, PATIENCE).map_err(Error::io("release", &name))?;
+        release(handle, TIMEOUT).map_err(Error::io("release", &name))?;
         return Err(Error::io("make the partition nodes of", name)(error));
     }
     Ok(OpenDevice {
@@ -164,7 +164,7 @@ mod tests {
 
     fn close(device: OpenDevice) {
         for handle in device.keep {
-            release(handle, PATIENCE).unwrap();
+            release(handle, TIMEOUT).unwrap();
         }
     }
 

@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_is_told_what_is_given() {
+    fn the_kernel_gets_the_options() {
         let options = |value| Options::deserialize(value).unwrap().of_kernel();
         assert!(options(json!({"readonly": true})).is_empty());
         let given = options(json!({"uid": 0, "gid": 5, "umask": "077", "shortname": "winnt"}));

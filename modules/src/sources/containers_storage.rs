@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_image_is_told_from_other_failures() {
+    fn a_missing_image_is_distinguished_from_other_failures() {
         assert!(is_missing("level=fatal msg=\"Error: identifier is not an image\""));
         assert!(is_missing("reference \"[overlay@/s]aa\" does not resolve to an image ID"));
         assert!(!is_missing("permission denied"));

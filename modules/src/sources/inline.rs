@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn both_containers_of_lzma_are_told_apart_and_streams_in_a_row_joined() {
+    fn both_containers_of_lzma_are_recognized_and_streams_in_a_row_joined() {
         let alone = compressed(Stream::new_lzma_encoder(&LzmaOptions::new_preset(6).unwrap()).unwrap(), b"hello\n");
         let two = [xz(b"hel"), xz(b"lo\n")].concat();
         let trailing = [xz(b"hello\n"), vec![0xFF; 32]].concat();

@@ -1,4 +1,4 @@
-//! Writes the file that tells an s390x firmware where the initrd lies and how large it is.
+//! Writes the file from which an s390x firmware learns where the initrd lies and how large it is.
 //!
 //! The file has four big-endian numbers of 32 bits: 0, the address 0x02000000, 0, and the size of `initrd`.
 //!

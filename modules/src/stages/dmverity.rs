@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_root_hash_lies_in_the_tree_and_tells_changed_data() {
+    fn the_root_hash_lies_in_the_tree_and_detects_changed_data() {
         if !has_tool("veritysetup") {
             return;
         }

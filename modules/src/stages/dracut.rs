@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_without_the_program_is_told_its_package() {
+    fn a_tree_without_the_program_fails_with_the_package_that_has_it() {
         let done = Case::new(&MODULE).run(json!({"kernel": ["1"]}));
         assert_eq!(done.err(), "the tool `dracut` is not in the tree; install the package `dracut` there");
     }

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_fails_unless_told_otherwise() {
+    fn it_fails_by_default() {
         let fault = |options| Case::new(&MODULE).run(options).err();
         assert_eq!(fault(json!({})), "this stage is there to fail, with the code 255");
         assert_eq!(fault(json!({"returncode": 3})), "this stage is there to fail, with the code 3");

@@ -1,7 +1,7 @@
 //! Configures the firewall.
 //!
-//! The tree's own `firewall-offline-cmd` does it, in a chroot of the tree: the default zone is set, ports and services are
-//! opened and services closed in it, and sources are bound to zones, which are made if they are not there.
+//! The tree's own `firewall-offline-cmd` does it, in a chroot of the tree: the default zone is set, ports and services
+//! are opened and services closed in it, and sources are bound to zones, which are made if they are not there.
 //!
 //! ```json
 //! {
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_told() {
+    fn failures_are_reported() {
         let Some(case) = with_script(&MODULE, "usr/bin/firewall-offline-cmd", SCRIPT) else { return };
         let done = case.run(json!({"zones": [{"name": "bad", "sources": []}]}));
         assert!(done.err().starts_with("the zone `bad` cannot be inspected"), "{}", done.err());

@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tool_is_told_where_the_rest_is_and_what_it_takes_to_get_there() {
+    fn the_tool_gets_the_place_of_the_rest_and_the_modules_to_read_it() {
         let arguments_of = |options: Value| arguments(&Options::deserialize(options).unwrap()).join(" ");
         assert_eq!(
             arguments_of(options(on_partition(), json!(1), "xfs")),

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cost_of_the_key_is_low_unless_told() {
+    fn the_cost_of_the_key_is_low_by_default() {
         let options = json!({"passphrase": "p", "uuid": "u", "pbkdf": {"method": "pbkdf2", "iterations": 1000}});
         assert_eq!(
             arguments_of(options),

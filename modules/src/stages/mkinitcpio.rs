@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_without_the_program_is_told_its_package() {
+    fn a_tree_without_the_program_fails_with_the_package_that_has_it() {
         let error = Case::new(&MODULE).run(json!({})).err();
         assert_eq!(error, "the tool `mkinitcpio` is not in the tree; install the package `mkinitcpio` there");
     }

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_repository_is_made_where_and_how_told() {
+    fn the_repository_is_made_with_the_place_and_mode_given() {
         if !has_tool("ostree") {
             return;
         }

@@ -60,31 +60,31 @@ fn yes() -> bool {
 }
 
 /// Where the old top of the tree goes meanwhile.
-const ASIDE: &str = ".osbc-preptree";
+const OLD_TOP: &str = ".osbc-preptree";
 
 fn rearrange(tree: &Tree, tmp_is_directory: bool) -> Result<(), Error> {
     tree.rename("etc", "usr/etc")?;
     let names = tree.read_dir("/")?;
-    tree.create_dir(ASIDE, 0o700)?;
-    let aside = Path::new(ASIDE);
+    tree.create_dir(OLD_TOP, 0o700)?;
+    let old = Path::new(OLD_TOP);
     for name in &names {
-        tree.rename(name, aside.join(name))?;
+        tree.rename(name, old.join(name))?;
     }
     make_top(tree, tmp_is_directory)?;
     // The new one is empty.
     tree.remove_dir_all("var")?;
     for name in ["usr", "boot", "var"] {
-        tree.rename(aside.join(name), name)?;
+        tree.rename(old.join(name), name)?;
     }
-    if !tree.read_dir(aside.join("home"))?.is_empty() {
-        tree.rename(aside.join("home"), "var/home")?;
+    if !tree.read_dir(old.join("home"))?.is_empty() {
+        tree.rename(old.join("home"), "var/home")?;
     }
     for name in MERGED {
         if names.iter().any(|there| there == name) {
-            tree.rename(aside.join(name), name)?;
+            tree.rename(old.join(name), name)?;
         }
     }
-    tree.remove_dir_all(ASIDE)
+    tree.remove_dir_all(OLD_TOP)
 }
 
 #[cfg(test)]

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_descriptor_says_what_it_is_told_and_what_the_image_is() {
+    fn the_descriptor_says_what_the_options_and_the_image_say() {
         let done = run_with(json!({
             "vmdk": "out/my.image.vmdk",
             "vmware": {"os_type": "rhel9_64Guest", "virtual_hardware_version": "vmx-21"},

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_package_is_installed_and_told_of() {
+    fn a_package_is_installed_and_recorded() {
         let script = "busybox cat /etc/machine-id >/etc/seen; busybox ls /proc/self/fd/0 /dev/null >>/etc/seen";
         let Some(done) = installed_with(script) else { return };
         let done = done.ok();

@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_without_the_program_is_told_its_package() {
+    fn a_tree_without_the_program_fails_with_the_package_that_has_it() {
         let done = Case::new(&MODULE).run(json!({}));
         assert!(done.err().contains("`update-ca-trust` is not in the tree; install the package `ca-certificates`"));
     }

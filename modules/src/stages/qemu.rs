@@ -1,9 +1,9 @@
 //! Converts a disk image to another format.
 //!
-//! Takes the one file of the input `image`. The formats are `qcow2`, `vdi`, `vmdk`, `vpc` and `vhdx`, each with options of
-//! its own. osbc writes qcow2 itself, on all cores; for the others, and for images that are not raw, it calls `qemu-img`
-//! of the build root. Beyond osbuild's there is `compression_type` for qcow2: `zstd` takes a fraction of the time of
-//! `zlib`, and QEMU 5.1 or newer to read.
+//! Takes the one file of the input `image`. The formats are `qcow2`, `vdi`, `vmdk`, `vpc` and `vhdx`, each with options
+//! of its own. osbc writes qcow2 itself, on all cores; for the others, and for images that are not raw, it calls
+//! `qemu-img` of the build root. Beyond osbuild's there is `compression_type` for qcow2: `zstd` takes a fraction of the
+//! time of `zlib`, and QEMU 5.1 or newer to read.
 //!
 //! ```json
 //! {
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn qcow2_is_compressed_unless_told_otherwise() {
+    fn qcow2_is_compressed_by_default() {
         let qcow2 = |version, compression| Conversion::Qcow2 { version, compression };
         for (format, expected) in [
             (json!({"type": "qcow2"}), qcow2(Version::V3, Some(Compression::Zlib))),
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn vpc_is_fixed_and_of_exact_size_unless_told_otherwise() {
+    fn vpc_is_fixed_and_of_exact_size_by_default() {
         assert_eq!(arguments_of(json!({"type": "vpc"})), "convert -O vpc -o subformat=fixed,force_size");
         let options = json!({"type": "vpc", "subformat": "dynamic", "force_size": false});
         assert_eq!(arguments_of(options), "convert -O vpc -o subformat=dynamic");

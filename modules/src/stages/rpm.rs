@@ -321,7 +321,7 @@ const BEHIND: char = '\x1e';
 /// Before a value that is there.
 const THERE: char = '=';
 
-/// The format by which RPM tells the facts that it knows.
+/// The format in which RPM prints the facts that it knows.
 fn query_format(known: impl Fn(&str) -> bool) -> String {
     let mut format = String::new();
     for (index, (_, tag)) in FACTS.iter().enumerate() {

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn gpt_tables_are_written_as_told() {
+    fn gpt_tables_are_written_as_given() {
         if !has_tool("sfdisk") {
             return;
         }
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn dos_tables_are_written_as_told_and_a_partition_without_properties_takes_the_rest() {
+    fn dos_tables_are_written_as_given_and_a_partition_without_properties_takes_the_rest() {
         if !has_tool("sfdisk") {
             return;
         }

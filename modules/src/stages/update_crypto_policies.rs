@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_without_the_program_is_told_its_package() {
+    fn a_tree_without_the_program_fails_with_the_package_that_has_it() {
         let done = Case::new(&MODULE).run(json!({"policy": "FIPS"}));
         let error = "the tool `update-crypto-policies` is not in the tree; install the package \
                      `crypto-policies-scripts` (Fedora) or `crypto-policies` (Debian, Ubuntu) there";

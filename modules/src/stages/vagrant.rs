@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn libvirt_is_told_the_size() {
+    fn libvirt_gets_the_size() {
         let done = run_with(json!({"provider": "libvirt"})).ok();
         assert_eq!(done.text("metadata.json"), r#"{"provider": "libvirt", "format": "qcow2", "virtual_size": 10}"#);
         let file = "Vagrant.configure(\"2\") do |config|\n    config.vm.provider :libvirt do |libvirt|\n  \
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn virtualbox_is_told_the_address_and_directories() {
+    fn virtualbox_gets_the_address_and_directories() {
         let directories = json!({"/vagrant": {"type": "rsync"}});
         let own = json!({"mac_address": "080027abcdef"});
         let done = run_with(json!({"provider": "virtualbox", "virtualbox": own, "synced_folders": directories})).ok();

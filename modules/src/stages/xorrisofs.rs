@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn syslinux_boots_unless_told_otherwise() {
+    fn syslinux_boots_by_default() {
         let plain = json!({"filename": "x", "volid": "X"});
         assert_eq!(said(plain).unwrap(), "-verbose -V X -rock -joliet");
         let all = json!({

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_menu_waits_as_long_as_it_is_told() {
+    fn the_menu_waits_as_long_as_given() {
         for (options, timeout) in [(json!({}), "0"), (json!({"timeout": 3}), "3"), (json!({"timeout": 1.5}), "1.5")] {
             let done = Case::new(&MODULE).file("etc/zipl.conf", "old").run(options).ok();
             let text = format!("[defaultboot]\ndefaultauto\nprompt=1\ntimeout={timeout}\ntarget=/boot\n");

@@ -42,7 +42,7 @@ struct Metadata {
 
 /// A directory of modules.
 #[derive(Debug)]
-pub struct Foreign {
+pub struct OnDiskLibrary {
     root: PathBuf,
     /// Where else Python looks for packages, before the system's directories.
     python_path: Vec<PathBuf>,
@@ -58,7 +58,7 @@ struct Package {
     digest: blake3::Hash,
 }
 
-impl Foreign {
+impl OnDiskLibrary {
     /// The modules below `root`, which need not be there yet.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into(), python_path: Vec::new(), package: OnceLock::new() }
@@ -98,7 +98,7 @@ impl Foreign {
     }
 }
 
-impl Library for Foreign {
+impl Library for OnDiskLibrary {
     fn label(&self) -> String {
         self.root.display().to_string()
     }
@@ -255,18 +255,18 @@ mod tests {
 
     use super::*;
 
-    fn libdir(files: &[(&str, &str)]) -> (tempfile::TempDir, Foreign) {
+    fn libdir(files: &[(&str, &str)]) -> (tempfile::TempDir, OnDiskLibrary) {
         let root = tempfile::tempdir().expect("a temporary directory");
         for (path, text) in files {
             let path = root.path().join(path);
             fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
             fs::write(path, text).expect("a file");
         }
-        let library = Foreign::new(root.path());
+        let library = OnDiskLibrary::new(root.path());
         (root, library)
     }
 
-    fn revision(library: &Foreign) -> Revision {
+    fn revision(library: &OnDiskLibrary) -> Revision {
         library.module(Kind::Stage, "org.example.a").expect("fine").expect("there").revision
     }
 

@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_schema_is_told_with_its_line() {
+    fn a_broken_schema_is_reported_with_its_line() {
         let error = read("\n\nSCHEMA = \"\"\"\n\"a\": [\n\"\"\"").expect_err("no JSON");
         assert!(error.starts_with("invalid schema near line 5: "), "{error}");
     }
