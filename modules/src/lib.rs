@@ -8,7 +8,6 @@ mod bootloader;
 mod bound;
 mod build_root;
 pub mod builtin;
-mod calendar;
 pub mod checksum;
 mod chroot;
 mod client_secrets;

@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, CWD, Mode, Timespec, Timestamps};
 use sha2::{Digest, Sha256};
 
 use crate::archive::{self, Settings, header, names::Names};
-use crate::calendar::DateTime;
+use crate::clock;
 use crate::compression::Format;
 use crate::single_file;
 
@@ -114,7 +114,8 @@ pub(crate) fn write(
     let created = cx.meta.source_epoch.unwrap_or_else(now);
     let workspace = tempfile::tempdir_in(WORKSPACE).map_err(Error::io("create a directory in", WORKSPACE))?;
     let image = Image::new(workspace.path())?;
-    image.fill(description, layers, &DateTime::from_epoch(created).to_string())?;
+    let date = clock::date(created)?.strftime("%Y-%m-%dT%H:%M:%S+00:00").to_string();
+    image.fill(description, layers, &date)?;
     even_out(image.root, created)?;
     let settings = Settings { format: header::Format::Posix, ..Settings::default() };
     let members = archive::top_level(image.root)?;

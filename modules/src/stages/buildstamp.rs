@@ -12,7 +12,6 @@
 
 use osbc_module_api::*;
 
-use crate::calendar::DateTime;
 use crate::clock;
 use crate::ini::{Sections, interpolated};
 
@@ -53,13 +52,13 @@ struct Options {
 
 fn run(cx: &StageContext) -> Result<(), Error> {
     let Options { arch, product, version, is_final, variant, bugurl } = cx.options()?;
-    let DateTime { year, month, day, hour, minute, .. } = DateTime::from_epoch(clock::seconds(&cx.meta));
+    let minute = clock::date(clock::seconds(&cx.meta))?.strftime("%Y%m%d%H%M").to_string();
     let mut stamp = Sections::default();
     let main = stamp.section("Main")?;
     main.set("product", interpolated("product", &product)?)?;
     main.set("version", interpolated("version", &version)?)?;
     main.set("isfinal", if is_final { "True" } else { "False" })?;
-    main.set("uuid", interpolated("arch", &format!("{year}{month:02}{day:02}{hour:02}{minute:02}.{arch}"))?)?;
+    main.set("uuid", interpolated("arch", &format!("{minute}.{arch}"))?)?;
     for (key, value) in [("bugurl", bugurl), ("variant", variant)] {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
             main.set(key, interpolated(key, &value)?)?;

@@ -9,7 +9,6 @@
 
 use osbc_module_api::*;
 
-use crate::calendar::DateTime;
 use crate::clock;
 use crate::one_line;
 
@@ -31,9 +30,6 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
 };
 
 const FILE: &str = "etc/dnf/plugins/versionlock.list";
-const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-
 /// The options.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -45,17 +41,14 @@ struct Options {
 fn run(cx: &StageContext) -> Result<(), Error> {
     one_line::check(&cx.options)?;
     let Options { add } = cx.options()?;
-    let now = ctime(clock::seconds(&cx.meta));
+    let now = ctime(clock::seconds(&cx.meta))?;
     let lines: String = add.iter().map(|item| format!("\n# Added lock on {now}\n{item}\n")).collect();
     cx.tree.append(FILE, lines)
 }
 
 /// A time as C's `ctime` gives it, in UTC.
-fn ctime(seconds: i64) -> String {
-    let DateTime { year, month, day, hour, minute, second } = DateTime::from_epoch(seconds);
-    let weekday = usize::try_from(seconds.div_euclid(86_400).rem_euclid(7)).unwrap_or_default();
-    let month = MONTHS[usize::from(month) - 1];
-    format!("{} {month} {day:2} {hour:02}:{minute:02}:{second:02} {year}", DAYS[weekday])
+fn ctime(seconds: i64) -> Result<String, Error> {
+    Ok(clock::date(seconds)?.strftime("%a %b %e %H:%M:%S %Y").to_string())
 }
 
 #[cfg(test)]
@@ -75,7 +68,7 @@ mod tests {
 
     #[test]
     fn days_have_two_places() {
-        assert_eq!(ctime(0), "Thu Jan  1 00:00:00 1970");
-        assert_eq!(ctime(-1), "Wed Dec 31 23:59:59 1969");
+        assert_eq!(ctime(0).unwrap(), "Thu Jan  1 00:00:00 1970");
+        assert_eq!(ctime(-1).unwrap(), "Wed Dec 31 23:59:59 1969");
     }
 }

@@ -31,7 +31,7 @@ use rustix::fs::OFlags;
 use zip::write::{ExtendedFileOptions, FileOptions};
 use zip::{CompressionMethod, ZipWriter};
 
-use crate::calendar::DateTime;
+use crate::clock;
 use crate::single_file;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
@@ -160,12 +160,18 @@ fn failed(path: &str, error: io::Error) -> Error {
     Error::io("archive", format!("/{path}"))(error)
 }
 
+/// Returns a time as the format has it; `None` if the format has no such year.
+fn time(date: jiff::civil::DateTime) -> Option<zip::DateTime> {
+    let year = u16::try_from(date.year()).ok()?;
+    let [month, day, hour, minute, second] =
+        [date.month(), date.day(), date.hour(), date.minute(), date.second()].map(i8::unsigned_abs);
+    zip::DateTime::from_date_and_time(year, month, day, hour, minute, second).ok()
+}
+
 /// Mode, times and owner of an entry.
 fn entry(metadata: &Metadata) -> io::Result<FileOptions<'static, 'static, ExtendedFileOptions>> {
     const DIRECTORY: u32 = 0x10;
-    let DateTime { year, month, day, hour, minute, second } = DateTime::from_epoch(metadata.mtime());
-    let year = u16::try_from(year).ok();
-    let time = year.and_then(|year| zip::DateTime::from_date_and_time(year, month, day, hour, minute, second).ok());
+    let time = clock::date(metadata.mtime()).ok().and_then(time);
     let attributes = metadata.mode() << 16 | if metadata.is_dir() { DIRECTORY } else { 0 };
     let mut entry = FileOptions::<ExtendedFileOptions>::default()
         .external_attributes(attributes)

@@ -198,6 +198,6 @@ impl Display for Log {
 
 /// A moment in the local time, as `strftime` writes it for `%c`.
 fn date(epoch: i64) -> String {
-    let moment = Timestamp::from_second(epoch).map(|moment| moment.to_zoned(TimeZone::system()));
+    let moment = Timestamp::from_second(epoch).map(|moment| moment.to_zoned_datetime(TimeZone::system()));
     moment.map_or_else(|_| epoch.to_string(), |moment| moment.strftime("%a %b %e %H:%M:%S %Y").to_string())
 }
