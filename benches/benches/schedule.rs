@@ -17,9 +17,9 @@ use osbc_executor::machine::Host;
 use osbc_executor::record::{About, ManifestName};
 use osbc_executor::request::{StageReply, StageRequest};
 use osbc_executor::runner::{StageIo, StageRunner};
-use osbc_executor::store::{Layers, Limit, Sealing, StepRecord, Store, StoreSettings};
 use osbc_executor::{Parts, Settings, run};
 use osbc_ir::{Have, NodeId, Value};
+use osbc_store::{Layers, Limit, Sealing, StepRecord, Store, StoreSettings};
 use serde_json::json;
 
 /// How long a stage that waits waits, and one that computes does.

@@ -12,10 +12,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use osbc_benches::{catalog, graph, lowered, text};
-use osbc_executor::overlay;
-use osbc_executor::store::{Layers, Lease, Limit, Sealing, StepRecord, Store, StoreSettings};
 use osbc_fixtures::{has_root, synthetic};
 use osbc_ir::{StageId, Value};
+use osbc_store::fs::overlay;
+use osbc_store::{Layers, Lease, Limit, Sealing, StepRecord, Store, StoreSettings};
 use serde_json::json;
 
 const STAGES: usize = 10;
@@ -111,7 +111,7 @@ fn make_tree(tree: &Path, megabytes: usize) {
     }
 }
 
-fn with_tree(work: &osbc_executor::store::Work<'_>, change: impl FnOnce(&Path)) {
+fn with_tree(work: &osbc_store::Work<'_>, change: impl FnOnce(&Path)) {
     let root = overlay::open(&work.stack().expect("a tree")).expect("opens");
     change(&PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), root.as_raw_fd())));
 }

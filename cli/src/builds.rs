@@ -5,9 +5,9 @@ use std::path::Path;
 use osbc_engine::timeline::{BuildTimeline, TimelineNode};
 use osbc_executor::event::line::{Line, NodeLine};
 use osbc_executor::record::Record;
-use osbc_executor::store::Store;
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Action, Graph, PipelineIndex};
+use osbc_store::Store;
 
 use crate::exit::Failure;
 use crate::wiring;

@@ -6,10 +6,10 @@ use std::path::Path;
 use osbc_compiler::compare::{Cause, Change, Comparison};
 use osbc_engine::timeline::{BuildTimeline, State};
 use osbc_executor::record::{ManifestName, Record};
-use osbc_executor::store::Store;
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::identity::ABSENT;
 use osbc_ir::{Edge, Graph, NodeId, Plan, Value, redact};
+use osbc_store::Store;
 use serde::Serialize;
 
 use crate::builds::unreadable;

@@ -7,11 +7,11 @@ use std::process::ExitCode;
 use miette::GraphicalReportHandler;
 use osbc_compiler::{ReadError, Report};
 use osbc_executor::RunError;
-use osbc_executor::export::ExportError;
-use osbc_executor::store::StoreError;
 use osbc_ir::{Cause, NodeOutcome, Outcome};
 use osbc_module_api::LibraryError;
 use osbc_module_api::threads::NoThread;
+use osbc_store::StoreError;
+use osbc_store::export::ExportError;
 
 use crate::advice;
 use crate::output::{StdoutError, print, say, show};

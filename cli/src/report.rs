@@ -12,9 +12,9 @@ use osbc_engine::timeline::{BuildTimeline, State, TimelineNode};
 use osbc_executor::event::Wait;
 use osbc_executor::event::line::Line;
 use osbc_executor::record::Header;
-use osbc_executor::regular;
 use osbc_ir::Graph;
 use osbc_ir::graph::NodeIndex;
+use osbc_store::fs::regular;
 
 use crate::render;
 

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use osbc_executor::rootless::{Ids, Obstacle};
+use osbc_store::user_namespace::{Ids, Obstacle};
 
 use crate::exit::Failure;
 

@@ -1,6 +1,6 @@
 //! Sizes as osbuild reads them: bytes, a number with a whole unit, or `unlimited`. `20G` is none.
 
-use osbc_executor::store::osbuild::Limit;
+use osbc_store::osbuild::Limit;
 
 /// What a unit multiplies by.
 const UNITS: [(&str, u64); 8] = [

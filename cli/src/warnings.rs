@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use osbc_engine::Warning;
-use osbc_executor::copy::Lost;
+use osbc_store::fs::copy::Lost;
 
 use crate::output::say;
 use crate::render;

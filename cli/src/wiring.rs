@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use osbc_compiler::SourceText;
 use osbc_engine::{BuildOptions, Request, Session, SessionConfig, StoreConfig, builtin, exports};
-use osbc_executor::store::{Store, StoreSettings};
 use osbc_ir::{Export, Graph, Plan};
 use osbc_module_api::Library;
+use osbc_store::{Store, StoreSettings};
 
 use crate::args::{ManifestArgs, Modules};
 use crate::exit::Failure;

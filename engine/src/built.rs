@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use osbc_executor::copy::Ownership;
-use osbc_executor::export::ExportError;
-use osbc_executor::store::Lease;
 use osbc_ir::{Outcome, Plan, Value};
+use osbc_store::Lease;
+use osbc_store::export::ExportError;
+use osbc_store::fs::copy::Ownership;
 
 #[cfg(doc)]
 use crate::BuildOptions;

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use osbc_compiler::passes::ExportError as UnknownExports;
 use osbc_compiler::{ReadError, Report};
 use osbc_executor::RunError;
-use osbc_executor::export::ExportError;
-use osbc_executor::store::StoreError;
 use osbc_module_api::LibraryError;
+use osbc_store::StoreError;
+use osbc_store::export::ExportError;
 
 /// An error of the engine.
 ///

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use osbc_executor::RunError;
-use osbc_executor::copy::{Copied, Lost, Ownership};
 use osbc_executor::event::{Event, Monitor};
-use osbc_executor::export::{ExportError, check_destination, export, move_out};
 use osbc_executor::interrupt::Interrupt;
-use osbc_executor::store::Lease;
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Export, NodeOutcome, Outcome, Plan};
 use osbc_module_api::threads;
+use osbc_store::Lease;
+use osbc_store::export::{ExportError, check_destination, export, move_out};
+use osbc_store::fs::copy::{Copied, Lost, Ownership};
 
 use crate::Error;
 

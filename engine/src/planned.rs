@@ -12,10 +12,10 @@ use osbc_executor::machine::Host;
 use osbc_executor::record::{About, ManifestName};
 use osbc_executor::runner::StageRunner;
 use osbc_executor::shell::{Attendant, ShellRunner, When};
-use osbc_executor::store::{Damage, Lease};
 use osbc_executor::{Parts, RunError, Settings, run};
 use osbc_ir::Plan;
 use osbc_ir::graph::NodeIndex;
+use osbc_store::{Damage, Lease};
 
 use crate::export::Concurrent;
 use crate::process::local_runner;

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use osbc_executor::helper::stage_main;
-use osbc_executor::rootless::{Obstacle, enter};
 use osbc_executor::runner::LocalRunner;
 use osbc_executor::vm::{GUEST_PROCESS, MODPROBE, guest_main, modprobe_main};
 use osbc_module_api::Catalog;
+use osbc_store::user_namespace::{Obstacle, enter};
 
 use crate::catalog;
 

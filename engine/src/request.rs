@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use osbc_compiler::passes::{self, ExportError};
-use osbc_executor::store::osbuild::{Cache, Limit};
-use osbc_executor::store::{Lease, Store, StoreError, StoreSettings};
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Export, Graph, NodeId};
+use osbc_store::osbuild::{Cache, Limit};
+use osbc_store::{Lease, Store, StoreError, StoreSettings};
 
 /// Finds the pipelines that are named, by name or id; without names those that are meant when nothing is said.
 ///

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use jiff::Timestamp;
-use osbc_executor::store::Lease;
 use osbc_ir::graph::Graph;
 use osbc_ir::{Export, PipelineIndex, Value};
+use osbc_store::Lease;
 use serde_json::json;
 use uuid::Uuid;
 

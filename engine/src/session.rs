@@ -7,12 +7,12 @@ use std::sync::Arc;
 use osbc_compiler::passes::{self, Retention};
 use osbc_compiler::{Host, Report, SourceText};
 use osbc_executor::foreseen;
-use osbc_executor::store::{Damage, Item, Store, StoreError};
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Action, Graph, Have, Plan, Reason, Runner};
 use osbc_module_api::host::ThisHost;
 use osbc_module_api::{Catalog, Library, LibraryError};
 use osbc_modules::checksum;
+use osbc_store::{Damage, Item, Store, StoreError};
 
 use crate::catalog::host_runner;
 use crate::requirements::{self, Needed};

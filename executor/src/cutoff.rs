@@ -13,11 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use crossbeam_channel::{Receiver, Sender};
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{ContentKey, Graph, OwnKey, Plan, Segment, StageId, content};
+use osbc_store::fs::regular;
+use osbc_store::fs::rotating_file;
+use osbc_store::{Lease, Lower, ObjectMeta, Store};
 
-use crate::appended;
 use crate::interrupt::Interrupt;
-use crate::regular;
-use crate::store::{Lease, Lower, ObjectMeta, Store};
 
 /// From this size on the older half of the notes is forgotten: about 150,000 results.
 const LIMIT: u64 = 32 << 20;
@@ -29,7 +29,7 @@ pub(crate) struct Contents(HashMap<OwnKey, Vec<(ContentKey, Lower)>>);
 impl Contents {
     /// The notes of a store; what cannot be read of them is passed over.
     pub(crate) fn read(store: &Store) -> Self {
-        let text = regular::read(&store.layout().contents()).unwrap_or_default();
+        let text = regular::read(&store.contents()).unwrap_or_default();
         let mut contents = Self::default();
         for line in text.split(|&byte| byte == b'\n') {
             if let Some((own, key, lower)) = std::str::from_utf8(line).ok().and_then(parse) {
@@ -134,7 +134,7 @@ impl<'a> Cutoff<'a> {
 
     /// Notes what is sealed until the end, or until the user ends the build: that is for later builds to do less.
     pub(crate) fn note_all(&self, sealed: &Receiver<usize>, interrupt: &Interrupt) {
-        let path = self.lease.store().layout().contents();
+        let path = self.lease.store().contents();
         let keeps = self.lease.store().keeps();
         for segment in sealed.iter().take_while(|_| keeps && !interrupt.is_raised()) {
             // A note that cannot be made is one cutoff less.
@@ -149,7 +149,7 @@ impl<'a> Cutoff<'a> {
         let own = content::own_key(&self.plan.graph, &segment.steps);
         let line = format!("{own} {key} {} {}\n", lower.id, lower.instance);
         self.contents().add(own, key, lower);
-        appended::append(path, line.as_bytes(), LIMIT)
+        rotating_file::append(path, line.as_bytes(), LIMIT)
     }
 
     fn key(&self, steps: &[NodeIndex]) -> Option<ContentKey> {

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Cause, ItemNode, Kind, NodeOutcome, Plan, Resource, Source, SourceItem, Value, redact};
 use osbc_module_api::{Catalog, Entry, Error as ModuleError, Module, OnDisk, Provider, SourceContext};
+use osbc_store::{Slot, StoreError};
 
 use crate::request::lacked_task;
 use crate::run::{Message, Worker};
-use crate::store::{Slot, StoreError};
 
 /// How often the progress of an item is told.
 const TELL: Duration = Duration::from_millis(100);

@@ -1,22 +1,16 @@
 //! The parsers of outside bytes in this crate as functions of bytes: what fuzzers and the tests feed. None may panic, take
 //! long, or take much memory, whatever it is fed.
 
-use std::io::Write as _;
-
-use nix::unistd::Uid;
 use osbc_ir::Graph;
 use osbc_ir::content::{own_facts, own_key};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 use serde_json::Value;
 
 use crate::event::line;
-use crate::history::History;
 use crate::request::StageReply;
 use crate::service::lines::Lines;
 use crate::service::protocol;
-use crate::store::object;
-use crate::store::osbuild::info::Info;
-use crate::{cutoff, digest, record, rootless, sandbox, vm};
+use crate::{cutoff, record, sandbox, vm};
 
 /// A parser by its name, and what feeds it.
 pub type Parser = (&'static str, fn(&[u8]));
@@ -24,14 +18,6 @@ pub type Parser = (&'static str, fn(&[u8]));
 /// The parsers.
 pub const PARSERS: &[Parser] = &[
     ("cutoff", |data| String::from_utf8_lossy(data).lines().for_each(|line| drop(cutoff::parse(line)))),
-    ("digests", |data| {
-        let sealed = [data, blake3::hash(data).as_bytes()].concat();
-        for bytes in [data, &sealed] {
-            if let Some(record) = digest::Record::decode(bytes) {
-                record.encode().expect("it has a form");
-            }
-        }
-    }),
     ("events", |data| drop(line::read(data))),
     ("graph", |data| {
         let Ok(graph) = serde_json::from_slice::<Graph>(data) else { return };
@@ -41,11 +27,6 @@ pub const PARSERS: &[Parser] = &[
                 own_facts(&graph, node, |pipeline| &graph.manifest.pipeline(pipeline).name);
             }
         }
-    }),
-    ("history", |data| {
-        let file = tempfile::NamedTempFile::new().and_then(|mut file| file.write_all(data).map(|()| file));
-        let Ok(history) = file.and_then(|file| History::read(file.path())) else { return };
-        history.bytes(osbc_ir::StageId::from_bytes([0; 32]), "org.osbuild.mkdir");
     }),
     ("kernel-module", |data| {
         if let Ok(module) = vm::kernel::decompressed(data.to_vec()) {
@@ -57,19 +38,6 @@ pub const PARSERS: &[Parser] = &[
         data.chunks(7).for_each(|piece| lines.push(piece, &mut |line| said += line.len()));
         lines.finish(&mut |line| said += line.len());
     }),
-    ("objects", |data| {
-        // With the hash that it must have, as that of a description that was written.
-        let text = String::from_utf8_lossy(data);
-        let sealed = format!(r#"{{"blake3":"{}","object":{text}}}"#, blake3::hash(text.as_bytes()).to_hex());
-        for text in [data, sealed.as_bytes()] {
-            object::decode(text);
-        }
-    }),
-    ("osbuild-info", |data| {
-        if let Ok(document) = serde_json::from_slice(data) {
-            Info::of(&document);
-        }
-    }),
     ("record", |data| drop(serde_json::from_slice::<record::Header>(data))),
     ("service", |data| {
         let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
@@ -79,9 +47,6 @@ pub const PARSERS: &[Parser] = &[
         {
             let _ = protocol::send(&ours, &message.value);
         }
-    }),
-    ("subordinate-ids", |data| {
-        rootless::ranges(&String::from_utf8_lossy(data), "user", Uid::from_raw(1000));
     }),
     ("stage-reply", |data| {
         let mut bytes = (data.len() as u64).to_le_bytes().to_vec();

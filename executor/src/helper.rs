@@ -23,6 +23,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use osbc_module_api::Catalog;
+use osbc_store::user_namespace;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -30,7 +31,6 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{DumpableBehavior, PidfdFlags, Signal, pidfd_open};
 
 use crate::request::{Said, StageFailure, StageReply, StageRequest};
-use crate::rootless;
 use crate::sandbox::message::{self, StageEnds};
 use crate::sandbox::{self, Isolation, Network};
 use crate::vm;
@@ -56,7 +56,7 @@ fn serve(catalog: &Catalog) -> io::Result<()> {
     // Whoever started us may have left some open for their own use.
     sandbox::close_descriptors(&[])?;
     let control = take_socket()?;
-    if rootless::in_namespace() {
+    if user_namespace::in_namespace() {
         match leave_namespaces() {
             Ok(ForkResult::Child) => rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?,
             Ok(ForkResult::Parent { child }) => {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::OFlags;
 
-use crate::regular;
+use osbc_store::fs::regular;
 
 /// The logs of one build.
 #[derive(Debug)]

@@ -1,5 +1,5 @@
 //! Build roots made ready: what a built-in runner makes in one is made once, and given to every stage that runs there.
-//! Knows when what was made may be used again; neither what a runner does nor where it is kept ([`crate::store`]).
+//! Knows when what was made may be used again; neither what a runner does nor where it is kept ([`osbc_store`]).
 //!
 //! A build tree is named by its id, so what was made in it stays right, in later builds too. Nothing says whether the
 //! host's own tree changed meanwhile, so what was made there holds for one build.
@@ -12,12 +12,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use osbc_ir::{Kind, Resource, StageId};
 use osbc_module_api::Provider;
 use osbc_module_api::snapshot::Snapshot;
+use osbc_store::TreeStack;
+use osbc_store::{StoreError, Work};
 use serde_json::json;
 
-use crate::request::{ModuleRequest, StageFailure, StageRequest, TreeStack};
+use crate::request::{ModuleRequest, StageFailure, StageRequest};
 use crate::run::Context;
 use crate::runner::StageIo;
-use crate::store::{StoreError, Work};
 
 /// How many lines of a runner that failed are told.
 const LINES: usize = 3;

@@ -11,9 +11,10 @@ use rustix::fs::{Mode, OFlags, ftruncate};
 use rustix::io::Errno;
 use rustix::mount::{FsOpenFlags, fsopen};
 
-use crate::overlay;
-use crate::request::{TreeStack, Upper};
-use crate::temporary::{self, OwnedDirectory};
+use osbc_store::fs::overlay;
+use osbc_store::fs::temporary;
+use osbc_store::fs::temporary::OwnedDirectory;
+use osbc_store::{TreeStack, Upper};
 
 /// The namespaces that a stage gets.
 const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWNS

@@ -18,14 +18,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use osbc_ir::{Graph, NodeOutcome, Outcome, Plan, redact};
+use osbc_store::Store;
+use osbc_store::fs::{lock, regular};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::event::line::{self, JsonLines, Line, micros, micros_since_1970};
 use crate::event::writer::Writer;
 use crate::event::{Event, Monitor};
-use crate::store::Store;
-use crate::{lock, regular};
 
 /// How many builds are kept of those that did something, and of those that had nothing to do.
 const KEPT: usize = 20;
@@ -149,7 +149,7 @@ impl Record {
     /// # Errors
     /// The directory of all records cannot be read.
     pub fn all(store: &Store) -> io::Result<Vec<Self>> {
-        let entries = match std::fs::read_dir(store.layout().logs()) {
+        let entries = match std::fs::read_dir(store.logs()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             other => other?,
         };
@@ -246,7 +246,7 @@ impl<'a> Recording<'a> {
 
     fn open(store: &Store, plan: &'a Plan, header: &mut Header) -> io::Result<Option<Open<'a>>> {
         let before = Record::all(store)?;
-        let directory = store.layout().logs().join(&header.build);
+        let directory = store.logs().join(&header.build);
         std::fs::create_dir(&directory)?;
         let Some(owner) = lock::own_existing(&directory)? else { return Ok(None) };
         let graph = directory.join(GRAPH);
@@ -262,7 +262,7 @@ impl<'a> Recording<'a> {
         };
         write_header(&directory, header)?;
         let lines = Writer::new(plan, create(&directory.join(EVENTS))?, JsonLines);
-        forget_old(&store.layout().logs());
+        forget_old(&store.logs());
         Ok(Some(Open { directory, _owner: owner, lines }))
     }
 }

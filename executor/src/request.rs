@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use osbc_ir::{Cause, InputOrigin, Kind, Resource, Value};
 use osbc_module_api::OnDisk;
+use osbc_store::TreeStack;
 use serde::{Deserialize, Serialize};
 
 /// All that a stage needs, self-contained.
@@ -34,18 +35,18 @@ pub struct StageRequest {
     /// The tree that it runs in; the host's when none.
     pub build_root: Option<TreeStack>,
     /// What a runner made in that one, as a file with a snapshot; none where nothing is made.
-    #[serde(with = "crate::paths")]
+    #[serde(with = "osbc_store::fs::paths")]
     pub prepared: Option<PathBuf>,
     /// The runner that starts it, e.g. `org.osbuild.debian`.
     pub runner: String,
     /// The runner's executable where it has to be run; none where it is built in, and for a built-in module.
-    #[serde(with = "crate::paths")]
+    #[serde(with = "osbc_store::fs::paths")]
     pub runner_file: Option<PathBuf>,
     /// What on-disk modules on the host's side work with; none where all those are built in.
     pub host: Option<HostRequest>,
     /// An existing empty directory on the store's file system, this stage's alone, for `/var`, inputs and mount points.
     /// Whoever sends the request removes it afterwards.
-    #[serde(with = "crate::paths")]
+    #[serde(with = "osbc_store::fs::paths")]
     pub scratch: PathBuf,
     /// The capabilities that it has besides the usual ones.
     pub capabilities: Vec<String>,
@@ -61,7 +62,7 @@ pub struct StageRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShellRequest {
     /// The socket of whoever connects it to the user.
-    #[serde(with = "crate::paths")]
+    #[serde(with = "osbc_store::fs::paths")]
     pub socket: PathBuf,
     /// When it comes.
     pub moment: ShellMoment,
@@ -82,7 +83,7 @@ pub enum ShellMoment {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostRequest {
     /// The directory with the source items of the store.
-    #[serde(with = "crate::paths")]
+    #[serde(with = "osbc_store::fs::paths")]
     pub sources: PathBuf,
     /// Their environment.
     pub environment: BTreeMap<String, String>,
@@ -97,29 +98,6 @@ pub struct ModuleRequest {
     pub name: String,
     /// Where an on-disk module is; none for a built-in one.
     pub on_disk: Option<OnDisk>,
-}
-
-/// A tree as directories: layers for overlayfs, or one plain directory. Opened and mounted by [`crate::overlay`] only,
-/// on either side of the boundary.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TreeStack {
-    /// Read-only layers, lowest first. May be empty when there is an `upper`.
-    #[serde(with = "crate::paths")]
-    pub lower: Vec<PathBuf>,
-    /// Where changes go; none for a tree that is only read. With an empty `lower` this is the whole tree.
-    pub upper: Option<Upper>,
-}
-
-/// The writable end of a stack.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Upper {
-    /// The directory that takes the changes.
-    #[serde(with = "crate::paths")]
-    pub dir: PathBuf,
-    /// A directory on the same file system for overlayfs's own use: one for all stages that change the same `dir`, one
-    /// after the other.
-    #[serde(with = "crate::paths")]
-    pub work: PathBuf,
 }
 
 /// An input to be made visible.
@@ -155,7 +133,7 @@ pub enum ReferenceFrom {
     /// A tree; an empty one when the stack has no layer.
     Tree(TreeStack),
     /// An item in the store: a file or, for some content types, a directory.
-    Item(#[serde(with = "crate::paths")] PathBuf),
+    Item(#[serde(with = "osbc_store::fs::paths")] PathBuf),
 }
 
 /// A device to be opened.

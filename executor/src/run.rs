@@ -12,10 +12,11 @@ use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Action, NodeOutcome, Outcome, Pipeline, Plan, Runner, Segment, Stage, StageNode, Value};
 use osbc_module_api::Catalog;
 use osbc_module_api::threads::{self, NoThread};
+use osbc_store::history::{History, HistoryLine};
+use osbc_store::{Lease, StoreError};
 
 use crate::cutoff::Cutoff;
 use crate::event::{Event, Monitor, Tee, Wait};
-use crate::history::{self, History, Line};
 use crate::interrupt::Interrupt;
 use crate::log::BuildLogs;
 use crate::machine::{Machine, Need};
@@ -23,7 +24,6 @@ use crate::prepared::Preparations;
 use crate::record::{About, Recording};
 use crate::runner::StageRunner;
 use crate::scheduler::{Pool, Scheduler, Task, Ticket};
-use crate::store::{Lease, StoreError};
 use crate::tokens::Tokens;
 use crate::{fetch, segment, step, vm};
 
@@ -221,7 +221,7 @@ pub fn run(plan: &Plan, lease: &Lease, parts: Parts<'_>) -> Result<Outcome, RunE
     })?;
     outcome.interrupted = interrupt.is_raised();
     // Both are for the next build to know more; this one is as good without.
-    history::append(&lease.store().layout().history(), &lines(plan, lease, &outcome)).ok();
+    lease.store().add_to_history(&lines(plan, lease, &outcome)).ok();
     lease.settle()?;
     outcome.duration = start.elapsed();
     tell(start + outcome.duration, &Event::Ended { outcome: &outcome, duration: outcome.duration });
@@ -385,14 +385,21 @@ fn watch(
 }
 
 /// What the history is to keep of a build.
-fn lines(plan: &Plan, lease: &Lease, outcome: &Outcome) -> Vec<Line> {
+fn lines(plan: &Plan, lease: &Lease, outcome: &Outcome) -> Vec<HistoryLine> {
     let line = |(node, outcome): (&NodeIndex, &NodeOutcome)| {
         let (stage, NodeOutcome::Ran(result)) = (plan.graph.stage_node(*node)?, outcome) else { return None };
         let ms = u64::try_from(result.duration.as_millis()).unwrap_or(u64::MAX);
         let module = plan.graph.stage(stage).1.module.name.clone();
         let size = lease.store().input_bytes(&plan.graph, *node);
         let bytes = lease.object(stage.id).filter(|_| lease.store().keeps()).map(|object| object.bytes);
-        result.success.then(|| Line { id: stage.id, module, ms, size, memory: result.memory.unwrap_or(0), bytes })
+        result.success.then(|| HistoryLine {
+            id: stage.id,
+            module,
+            ms,
+            size,
+            memory: result.memory.unwrap_or(0),
+            bytes,
+        })
     };
     outcome.nodes.iter().filter_map(line).collect()
 }

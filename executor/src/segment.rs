@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Cause, NodeOutcome, Resource, Segment, StageResult, Value};
+use osbc_store::{Sealing, StepRecord, StoreError, Work};
 
 use crate::run::{Context, Message, Worker};
 use crate::step;
-use crate::store::{Sealing, StepRecord, StoreError, Work};
 
 /// Takes the result of an earlier run that a segment would only give again; says whether there is one.
 pub(crate) fn take_equal(worker: &Worker<'_>, segment: &Segment) -> bool {

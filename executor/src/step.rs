@@ -10,15 +10,16 @@ use osbc_ir::{
     Cause, Edge, Input, Kind, ModuleRef, PipelineIndex, Reference, Resource, Stage, StageResult, Target, redact,
 };
 use osbc_module_api::{Catalog, LibraryError, Provider};
+use osbc_store::TreeStack;
+use osbc_store::fs::delete::remove_tree;
+use osbc_store::{StoreError, Work};
 
-use crate::delete::remove_tree;
 use crate::request::{
     DeviceRequest, HostRequest, InputRequest, ModuleRequest, MountRequest, ReferenceFrom, ReferenceRequest,
-    StageFailure, StageReply, StageRequest, TreeStack,
+    StageFailure, StageReply, StageRequest,
 };
 use crate::run::{Context, Message, Worker};
 use crate::runner::{StageIo, Transcript};
-use crate::store::{StoreError, Work};
 use crate::traceback;
 
 /// Why a stage could not be prepared.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
-use osbc_executor::store::{Layers, Limit, StoreSettings, osbuild};
+use osbc_store::{Layers, Limit, StoreSettings, osbuild};
 
 use crate::size;
 

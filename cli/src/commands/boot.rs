@@ -8,9 +8,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use osbc_executor::interrupt::Interrupt;
-use osbc_executor::temporary::{self, OwnedDirectory};
 use osbc_executor::vm::processor_arguments;
 use osbc_module_api::{host_program, packages_of, threads};
+use osbc_store::fs::temporary;
+use osbc_store::fs::temporary::OwnedDirectory;
 
 use crate::args::{BootArgs, FirmwareArg};
 use crate::exit::{self, Failure};

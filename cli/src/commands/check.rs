@@ -19,13 +19,14 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use osbc_engine::{BuildOptions, Built, StoreConfig};
-use osbc_executor::differ::{Differing, Tree, differ};
 use osbc_executor::interrupt::Interrupt;
-use osbc_executor::overlay;
-use osbc_executor::store::{Layers, Store};
-use osbc_executor::temporary::{self, OwnedDirectory};
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Plan, StageId, printable};
+use osbc_store::fs::overlay;
+use osbc_store::fs::temporary;
+use osbc_store::fs::temporary::OwnedDirectory;
+use osbc_store::tree_diff::{Differing, Tree, differ};
+use osbc_store::{Layers, Store};
 use serde_json::{Value, json};
 
 use crate::args::BuildArgs;

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use osbc_compiler::SourceText;
 use osbc_compiler::compare::{Change, Comparison, ItemChange, PipelinePair, StagePair, changes_of_values, items};
-use osbc_executor::store::Store;
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Graph, Pipeline, PipelineIndex, Value, redact};
+use osbc_store::Store;
 use serde_json::json;
 
 use crate::args::DiffArgs;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use osbc_executor::temporary::{CHECK, COMMAND, abandoned, remove_abandoned};
+use osbc_store::fs::temporary::{CHECK, COMMAND, abandoned, remove_abandoned};
 use serde_json::json;
 
 use crate::args::{DoctorArgs, ManifestArgs};

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use osbc_engine::timeline::{BuildTimeline, State, TimelineNode};
 use osbc_executor::record::{Header, Record};
-use osbc_executor::regular;
 use osbc_ir::printable;
+use osbc_store::fs::regular;
 use serde::Serialize;
 use serde_json::json;
 

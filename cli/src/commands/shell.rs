@@ -9,10 +9,10 @@ use osbc_engine::{BuildOptions, Request};
 use osbc_executor::event::{Event, Monitor};
 use osbc_executor::interrupt::Interrupt;
 use osbc_executor::shell::When;
-use osbc_executor::store::StoreSettings;
 use osbc_ir::Export;
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::printable;
+use osbc_store::StoreSettings;
 
 use crate::args::ShellArgs;
 use crate::exit::{self, Failure};

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use osbc_executor::copy::Ownership;
-use osbc_executor::export::export;
-use osbc_executor::store::{Evicted, Fate, Kept, Limit, Store, Verified, Way};
+use osbc_store::export::export;
+use osbc_store::fs::copy::Ownership;
+use osbc_store::{Evicted, Fate, Kept, Limit, Store, Verified, Way};
 use serde_json::{Value, json};
 
 use crate::args::{StoreArgs, StoreCommand};

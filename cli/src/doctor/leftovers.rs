@@ -7,9 +7,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use osbc_executor::store::is_owned;
-use osbc_executor::temporary;
 use osbc_module_api::loopdev;
+use osbc_store::fs::temporary;
+use osbc_store::is_owned;
 use serde::Serialize;
 
 /// What the kernel puts behind the path of a file that is no more.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::builder::{ArgPredicate, OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args as ClapArgs, CommandFactory, FromArgMatches, Parser};
-use osbc_executor::store::osbuild::Limit;
+use osbc_store::osbuild::Limit;
 
 use crate::size;
 

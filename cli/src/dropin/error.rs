@@ -132,14 +132,14 @@ impl From<osbc_executor::RunError> for DropInError {
     }
 }
 
-impl From<osbc_executor::store::StoreError> for DropInError {
-    fn from(error: osbc_executor::store::StoreError) -> Self {
+impl From<osbc_store::StoreError> for DropInError {
+    fn from(error: osbc_store::StoreError) -> Self {
         DropInError::environment(error)
     }
 }
 
-impl From<osbc_executor::export::ExportError> for DropInError {
-    fn from(error: osbc_executor::export::ExportError) -> Self {
+impl From<osbc_store::export::ExportError> for DropInError {
+    fn from(error: osbc_store::export::ExportError) -> Self {
         DropInError::environment(error)
     }
 }

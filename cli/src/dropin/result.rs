@@ -6,8 +6,8 @@ mod v2;
 use std::borrow::Cow;
 use std::time::Duration;
 
-use osbc_executor::store::Lease;
 use osbc_ir::{FormatVersion, NodeOutcome, Outcome, PipelineIndex, StageResult, Value};
+use osbc_store::Lease;
 use serde_json::json;
 
 use super::monitor::MonitoredBuild;

@@ -3,15 +3,16 @@
 use std::path::{Path, PathBuf};
 
 /// Each crate of ours with the crates of ours that it may use outside tests.
-const ALLOWED: [(&str, &[&str]); 9] = [
+const ALLOWED: [(&str, &[&str]); 10] = [
     ("pytext", &[]),
     ("ir", &[]),
     ("modules/api", &["osbc-ir"]),
     ("modules", &["osbc-ir", "osbc-module-api", "osbc-pytext"]),
     ("compiler", &["osbc-ir", "osbc-module-api", "osbc-pytext"]),
-    ("executor", &["osbc-ir", "osbc-module-api"]),
-    ("engine", &["osbc-ir", "osbc-module-api", "osbc-modules", "osbc-compiler", "osbc-executor"]),
-    ("engine/debian", &["osbc-ir", "osbc-module-api", "osbc-modules", "osbc-executor"]),
+    ("executor/store", &["osbc-ir", "osbc-module-api"]),
+    ("executor", &["osbc-ir", "osbc-module-api", "osbc-store"]),
+    ("engine", &["osbc-ir", "osbc-module-api", "osbc-modules", "osbc-compiler", "osbc-store", "osbc-executor"]),
+    ("engine/debian", &["osbc-ir", "osbc-module-api", "osbc-modules", "osbc-store", "osbc-executor"]),
     (
         "cli",
         &[
@@ -20,6 +21,7 @@ const ALLOWED: [(&str, &[&str]); 9] = [
             "osbc-module-api",
             "osbc-modules",
             "osbc-compiler",
+            "osbc-store",
             "osbc-executor",
             "osbc-engine",
             "osbc-debian",

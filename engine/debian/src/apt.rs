@@ -6,8 +6,8 @@ use std::process::Command;
 
 use jiff::fmt::rfc2822;
 use osbc_executor::interrupt::Interrupt;
-use osbc_executor::temporary::{COMMAND, OwnedDirectory};
 use osbc_module_api::host_program::{self, Output};
+use osbc_store::fs::temporary::{COMMAND, OwnedDirectory};
 
 use crate::error::Error;
 use crate::lock::{Lock, Locked, Set, VERSION};

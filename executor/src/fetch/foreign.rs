@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Cause, ItemNode, NodeOutcome, Source, SourceItem, redact};
 use osbc_module_api::{Map, OnDisk, Value};
+use osbc_store::{Slot, StoreError};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -13,7 +14,6 @@ use super::{FetchError, failed};
 use crate::run::{Message, Worker};
 use crate::service::desk::Desk;
 use crate::service::{CallError, Home, Service};
-use crate::store::{Slot, StoreError};
 
 /// What a source replies.
 #[derive(Deserialize)]

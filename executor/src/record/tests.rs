@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::MetadataExt as _;
 
+use osbc_store::Layers;
+use osbc_store::testing::{Sealed, Sketch, directory};
 use serde_json::json;
 
 use super::*;
@@ -9,8 +11,7 @@ use crate::event::line::Happened;
 use crate::fake::{FakeMachine, FakeRunner, RecordingMonitor, failure, success};
 use crate::interrupt::Interrupt;
 use crate::run::{Parts, run};
-use crate::store::Layers;
-use crate::testing::{Sealed, Sketch, about, catalog, directory, label_of, settings};
+use crate::testing::{about, catalog, label_of, settings};
 
 /// Builds a sketch with a runner whose stage `bad` fails.
 fn build(store: &Store, sketch: &Sealed) -> Outcome {

@@ -11,6 +11,7 @@ use std::rc::Rc;
 
 use osbc_module_api::Value;
 use osbc_module_api::loopdev::{Config, LoopDevice};
+use osbc_store::TreeStack;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::mount::{MountAttrFlags, MoveMountFlags, move_mount};
 use serde::Deserialize;
@@ -18,7 +19,7 @@ use serde_json::json;
 
 use super::root::{self, make_directory, mount_stack};
 use super::{supervise, sys};
-use crate::request::{HostRequest, ReferenceFrom, StageRequest, TreeStack};
+use crate::request::{HostRequest, ReferenceFrom, StageRequest};
 use crate::service::desk::Answer;
 use crate::service::protocol::Message;
 

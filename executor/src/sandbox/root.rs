@@ -8,14 +8,15 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, symlink};
 use std::path::{Path, PathBuf};
 
 use osbc_module_api::container;
+use osbc_store::TreeStack;
+use osbc_store::fs::overlay;
+use osbc_store::user_namespace;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, makedev, mknodat, openat2};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
 use super::spec::{CMDLINE, Item, PROCESSES, ROOT, SHOWN, SYSTEM, When};
 use super::sys;
-use crate::request::TreeStack;
-use crate::{overlay, rootless};
 
 /// The file beside the root that becomes `/proc/cmdline`.
 const CMDLINE_FILE: &str = "cmdline";
@@ -121,7 +122,7 @@ fn make(root: &Path, build_root: &BuildRoot, item: Item) -> Result<(), RootError
                 return Ok(());
             }
             let path = root.join(at);
-            if rootless::in_namespace() {
+            if user_namespace::in_namespace() {
                 make_file(&path, "", 0o666)?;
                 return bind(open(&Path::new("/").join(at))?, &path, MountAttrFlags::MOUNT_ATTR_NOSUID);
             }
@@ -166,7 +167,7 @@ pub(crate) fn mount_views(root: &Path) -> Result<(), RootError> {
     match sys::new_mount("sysfs", &[], read_only) {
         Ok(mount) => sys::attach(mount, system).map_err(cannot("mount", system))?,
         // Without root, where a container hides parts of its own: all of it is read-only, and so is this.
-        Err(error) if rootless::in_namespace() && error.kind() == io::ErrorKind::PermissionDenied => {
+        Err(error) if user_namespace::in_namespace() && error.kind() == io::ErrorKind::PermissionDenied => {
             bind(open(Path::new("/sys"))?, system, read_only)?;
             hide(root, &system.join("fs/cgroup"))?;
         }

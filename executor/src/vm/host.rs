@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use osbc_store::{TreeStack, Upper};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, FdFlags};
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, mount_change};
@@ -17,7 +18,7 @@ use rustix::process::{PidfdFlags, pidfd_open};
 use super::initramfs::{Archive, LIBRARIES, MODULES};
 use super::kernel::Kernel;
 use super::{GUEST_PROCESS, MEMORY, ORDERS, OWN, Orders, PORT, Programs, ROOT, Word, processor_arguments};
-use crate::request::{ReferenceFrom, Said, StageFailure, StageReply, StageRequest, TreeStack, Upper};
+use crate::request::{ReferenceFrom, Said, StageFailure, StageReply, StageRequest};
 use crate::sandbox::root::{self, make_directory};
 use crate::sandbox::{message, sys};
 

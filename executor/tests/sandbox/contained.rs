@@ -6,10 +6,11 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use osbc_executor::request::{InputRequest, ReferenceFrom, ReferenceRequest, TreeStack};
+use osbc_executor::request::{InputRequest, ReferenceFrom, ReferenceRequest};
 use osbc_fixtures::{hostile_libdir, libdir};
 use osbc_module_api::loopdev::{Config, LoopDevice};
 use osbc_module_api::{InputOrigin, Kind, Value, json};
+use osbc_store::TreeStack;
 use rustix::fs::{major, minor};
 
 use crate::harness::tests;

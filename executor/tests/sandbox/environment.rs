@@ -4,8 +4,9 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use osbc_executor::request::{StageFailure, TreeStack};
+use osbc_executor::request::StageFailure;
 use osbc_module_api::{OnDisk, Value, json};
+use osbc_store::TreeStack;
 
 use crate::harness::tests;
 use crate::place::Place;

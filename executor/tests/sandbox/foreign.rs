@@ -9,12 +9,13 @@ use std::process::Command;
 
 use osbc_executor::interrupt::Interrupt;
 use osbc_executor::request::{
-    DeviceRequest, InputRequest, MountRequest, ReferenceFrom, ReferenceRequest, StageFailure, TreeStack,
+    DeviceRequest, InputRequest, MountRequest, ReferenceFrom, ReferenceRequest, StageFailure,
 };
 use osbc_executor::runner::{StageIo, StageRunner};
 use osbc_executor::shell::{Attendant, Shell, ShellRunner, When};
 use osbc_fixtures::libdir;
 use osbc_module_api::{InputOrigin, Kind, Value, json};
+use osbc_store::TreeStack;
 
 use crate::harness::tests;
 use crate::place::{Place, module, on_disk, runner};

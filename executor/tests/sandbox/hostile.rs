@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use osbc_executor::request::{
-    DeviceRequest, InputRequest, MountRequest, ReferenceFrom, ReferenceRequest, StageFailure, TreeStack,
+    DeviceRequest, InputRequest, MountRequest, ReferenceFrom, ReferenceRequest, StageFailure,
 };
 use osbc_fixtures::hostile::FAILING_SERVICES;
 use osbc_fixtures::{hostile_libdir, libdir};
 use osbc_module_api::{InputOrigin, Kind, json};
+use osbc_store::TreeStack;
 
 use crate::harness::tests;
 use crate::place::{Place, on_disk};

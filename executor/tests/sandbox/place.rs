@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use osbc_executor::interrupt::Interrupt;
 use osbc_executor::request::{
-    DeviceRequest, HostRequest, ModuleRequest, MountRequest, StageFailure, StageReply, StageRequest, TreeStack, Upper,
+    DeviceRequest, HostRequest, ModuleRequest, MountRequest, StageFailure, StageReply, StageRequest,
 };
 use osbc_executor::runner::{LocalRunner, StageIo, StageRunner};
 use osbc_module_api::{Kind, OnDisk, Value, json};
+use osbc_store::{TreeStack, Upper};
 use tempfile::TempDir;
 
 pub(crate) struct Place {

@@ -4,9 +4,10 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
-use osbc_executor::overlay;
-use osbc_executor::request::{InputRequest, ReferenceFrom, ReferenceRequest, StageFailure, TreeStack};
+use osbc_executor::request::{InputRequest, ReferenceFrom, ReferenceRequest, StageFailure};
 use osbc_module_api::{InputOrigin, Kind, json};
+use osbc_store::TreeStack;
+use osbc_store::fs::overlay;
 use rustix::fs::{FileType, Mode, XattrFlags};
 
 use crate::harness::tests;

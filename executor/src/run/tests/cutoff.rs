@@ -65,7 +65,8 @@ fn what_depends_on_equal_content_does_not_run() {
             assert_eq!(done.outcome.nodes[&sketch.node(label)], expected);
         }
         let lease = sketch.lease(&bench.store);
-        let tree = crate::overlay::open(&lease.tree(sketch.id("in place")).expect("is in the store")).expect("opens");
+        let tree =
+            osbc_store::fs::overlay::open(&lease.tree(sketch.id("in place")).expect("is in the store")).expect("opens");
         let root = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&tree));
         assert_eq!(std::fs::read_to_string(Path::new(&root).join("image")).expect("reads"), "image");
         drop((tree, lease));

@@ -46,7 +46,7 @@ fn requests(bench: &Bench, sketch: &Sealed) -> (Vec<StageRequest>, Vec<StageRequ
 }
 
 fn kept(bench: &Bench) -> Vec<PathBuf> {
-    let directory = bench.store.layout().prepared();
+    let directory = bench.store.path().join("prepared");
     fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path()).collect()
 }
 

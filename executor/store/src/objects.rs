@@ -1,0 +1,15 @@
+//! Results in a store: how one is made, described, committed and read.
+
+pub(crate) mod abilities;
+pub(crate) mod alias;
+pub(crate) mod commit;
+pub(crate) mod digests;
+pub(crate) mod layering;
+pub(crate) mod layout;
+pub(crate) mod links;
+pub(crate) mod mtime_clamp;
+pub(crate) mod object;
+pub(crate) mod prepared;
+pub(crate) mod shuffle;
+pub(crate) mod sync;
+pub(crate) mod work;

@@ -1,0 +1,210 @@
+//! Turns a work into an object, by one rename.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use osbc_ir::{StageId, Value};
+use rustix::io::Errno;
+
+use crate::digest;
+use crate::error::StoreError;
+use crate::fs::delete::remove_tree;
+use crate::fs::extents;
+use crate::lease::Lease;
+use crate::objects::layout::META;
+use crate::objects::object;
+use crate::objects::object::{FORMAT, InCommon, ObjectMeta, StepRecord};
+use crate::objects::sync::New;
+use crate::objects::work::Work;
+use crate::objects::{links, mtime_clamp};
+use crate::reclaim::inventory::notes;
+use crate::reclaim::size;
+
+/// The name that stands for a stage where a tree was only laid out in another way.
+pub(crate) const DERIVED: &str = "derived";
+
+/// What a seal needs to know besides the tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealing {
+    /// The epoch that the times of what was written are clamped to.
+    pub source_epoch: Option<i64>,
+    /// The stages that ran, in order; the last one's id becomes the object's.
+    pub steps: Vec<StepRecord>,
+}
+
+impl Work<'_> {
+    /// Seals the tree as the result of the last of its steps. From then on it can be read under this lease, and by
+    /// whoever leases it later.
+    ///
+    /// # Errors
+    /// The store cannot be written to, or has no room even after an eviction; nothing of the tree remains.
+    ///
+    /// # Panics
+    /// There is no step.
+    pub fn seal(self, sealing: Sealing) -> Result<Arc<ObjectMeta>, StoreError> {
+        let id = sealing.steps.last().expect("a segment has a step").id;
+        let store = self.lease.store();
+        store.with_room(|| {
+            store.change("complete the hard links of", self.object(), || links::complete(&self))?;
+            if let Some(epoch) = sealing.source_epoch {
+                let root = &self.upper().dir;
+                store.change("set the times of", root, || mtime_clamp::clamp(root, self.created, epoch))?;
+            }
+            self.finish(id, &sealing)
+        })
+    }
+
+    /// Seals the tree as that of another object, laid out in another way.
+    pub(crate) fn seal_derived(
+        self,
+        id: StageId,
+        of: &ObjectMeta,
+        start: Instant,
+    ) -> Result<Arc<ObjectMeta>, StoreError> {
+        let step = StepRecord { id, module: DERIVED.to_owned(), metadata: Value::Null, duration: start.elapsed() };
+        self.finish(id, &Sealing { source_epoch: of.source_epoch, steps: vec![step] })
+    }
+
+    fn finish(&self, id: StageId, sealing: &Sealing) -> Result<Arc<ObjectMeta>, StoreError> {
+        let (lease, store) = (self.lease, self.lease.store());
+        // Its links to the layer's files would change those when they go.
+        let overlay = &self.upper().work;
+        remove_tree(overlay).map_err(StoreError::io("remove", overlay))?;
+        let tree = &self.upper().dir;
+        // What ends with the lease is never looked at again.
+        let seen = store.keeps().then(|| {
+            let written = digest::written(tree, !self.lowers.is_empty())?;
+            Ok((written, digest::stamp(tree)?, self.shared()?))
+        });
+        let (digest, stamp, bytes, shared) =
+            match seen.transpose().map_err(StoreError::io::<io::Error>("read", tree))? {
+                Some((written, stamp, shared)) => (Some(written.digest), Some(stamp), written.bytes, shared),
+                None => (None, None, 0, None),
+            };
+        let meta = ObjectMeta {
+            format: FORMAT,
+            id,
+            boot: store.shared.boot.clone(),
+            base: self.base,
+            instance: self.instance.clone(),
+            lowers: self.lowers.clone(),
+            created: Some((self.created.tv_sec, self.created.tv_nsec)),
+            digest,
+            stamp,
+            bytes: bytes.saturating_sub(shared.as_ref().map_or(0, |shared| shared.bytes)),
+            shared,
+            source_epoch: sealing.source_epoch,
+            steps: sealing.steps.clone(),
+        };
+        let path = self.object().join(META);
+        store.change("write", &path, || std::fs::write(&path, object::encode(&meta)?))?;
+        let nobody_evicts = store.share()?;
+        lease.note_object(id)?;
+        let meta = match lease.put_in_place(&self.object(), id, meta.bytes + notes(&self.object()))? {
+            Some(theirs) => {
+                // It may be an alias of another one.
+                lease.note_object(theirs.id)?;
+                theirs
+            }
+            None => {
+                lease.made_one(id);
+                if store.keeps() {
+                    lease.sync_later(New::Object(id));
+                }
+                Arc::new(meta)
+            }
+        };
+        drop(nobody_evicts);
+        lease.hold(id, Arc::clone(&meta));
+        store.keep_within_limit();
+        Ok(meta)
+    }
+}
+
+impl Work<'_> {
+    /// What it has in common with the tree that it is a copy of.
+    fn shared(&self) -> io::Result<Option<InCommon>> {
+        let Some(with) = self.copy_of.clone().filter(|_| self.lease.store().has_reflinks()) else { return Ok(None) };
+        let bytes = extents::shared_below(&self.upper().dir)?;
+        Ok((bytes > 0).then_some(InCommon { with, bytes }))
+    }
+}
+
+impl Lease {
+    /// Makes a finished directory that takes so many bytes the object `id`, while nobody evicts. Gives the object that
+    /// another process has put there meanwhile, which is as good.
+    pub(crate) fn put_in_place(
+        &self,
+        directory: &Path,
+        id: StageId,
+        bytes: u64,
+    ) -> Result<Option<Arc<ObjectMeta>>, StoreError> {
+        let (store, place) = (self.store(), self.place_for(id));
+        let appear = || store.change("put in place", &place, || move_to(directory, &place));
+        loop {
+            match if store.keeps() { store.count(bytes, appear) } else { appear() }? {
+                Placed::There => return Ok(None),
+                Placed::Taken => {
+                    if let Some(theirs) = store.reader().read(id) {
+                        return Ok(Some(theirs));
+                    }
+                    self.set_aside(&place)?;
+                }
+            }
+        }
+    }
+
+    /// Moves what cannot be used out of an object's place; it goes with the lease.
+    fn set_aside(&self, place: &Path) -> Result<(), StoreError> {
+        let aside = self.new_path();
+        self.store().change("set aside", place, || match rustix::fs::rename(place, &aside) {
+            // Somebody else did.
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        })
+    }
+}
+
+/// What became of an object that was to appear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Placed {
+    There,
+    Taken,
+}
+
+fn move_to(object: &Path, place: &Path) -> std::io::Result<Placed> {
+    match rustix::fs::rename(object, place) {
+        Ok(()) => Ok(Placed::There),
+        Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => Ok(Placed::Taken),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl crate::store::Store {
+    /// Counts so many bytes no more.
+    pub(crate) fn uncount(&self, bytes: u64) {
+        if bytes > 0 {
+            // Too large a number does no harm.
+            size::add(&self.layout().usage(), -i64::try_from(bytes).unwrap_or(i64::MAX)).ok();
+        }
+    }
+
+    /// Counts what takes so many bytes when it appears: before it does, so that a process that dies in between makes
+    /// the number too large and never too small.
+    pub(crate) fn count(
+        &self,
+        bytes: u64,
+        appear: impl FnOnce() -> Result<Placed, StoreError>,
+    ) -> Result<Placed, StoreError> {
+        let path = self.layout().usage();
+        let difference = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.change("write", &path, || size::add(&path, difference))?;
+        let placed = appear();
+        if !matches!(placed, Ok(Placed::There)) {
+            self.uncount(bytes);
+        }
+        placed
+    }
+}

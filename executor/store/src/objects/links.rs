@@ -1,0 +1,119 @@
+//! Keeps hard links whole across layers.
+//!
+//! A stage that writes to one name of a file with several of them, all in a lower layer, brings just that name into its
+//! own layer. While its mount lives the others follow it by overlayfs's index; a later mount would show them with the
+//! old content. So before a layer is sealed the other names are brought up too, which only needs doing where the index
+//! holds anything at all.
+//!
+//! Without root there is no index, and the link would break unseen within the stage. So there all names of such files
+//! are brought into a layer before a stage gets it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
+
+use crate::fs::{long_path, overlay};
+use crate::objects::work::Work;
+use crate::tree_stack::TreeStack;
+use crate::user_namespace;
+
+/// Brings every name of a hard-linked file that has one in the layer into it.
+pub(crate) fn complete(work: &Work<'_>) -> io::Result<()> {
+    let upper = work.upper();
+    let index = match std::fs::read_dir(upper.work.join("index")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    if index.count() == 0 {
+        return Ok(());
+    }
+    overlay::settle(&upper.work)?;
+    let merged = overlay::open(&work.stack)?;
+    let own = rustix::fs::openat(CWD, &upper.dir, DIRECTORY, Mode::empty())?;
+    for names in linked_names(merged.as_fd())?.into_values() {
+        if names.iter().any(|(name, _)| is_there(own.as_fd(), name)) {
+            for (name, stat) in names.iter().filter(|(name, _)| !is_there(own.as_fd(), name)) {
+                bring_up(merged.as_fd(), name, stat)?;
+            }
+        }
+    }
+    drop(merged);
+    overlay::settle(&upper.work)
+}
+
+/// Without root, brings the hard-linked files of the layers below into a new one, each with all of its names.
+pub(crate) fn bring_along(stack: &TreeStack) -> io::Result<()> {
+    let Some(upper) = stack.upper.as_ref().filter(|_| user_namespace::in_namespace()) else { return Ok(()) };
+    let merged = overlay::open(stack)?;
+    for names in linked_names(merged.as_fd())?.values() {
+        let [(first, stat), others @ ..] = names.as_slice() else { continue };
+        bring_up(merged.as_fd(), first, stat)?;
+        for (name, _) in others {
+            link_again(merged.as_fd(), first, name)?;
+        }
+    }
+    drop(merged);
+    overlay::settle(&upper.work)
+}
+
+/// Makes `name` another name of the file `first`; the directory that it is in keeps its time.
+fn link_again(merged: BorrowedFd<'_>, first: &Path, name: &Path) -> io::Result<()> {
+    let around = name.parent().unwrap_or(Path::new("."));
+    let (from, to, directory) =
+        (long_path::place(merged, first)?, long_path::place(merged, name)?, long_path::place(merged, around)?);
+    let before = rustix::fs::statat(directory.directory(), &*directory.path, AtFlags::SYMLINK_NOFOLLOW)?;
+    rustix::fs::unlinkat(to.directory(), &*to.path, AtFlags::empty())?;
+    rustix::fs::linkat(from.directory(), &*from.path, to.directory(), &*to.path, AtFlags::empty())?;
+    bring_up(merged, around, &before)
+}
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// The names of files, by file.
+type Names = BTreeMap<(u64, u64), Vec<(PathBuf, Stat)>>;
+
+/// The names of all files that have several.
+fn linked_names(root: BorrowedFd<'_>) -> io::Result<Names> {
+    let mut found = Names::new();
+    let mut directories = vec![PathBuf::from(".")];
+    while let Some(path) = directories.pop() {
+        let place = long_path::place(root, &path)?;
+        let directory = rustix::fs::openat(place.directory(), &*place.path, DIRECTORY, Mode::empty())?;
+        for entry in Dir::read_from(&directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            let at = path.join(OsStr::from_bytes(name.to_bytes()));
+            if entry.file_type() == FileType::Directory {
+                directories.push(at);
+                continue;
+            }
+            let stat = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            if stat.st_nlink > 1 {
+                found.entry((stat.st_dev, stat.st_ino)).or_default().push((at, stat));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn is_there(layer: BorrowedFd<'_>, name: &Path) -> bool {
+    long_path::place(layer, name)
+        .is_ok_and(|place| rustix::fs::statat(place.directory(), &*place.path, AtFlags::SYMLINK_NOFOLLOW).is_ok())
+}
+
+/// Has overlayfs copy a name up, or rather link it to the copy that the index knows: any change does, so the time is
+/// set to what it is.
+fn bring_up(merged: BorrowedFd<'_>, name: &Path, stat: &Stat) -> io::Result<()> {
+    let modified = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ };
+    let times = Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: modified };
+    let place = long_path::place(merged, name)?;
+    Ok(rustix::fs::utimensat(place.directory(), &*place.path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}

@@ -1,0 +1,219 @@
+//! A tree in the making: what a segment's stages change, on top of a sealed base.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+use osbc_ir::StageId;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec};
+
+use crate::error::StoreError;
+use crate::fs::copy::{Ownership, Sharing, copy_attributes, copy_tree_sharing};
+use crate::fs::delete::remove_tree;
+use crate::fs::overlay;
+use crate::lease::Lease;
+use crate::objects::abilities::Way;
+use crate::objects::layout;
+use crate::objects::links;
+use crate::objects::object::{Lower, ObjectMeta};
+use crate::reclaim::inventory::bytes_of;
+use crate::tree_stack::{TreeStack, Upper};
+
+/// How many layers a tree may have: look-ups through a hundred cost seventeen times those through one.
+pub(crate) const MAX_LAYERS: usize = 32;
+
+/// The future object in the directory of a work.
+const OBJECT: &str = "object";
+/// The directory for overlayfs's own use.
+const OVERLAY: &str = "overlay";
+/// The directory for a stage's scratch files.
+const SCRATCH: &str = "scratch";
+
+/// A tree in the making. Dropped without being sealed, nothing of it remains.
+#[derive(Debug)]
+pub struct Work<'a> {
+    pub(crate) lease: &'a Lease,
+    pub(crate) directory: PathBuf,
+    /// What the object will be told by ([`ObjectMeta::instance`]).
+    pub(crate) instance: String,
+    pub(crate) base: Option<StageId>,
+    /// The objects whose layers lie below, lowest first.
+    pub(crate) lowers: Vec<Lower>,
+    /// The object that the tree is a copy of.
+    pub(crate) copy_of: Option<Lower>,
+    pub(crate) stack: TreeStack,
+    /// When the tree was created, by the clock that stamps its files.
+    pub(crate) created: Timespec,
+}
+
+impl Lease {
+    /// Begins a tree that continues a leased or just sealed result, or an empty one.
+    ///
+    /// # Errors
+    /// The store cannot be written to, or has no room even after an eviction.
+    ///
+    /// # Panics
+    /// The base is not under this lease.
+    pub fn work(&self, base: Option<StageId>) -> Result<Work<'_>, StoreError> {
+        self.store().with_room(|| self.begin(base))
+    }
+
+    fn begin(&self, base: Option<StageId>) -> Result<Work<'_>, StoreError> {
+        let Some(id) = base else {
+            let work = self.empty(None)?;
+            work.make_tree()?;
+            return Ok(work);
+        };
+        let below = self.object(id).expect("a base is leased or was sealed under the lease");
+        match self.store().way(self.directory())? {
+            // What is kept must not lie on what is not.
+            _ if self.store().keeps() && self.is_elsewhere(id) => self.copy(&below, Sharing::IfPossible),
+            Way::Overlay => {
+                let below = match below.lowers.len() + 2 {
+                    _ if self.store().scatters() => self.scattered(&below)?,
+                    height if height > MAX_LAYERS => self.flattened(&below)?,
+                    _ => below,
+                };
+                let mut work = self.empty(base)?;
+                work.put_on(&below)?;
+                Ok(work)
+            }
+            Way::Reflink => self.copy(&below, Sharing::Always),
+            Way::Copy => self.copy(&below, Sharing::Never),
+        }
+    }
+
+    /// A work without a tree.
+    fn empty(&self, base: Option<StageId>) -> Result<Work<'_>, StoreError> {
+        let directory = self.new_path();
+        self.store().make_directory(&directory)?;
+        // Not the clock of the process, which is a little ahead of the one that stamps files.
+        let stat = rustix::fs::stat(&directory).map_err(StoreError::io("read", &directory))?;
+        let created = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ };
+        let instance = uuid::Uuid::new_v4().simple().to_string();
+        let upper =
+            Upper { dir: directory.join(OBJECT).join(layout::content(&instance)), work: directory.join(OVERLAY) };
+        let stack = TreeStack { lower: Vec::new(), upper: Some(upper) };
+        let work = Work { lease: self, directory, instance, base, lowers: Vec::new(), copy_of: None, stack, created };
+        self.store().make_directory(&work.object())?;
+        Ok(work)
+    }
+
+    /// A whole tree of its own with the content of an object.
+    pub(crate) fn copy(&self, below: &ObjectMeta, sharing: Sharing) -> Result<Work<'_>, StoreError> {
+        let mut work = self.empty(Some(below.id))?;
+        work.make_tree()?;
+        work.copy_from(below, sharing)?;
+        work.copy_of = Some(below.as_lower());
+        Ok(work)
+    }
+
+    /// The same tree as that of a tall stack, as a single layer: an object of its own, made once for all that go on
+    /// from there.
+    fn flattened(&self, tall: &ObjectMeta) -> Result<Arc<ObjectMeta>, StoreError> {
+        let _alone = self.flattening.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = tall.derived_id("osbc flattened tree 1");
+        if let Some(known) = self.add(id)? {
+            return Ok(known);
+        }
+        let start = Instant::now();
+        let work = self.copy(tall, Sharing::IfPossible)?;
+        work.seal_derived(id, tall, start)
+    }
+}
+
+impl Work<'_> {
+    /// The tree, ready for the next stage to mount and change.
+    ///
+    /// # Errors
+    /// What the mount of the last stage left cannot be removed.
+    pub fn stack(&self) -> Result<TreeStack, StoreError> {
+        let overlay = &self.upper().work;
+        overlay::settle(overlay).map_err(StoreError::io("clean", overlay))?;
+        Ok(self.stack.clone())
+    }
+
+    /// An empty directory for one stage; what the one before had is removed.
+    ///
+    /// # Errors
+    /// The store cannot be written to.
+    pub fn scratch(&self) -> Result<PathBuf, StoreError> {
+        let path = self.directory.join(SCRATCH);
+        remove_tree(&path).map_err(StoreError::io("remove", &path))?;
+        self.lease.store().make_directory(&path)?;
+        Ok(path)
+    }
+
+    /// What has been written so far, in bytes on disk.
+    pub fn written(&self) -> u64 {
+        let tree = &self.upper().dir;
+        tree.symlink_metadata().map_or(0, |metadata| bytes_of(tree, &metadata))
+    }
+
+    pub(crate) fn upper(&self) -> &Upper {
+        self.stack.upper.as_ref().expect("a work has an upper directory from the start")
+    }
+
+    pub(crate) fn object(&self) -> PathBuf {
+        self.directory.join(OBJECT)
+    }
+
+    /// Makes an empty tree.
+    fn make_tree(&self) -> Result<(), StoreError> {
+        let tree = &self.upper().dir;
+        self.lease.store().make_directory(tree)?;
+        let mode = Mode::from_raw_mode(0o755);
+        self.lease.store().change("make", tree, || Ok(rustix::fs::chmodat(CWD, tree, mode, AtFlags::empty())?))
+    }
+
+    /// Makes an empty layer on an object, its root with the attributes of the root below.
+    fn put_on(&mut self, below: &ObjectMeta) -> Result<(), StoreError> {
+        let store = self.lease.store();
+        let (layer, overlay) = (&self.upper().dir, &self.upper().work);
+        store.make_directory(layer)?;
+        store.make_directory(overlay)?;
+        let stack = self.lease.stack(below);
+        let top = stack.lower.last().expect("an object has a directory of its own");
+        store.change("make", layer, || {
+            let top = open_directory(top)?;
+            let stat = rustix::fs::fstat(&top)?;
+            copy_attributes(top.as_fd(), open_directory(layer)?.as_fd(), &stat)
+        })?;
+        self.lowers = below.lowers.iter().cloned().chain([below.as_lower()]).collect();
+        self.stack.lower = stack.lower;
+        store.change("bring hard links to", &self.upper().dir, || links::bring_along(&self.stack))
+    }
+
+    /// Fills the empty tree with the content of an object.
+    fn copy_from(&self, below: &ObjectMeta, sharing: Sharing) -> Result<(), StoreError> {
+        let (store, tree) = (self.lease.store(), &self.upper().dir);
+        let from = overlay::open(&self.lease.stack(below)).map_err(StoreError::io("open the layers below", tree))?;
+        let to = open_directory(tree).map_err(StoreError::io("open", tree))?;
+        let mut copied = Ok(Default::default());
+        let started = store.change("copy to", tree, || {
+            copied = copy_tree_sharing(from.as_fd(), to.as_fd(), Ownership::Keep, sharing);
+            Ok(())
+        });
+        let copied = started.and_then(|()| copied.map_err(StoreError::copy(tree)));
+        match copied.map_err(|error| error.needing(below.bytes))?.lost.into_iter().next() {
+            None => Ok(()),
+            Some(lost) => {
+                Err(StoreError::Lossy { path: tree.join(lost.path), attribute: lost.attribute, reason: lost.reason })
+            }
+        }
+    }
+}
+
+impl Drop for Work<'_> {
+    fn drop(&mut self) {
+        // What cannot be removed now goes with the lease, or is swept when the store is next opened.
+        remove_tree(&self.directory).ok();
+    }
+}
+
+fn open_directory(path: &Path) -> io::Result<std::os::fd::OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
+}

@@ -1,0 +1,71 @@
+//! How much the store takes: one number in a file, kept up to date by whoever adds or removes something, so that nobody
+//! has to count. A process that dies in between leaves too large a number at most; whoever evicts counts, and puts the
+//! right one there.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, OFlags};
+
+use crate::fs::regular;
+
+/// Adds to the number, and gives the new one; none where it is not known.
+pub(crate) fn add(path: &Path, difference: i64) -> io::Result<Option<u64>> {
+    let mut file = open(path)?;
+    let Some(total) = parse(&mut file)?.map(|total| total.saturating_add_signed(difference)) else { return Ok(None) };
+    write(&file, total)?;
+    Ok(Some(total))
+}
+
+/// Puts the number there that was counted.
+pub(crate) fn set(path: &Path, total: u64) -> io::Result<()> {
+    write(&open(path)?, total)
+}
+
+/// The number, where it is known.
+pub(crate) fn read(path: &Path) -> Option<u64> {
+    parse(&mut regular::open(path, OFlags::RDONLY, regular::FOR_ALL).ok()?).ok()?
+}
+
+/// Opens the file for this process alone.
+fn open(path: &Path) -> io::Result<File> {
+    let file = regular::open(path, OFlags::RDWR | OFlags::CREATE, regular::FOR_ALL)?;
+    rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive))?;
+    Ok(file)
+}
+
+fn parse(file: &mut File) -> io::Result<Option<u64>> {
+    let mut text = String::new();
+    match file.take(100).read_to_string(&mut text) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(None),
+        other => other.map(|_| text.strip_suffix('\n').and_then(|number| number.trim_start().parse().ok())),
+    }
+}
+
+/// Always of the same length, so that no shorter number leaves a rest of a longer one.
+fn write(file: &File, total: u64) -> io::Result<()> {
+    file.write_all_at(format!("{total:>20}\n").as_bytes(), 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_not_known_until_somebody_counts() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("usage");
+        assert_eq!(read(&path), None);
+        for damaged in ["", "12", "1x\n", "\u{fffd}\n"] {
+            std::fs::write(&path, damaged).expect("writes");
+            assert_eq!(add(&path, 7).expect("adds"), None, "{damaged:?}");
+        }
+        set(&path, 1000).expect("sets");
+        assert_eq!(add(&path, 24).expect("adds"), Some(1024));
+        assert_eq!(add(&path, -1020).expect("adds"), Some(4));
+        assert_eq!(add(&path, -9).expect("adds"), Some(0));
+        assert_eq!(read(&path), Some(0));
+    }
+}
