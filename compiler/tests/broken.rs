@@ -10,7 +10,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 use osbc_compiler::{Host, SourceText, compile};
 use osbc_module_api::{Catalog, Library};
 use osbc_modules::builtin::BuiltIn;
-use osbc_modules::runners::{BUILT_IN, for_host};
+use osbc_modules::trees::runners::{BUILT_IN, for_host};
 
 /// What is said about a manifest.
 fn diagnostics(path: &Path, catalog: &Catalog) -> String {

@@ -8,7 +8,7 @@ use osbc_compiler::{Host, SourceText, compile};
 use osbc_ir::Have;
 use osbc_module_api::{Catalog, Library};
 use osbc_modules::builtin::BuiltIn;
-use osbc_modules::runners::{BUILT_IN, for_host};
+use osbc_modules::trees::runners::{BUILT_IN, for_host};
 
 /// How many times the memory of its text a manifest may take until its plan is there.
 const MOST: u64 = 20;

@@ -6,7 +6,7 @@ use osbc_ir::{Kind, Runner};
 use osbc_module_api::{Catalog, Library, LibraryError};
 use osbc_modules::builtin::BuiltIn;
 use osbc_modules::on_disk::OnDiskLibrary;
-use osbc_modules::runners;
+use osbc_modules::trees::runners;
 
 use crate::Error;
 

@@ -11,7 +11,7 @@ use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Action, Graph, Have, Plan, Reason, Runner};
 use osbc_module_api::host::ThisHost;
 use osbc_module_api::{Catalog, Library, LibraryError};
-use osbc_modules::checksum;
+use osbc_modules::downloads::checksum;
 use osbc_store::{Damage, Item, Store, StoreError};
 
 use crate::catalog::host_runner;

@@ -2,7 +2,7 @@
 
 use osbc_module_api::{Entry, Kind, Library, LibraryError, Module, ModuleDef, Provider, Registered, Revision};
 
-use crate::runners::{BUILT_IN, preparation};
+use crate::trees::runners::{BUILT_IN, preparation};
 
 include!(concat!(env!("OUT_DIR"), "/registry.rs"));
 

@@ -12,20 +12,34 @@ use osbc_ir::redact;
 use osbc_module_api::{Entry, Kind, Library, SourceContext, Value, json};
 use osbc_pytext::fnmatch::Pattern;
 
-use crate::archive::transform::Transform;
-use crate::archive::{Target, names::Names};
+use crate::archives::archive::transform::Transform;
+use crate::archives::archive::{Target, names::Names};
+use crate::archives::compression;
+use crate::archives::cpio;
+use crate::boot::grub;
+use crate::boot::pe;
 use crate::builtin::{self, BuiltIn, MODULES};
-use crate::checksum::Checksum;
+use crate::containers::image_layers::Layers;
+use crate::containers::registry_image;
+use crate::debian;
 use crate::debian::control::Control;
 use crate::debian::package::Package;
-use crate::image_layers::Layers;
-use crate::lvm2::{Disk, Item};
+use crate::disks::disk_image;
+use crate::disks::lvm2::{Disk, Item};
+use crate::disks::partition_table;
+use crate::downloads::checksum::Checksum;
+use crate::downloads::download;
+use crate::downloads::mirrors;
+use crate::downloads::proxy;
+use crate::downloads::rhsm;
+use crate::downloads::url::{Url, unquote};
 use crate::on_disk::OnDiskLibrary;
-use crate::url::{Url, unquote};
-use crate::{
-    compression, cpio, debian, disk_image, download, grub, ini, lorax, mirrors, pacman_database, partition_table, pe,
-    proxy, registry_image, rhsm, runners, toml, yaml,
-};
+use crate::texts::ini;
+use crate::texts::toml;
+use crate::texts::yaml;
+use crate::trees::lorax;
+use crate::trees::pacman_database;
+use crate::trees::runners;
 
 /// A parser by its name, and what feeds it.
 pub type Parser = (&'static str, fn(&[u8]));
@@ -60,7 +74,7 @@ pub const PARSERS: &[Parser] = &[
         });
     }),
     ("disk-image", |data| with_file(data, |_, file| drop(disk_image::of_header(file)))),
-    ("elf", |data| drop(crate::chroot::architecture::number(data))),
+    ("elf", |data| drop(crate::trees::chroot::architecture::number(data))),
     ("grub", |data| drop(grub::environment(&[("value", String::from_utf8_lossy(data).into_owned())]))),
     ("http-head", |data| {
         if let Some(end) = download::head::end_of_head(data) {
@@ -107,7 +121,7 @@ pub const PARSERS: &[Parser] = &[
         });
     }),
     ("lvm2-text", |data| {
-        use crate::lvm2::Metadata;
+        use crate::disks::lvm2::Metadata;
         let Ok(metadata) = Metadata::parse(&String::from_utf8_lossy(data)) else { return };
         metadata.text();
     }),

@@ -13,7 +13,7 @@ use std::{fs, io};
 use osbc_module_api::{Kind, Library, LibraryError, Module, OnDisk, Provider, Revision, Value, outside};
 
 use crate::builtin::{self, describe_runner};
-use crate::runners::preparation;
+use crate::trees::runners::preparation;
 
 mod meta;
 mod python;

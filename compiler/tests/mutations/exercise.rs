@@ -7,7 +7,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 use osbc_compiler::{Host, IdScheme, SourceText, compile, describe};
 use osbc_module_api::{Catalog, Library};
 use osbc_modules::builtin::BuiltIn;
-use osbc_modules::runners::{BUILT_IN, for_host};
+use osbc_modules::trees::runners::{BUILT_IN, for_host};
 use osbc_pytext::json;
 
 static CATALOG: LazyLock<Catalog> = LazyLock::new(|| {

@@ -16,7 +16,7 @@ use osbc_compiler::{Host, IdScheme, Phase, SourceText, compile, describe};
 use osbc_module_api::{Catalog, Kind, Library};
 use osbc_modules::builtin::BuiltIn;
 use osbc_modules::on_disk::OnDiskLibrary;
-use osbc_modules::runners::for_host;
+use osbc_modules::trees::runners::for_host;
 use osbc_pytext::json;
 use serde_json::Value;
 

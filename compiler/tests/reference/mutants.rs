@@ -14,7 +14,7 @@ use osbc_compiler::{Host, Phase, SourceText, compile};
 use osbc_ir::Runner;
 use osbc_module_api::{Catalog, Library};
 use osbc_modules::builtin::BuiltIn;
-use osbc_modules::runners::{BUILT_IN, for_host};
+use osbc_modules::trees::runners::{BUILT_IN, for_host};
 use serde_json::{Value, json};
 
 use super::json_files;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::error::Error;
 use osbc_executor::interrupt::Interrupt;
-use osbc_modules::probe;
+use osbc_modules::downloads::probe;
 
 use crate::lock::{Lock, Locked};
 

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 
 use osbc_module_api::*;
 
-use crate::oci_image::{self, Config, Description};
+use crate::containers::oci_image::{self, Config, Description};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Assembler,

@@ -17,11 +17,11 @@ use std::path::Path;
 use osbc_module_api::tree::Copy;
 use osbc_module_api::*;
 
-use crate::archive::{Settings, names::Names};
-use crate::ostree_layout::{MERGED, make_top};
-use crate::ostree_tool::{option, ostree};
-use crate::tarball::{self, Packing};
-use crate::treefile::{CAPABILITIES, COMPOSE, Commit, REPOSITORY};
+use crate::archives::archive::{Settings, names::Names};
+use crate::archives::tarball::{self, Packing};
+use crate::ostrees::ostree_layout::{MERGED, make_top};
+use crate::ostrees::ostree_tool::{option, ostree};
+use crate::ostrees::treefile::{CAPABILITIES, COMPOSE, Commit, REPOSITORY};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Assembler,

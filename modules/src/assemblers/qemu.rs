@@ -39,14 +39,16 @@ use osbc_module_api::*;
 use rustix::fs::OFlags;
 use tempfile::{NamedTempFile, TempPath};
 
-use crate::bootloader::{self, Disk};
-use crate::compression;
-use crate::filesystem::{FileSystem, FileSystemType};
-use crate::image_conversion::{Conversion, VmdkLayout};
-use crate::mounted_image::{self, MountedImage, Part};
-use crate::partition_table::{Partition, PartitionTable, SECTOR, Written};
-use crate::qcow2::Compression;
-use crate::{ext4, grub, single_file};
+use crate::archives::compression;
+use crate::archives::single_file;
+use crate::boot::bootloader::{self, Disk};
+use crate::boot::grub;
+use crate::disks::ext4;
+use crate::disks::filesystem::{FileSystem, FileSystemType};
+use crate::disks::image_conversion::{Conversion, VmdkLayout};
+use crate::disks::mounted_image::{self, MountedImage, Part};
+use crate::disks::partition_table::{Partition, PartitionTable, SECTOR, Written};
+use crate::disks::qcow2::Compression;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Assembler,
@@ -409,7 +411,7 @@ mod tests {
     use osbc_module_api::testing::{Case, Done};
 
     use super::*;
-    use crate::qcow2::Version;
+    use crate::disks::qcow2::Version;
 
     const UUID: &str = "9c6ae55b-cf88-45b8-84e8-64990759f39d";
 

@@ -19,9 +19,9 @@
 use osbc_module_api::*;
 use rustix::fs::OFlags;
 
-use crate::ext4;
-use crate::filesystem::{FileSystem, FileSystemType};
-use crate::mounted_image::{self, MountedImage, Part};
+use crate::disks::ext4;
+use crate::disks::filesystem::{FileSystem, FileSystemType};
+use crate::disks::mounted_image::{self, MountedImage, Part};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Assembler,

@@ -12,9 +12,9 @@ use std::path::Path;
 
 use osbc_module_api::*;
 
-use crate::archive::{Settings, names::Names};
-use crate::compression::Format;
-use crate::tarball::{self, Packing};
+use crate::archives::archive::{Settings, names::Names};
+use crate::archives::compression::Format;
+use crate::archives::tarball::{self, Packing};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Assembler,

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use osbc_module_api::*;
 
-use crate::chroot::Program;
 use crate::debian::database::read_text;
+use crate::trees::chroot::Program;
 
 /// The program that makes them.
 pub(crate) const PROGRAM: &str = "update-initramfs";

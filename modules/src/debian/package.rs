@@ -9,7 +9,7 @@ use osbc_module_api::Error;
 
 use super::archive::{Bounded, members as archive_members};
 use super::control::Control;
-use crate::compression;
+use crate::archives::compression;
 
 /// A package, its control data read and its files still packed.
 #[derive(Debug)]
@@ -284,7 +284,7 @@ mod tests {
 
     use super::testing::packed;
     use super::*;
-    use crate::compression::Format;
+    use crate::archives::compression::Format;
 
     const CONTROL: &[u8] = b"Package: one\nVersion: 1\nArchitecture: all\n";
 

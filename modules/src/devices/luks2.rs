@@ -14,7 +14,7 @@
 use osbc_module_api::*;
 use uuid::Uuid;
 
-use crate::device_mapper::{Number, open, parent, remove_with_last_user};
+use crate::disks::device_mapper::{Number, open, parent, remove_with_last_user};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Device,

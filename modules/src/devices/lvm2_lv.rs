@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use osbc_module_api::*;
 
-use crate::device_mapper::{Number, open, parent, remove_with_last_user};
+use crate::disks::device_mapper::{Number, open, parent, remove_with_last_user};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Device,

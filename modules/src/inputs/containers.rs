@@ -26,8 +26,8 @@ use std::fs::{self, File};
 use osbc_module_api::*;
 use rustix::fs::OFlags;
 
-use crate::bind::{Access, bind};
-use crate::image_input;
+use crate::containers::image_input;
+use crate::trees::bind::{Access, bind};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Input,
@@ -102,7 +102,7 @@ mod tests {
     use osbc_fixtures::has_root;
 
     use super::*;
-    use crate::bind::in_own_namespace;
+    use crate::trees::bind::in_own_namespace;
 
     fn mapped(origin: InputOrigin, references: &[(&str, &Path)], target: &Path) -> Result<Value, String> {
         let reference = |(id, path): &(&str, &Path)| InputReference {

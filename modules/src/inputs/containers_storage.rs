@@ -18,9 +18,9 @@ use std::path::Path;
 
 use osbc_module_api::*;
 
-use crate::bind::{Access, bind};
-use crate::container_storage::Configuration;
-use crate::image_input;
+use crate::containers::container_storage::Configuration;
+use crate::containers::image_input;
+use crate::trees::bind::{Access, bind};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Input,
@@ -75,7 +75,7 @@ mod tests {
     use osbc_fixtures::has_root;
 
     use super::*;
-    use crate::bind::in_own_namespace;
+    use crate::trees::bind::in_own_namespace;
 
     #[test]
     fn root_the_storage_that_the_host_configures_is_shown() {

@@ -30,7 +30,7 @@ use osbc_module_api::*;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::bind::{Access, bind};
+use crate::trees::bind::{Access, bind};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Input,
@@ -190,7 +190,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::bind::in_own_namespace;
+    use crate::trees::bind::in_own_namespace;
 
     fn references(origin: InputOrigin, references: &[(&str, &Path, Value)], target: &TempDir) -> Result<Value, Error> {
         let reference = |(id, path, options): &(&str, &Path, Value)| InputReference {

@@ -18,7 +18,7 @@
 
 use osbc_module_api::*;
 
-use crate::ostree_repository::{Repository, input_schema, referenced};
+use crate::ostrees::ostree_repository::{Repository, input_schema, referenced};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Input,
@@ -71,7 +71,7 @@ mod tests {
     use osbc_fixtures::has_tool;
 
     use super::*;
-    use crate::ostree_repository::sample;
+    use crate::ostrees::ostree_repository::sample;
 
     fn mapped(origin: InputOrigin, id: &str, path: &Path, options: Value) -> Result<(String, Value), String> {
         let target = tempfile::tempdir().unwrap();

@@ -13,7 +13,7 @@
 
 use osbc_module_api::*;
 
-use crate::ostree_repository::{Repository, input_schema, referenced};
+use crate::ostrees::ostree_repository::{Repository, input_schema, referenced};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Input,
@@ -54,7 +54,7 @@ mod tests {
     use osbc_fixtures::{has_root, has_tool};
 
     use super::*;
-    use crate::ostree_repository::sample;
+    use crate::ostrees::ostree_repository::sample;
 
     #[test]
     fn root_the_files_of_each_commit_are_in_its_directory() {

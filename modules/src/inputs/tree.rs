@@ -13,7 +13,7 @@
 
 use osbc_module_api::*;
 
-use crate::bind::{Access, bind};
+use crate::trees::bind::{Access, bind};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Input,
@@ -94,7 +94,7 @@ mod tests {
     use osbc_fixtures::has_root;
 
     use super::*;
-    use crate::bind::in_own_namespace;
+    use crate::trees::bind::in_own_namespace;
 
     fn context(references: &[(&str, &Path)], target: &Path) -> InputContext {
         let reference = |(id, path): &(&str, &Path)| InputReference {

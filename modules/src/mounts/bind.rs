@@ -18,7 +18,7 @@ use std::fs::File;
 use osbc_module_api::*;
 use rustix::fs::OFlags;
 
-use crate::bind::{Access, bind};
+use crate::trees::bind::{Access, bind};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Mount,
@@ -89,7 +89,7 @@ mod tests {
     use osbc_fixtures::has_root;
 
     use super::*;
-    use crate::bind::in_own_namespace;
+    use crate::trees::bind::in_own_namespace;
 
     #[test]
     fn root_a_directory_of_the_mounts_appears_in_the_tree() {

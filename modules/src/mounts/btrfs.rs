@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use osbc_module_api::*;
 
-use crate::filesystem_mount::{FileSystem, mount, mount_nowhere, schema};
+use crate::disks::filesystem_mount::{FileSystem, mount, mount_nowhere, schema};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Mount,

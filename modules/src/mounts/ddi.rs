@@ -15,7 +15,7 @@
 
 use osbc_module_api::*;
 
-use crate::filesystem_mount::{make_mountpoint, on_host};
+use crate::disks::filesystem_mount::{make_mountpoint, on_host};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Mount,

@@ -8,7 +8,7 @@
 
 use osbc_module_api::*;
 
-use crate::filesystem_mount::{make_mountpoint, schema};
+use crate::disks::filesystem_mount::{make_mountpoint, schema};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Mount,

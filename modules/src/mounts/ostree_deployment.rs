@@ -25,8 +25,8 @@ use std::fs::File;
 use osbc_module_api::*;
 use rustix::fs::OFlags;
 
-use crate::bind::{attach, copy_alone};
-use crate::ostree::Deployment;
+use crate::ostrees::ostree::Deployment;
+use crate::trees::bind::{attach, copy_alone};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Mount,
@@ -119,7 +119,7 @@ mod tests {
     use osbc_fixtures::has_root;
 
     use super::*;
-    use crate::bind::in_own_namespace;
+    use crate::trees::bind::in_own_namespace;
 
     const COMMIT: &str = "0000000000000000000000000000000000000000000000000000000000000007";
 

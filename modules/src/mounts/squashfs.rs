@@ -8,7 +8,7 @@
 
 use osbc_module_api::*;
 
-use crate::filesystem_mount::{NoOptions, mount_image, schema_of_image};
+use crate::disks::filesystem_mount::{NoOptions, mount_image, schema_of_image};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Mount,

@@ -16,7 +16,7 @@
 
 use osbc_module_api::*;
 
-use crate::filesystem_mount::{FileSystem, mount, schema};
+use crate::disks::filesystem_mount::{FileSystem, mount, schema};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Mount,

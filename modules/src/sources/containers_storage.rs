@@ -15,8 +15,8 @@ use std::path::Path;
 
 use osbc_module_api::*;
 
-use crate::container_storage::Configuration;
-use crate::registry_image::id;
+use crate::containers::container_storage::Configuration;
+use crate::containers::registry_image::id;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Source,

@@ -31,10 +31,10 @@ use std::path::PathBuf;
 
 use osbc_module_api::*;
 
-use crate::checksum::{Checksum, PATTERN};
-use crate::client_secrets::secrets;
-use crate::download::{Access, DOWNLOADER};
-use crate::url::Url;
+use crate::downloads::checksum::{Checksum, PATTERN};
+use crate::downloads::client_secrets::secrets;
+use crate::downloads::download::{Access, DOWNLOADER};
+use crate::downloads::url::Url;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Source,

@@ -24,7 +24,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use liblzma::stream::{Action, Status, Stream};
 use osbc_module_api::*;
 
-use crate::checksum::{Checksum, PATTERN};
+use crate::downloads::checksum::{Checksum, PATTERN};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Source,

@@ -28,11 +28,11 @@ use std::time::Duration;
 
 use osbc_module_api::*;
 
-use crate::checksum::Checksum;
-use crate::client_secrets::secrets;
-use crate::download::{Access, DOWNLOADER, Downloader, Patience};
-use crate::mirrors::{fastest_first, of_list, of_metalink};
-use crate::url::{Url, unquote};
+use crate::downloads::checksum::Checksum;
+use crate::downloads::client_secrets::secrets;
+use crate::downloads::download::{Access, DOWNLOADER, Downloader, Patience};
+use crate::downloads::mirrors::{fastest_first, of_list, of_metalink};
+use crate::downloads::url::{Url, unquote};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Source,

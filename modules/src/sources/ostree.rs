@@ -25,7 +25,7 @@ use std::fs;
 
 use osbc_module_api::*;
 
-use crate::ostree_repository::{Repository, SHARED};
+use crate::ostrees::ostree_repository::{Repository, SHARED};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Source,
@@ -194,7 +194,7 @@ mod tests {
     use osbc_fixtures::has_tool;
 
     use super::*;
-    use crate::ostree_repository::sample;
+    use crate::ostrees::ostree_repository::sample;
 
     fn fetched(shared: &Path, commit: &str, url: &str, interrupted: bool) -> Result<(), String> {
         let context = SourceContext {

@@ -22,7 +22,7 @@ use std::fs;
 
 use osbc_module_api::*;
 
-use crate::registry_image::{Description, Item, Location, Transport, id, source_schema, verified};
+use crate::containers::registry_image::{Description, Item, Location, Transport, id, source_schema, verified};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Source,

@@ -19,8 +19,10 @@ use std::path::Path;
 
 use osbc_module_api::*;
 
-use crate::image_blobs::MAX_DOCUMENT;
-use crate::registry_image::{Description, Item, Location, Transport, digest, is_list, source_schema, verified};
+use crate::containers::image_blobs::MAX_DOCUMENT;
+use crate::containers::registry_image::{
+    Description, Item, Location, Transport, digest, is_list, source_schema, verified,
+};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Source,

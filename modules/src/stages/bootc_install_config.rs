@@ -15,8 +15,8 @@
 
 use osbc_module_api::*;
 
-use crate::options::InOrder;
-use crate::toml::Table;
+use crate::texts::options::InOrder;
+use crate::texts::toml::Table;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -33,8 +33,8 @@ use osbc_module_api::location::MOUNTS;
 use osbc_module_api::*;
 use tempfile::NamedTempFile;
 
-use crate::container_image::Image;
-use crate::kernel_devices::KernelDevices;
+use crate::containers::container_image::Image;
+use crate::trees::kernel_devices::KernelDevices;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -18,9 +18,9 @@ use std::path::Path;
 use osbc_module_api::location::MOUNTS;
 use osbc_module_api::*;
 
-use crate::chroot::Program;
-use crate::ostree::Deployment;
-use crate::partition_table::Report;
+use crate::disks::partition_table::Report;
+use crate::ostrees::ostree::Deployment;
+use crate::trees::chroot::Program;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -105,7 +105,7 @@ mod tests {
     use osbc_module_api::testing::Case;
 
     use super::*;
-    use crate::chroot::testing::with_script;
+    use crate::trees::chroot::testing::with_script;
 
     /// The stage with the tree in the place of the mounts.
     static HERE: ModuleDef = ModuleDef { entry: Entry::Stage(|cx| install(cx, &cx.tree)), ..MODULE };

@@ -12,8 +12,8 @@
 
 use osbc_module_api::*;
 
-use crate::clock;
-use crate::ini::{Sections, interpolated};
+use crate::texts::ini::{Sections, interpolated};
+use crate::trees::clock;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

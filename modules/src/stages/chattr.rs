@@ -15,7 +15,7 @@
 use osbc_module_api::*;
 use rustix::fs::{IFlags, OFlags, ioctl_getflags, ioctl_setflags};
 
-use crate::options::{Entries, required};
+use crate::texts::options::{Entries, required};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

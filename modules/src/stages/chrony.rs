@@ -16,8 +16,8 @@
 use osbc_ir::Number;
 use osbc_module_api::*;
 
-use crate::one_line;
-use crate::text;
+use crate::texts::one_line;
+use crate::texts::text;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -14,8 +14,8 @@
 
 use osbc_module_api::*;
 
-use crate::options::InOrder;
-use crate::yaml;
+use crate::texts::options::InOrder;
+use crate::texts::yaml;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -23,8 +23,8 @@
 use osbc_module_api::tree::Copy;
 use osbc_module_api::*;
 
-use crate::container_image::Image;
-use crate::image_layers::Layers;
+use crate::containers::container_image::Image;
+use crate::containers::image_layers::Layers;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -85,7 +85,7 @@ mod tests {
     use osbc_module_api::testing::Case;
 
     use super::*;
-    use crate::registry_image::digest;
+    use crate::containers::registry_image::digest;
 
     const ID: &str = "sha256:0000";
 

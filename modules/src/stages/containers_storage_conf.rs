@@ -16,10 +16,10 @@
 
 use osbc_module_api::*;
 
-use crate::build_root;
-use crate::one_line;
-use crate::options::InOrder;
-use crate::toml::Table;
+use crate::texts::one_line;
+use crate::texts::options::InOrder;
+use crate::texts::toml::Table;
+use crate::trees::build_root;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -31,7 +31,7 @@ use osbc_ir::size;
 use osbc_module_api::tree::Copy;
 use osbc_module_api::*;
 
-use crate::room::Room;
+use crate::trees::room::Room;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -42,14 +42,16 @@ use std::path::{Path, PathBuf};
 use osbc_module_api::loopdev::{Config, LoopDevice};
 use osbc_module_api::*;
 
-use crate::chroot::Program;
-use crate::kernel_devices::KernelDevices;
-use crate::live_config::{self, Areas};
-use crate::live_medium::{self, Architecture, Medium};
-use crate::mounted_image::{MountedImage, Part, attach};
-use crate::partition_table::Report;
-use crate::runners::os_release;
-use crate::{checksum, live_initrd, single_file};
+use crate::archives::single_file;
+use crate::boot::live_config::{self, Areas};
+use crate::boot::live_initrd;
+use crate::boot::live_medium::{self, Architecture, Medium};
+use crate::disks::mounted_image::{MountedImage, Part, attach};
+use crate::disks::partition_table::Report;
+use crate::downloads::checksum;
+use crate::trees::chroot::Program;
+use crate::trees::kernel_devices::KernelDevices;
+use crate::trees::runners::os_release;
 use osbc_pytext::json::to_string_sorted as indented;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
@@ -323,7 +325,7 @@ fn only(tree: &Tree, directory: &str, name: &str) -> Result<String, Error> {
 
 /// The one boot entry.
 fn only_entry(tree: &Tree) -> Result<String, Error> {
-    let entries = crate::bls::entries(tree, "boot")?;
+    let entries = crate::boot::bls::entries(tree, "boot")?;
     match entries.as_slice() {
         [entry] => Ok(entry.clone()),
         more => Err(Error::failed(format!("`metal` has {} boot entries, not one", more.len()))),

@@ -16,7 +16,7 @@
 use osbc_module_api::*;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::bls;
+use crate::boot::bls;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

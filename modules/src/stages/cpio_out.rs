@@ -27,7 +27,7 @@ use std::path::Path;
 use osbc_module_api::*;
 use rustix::fs::OFlags;
 
-use crate::cpio;
+use crate::archives::cpio;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

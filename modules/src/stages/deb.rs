@@ -45,7 +45,6 @@ use std::time::Duration;
 use osbc_module_api::*;
 use rayon::prelude::*;
 
-use crate::chroot::{Limit, Program};
 use crate::debian::claims;
 use crate::debian::control::Control;
 use crate::debian::database;
@@ -55,6 +54,7 @@ use crate::debian::order::Needs;
 use crate::debian::package::Package;
 use crate::debian::triggers;
 use crate::debian::unpack::{Target, Unpacked};
+use crate::trees::chroot::{Limit, Program};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -7,7 +7,7 @@
 //! { "type": "org.osbuild.debug-shell", "options": { "tty": "/dev/ttyS0" } }
 //! ```
 
-use crate::systemd_unit;
+use crate::texts::systemd_unit;
 use osbc_module_api::*;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {

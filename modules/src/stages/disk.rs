@@ -41,13 +41,13 @@ use std::path::Path;
 use osbc_module_api::*;
 use uuid::Uuid;
 
-use crate::bootloader::{BIOS, Place, embed};
-use crate::ext4::{self, Ext4};
-use crate::fat;
-use crate::gpt;
-use crate::grub;
-use crate::partition_table::SECTOR;
-use crate::single_file;
+use crate::archives::single_file;
+use crate::boot::bootloader::{BIOS, Place, embed};
+use crate::boot::grub;
+use crate::disks::ext4::{self, Ext4};
+use crate::disks::fat;
+use crate::disks::gpt;
+use crate::disks::partition_table::SECTOR;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -9,8 +9,8 @@
 
 use osbc_module_api::*;
 
-use crate::clock;
-use crate::one_line;
+use crate::texts::one_line;
+use crate::trees::clock;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

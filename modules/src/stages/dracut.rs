@@ -12,7 +12,7 @@
 
 use osbc_module_api::*;
 
-use crate::chroot::{CapabilitySet, Program};
+use crate::trees::chroot::{CapabilitySet, Program};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -146,7 +146,7 @@ mod tests {
     use osbc_module_api::testing::Case;
 
     use super::*;
-    use crate::chroot::testing::with_script;
+    use crate::trees::chroot::testing::with_script;
 
     fn said(options: Value) -> Option<String> {
         let mut options = options;

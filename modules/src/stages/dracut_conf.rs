@@ -14,10 +14,10 @@
 
 use osbc_module_api::*;
 
-use crate::one_line;
-use crate::options::InOrder;
-use crate::python;
-use crate::shell;
+use crate::texts::one_line;
+use crate::texts::options::InOrder;
+use crate::texts::python;
+use crate::texts::shell;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -11,7 +11,7 @@
 
 use osbc_module_api::*;
 
-use crate::ostree_tool::configure;
+use crate::ostrees::ostree_tool::configure;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

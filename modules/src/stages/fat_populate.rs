@@ -20,8 +20,8 @@
 
 use osbc_module_api::*;
 
-use crate::fat::{self, Entry as Path};
-use crate::partition_table::SECTOR;
+use crate::disks::fat::{self, Entry as Path};
+use crate::disks::partition_table::SECTOR;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -18,7 +18,7 @@
 use osbc_module_api::*;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::single_file;
+use crate::archives::single_file;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

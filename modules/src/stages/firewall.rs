@@ -18,7 +18,7 @@
 
 use osbc_module_api::*;
 
-use crate::chroot::Program;
+use crate::trees::chroot::Program;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -109,7 +109,7 @@ mod tests {
     use osbc_module_api::testing::Case;
 
     use super::*;
-    use crate::chroot::testing::with_script;
+    use crate::trees::chroot::testing::with_script;
 
     const SCRIPT: &str =
         "echo \"$@\" >>/etc/said\ncase $1 in --info-zone=new) exit 112;; --info-zone=bad) exit 1;; esac";

@@ -9,7 +9,7 @@
 //! }
 //! ```
 
-use crate::systemd_unit;
+use crate::texts::systemd_unit;
 use osbc_module_api::*;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {

@@ -11,7 +11,9 @@
 use osbc_module_api::*;
 use regex::{NoExpand, Regex};
 
-use crate::{bls, one_line, text};
+use crate::boot::bls;
+use crate::texts::one_line;
+use crate::texts::text;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -19,7 +19,7 @@ use osbc_ir::Number;
 use osbc_ir::value::canonical_number;
 use osbc_module_api::*;
 
-use crate::ostree::Deployment;
+use crate::ostrees::ostree::Deployment;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

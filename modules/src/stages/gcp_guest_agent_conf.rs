@@ -15,10 +15,10 @@
 
 use osbc_module_api::*;
 
-use crate::ini;
-use crate::one_line;
-use crate::options::InOrder;
-use crate::python;
+use crate::texts::ini;
+use crate::texts::one_line;
+use crate::texts::options::InOrder;
+use crate::texts::python;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -9,9 +9,9 @@
 
 use osbc_module_api::*;
 
-use crate::one_line;
-use crate::shell;
-use crate::text;
+use crate::texts::one_line;
+use crate::texts::shell;
+use crate::texts::text;
 use std::os::unix::fs::PermissionsExt;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {

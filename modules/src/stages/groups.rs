@@ -10,7 +10,7 @@
 use osbc_ir::Number;
 use osbc_module_api::*;
 
-use crate::options::{Entries, required};
+use crate::texts::options::{Entries, required};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -28,10 +28,12 @@ use schemars::{SchemaGenerator, json_schema};
 use serde::Deserializer;
 use serde::de::Error as _;
 
-use crate::grub::{self, FileSystem, Uuid};
-use crate::one_line;
-use crate::{build_root, template};
-use crate::{grub_script, shell};
+use crate::boot::grub::{self, FileSystem, Uuid};
+use crate::boot::grub_script;
+use crate::texts::one_line;
+use crate::texts::shell;
+use crate::texts::template;
+use crate::trees::build_root;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -34,9 +34,9 @@ use std::path::Path;
 use osbc_module_api::*;
 use rustix::fs::OFlags;
 
-use crate::bootloader::{BIOS, Place, embed, make_image};
-use crate::grub;
-use crate::partition_table::SECTOR;
+use crate::boot::bootloader::{BIOS, Place, embed, make_image};
+use crate::boot::grub;
+use crate::disks::partition_table::SECTOR;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -18,10 +18,11 @@
 
 use osbc_module_api::*;
 
-use crate::iso_menu::{Config, Custom, Firmware, Kernel, Menu, Product};
-use crate::one_line;
-use crate::options::required;
-use crate::{build_root, grub};
+use crate::boot::grub;
+use crate::boot::iso_menu::{Config, Custom, Firmware, Kernel, Menu, Product};
+use crate::texts::one_line;
+use crate::texts::options::required;
+use crate::trees::build_root;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

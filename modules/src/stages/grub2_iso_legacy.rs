@@ -16,9 +16,10 @@
 
 use osbc_module_api::*;
 
-use crate::iso_menu::{Config, Custom, Firmware, Kernel, Menu, Product};
-use crate::one_line;
-use crate::{build_root, grub};
+use crate::boot::grub;
+use crate::boot::iso_menu::{Config, Custom, Firmware, Kernel, Menu, Product};
+use crate::texts::one_line;
+use crate::trees::build_root;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

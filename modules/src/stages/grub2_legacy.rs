@@ -23,10 +23,13 @@ use osbc_ir::Number;
 use osbc_module_api::*;
 use serde::Serialize;
 
-use crate::grub::{self, Uuid};
-use crate::one_line;
-use crate::{build_root, python, template};
-use crate::{grub_script, shell};
+use crate::boot::grub::{self, Uuid};
+use crate::boot::grub_script;
+use crate::texts::one_line;
+use crate::texts::python;
+use crate::texts::shell;
+use crate::texts::template;
+use crate::trees::build_root;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -26,7 +26,9 @@ use std::path::Path;
 
 use osbc_module_api::*;
 
-use crate::{bootloader, grub, grub_script};
+use crate::boot::bootloader;
+use crate::boot::grub;
+use crate::boot::grub_script;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -22,8 +22,8 @@ use std::io;
 
 use osbc_module_api::*;
 
-use crate::compression;
-use crate::single_file;
+use crate::archives::compression;
+use crate::archives::single_file;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -65,7 +65,7 @@ mod tests {
     use osbc_module_api::testing::{Case, Done};
 
     use super::*;
-    use crate::compression::Format;
+    use crate::archives::compression::Format;
 
     fn packed(format: Format, data: &[u8]) -> Vec<u8> {
         let mut encoder = format.encoder(1, None, Vec::new()).unwrap();

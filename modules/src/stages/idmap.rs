@@ -20,7 +20,7 @@ use schemars::{SchemaGenerator, json_schema};
 use serde::Deserializer;
 use serde::de::Error as _;
 
-use crate::options::{Entries, required};
+use crate::texts::options::{Entries, required};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -7,8 +7,8 @@
 //! { "type": "org.osbuild.ignition", "options": { "network": ["rd.neednet=1", "ip=dhcp"] } }
 //! ```
 
-use crate::one_line;
-use crate::shell;
+use crate::texts::one_line;
+use crate::texts::shell;
 use osbc_module_api::*;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use osbc_module_api::*;
 
-use crate::chroot::{CapabilitySet, Limit, Program};
+use crate::trees::chroot::{CapabilitySet, Limit, Program};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -112,7 +112,7 @@ fn run(cx: &StageContext) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chroot::testing::with_script;
+    use crate::trees::chroot::testing::with_script;
 
     const SAYS: &str = "echo \"$SOURCE_DATE_EPOCH $*\" >>/boot/said";
 

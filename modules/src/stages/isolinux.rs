@@ -18,9 +18,9 @@
 
 use osbc_module_api::*;
 
-use crate::iso_menu::Product;
-use crate::one_line;
-use crate::template;
+use crate::boot::iso_menu::Product;
+use crate::texts::one_line;
+use crate::texts::template;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

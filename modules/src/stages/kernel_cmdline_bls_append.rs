@@ -13,8 +13,8 @@
 
 use osbc_module_api::*;
 
-use crate::bls;
-use crate::one_line;
+use crate::boot::bls;
+use crate::texts::one_line;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -13,8 +13,8 @@
 
 use osbc_module_api::*;
 
-use crate::firstboot::{self, BuildRoot};
-use crate::one_line;
+use crate::boot::firstboot::{self, BuildRoot};
+use crate::texts::one_line;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

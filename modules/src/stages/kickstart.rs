@@ -25,9 +25,11 @@ use std::path::Path;
 use osbc_ir::Number;
 use osbc_module_api::*;
 
-use crate::options::{Entries, InOrder};
-use crate::python;
-use crate::{crypt, one_line, shell};
+use crate::texts::one_line;
+use crate::texts::options::{Entries, InOrder};
+use crate::texts::python;
+use crate::texts::shell;
+use crate::trees::crypt;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

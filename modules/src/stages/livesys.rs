@@ -6,8 +6,8 @@
 //! { "type": "org.osbuild.livesys", "options": { "livesys_session": "gnome" } }
 //! ```
 
-use crate::one_line;
-use crate::shell;
+use crate::texts::one_line;
+use crate::texts::shell;
 use osbc_module_api::*;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {

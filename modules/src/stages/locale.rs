@@ -10,7 +10,7 @@
 
 use osbc_module_api::*;
 
-use crate::firstboot::{self, BuildRoot};
+use crate::boot::firstboot::{self, BuildRoot};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

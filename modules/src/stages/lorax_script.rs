@@ -14,8 +14,8 @@
 
 use osbc_module_api::*;
 
-use crate::build_root;
-use crate::lorax::{self, Script};
+use crate::trees::build_root;
+use crate::trees::lorax::{self, Script};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -14,7 +14,7 @@
 
 use osbc_module_api::*;
 
-use crate::lvm2::{Disk, Item};
+use crate::disks::lvm2::{Disk, Item};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -75,7 +75,7 @@ mod tests {
 
     use super::*;
 
-    use crate::lvm2::test_disk;
+    use crate::disks::lvm2::test_disk;
 
     #[test]
     fn the_group_is_renamed_on_the_device() {

@@ -16,7 +16,7 @@ use std::ffi::OsString;
 
 use osbc_module_api::*;
 
-use crate::ext4;
+use crate::disks::ext4;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -9,7 +9,7 @@
 
 use osbc_module_api::*;
 
-use crate::chroot::{CapabilitySet, Program};
+use crate::trees::chroot::{CapabilitySet, Program};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -46,7 +46,7 @@ mod tests {
     use osbc_module_api::testing::Case;
 
     use super::*;
-    use crate::chroot::testing::with_script;
+    use crate::trees::chroot::testing::with_script;
 
     #[test]
     fn the_trees_program_gets_the_preset() {

@@ -9,7 +9,7 @@
 //! }
 //! ```
 
-use crate::one_line;
+use crate::texts::one_line;
 use osbc_module_api::*;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {

@@ -18,9 +18,9 @@
 
 use osbc_module_api::*;
 
-use crate::ini::Sections;
-use crate::network_manager;
-use crate::options::InOrder;
+use crate::texts::ini::Sections;
+use crate::texts::options::InOrder;
+use crate::trees::network_manager;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

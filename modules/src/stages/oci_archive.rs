@@ -30,7 +30,7 @@
 
 use osbc_module_api::*;
 
-use crate::oci_image::{self, Config, Description};
+use crate::containers::oci_image::{self, Config, Description};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -124,7 +124,7 @@ mod tests {
     use osbc_module_api::testing::{Case, Done};
 
     use super::*;
-    use crate::oci_image::{Digesting, even_out};
+    use crate::containers::oci_image::{Digesting, even_out};
 
     fn case() -> Case {
         let case = Case::new(&MODULE).input("base", json!({}), |tree| {

@@ -28,8 +28,8 @@
 
 use osbc_module_api::*;
 
-use crate::bound::Bound;
-use crate::ostree_tool::{self, Commits, RootFileSystem, ostree, populate_var, repository, sysroot};
+use crate::ostrees::ostree_tool::{self, Commits, RootFileSystem, ostree, populate_var, repository, sysroot};
+use crate::trees::bound::Bound;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

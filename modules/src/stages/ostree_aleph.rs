@@ -21,8 +21,8 @@
 
 use osbc_module_api::*;
 
-use crate::ostree::{Deployment, resolve};
-use crate::ostree_tool::{CAPABILITIES, repository};
+use crate::ostrees::ostree::{Deployment, resolve};
+use crate::ostrees::ostree_tool::{CAPABILITIES, repository};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

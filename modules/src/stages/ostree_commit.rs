@@ -16,7 +16,7 @@
 use osbc_module_api::tree::Copy;
 use osbc_module_api::*;
 
-use crate::treefile::{CAPABILITIES, Commit};
+use crate::ostrees::treefile::{CAPABILITIES, Commit};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

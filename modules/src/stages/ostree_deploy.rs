@@ -19,7 +19,9 @@
 
 use osbc_module_api::*;
 
-use crate::ostree_tool::{CAPABILITIES, Commits, RootFileSystem, kernel_options, mount_points, repository, sysroot};
+use crate::ostrees::ostree_tool::{
+    CAPABILITIES, Commits, RootFileSystem, kernel_options, mount_points, repository, sysroot,
+};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -27,8 +27,8 @@
 
 use osbc_module_api::*;
 
-use crate::container_image::Image;
-use crate::ostree_tool::{CAPABILITIES, RootFileSystem, kernel_options, mount_points, sysroot};
+use crate::containers::container_image::Image;
+use crate::ostrees::ostree_tool::{CAPABILITIES, RootFileSystem, kernel_options, mount_points, sysroot};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

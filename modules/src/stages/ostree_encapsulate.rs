@@ -14,7 +14,7 @@
 
 use osbc_module_api::*;
 
-use crate::ostree_tool::{CAPABILITIES, Commits, option};
+use crate::ostrees::ostree_tool::{CAPABILITIES, Commits, option};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -11,9 +11,9 @@
 
 use osbc_module_api::*;
 
-use crate::bound::Bound;
-use crate::ostree::Deployment;
-use crate::ostree_tool::populate_var;
+use crate::ostrees::ostree::Deployment;
+use crate::ostrees::ostree_tool::populate_var;
+use crate::trees::bound::Bound;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -15,7 +15,8 @@
 
 use osbc_module_api::*;
 
-use crate::{ostree, text};
+use crate::ostrees::ostree;
+use crate::texts::text;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use osbc_module_api::*;
 
-use crate::ostree_tool::{option, ostree};
+use crate::ostrees::ostree_tool::{option, ostree};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

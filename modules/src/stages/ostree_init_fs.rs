@@ -8,7 +8,7 @@
 
 use osbc_module_api::*;
 
-use crate::ostree_tool::sysroot;
+use crate::ostrees::ostree_tool::sysroot;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -21,7 +21,7 @@
 
 use osbc_module_api::*;
 
-use crate::text;
+use crate::texts::text;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

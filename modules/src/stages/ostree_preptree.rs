@@ -16,8 +16,8 @@ use std::path::Path;
 
 use osbc_module_api::*;
 
-use crate::ostree_layout::{MERGED, make_top};
-use crate::treefile::{CAPABILITIES, Postprocess};
+use crate::ostrees::ostree_layout::{MERGED, make_top};
+use crate::ostrees::treefile::{CAPABILITIES, Postprocess};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -18,7 +18,7 @@
 
 use osbc_module_api::*;
 
-use crate::ostree_tool::{CAPABILITIES, Commits, repository};
+use crate::ostrees::ostree_tool::{CAPABILITIES, Commits, repository};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -17,7 +17,7 @@
 
 use osbc_module_api::*;
 
-use crate::ostree_tool::{self, repository};
+use crate::ostrees::ostree_tool::{self, repository};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

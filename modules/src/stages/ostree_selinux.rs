@@ -12,8 +12,9 @@
 
 use osbc_module_api::*;
 
-use crate::ostree::Deployment;
-use crate::{selinux_labels, text};
+use crate::ostrees::ostree::Deployment;
+use crate::texts::text;
+use crate::trees::selinux_labels;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

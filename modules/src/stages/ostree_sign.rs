@@ -11,7 +11,7 @@
 
 use osbc_module_api::*;
 
-use crate::ostree_tool::{option, ostree, repository};
+use crate::ostrees::ostree_tool::{option, ostree, repository};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

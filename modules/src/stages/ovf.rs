@@ -17,9 +17,9 @@ use osbc_module_api::*;
 use rustix::fs::OFlags;
 use uuid::Uuid;
 
-use crate::checksum;
-use crate::disk_image;
-use crate::one_line;
+use crate::disks::disk_image;
+use crate::downloads::checksum;
+use crate::texts::one_line;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

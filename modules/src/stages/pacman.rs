@@ -23,9 +23,9 @@ use std::path::Path;
 
 use osbc_module_api::*;
 
-use crate::bind::Access;
-use crate::bound::Bound;
-use crate::pacman_database;
+use crate::trees::bind::Access;
+use crate::trees::bound::Bound;
+use crate::trees::pacman_database;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -11,7 +11,7 @@
 
 use std::path::Path;
 
-use crate::one_line;
+use crate::texts::one_line;
 use osbc_module_api::*;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {

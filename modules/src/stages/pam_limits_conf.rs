@@ -17,7 +17,7 @@
 
 use osbc_module_api::*;
 
-use crate::one_line;
+use crate::texts::one_line;
 use osbc_pytext::text;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {

@@ -21,7 +21,7 @@
 
 use osbc_module_api::*;
 
-use crate::partition_table::{Extent, misfit};
+use crate::disks::partition_table::{Extent, misfit};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

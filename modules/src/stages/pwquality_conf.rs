@@ -11,9 +11,9 @@
 use osbc_ir::Number;
 use osbc_module_api::*;
 
-use crate::one_line;
-use crate::options::InOrder;
-use crate::settings::{self, Format};
+use crate::texts::one_line;
+use crate::texts::options::InOrder;
+use crate::texts::settings::{self, Format};
 use osbc_pytext::text;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {

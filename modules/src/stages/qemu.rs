@@ -21,9 +21,9 @@
 
 use osbc_module_api::*;
 
-use crate::image_conversion::{Conversion, VmdkLayout};
-use crate::qcow2::Compression;
-use crate::single_file;
+use crate::archives::single_file;
+use crate::disks::image_conversion::{Conversion, VmdkLayout};
+use crate::disks::qcow2::Compression;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -172,7 +172,7 @@ mod tests {
     use osbc_module_api::testing::Case;
 
     use super::*;
-    use crate::qcow2::Version;
+    use crate::disks::qcow2::Version;
 
     fn conversion_of(format: Value) -> Conversion {
         Format::deserialize(format).expect("a valid format").conversion().expect("one that there is")

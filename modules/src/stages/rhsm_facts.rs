@@ -11,7 +11,7 @@
 
 use osbc_module_api::*;
 
-use crate::options::required;
+use crate::texts::options::required;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

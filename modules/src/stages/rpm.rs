@@ -35,7 +35,7 @@ use std::path::Path;
 use osbc_module_api::*;
 use tempfile::NamedTempFile;
 
-use crate::bound::Bound;
+use crate::trees::bound::Bound;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -16,8 +16,8 @@ use std::path::Path;
 
 use osbc_module_api::*;
 
-use crate::one_line;
-use crate::options::InOrder;
+use crate::texts::one_line;
+use crate::texts::options::InOrder;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

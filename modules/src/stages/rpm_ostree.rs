@@ -11,7 +11,7 @@
 
 use osbc_module_api::*;
 
-use crate::treefile::{CAPABILITIES, Postprocess};
+use crate::ostrees::treefile::{CAPABILITIES, Postprocess};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

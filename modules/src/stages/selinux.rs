@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use osbc_module_api::*;
 
-use crate::selinux_labels;
+use crate::trees::selinux_labels;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -22,7 +22,7 @@
 
 use osbc_module_api::*;
 
-use crate::partition_table::{Partition, PartitionTable};
+use crate::disks::partition_table::{Partition, PartitionTable};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

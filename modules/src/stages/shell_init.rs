@@ -16,8 +16,9 @@ use std::sync::LazyLock;
 use osbc_module_api::*;
 use regex::Regex;
 
-use crate::options::{Entries, required};
-use crate::{one_line, shell};
+use crate::texts::one_line;
+use crate::texts::options::{Entries, required};
+use crate::texts::shell;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

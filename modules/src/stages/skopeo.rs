@@ -38,7 +38,7 @@ use std::path::{Path, PathBuf};
 
 use osbc_module_api::*;
 
-use crate::container_image::Image;
+use crate::containers::container_image::Image;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -14,7 +14,7 @@
 use osbc_ir::Number;
 use osbc_module_api::*;
 
-use crate::settings::{self, Format};
+use crate::texts::settings::{self, Format};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

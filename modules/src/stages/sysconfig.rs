@@ -18,9 +18,9 @@
 
 use osbc_module_api::*;
 
-use crate::one_line;
-use crate::options::{Entries, InOrder};
-use crate::shell;
+use crate::texts::one_line;
+use crate::texts::options::{Entries, InOrder};
+use crate::texts::shell;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -17,7 +17,7 @@
 
 use osbc_module_api::*;
 
-use crate::rooted::Tools;
+use crate::trees::rooted::Tools;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -86,7 +86,7 @@ mod tests {
     use osbc_module_api::testing::Case;
 
     use super::*;
-    use crate::chroot::testing::with_script;
+    use crate::trees::chroot::testing::with_script;
 
     fn case() -> Case {
         let unit = "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n";

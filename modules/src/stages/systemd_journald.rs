@@ -15,8 +15,8 @@
 
 use osbc_module_api::*;
 
-use crate::ini::{self, Sections};
-use crate::options::InOrder;
+use crate::texts::ini::{self, Sections};
+use crate::texts::options::InOrder;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

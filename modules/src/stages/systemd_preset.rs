@@ -12,7 +12,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::one_line;
+use crate::texts::one_line;
 use osbc_module_api::*;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {

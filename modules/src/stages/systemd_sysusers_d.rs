@@ -20,8 +20,8 @@
 //! }
 //! ```
 
-use crate::one_line;
-use crate::systemd_words;
+use crate::texts::one_line;
+use crate::texts::systemd_words;
 use osbc_module_api::*;
 use regex::Regex;
 

@@ -17,9 +17,9 @@
 
 use osbc_module_api::*;
 
-use crate::ini::Sections;
-use crate::options::InOrder;
-use crate::systemd_unit::{self, Directory, Variable};
+use crate::texts::ini::Sections;
+use crate::texts::options::InOrder;
+use crate::texts::systemd_unit::{self, Directory, Variable};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -28,9 +28,9 @@ use std::path::Path;
 
 use osbc_module_api::*;
 
-use crate::archive::{self, Settings, header, names::Names, transform::Transform};
-use crate::compression;
-use crate::tarball::{self, Packing};
+use crate::archives::archive::{self, Settings, header, names::Names, transform::Transform};
+use crate::archives::compression;
+use crate::archives::tarball::{self, Packing};
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -9,7 +9,7 @@
 
 use osbc_module_api::*;
 
-use crate::firstboot::BuildRoot;
+use crate::boot::firstboot::BuildRoot;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

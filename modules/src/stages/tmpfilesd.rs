@@ -16,7 +16,8 @@
 //! }
 //! ```
 
-use crate::{one_line, systemd_words};
+use crate::texts::one_line;
+use crate::texts::systemd_words;
 use osbc_module_api::*;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {

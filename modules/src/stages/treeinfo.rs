@@ -24,9 +24,9 @@ use osbc_ir::Number;
 use osbc_module_api::*;
 use rustix::fs::OFlags;
 
-use crate::checksum;
-use crate::ini::{self, Section, Sections};
-use crate::options::{Entries, InOrder};
+use crate::downloads::checksum;
+use crate::texts::ini::{self, Section, Sections};
+use crate::texts::options::{Entries, InOrder};
 use osbc_pytext::text;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {

@@ -20,7 +20,7 @@
 //! }
 //! ```
 
-use crate::one_line;
+use crate::texts::one_line;
 use osbc_module_api::*;
 use serde::Deserializer;
 use serde::de::Error as _;

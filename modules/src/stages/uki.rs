@@ -27,9 +27,9 @@ use std::path::Path;
 use osbc_module_api::*;
 use rustix::fs::OFlags;
 
-use crate::one_line;
-use crate::pe::{self, Layout};
-use crate::single_file;
+use crate::archives::single_file;
+use crate::boot::pe::{self, Layout};
+use crate::texts::one_line;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

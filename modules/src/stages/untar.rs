@@ -21,8 +21,8 @@
 
 use osbc_module_api::*;
 
-use crate::single_file;
-use crate::tarball;
+use crate::archives::single_file;
+use crate::archives::tarball;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -71,8 +71,8 @@ mod tests {
     use osbc_module_api::testing::Case;
 
     use super::*;
-    use crate::archive::{self, Settings};
-    use crate::compression::Format;
+    use crate::archives::archive::{self, Settings};
+    use crate::archives::compression::Format;
 
     const NAME: &str = "sha256:0000";
 

@@ -8,7 +8,7 @@
 
 use osbc_module_api::*;
 
-use crate::chroot::Program;
+use crate::trees::chroot::Program;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -45,7 +45,7 @@ mod tests {
     use osbc_module_api::testing::Case;
 
     use super::*;
-    use crate::chroot::testing::with_script;
+    use crate::trees::chroot::testing::with_script;
 
     #[test]
     fn the_policy_is_set_by_the_trees_program() {

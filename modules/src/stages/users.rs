@@ -33,11 +33,11 @@
 use osbc_ir::Number;
 use osbc_module_api::*;
 
-use crate::chroot::Program;
-use crate::crypt;
-use crate::options::{Entries, required};
-use crate::rooted::Tools;
-use crate::text;
+use crate::texts::options::{Entries, required};
+use crate::texts::text;
+use crate::trees::chroot::Program;
+use crate::trees::crypt;
+use crate::trees::rooted::Tools;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
@@ -238,7 +238,7 @@ mod tests {
     use osbc_module_api::testing::{Case, Done};
 
     use super::*;
-    use crate::chroot::testing::with_script;
+    use crate::trees::chroot::testing::with_script;
 
     /// A tree that the tools can work on.
     fn case() -> Option<Case> {

@@ -38,9 +38,9 @@
 use osbc_module_api::tree::Copy;
 use osbc_module_api::*;
 
-use crate::disk_image;
-use crate::options::required;
-use crate::single_file;
+use crate::archives::single_file;
+use crate::disks::disk_image;
+use crate::texts::options::required;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

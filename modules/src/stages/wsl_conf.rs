@@ -8,7 +8,7 @@
 
 use osbc_module_api::*;
 
-use crate::ini::Document;
+use crate::texts::ini::Document;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

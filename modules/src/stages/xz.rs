@@ -19,8 +19,8 @@
 
 use osbc_module_api::*;
 
-use crate::compression::Format;
-use crate::single_file;
+use crate::archives::compression::Format;
+use crate::archives::single_file;
 
 /// Fast rather than small.
 const LEVEL: u32 = 0;
@@ -61,7 +61,7 @@ mod tests {
     use osbc_module_api::testing::Case;
 
     use super::*;
-    use crate::compression::decoder;
+    use crate::archives::compression::decoder;
 
     fn content() -> Vec<u8> {
         (0..300_000u32).flat_map(|number| (number / 7).to_le_bytes()).collect()

@@ -12,8 +12,8 @@
 
 use osbc_module_api::*;
 
-use crate::ini::Document;
-use crate::one_line;
+use crate::texts::ini::Document;
+use crate::texts::one_line;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,

@@ -19,8 +19,8 @@
 use osbc_ir::Number;
 use osbc_module_api::*;
 
-use crate::ini::{self, Sections};
-use crate::options::{InOrder, required};
+use crate::texts::ini::{self, Sections};
+use crate::texts::options::{InOrder, required};
 use osbc_pytext::text;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {

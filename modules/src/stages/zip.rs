@@ -31,8 +31,8 @@ use rustix::fs::OFlags;
 use zip::write::{ExtendedFileOptions, FileOptions};
 use zip::{CompressionMethod, ZipWriter};
 
-use crate::clock;
-use crate::single_file;
+use crate::archives::single_file;
+use crate::trees::clock;
 
 pub(crate) static MODULE: ModuleDef = ModuleDef {
     kind: Kind::Stage,
