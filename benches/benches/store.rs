@@ -51,7 +51,7 @@ fn checkpoints(place: &Path) {
     let lease = store.lease_nothing().expect("a lease");
     let first = lease.work(None).expect("begins");
     with_tree(&first, |root| run(Command::new("cp").arg("-a").arg(tree.join(".")).arg(root)));
-    first.seal(sealing(0)).expect("seals");
+    first.seal(sealing(0)).expect("is committed");
     lease.settle().expect("settles");
     let before = takes(&store);
 
@@ -59,7 +59,7 @@ fn checkpoints(place: &Path) {
     for stage in 1..=STAGES {
         keep(&lease, stage - 1, stage);
     }
-    let sealed = start.elapsed();
+    let committed = start.elapsed();
     lease.settle().expect("settles");
     let durable = start.elapsed();
 
@@ -71,11 +71,11 @@ fn checkpoints(place: &Path) {
         std::fs::remove_dir_all(place.join(format!("copy-{number}"))).expect("removes");
     }
     println!("\n{STAGES} checkpoints of a tree of {megabytes} MB after small stages");
-    row("osbc, sealed", sealed, sealed);
-    row("osbc, on the disk", durable, sealed);
-    row("cp -a (and sync)", copy * STAGES as u32, sealed);
+    row("osbc, committed", committed, committed);
+    row("osbc, synced to the disk", durable, committed);
+    row("cp -a (and sync)", copy * STAGES as u32, committed);
     if let Some(each) = osbuild_checkpoint(place, &tree) {
-        row("osbuild", each * STAGES as u32, sealed);
+        row("osbuild", each * STAGES as u32, committed);
     }
 
     for variant in 0..VARIANTS {
@@ -120,7 +120,7 @@ fn with_tree(work: &osbc_store::Work<'_>, change: impl FnOnce(&Path)) {
 fn keep(lease: &Lease, base: usize, stage: usize) {
     let work = lease.work(Some(id(base))).expect("begins");
     with_tree(&work, |root| std::fs::write(root.join(format!("usr/{stage}.conf")), "small").expect("writes"));
-    work.seal(sealing(stage)).expect("seals");
+    work.seal(sealing(stage)).expect("is committed");
 }
 
 fn id(number: usize) -> StageId {
@@ -209,11 +209,11 @@ fn many(place: &Path) {
     for node in graph.dag.node_indices() {
         let Some(stage) = graph.stage_node(node) else { continue };
         let base = graph.base(node).and_then(|base| graph.stage_node(base)).map(|base| base.id);
-        lease.work(base).and_then(|work| work.seal(sealing_of(stage.id))).expect("seals");
+        lease.work(base).and_then(|work| work.seal(sealing_of(stage.id))).expect("is committed");
         stages += 1;
     }
     for number in stages..OBJECTS {
-        lease.work(None).and_then(|work| work.seal(sealing(number))).expect("seals");
+        lease.work(None).and_then(|work| work.seal(sealing(number))).expect("is committed");
     }
     lease.settle().expect("settles");
     drop(lease);
