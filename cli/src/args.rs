@@ -13,8 +13,8 @@ pub(crate) use store::{KeepArgs, StoreArgs, StoreCommand};
 
 /// A build-graph compiler and parallel executor for operating-system images.
 ///
-/// Manifests in osbuild's formats become a graph of stages; what the store already has is left out, the rest runs in
-/// parallel, each stage in a sandbox of its own.
+/// Manifests in osbuild's formats become a graph of stages. Stages whose results are in the store are skipped; the
+/// others run in parallel, each in its own sandbox.
 #[derive(Debug, Parser)]
 #[command(name = "osbc", version, propagate_version = true, arg_required_else_help = true)]
 #[command(after_help = EXIT_CODES)]
@@ -28,11 +28,11 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 the build failed; 2 bad manifest
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show what a build would do, and why; touches nothing
+    /// Show what a build would do, and why, without changing anything
     Plan(PlanArgs),
-    /// Say why stages run, are cached or are not needed, compared with the last build
+    /// Explain why stages run, are cached or are not needed, compared with the last build
     Explain(ExplainArgs),
-    /// Compare two manifests by what they mean; exit code 1 when they differ
+    /// Compare two manifests by meaning; exit code 1 if they differ
     Diff(DiffArgs),
     /// Build pipelines and export their trees
     Build(BuildArgs),
@@ -43,23 +43,23 @@ pub(crate) enum Command {
     Boot(BootArgs),
     /// Open a shell where a stage would run: in its sandbox, on the tree that it would change
     Shell(ShellArgs),
-    /// Show the builds that are kept, the stages of one, or what a stage wrote
+    /// Show the recorded builds, the stages of one, or the log of a stage
     Log(LogArgs),
-    /// Write a page about a build: its graph, its timeline, what took how long
+    /// Write an HTML page about a build: its graph, its timeline, the cost of each stage
     Report(ReportArgs),
-    /// Say what this machine can and cannot do for builds, and how to get it; remove what dead builds left
+    /// Check what this machine can do for builds, and how to get what is missing; remove what dead builds left
     Doctor(DoctorArgs),
     /// Draw the build graph
     Graph(GraphArgs),
     /// Print the manifest with the ids of its stages
     Inspect(InspectArgs),
-    /// List the modules, or explain one
+    /// List the modules, or show one
     Modules(ModulesArgs),
-    /// Compare what osbuild and osbc make of a manifest, down to the ids
+    /// Compare osbuild's and osbc's reading of a manifest, ids included
     Compat(CompatArgs),
     #[command(disable_version_flag = true)]
     Osbuild(crate::dropin::arguments::Arguments),
-    /// Look into the store, check it, or make room in it
+    /// Inspect the store, verify it, or make room in it
     #[command(subcommand)]
     Store(StoreCommand),
     /// Print completions for a shell
@@ -67,7 +67,7 @@ pub(crate) enum Command {
         /// The shell
         shell: Shell,
     },
-    /// Print the manual page, or write one page a command
+    /// Print the manual page, or write a page for each command
     Man {
         /// Write `osbc.1`, `osbc-build.1`, … here instead of printing
         directory: Option<PathBuf>,
@@ -75,12 +75,12 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Whether it makes, reads or removes trees, whose files belong to all kinds of users.
+    /// Whether it makes, reads or removes trees, whose files have many owners.
     pub(crate) fn works_on_trees(&self) -> bool {
         matches!(self, Self::Build(_) | Self::Shell(_) | Self::Store(_) | Self::Doctor(_) | Self::Osbuild(_))
     }
 
-    /// Whether it reads manifests or a store, which takes all processors.
+    /// Whether it reads manifests or a store, which uses all processors.
     pub(crate) fn works_in_parallel(&self) -> bool {
         let is_plain = matches!(
             self,
@@ -98,7 +98,7 @@ impl Command {
     }
 }
 
-/// Where a manifest and its modules come from.
+/// A manifest, and where its modules are.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ManifestArgs {
     /// The manifest, a JSON file of format 1 or 2; `-` reads standard input
@@ -112,24 +112,24 @@ pub(crate) struct ManifestArgs {
 /// Where modules come from.
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct LibraryArgs {
-    /// Look here for modules that osbc does not bring along: a directory like osbuild's `/usr/lib/osbuild`
+    /// A directory of modules, like osbuild's `/usr/lib/osbuild`, for those that are not built in
     #[arg(short, long, value_name = "DIR")]
     pub(crate) libdir: Option<PathBuf>,
 
-    /// Whose modules, most preferred first: `builtin`, `libdir` (the directory of --libdir) and directories, separated
-    /// by commas; what is not named is not used
+    /// Where modules come from, most preferred first: `builtin`, `libdir` (the directory of --libdir) and directories,
+    /// separated by commas; others are not used
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "builtin,libdir")]
     pub(crate) modules: Vec<Modules>,
 }
 
-/// Whose modules.
+/// Where modules come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Modules {
-    /// osbc's own.
+    /// osbc itself.
     BuiltIn,
-    /// Those of the directory of `--libdir`, if there is one.
+    /// The directory of `--libdir`, if there is one.
     Libdir,
-    /// Those of this directory.
+    /// This directory.
     Directory(PathBuf),
 }
 
@@ -149,8 +149,8 @@ impl FromStr for Modules {
 /// Which pipelines, and where results are kept.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct TargetArgs {
-    /// A pipeline to build, by name or id; may be repeated. Default: the manifest's `metadata.exports`, else every
-    /// pipeline that no other one uses
+    /// A pipeline to build, by name or id; may be repeated. Default: the manifest's `metadata.exports`, or else every
+    /// pipeline that no other pipeline uses
     #[arg(short, long = "export", value_name = "PIPELINE")]
     pub(crate) exports: Vec<String>,
 
@@ -187,15 +187,15 @@ pub(crate) struct ExplainArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct DiffArgs {
-    /// The manifest of before; `-` reads standard input
+    /// The old manifest; `-` reads standard input
     #[arg(value_name = "A")]
     pub(crate) old: PathBuf,
-    /// The manifest of now
+    /// The new manifest
     #[arg(value_name = "B")]
     pub(crate) new: PathBuf,
     #[command(flatten)]
     pub(crate) library: LibraryArgs,
-    /// The store that may have results already. Default: as for a build
+    /// The store in which results are looked up. Default: as for a build
     #[arg(long, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
     /// Print as JSON
@@ -214,33 +214,32 @@ pub(crate) struct BuildArgs {
     /// Export each built pipeline to DIR/PIPELINE/
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
-    /// How many stages run at the same time, at most: none begins beside others without memory and disk for it, nor,
-    /// under `make -j`, without one of its tokens. Default: the number of processors
+    /// How many stages may run at the same time; one starts beside others only with memory and disk for it and, under
+    /// `make -j`, one of make's tokens. Default: the number of processors
     #[arg(short, long, value_name = "N")]
     pub(crate) jobs: Option<NonZeroUsize>,
-    /// End a stage that takes longer, in seconds
+    /// How long a stage may take, in seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) stage_timeout: Option<u64>,
-    /// After a failure go on with whatever does not depend on it
+    /// After a failure, continue with all that does not depend on it
     #[arg(long)]
     pub(crate) keep_going: bool,
-    /// When a stage fails, open a shell in its sandbox, on its tree as it is then; stages may then take as long as they
-    /// want
+    /// When a stage fails, open a shell in its sandbox, on its tree as it is then; stages have no time limit then
     #[arg(long)]
     pub(crate) shell_on_failure: bool,
-    /// Build twice, in new stores and different surroundings, and show the files that differ; exit code 1 if any do
+    /// Build twice, in new stores and different environments, and show the files that differ; exit code 1 if any do
     #[arg(long, conflicts_with_all = ["output", "events", "trace"])]
     pub(crate) check: bool,
-    /// Write DIR/PIPELINE.spdx.json beside each export: the packages that it has
+    /// Write DIR/PIPELINE.spdx.json beside each export: the packages in it
     #[arg(long, value_enum, value_name = "FORMAT", requires = "output")]
     pub(crate) sbom: Option<SbomFormat>,
     /// Write DIR/PIPELINE.intoto.json beside each export: what it was made from, and how
     #[arg(long, requires = "output")]
     pub(crate) provenance: bool,
-    /// Write what happens as JSON lines, as it happens
+    /// Write the events of the build as JSON lines, as they happen
     #[arg(long, value_name = "FILE")]
     pub(crate) events: Option<PathBuf>,
-    /// Write what happened in Chrome's trace format, for ui.perfetto.dev
+    /// Write a trace of the build in Chrome's format, for ui.perfetto.dev
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
     /// Print the result as JSON
@@ -257,7 +256,7 @@ pub(crate) struct ShellArgs {
     /// The store. Default: /var/cache/osbc as root, $XDG_CACHE_HOME/osbc otherwise
     #[arg(long, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
-    /// How many stages run at the same time on the way there. Default: the number of processors
+    /// How many stages before it may run at the same time. Default: the number of processors
     #[arg(short, long, value_name = "N")]
     pub(crate) jobs: Option<NonZeroUsize>,
 }
@@ -269,7 +268,7 @@ pub(crate) struct LogArgs {
     /// The stage whose log to print: the beginning of its id, PIPELINE, MODULE, PIPELINE/MODULE, or its log's number.
     /// One name alone may also be that of a stage of the last build
     pub(crate) stage: Option<String>,
-    /// Show all builds that are kept, the newest first
+    /// List the recorded builds, the newest first
     #[arg(short, long, conflicts_with_all = ["build", "stage"])]
     pub(crate) list: bool,
     /// The store. Default: /var/cache/osbc as root, $XDG_CACHE_HOME/osbc otherwise
@@ -284,7 +283,7 @@ pub(crate) struct LogArgs {
 pub(crate) struct ReportArgs {
     /// The build: `last` (the default), or the beginning of its name or of the part behind the dash
     pub(crate) build: Option<String>,
-    /// Where to write the page; `-` is standard output
+    /// The file to write; `-` is standard output
     #[arg(short, long, value_name = "FILE", default_value = "report.html")]
     pub(crate) output: PathBuf,
     /// The store. Default: /var/cache/osbc as root, $XDG_CACHE_HOME/osbc otherwise
@@ -302,7 +301,7 @@ pub(crate) struct DoctorArgs {
     /// A pipeline of the manifest, by name or id; may be repeated. Default: those that `osbc build` builds
     #[arg(short, long = "export", value_name = "PIPELINE", requires = "manifest")]
     pub(crate) exports: Vec<String>,
-    /// Remove the loop and device-mapper devices that dead builds of the store left
+    /// Remove loop and device-mapper devices that dead builds of the store left
     #[arg(long)]
     pub(crate) clean: bool,
     /// The store. Default: /var/cache/osbc as root, $XDG_CACHE_HOME/osbc otherwise
@@ -319,10 +318,10 @@ pub(crate) struct GraphArgs {
     pub(crate) manifest: ManifestArgs,
     #[command(flatten)]
     pub(crate) target: TargetArgs,
-    /// What to write
+    /// The format
     #[arg(long, value_enum, default_value_t = GraphFormat::Dot)]
     pub(crate) format: GraphFormat,
-    /// One node for each pipeline or for each stage
+    /// What a node is
     #[arg(long, value_enum, default_value_t = GraphLevel::Stage)]
     pub(crate) level: GraphLevel,
 }
@@ -351,7 +350,7 @@ pub(crate) enum GraphLevel {
 pub(crate) struct InspectArgs {
     #[command(flatten)]
     pub(crate) manifest: ManifestArgs,
-    /// Whose ids: BLAKE3 ids decide what osbc shares and caches, osbuild's name its checkpoints
+    /// Which ids: osbc shares and caches by BLAKE3 ids; osbuild names its checkpoints by its own
     #[arg(long, value_enum, default_value_t = IdScheme::Blake3)]
     pub(crate) ids: IdScheme,
     /// Print problems of the manifest as JSON on standard output
@@ -372,19 +371,19 @@ pub(crate) struct CompatArgs {
     /// The manifest; `-` reads standard input
     #[arg(value_name = "MANIFEST")]
     pub(crate) manifest: PathBuf,
-    /// Where both find their modules. Default: /usr/lib/osbuild or, with a checkout, the checkout
+    /// The directory of modules for both. Default: /usr/lib/osbuild or, with a checkout, the checkout
     #[arg(short, long, value_name = "DIR")]
     pub(crate) libdir: Option<PathBuf>,
-    /// The osbuild to compare with: a command, or a checkout of its sources. Default: the one that is installed
+    /// The osbuild to compare with: a command, or a checkout of its sources. Default: the installed one
     #[arg(long, value_name = "CMD|CHECKOUT")]
     pub(crate) osbuild: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ModulesArgs {
-    /// The module to explain: its full name, or the part behind `org.osbuild.`
+    /// The module to show: its full name, or the part after `org.osbuild.`
     pub(crate) name: Option<String>,
-    /// Look here too: a directory like osbuild's `/usr/lib/osbuild`
+    /// A directory of more modules, like osbuild's `/usr/lib/osbuild`
     #[arg(short, long, value_name = "DIR")]
     pub(crate) libdir: Option<PathBuf>,
     /// Print as JSON
@@ -402,25 +401,25 @@ pub(crate) enum SbomFormat {
 /// `osbc resolve`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ResolveCommand {
-    /// Write the manifest of a Debian system, with the packages that apt finds for it
+    /// Write the manifest of a Debian system, with the packages that apt selects
     Debian(ResolveDebianArgs),
 }
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ResolveDebianArgs {
-    /// What the system is to be, a TOML file such as `fixtures/debian/minimal.toml`
+    /// The description of the system, a TOML file such as `fixtures/debian/minimal.toml`
     #[arg(value_name = "SPEC")]
     pub(crate) spec: PathBuf,
 
-    /// Write the manifest here
+    /// The manifest to write
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
 
-    /// Keep the packages' versions and checksums here; where the file is there, take them from it
+    /// The lock file: the packages' versions and checksums. An existing one is used as it is
     #[arg(long, value_name = "FILE")]
     pub(crate) lock: Option<PathBuf>,
 
-    /// Resolve anew, whatever the lock says, and show what changed
+    /// Resolve again, ignoring the lock, and show what changed
     #[arg(long, requires = "lock")]
     pub(crate) update: bool,
 
@@ -446,15 +445,15 @@ pub(crate) struct BootArgs {
     #[arg(value_name = "IMAGE")]
     pub(crate) image: PathBuf,
 
-    /// What the machine boots with
+    /// The firmware
     #[arg(long, value_enum, value_name = "KIND", default_value = "bios")]
     pub(crate) firmware: FirmwareArg,
 
-    /// End when the serial console has said this
+    /// End when this text appears on the serial console
     #[arg(long, value_name = "TEXT")]
     pub(crate) until: Option<String>,
 
-    /// End after so many seconds in any case
+    /// End after this many seconds in any case
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub(crate) timeout: u64,
 }

@@ -10,23 +10,23 @@ use crate::size;
 /// How the store keeps results.
 #[derive(Debug, Clone, Copy, ClapArgs)]
 pub(crate) struct KeepArgs {
-    /// How much the store may take: a number of bytes, a number with a unit (`20GB`, `512MiB`), or `unlimited`.
+    /// The limit of the store's size: a number of bytes, a number with a unit (`20GB`, `512MiB`), or `unlimited`.
     /// Default: a tenth of its file system
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub(crate) store_size: Option<osbuild::Limit>,
 
-    /// How a result is kept that goes on from another one. Default: in the best way that the file system can do
+    /// How a result shares data with the one that it is based on. Default: the best way that the file system supports
     #[arg(long, value_enum, value_name = "WAY")]
     pub(crate) store_layers: Option<LayersArg>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LayersArg {
-    /// As an overlayfs layer that holds what differs
+    /// An overlayfs layer with the differences
     Overlay,
-    /// As a whole tree that shares its bytes with the other (xfs, btrfs)
+    /// A whole tree that shares its data by reflinks (xfs, btrfs)
     Reflink,
-    /// As a whole tree with bytes of its own
+    /// A whole copy of the tree
     Copy,
 }
 
@@ -47,7 +47,7 @@ impl KeepArgs {
     }
 }
 
-/// Which store, and how it is used.
+/// A store, and what to do with it.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct StoreArgs {
     /// The store. Default: /var/cache/osbc as root, $XDG_CACHE_HOME/osbc otherwise
@@ -67,7 +67,7 @@ pub(crate) enum StoreCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Say how results are kept, and what the store takes and may take
+    /// Show how results are kept, and the store's size and limit
     Info {
         #[command(flatten)]
         store: StoreArgs,
@@ -75,18 +75,18 @@ pub(crate) enum StoreCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Read everything and compare it with what was written; exit code 1 if something is damaged
+    /// Read everything and compare it with its digests; exit code 1 if something is damaged
     Verify {
         #[command(flatten)]
         store: StoreArgs,
-        /// Set aside what is damaged, so that the next build makes it again
+        /// Move damaged results out of the way, so that the next build makes them again
         #[arg(long)]
         repair: bool,
         /// Print as JSON
         #[arg(long)]
         json: bool,
     },
-    /// Evict what nobody uses, least valuable first, until the store is within its size
+    /// Evict unused results, least valuable first, until the store is within its limit
     Gc {
         #[command(flatten)]
         store: StoreArgs,
@@ -94,7 +94,7 @@ pub(crate) enum StoreCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Remove results and what lies on them
+    /// Remove results, and those that are based on them
     Rm {
         /// Their ids, or the beginnings of them
         #[arg(required = true, value_name = "ID")]
@@ -106,7 +106,7 @@ pub(crate) enum StoreCommand {
     Export {
         /// Its id, or the beginning of it
         id: String,
-        /// The directory; entries of the same names are replaced there
+        /// The directory; entries of the same names in it are replaced
         #[arg(value_name = "DIR")]
         to: PathBuf,
         #[command(flatten)]
