@@ -142,7 +142,7 @@ fn tester_stages_on_devices_are_named_before_anything_runs() {
 }
 
 #[test]
-fn tester_in_osbuild_s_place_users_build_too() {
+fn tester_in_drop_in_mode_users_build_too() {
     if !has_tester() || !has_tool("tar") {
         return;
     }
