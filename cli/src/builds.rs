@@ -1,4 +1,4 @@
-//! Which of the kept builds, and which of a build's stages, the user means.
+//! Finds the recorded build, and the stage of a build, that the user named.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::wiring;
 /// What stands for the last build.
 const LAST: &str = "last";
 
-/// The kept builds of a store, the newest first.
+/// The recorded builds of a store, the newest first.
 pub(crate) struct Builds {
     records: Vec<Record>,
 }
@@ -40,7 +40,7 @@ impl Builds {
     pub(crate) fn last(&self) -> Result<&Record, Failure> {
         self.records
             .first()
-            .ok_or_else(|| Failure::arguments("no build is kept in this store; `--store` names another"))
+            .ok_or_else(|| Failure::arguments("no build is recorded in this store; `--store` names another"))
     }
 
     /// The one that is named: `last`, or the beginning of its name or of the part behind the time. None if there is no
@@ -65,7 +65,7 @@ pub(crate) fn events(record: &Record) -> Result<Vec<Line>, Failure> {
 
 /// What is kept of a build and cannot be read.
 pub(crate) fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::environment(format!("cannot read what is kept in {}: {error}", path.display()))
+    Failure::environment(format!("cannot read the record in {}: {error}", path.display()))
 }
 
 /// The stage that is named: by the beginning of either id, by `PIPELINE`, `MODULE` or `PIPELINE/MODULE`, modules with

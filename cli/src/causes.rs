@@ -140,7 +140,7 @@ impl RunCause {
             RunCause::FirstBuild => "never built".to_owned(),
             RunCause::Other { cause } => cause_words(cause),
             RunCause::Follows { from } => match from.as_slice() {
-                [] => "follows from what it works on".to_owned(),
+                [] => "the trees that it uses changed".to_owned(),
                 [Stage { pipeline, module, .. }] => format!("follows from {pipeline}: {module}"),
                 [Stage { pipeline, module, .. }, rest @ ..] => {
                     format!("follows from {pipeline}: {module} and {} more", rest.len())
@@ -148,7 +148,7 @@ impl RunCause {
             },
             RunCause::Evicted => "evicted from the store".to_owned(),
             RunCause::NotBuilt => "not built by the last build".to_owned(),
-            RunCause::InPlace => "not kept: the next stage works on in place".to_owned(),
+            RunCause::InPlace => "not kept: the next stage continues in place".to_owned(),
         }
     }
 }
@@ -168,7 +168,7 @@ pub(crate) fn cause_words(cause: &Cause) -> String {
             let role = if *edge == Edge::Build { "build tree" } else { "input" };
             format!("{role} {pipeline} ends with another stage: {} → {}", name(old), name(new))
         }
-        Cause::Follows { .. } => "follows from what it works on".to_owned(),
+        Cause::Follows { .. } => "the trees that it uses changed".to_owned(),
     }
 }
 
@@ -222,8 +222,8 @@ fn host_words(name: &str, part: Option<&str>, change: &Change) -> String {
     let what = if name.starts_with('/') { "file" } else { "tool" };
     let is_absent = |value: &Option<Value>| value.as_ref().is_some_and(|value| value == ABSENT);
     match (part, &change.old) {
-        (None, None) => format!("the {what} {name} of this machine counts now"),
-        (None, Some(_)) => format!("the {what} {name} of this machine does not count any more"),
+        (None, None) => format!("the {what} {name} of this machine is used now"),
+        (None, Some(_)) => format!("the {what} {name} of this machine is not used any more"),
         _ if is_absent(&change.old) => format!("the {what} {name} of this machine was installed"),
         _ if is_absent(&change.new) => format!("the {what} {name} of this machine was removed"),
         _ => format!("the {what} {name} of this machine changed"),
@@ -278,8 +278,8 @@ mod tests {
             (change("/host/mkfs.ext4/content", "01", "absent"), "the tool mkfs.ext4 of this machine was removed"),
             (change("/host/mkfs.ext4/content", "01", "02"), "the tool mkfs.ext4 of this machine changed"),
             (change("/host/~1usr~1lib~1a~0b/content", "01", "02"), "the file /usr/lib/a~b of this machine changed"),
-            (change("/host/cp", "", "cp"), "the tool cp of this machine counts now"),
-            (change("/host/cp", "cp", ""), "the tool cp of this machine does not count any more"),
+            (change("/host/cp", "", "cp"), "the tool cp of this machine is used now"),
+            (change("/host/cp", "cp", ""), "the tool cp of this machine is not used any more"),
         ] {
             assert_eq!(changed_words(&[change]), words);
         }

@@ -172,7 +172,7 @@ fn build(arguments: &Arguments, asked: &Asked) -> Result<ExitCode, DropInError> 
     if !in_vm.is_empty() && !plan.segments.is_empty() {
         let cannot = |reason| DropInError::Request(format!("--in-vm cannot be done: {reason}"));
         if !rootless::is_root() {
-            return Err(cannot("the trees of virtual machines are mounted by root alone; run osbc as root".to_owned()));
+            return Err(cannot("only root can mount the trees of virtual machines; run osbc as root".to_owned()));
         }
         Programs::find().map_err(cannot)?;
     }
@@ -216,7 +216,7 @@ fn build(arguments: &Arguments, asked: &Asked) -> Result<ExitCode, DropInError> 
 fn in_vm(arguments: &Arguments, written: &Graph) -> Result<BTreeSet<PipelineIndex>, DropInError> {
     if !arguments.in_vm.is_empty() && arguments.break_at.is_some() {
         return Err(DropInError::Request(
-            "--break opens no shell in a virtual machine; leave out --in-vm or it".to_owned(),
+            "--break cannot open a shell in a virtual machine; use only one of --in-vm and --break".to_owned(),
         ));
     }
     let pipelines = &written.manifest.pipelines;

@@ -102,13 +102,13 @@ impl<'a> Summary<'a> {
         let equal = self.outcome.nodes.values().filter(|node| matches!(node, NodeOutcome::Equal { .. })).count();
         if equal > 0 {
             let stages = render::count(equal, "stage");
-            line(&mut text, &format!("\n{stages} not run: cached, since what they work on has equal content"));
+            line(&mut text, &format!("\n{stages} not run: cached, since their trees have equal content"));
         }
         line(&mut text, &format!("\n{} in {}", self.word(), render::duration(self.outcome.duration)));
         if self.outcome.interrupted {
             let ran = |node: &&NodeOutcome| matches!(node, NodeOutcome::Ran(result) if result.success);
             let finished = render::count(self.outcome.nodes.values().filter(ran).count(), "stage");
-            line(&mut text, &format!("{finished} finished and kept in the store: the next build goes on from there"));
+            line(&mut text, &format!("{finished} finished and kept in the store: the next build continues from there"));
         }
         if !exporting && self.outcome.success() {
             line(&mut text, "results are in the store; -o DIR exports them");

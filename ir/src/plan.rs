@@ -40,7 +40,7 @@ pub enum Reason {
         /// As what.
         edge: Edge,
     },
-    /// Fetch: every source item was asked for.
+    /// Fetch: all source items are requested.
     AllSources,
     /// Cached: the store has it, and something that is asked for or runs uses it.
     InStore,
@@ -48,7 +48,7 @@ pub enum Reason {
     EqualContent,
     /// Unneeded: only nodes before a cached result would need it.
     CoveredByCache,
-    /// Unneeded: nothing asked for leads to it.
+    /// Unneeded: no export needs it.
     NotRequested,
 }
 

@@ -53,14 +53,14 @@ pub(crate) fn run(args: &BootArgs) -> Result<ExitCode, Failure> {
             match &args.until {
                 None => Ok(ExitCode::SUCCESS),
                 Some(text) => {
-                    say(&format!("osbc: the guest ended without saying {text:?}"));
+                    say(&format!("osbc: the guest ended without printing {text:?}"));
                     Ok(ExitCode::from(exit::BUILD_FAILED))
                 }
             }
         }
         End::Late => {
             let (seconds, text) = (args.timeout, args.until.as_deref());
-            let missing = text.map_or_else(|| "still runs".to_owned(), |text| format!("has not said {text:?}"));
+            let missing = text.map_or_else(|| "still runs".to_owned(), |text| format!("has not printed {text:?}"));
             say(&format!("osbc: the guest {missing} after {seconds} s and was ended"));
             Ok(ExitCode::from(exit::TIMED_OUT))
         }

@@ -188,7 +188,7 @@ impl Comparison {
             }
         }
         for Stage { pipeline, module, .. } in &self.culprits {
-            line(format!("it begins with {pipeline}: {module}"));
+            line(format!("the first stage that differs: {pipeline}: {module}"));
         }
         line(match self.pipelines.len() {
             0 => format!("{} built twice: all equal", render::count(self.compared, "pipeline")),

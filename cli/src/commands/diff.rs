@@ -107,9 +107,9 @@ impl<'a> Diff<'a> {
         if !text.is_empty() {
             text.push('\n');
         }
-        let mut end = format!("{} to build anew, {} the same", render::count(self.rebuilt, "stage"), self.reused);
+        let mut end = format!("{} to rebuild, {} unchanged", render::count(self.rebuilt, "stage"), self.reused);
         if let Some(stored) = self.stored.filter(|_| self.rebuilt > 0) {
-            end += &format!("; the store has {stored} of the former");
+            end += &format!("; the store has {stored} of those to rebuild");
         }
         line(&mut text, 0, &end);
         text
@@ -185,8 +185,11 @@ impl<'a> PipelineDiff<'a> {
                 format!("{} {}", sign(old.is_some(), new.is_some()), new.or(old).unwrap_or_default())
             }
         };
-        let rebuilt =
-            if self.rebuilt > 0 { format!("  ({} anew)", render::count(self.rebuilt, "stage")) } else { String::new() };
+        let rebuilt = if self.rebuilt > 0 {
+            format!("  ({} to rebuild)", render::count(self.rebuilt, "stage"))
+        } else {
+            String::new()
+        };
         line(text, 0, &format!("{name}{rebuilt}"));
         change_lines(&self.changes).iter().for_each(|change| line(text, 3, change));
         for stage in &self.stages {

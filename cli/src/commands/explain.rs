@@ -197,7 +197,7 @@ impl Explanation<'_> {
 
     fn header(&self) -> String {
         match self.last {
-            None => "no earlier build of this manifest is known here\n".to_owned(),
+            None => "the store has no earlier build of this manifest\n".to_owned(),
             Some(last) => {
                 let header = &last.record.header;
                 let how = match &header.end {

@@ -1,4 +1,4 @@
-//! `osbc log`: the builds that are kept, the stages of one, and what a stage wrote.
+//! `osbc log`: the recorded builds, the stages of one, and the log of a stage.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
@@ -43,14 +43,14 @@ pub(crate) fn run(args: &LogArgs) -> Result<ExitCode, Failure> {
     let Some(node) = find_stage(&past, name)? else {
         return Err(match &args.stage {
             Some(_) => Failure::arguments(format!("the build {} has no stage `{name}`", record.header.build)),
-            None => Failure::arguments(format!("no kept build and no stage of the last one is called `{name}`")),
+            None => Failure::arguments(format!("no recorded build and no stage of the last one is called `{name}`")),
         });
     };
     show_stage(&builds, record, node, args.json)
 }
 
 pub(crate) fn no_such_build(name: &str) -> Failure {
-    Failure::arguments(format!("no kept build is called `{name}`; `osbc log --list` shows them"))
+    Failure::arguments(format!("no recorded build is called `{name}`; `osbc log --list` shows them"))
 }
 
 /// How a build ended, in a word.
@@ -78,7 +78,7 @@ fn list(records: &[Record], json: bool) -> String {
         return serde_json::to_string_pretty(&listed).expect("headers have nothing that JSON lacks") + "\n";
     }
     if records.is_empty() {
-        return "no build is kept in this store\n".to_owned();
+        return "no build is recorded in this store\n".to_owned();
     }
     let header = ["BUILD", "RESULT", "TIME", "RAN", "FAILED", "CACHED", "MANIFEST", "EXPORTS"];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
@@ -168,7 +168,7 @@ fn show_stage(builds: &Builds, record: &Record, node: &TimelineNode, json: bool)
     };
     let Some((record, log)) = found else {
         return Err(Failure::arguments(format!(
-            "{} has no log: in the build {} it is {}, and no kept build ran it",
+            "{} has no log: in the build {} it is {}, and no recorded build ran it",
             node.name(),
             record.header.build,
             node.state.word()

@@ -41,7 +41,7 @@ struct Document<'a> {
     exports: &'a [Export],
     pipelines: Vec<WrittenPipeline>,
     sources: Vec<WrittenItem>,
-    /// The modules that there are more than once.
+    /// The modules that several libraries have.
     choices: Vec<Choice>,
     totals: Totals,
     /// Why what runs is not in the store, where an earlier build is known.
@@ -153,7 +153,7 @@ impl<'a> Document<'a> {
             text.push_str(&indented(&rows));
         }
         if !self.choices.is_empty() {
-            text.push_str("modules that there are more than once\n");
+            text.push_str("modules from several libraries\n");
             let row = |choice: &Choice| {
                 let others = format!("not {}", choice.others.join(", "));
                 vec![choice.kind.to_string(), choice.name.clone(), choice.provider.clone(), others]
@@ -247,7 +247,7 @@ pub(crate) fn reason(reason: &WrittenReason) -> String {
         WrittenReason::EqualContent => "equal content".to_owned(),
         WrittenReason::SameAs { pipeline } => format!("same as in {pipeline}"),
         WrittenReason::CoveredByCache => "a cached result covers it".to_owned(),
-        WrittenReason::NotRequested => "nothing asked for leads to it".to_owned(),
+        WrittenReason::NotRequested => "no export needs it".to_owned(),
     }
 }
 

@@ -127,7 +127,7 @@ fn info(store: &Store, limit: Limit, json: bool) -> Result<ExitCode, Failure> {
     ];
     if !census.useless.is_empty() {
         let count = render::count(census.useless.len(), "left-over");
-        rows.push(vec!["of no use".to_owned(), format!("{count}: `osbc store gc` removes them")]);
+        rows.push(vec!["unusable".to_owned(), format!("{count}: `osbc store gc` removes them")]);
     }
     if !census.parts.is_empty() {
         let count = render::count(census.parts.len(), "part");
@@ -157,7 +157,7 @@ fn name(way: Way) -> &'static str {
 fn described(way: Way) -> &'static str {
     match way {
         Way::Overlay => "overlayfs layers",
-        Way::Reflink => "whole trees that share their bytes",
+        Way::Reflink => "whole trees that share data by reflinks",
         Way::Copy => "whole trees",
     }
 }

@@ -99,14 +99,18 @@ fn existing(store: &Path) -> &Path {
 fn layers(store: &Path) -> Finding {
     let directory = existing(store);
     let name = format!("layers in {}", directory.display());
-    trial(&name, probe::layers(directory), "results are kept as whole trees; a store on ext4, xfs or btrfs has layers")
+    trial(
+        &name,
+        probe::layers(directory),
+        "results are kept as whole trees; use a store on ext4, xfs or btrfs for layers",
+    )
 }
 
 fn loop_devices() -> Finding {
     let hint = if rootless::is_root() {
         "`modprobe loop`; in a container also --privileged"
     } else {
-        "they are root's alone; org.osbc.disk needs none"
+        "only root can use them; org.osbc.disk needs none"
     };
     trial("loop devices", probe::loop_device(), hint)
 }

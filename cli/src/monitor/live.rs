@@ -100,7 +100,7 @@ impl Monitor for Live {
             }
             Event::Finished { node, outcome } => self.finish(*node, outcome),
             Event::Cached { .. } | Event::Waited { .. } => {}
-            Event::Interrupted => self.total.set_message("ending what runs"),
+            Event::Interrupted => self.total.set_message("ending the running stages"),
             Event::Ended { .. } => {
                 if let Some(bar) = self.fetch.take() {
                     bar.finish_and_clear();

@@ -54,7 +54,7 @@ impl Monitor for Plain {
                 NodeOutcome::Cached { .. } | NodeOutcome::NotStarted => {}
             },
             Event::Interrupted => {
-                writeln!(io::stderr(), "interrupted: ending what runs").ok();
+                writeln!(io::stderr(), "interrupted: ending the running stages").ok();
             }
             Event::Started { .. }
             | Event::Cached { .. }

@@ -33,7 +33,7 @@ fn root_a_change_that_changes_nothing_ends_where_it_began() {
     let first = std::fs::read(&archive).expect("is exported");
 
     let after = manifest(json!([{"path": "/srv"}, {"path": "/etc", "mode": 0o777}]));
-    let summary = "2 stages not run: cached, since what they work on has equal content";
+    let summary = "2 stages not run: cached, since their trees have equal content";
     place
         .build(&after)
         .assert()

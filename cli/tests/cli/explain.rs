@@ -104,7 +104,7 @@ fn manifests_are_compared_by_what_they_mean() {
     let write = |name: &str, manifest: &Value| -> PathBuf { place.file(name, manifest.to_string().as_bytes()) };
     let one = write("one.json", &manifest("one"));
     let spaced = place.file("spaced.json", format!("{:#}", manifest("one")).as_bytes());
-    with_store(&place, "diff", &[&one, &spaced]).assert().success().stdout("0 stages to build anew, 4 the same\n");
+    with_store(&place, "diff", &[&one, &spaced]).assert().success().stdout("0 stages to rebuild, 4 unchanged\n");
 
     let mut other = manifest("two");
     other["pipelines"][0]["source-epoch"] = json!(7);
@@ -143,10 +143,10 @@ fn root_a_reproducible_build_is_distinguished_from_one_that_is_not() {
          "options": {"uuid": "35178ac7-1ee7-4dcf-8a3c-b8cb4c45ac77"},
          "devices": {"device": {"type": "org.osbuild.loopback", "options": {"filename": "disk.img"}}}},
     ]}]});
-    check(&image)
-        .assert()
-        .code(1)
-        .stdout(contains("/disk.img  content from byte").and(contains("it begins with disk: org.osbuild.mkfs.ext4")));
+    check(&image).assert().code(1).stdout(
+        contains("/disk.img  content from byte")
+            .and(contains("the first stage that differs: disk: org.osbuild.mkfs.ext4")),
+    );
     let json = output(check(&image));
     assert_eq!(json["different"][0]["entries"][0]["differences"][0]["what"], "content");
     let left: Vec<_> =
@@ -283,7 +283,7 @@ fn root_a_record_with_a_changed_number_is_refused_by_name_or_does_no_harm() {
             let output = osbc().args(arguments).output().expect("runs");
             let said = String::from_utf8_lossy(&output.stderr);
             let names = said.contains(&*record.path().to_string_lossy());
-            match (output.status.code(), said.contains("cannot read what is kept in ")) {
+            match (output.status.code(), said.contains("cannot read the record in ")) {
                 (Some(0 | 3), true) if names => refused += 1,
                 (Some(0), false) => read += 1,
                 other => panic!("{arguments:?}: {other:?}: {said}\n{text}"),

@@ -64,7 +64,7 @@ fn root_a_build_can_be_looked_at_afterwards() {
 
     // In the last build it was cached, so its log is that of the build before.
     log(&place, &["good/mkdir"]).success().stderr(contains(failed.as_str()));
-    log(&place, &["nonsense"]).code(2).stderr(contains("no kept build and no stage"));
+    log(&place, &["nonsense"]).code(2).stderr(contains("no recorded build and no stage"));
     log(&place, &["nonsense", "mkdir"]).code(2).stderr(contains("--list"));
 }
 

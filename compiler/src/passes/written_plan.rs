@@ -68,7 +68,7 @@ pub enum WrittenReason {
         /// As what.
         edge: Edge,
     },
-    /// Fetch: every source item was asked for.
+    /// Fetch: all source items are requested.
     AllSources,
     /// Cached.
     InStore,
@@ -81,7 +81,7 @@ pub enum WrittenReason {
     },
     /// Unneeded: only nodes before a cached result would need it.
     CoveredByCache,
-    /// Unneeded: nothing asked for leads to it.
+    /// Unneeded: no export needs it.
     NotRequested,
 }
 
@@ -98,12 +98,12 @@ impl fmt::Display for WrittenReason {
                 };
                 write!(f, "{role} of {module} in {pipeline}")
             }
-            WrittenReason::AllSources => f.write_str("every source item was asked for"),
+            WrittenReason::AllSources => f.write_str("all source items are requested"),
             WrittenReason::InStore => f.write_str("in the store"),
             WrittenReason::EqualContent => f.write_str("equal content"),
             WrittenReason::SameAs { pipeline } => write!(f, "same as in {pipeline}"),
             WrittenReason::CoveredByCache => f.write_str("a later result is in the store"),
-            WrittenReason::NotRequested => f.write_str("nothing asked for leads to it"),
+            WrittenReason::NotRequested => f.write_str("no export needs it"),
         }
     }
 }

@@ -227,7 +227,7 @@ impl<'a> Words<'a> {
         let guess = first.instance().as_str().and_then(|written| did_you_mean(written, names.iter().copied()));
         let all = alternatives("allowed", allowed.into_iter().map(repr))?;
         let guess = guess.map(|guess| format!("{guess}; ")).unwrap_or_default();
-        Some(format!("at `{}`, {} is of no form: {guess}{all}", inside(first, root), repr(first.instance())))
+        Some(format!("at `{}`, {} fits none of the forms: {guess}{all}", inside(first, root), repr(first.instance())))
     }
 
     /// Returns the nearest name that any of the alternatives knows for one that none of them does.
@@ -245,7 +245,7 @@ impl<'a> Words<'a> {
         }
         let name = *unknown?.first()?;
         let guess = did_you_mean(name, known)?;
-        Some(format!("{} is known in no form: {guess}", repr(&Value::String(name.clone()))))
+        Some(format!("no form has {}: {guess}", repr(&Value::String(name.clone()))))
     }
 
     /// What is wrong under the alternative that comes closest: one that gets past types and constants, and whose

@@ -173,7 +173,7 @@ impl<'a> Apt<'a> {
     fn refused(&self, words: &str) -> Error {
         let unknown: Vec<&str> = words.lines().filter_map(unknown_package).collect();
         if unknown.is_empty() {
-            return Error::description(format!("apt cannot have these packages together:\n{}", words.trim()));
+            return Error::description(format!("apt cannot install these packages together:\n{}", words.trim()));
         }
         let known = said(self.tool("apt-cache").arg("pkgnames"), self.interrupt).unwrap_or_default();
         let lines = unknown.iter().map(|name| match similar(name, known.lines()).as_slice() {
