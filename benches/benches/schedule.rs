@@ -12,13 +12,13 @@ use osbc_benches::{catalog, graph, host, lowered, text};
 use osbc_compiler::passes::{self, Request, Retention};
 use osbc_executor::event::{Event, Monitor};
 use osbc_executor::fake::success;
-use osbc_executor::interrupt::Interrupt;
 use osbc_executor::machine::Host;
 use osbc_executor::record::{About, ManifestName};
-use osbc_executor::request::{StageReply, StageRequest};
-use osbc_executor::runner::{StageIo, StageRunner};
 use osbc_executor::{Parts, Settings, run};
 use osbc_ir::{Have, NodeId, Value};
+use osbc_sandbox::client::{StageIo, StageRunner};
+use osbc_sandbox::interrupt::Interrupt;
+use osbc_sandbox::request::{StageReply, StageRequest};
 use osbc_store::{Layers, Limit, Sealing, StepRecord, Store, StoreSettings};
 use serde_json::json;
 

@@ -19,13 +19,13 @@ use std::sync::Arc;
 use osbc_compiler::passes;
 use osbc_compiler::{SourceText, describe};
 use osbc_engine::{BuildOptions, Exported, OsbuildStore, Request, Session, StoreConfig, builtin, directory};
-use osbc_executor::interrupt::Interrupt;
-use osbc_executor::shell::{Attendant, When};
-use osbc_executor::vm::Programs;
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{CompatId, Export, Graph, PipelineIndex};
 use osbc_module_api::{Library, threads};
 use osbc_pytext::fnmatch::Pattern;
+use osbc_sandbox::client::shell::{Attendant, When};
+use osbc_sandbox::interrupt::Interrupt;
+use osbc_sandbox::vm::Programs;
 use osbc_store::Lease;
 use osbc_store::fs::copy::Ownership;
 

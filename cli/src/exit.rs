@@ -203,7 +203,7 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use osbc_executor::shell::NOT_STARTED;
+    use osbc_sandbox::request::SHELL_NOT_STARTED;
 
     use super::*;
 
@@ -211,7 +211,7 @@ mod tests {
     fn the_document_lists_these_codes() {
         let text = include_str!("../../docs/exit-codes.md");
         let rows = text.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next()?.parse().ok());
-        let not_started = u8::try_from(NOT_STARTED).expect("is an exit code");
+        let not_started = u8::try_from(SHELL_NOT_STARTED).expect("is an exit code");
         let codes = [0, BUILD_FAILED, BAD_REQUEST, ENVIRONMENT, TIMED_OUT, not_started, INTERRUPTED];
         assert_eq!(rows.collect::<Vec<u8>>(), codes);
         assert_eq!(DIFFERENT, BUILD_FAILED);

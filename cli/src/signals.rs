@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use osbc_executor::interrupt::Interrupt;
 use osbc_module_api::threads;
+use osbc_sandbox::interrupt::Interrupt;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 

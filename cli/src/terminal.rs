@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::OnceLock;
 
-use osbc_executor::shell::{Attendant, Shell};
+use osbc_sandbox::client::shell::{Attendant, Shell};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::stdio::{stderr, stdin, stdout};

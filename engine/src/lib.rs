@@ -78,4 +78,4 @@ pub use session::{Environment, Session, SessionConfig, check_item};
 // What the engine is handed and returns, so that a program needs this crate alone.
 pub use osbc_compiler::{ReadError, Report, SourceText};
 pub use osbc_executor::event::{Event, Monitor};
-pub use osbc_executor::interrupt::Interrupt;
+pub use osbc_sandbox::interrupt::Interrupt;

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use osbc_executor::event::{Event, Monitor, Tee};
-use osbc_executor::interrupt::Interrupt;
 use osbc_executor::machine::Host;
 use osbc_executor::record::{About, ManifestName};
-use osbc_executor::runner::StageRunner;
-use osbc_executor::shell::{Attendant, ShellRunner, When};
 use osbc_executor::{Parts, RunError, Settings, run};
 use osbc_ir::Plan;
 use osbc_ir::graph::NodeIndex;
+use osbc_sandbox::client::StageRunner;
+use osbc_sandbox::client::shell::{Attendant, ShellRunner, When};
+use osbc_sandbox::interrupt::Interrupt;
 use osbc_store::{Damage, Lease};
 
 use crate::export::Concurrent;

@@ -4,10 +4,10 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 
-use osbc_executor::helper::stage_main;
-use osbc_executor::runner::LocalRunner;
-use osbc_executor::vm::{GUEST_PROCESS, MODPROBE, guest_main, modprobe_main};
 use osbc_module_api::Catalog;
+use osbc_sandbox::client::LocalRunner;
+use osbc_sandbox::server::stage_main;
+use osbc_sandbox::vm::{GUEST_PROCESS, MODPROBE, guest_main, modprobe_main};
 use osbc_store::user_namespace::{Obstacle, enter};
 
 use crate::catalog;

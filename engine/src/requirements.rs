@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use osbc_executor::probe;
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{ModuleRef, Plan, Stage, Value};
 use osbc_module_api::{Catalog, LibraryError, Requirement, Tool, packages_of};
+use osbc_sandbox::probe;
 use osbc_store::user_namespace::in_namespace;
 
 /// So many stages are named of those that need the same.

@@ -17,7 +17,7 @@ use osbc_store::fs::regular;
 use osbc_store::fs::rotating_file;
 use osbc_store::{Lease, Lower, ObjectMeta, Store};
 
-use crate::interrupt::Interrupt;
+use osbc_sandbox::interrupt::Interrupt;
 
 /// From this size on the older half of the notes is forgotten: about 150,000 results.
 const LIMIT: u64 = 32 << 20;

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{NodeOutcome, Value};
+use osbc_sandbox::client::{StageIo, StageRunner};
+use osbc_sandbox::request::{StageFailure, StageReply, StageRequest};
 
 use crate::event::{Event, Monitor};
 use crate::machine::{Free, Machine};
-use crate::request::{StageFailure, StageReply, StageRequest};
-use crate::runner::{StageIo, StageRunner};
 
 type Script = dyn Fn(&StageRequest, &StageIo<'_>) -> StageReply + Send + Sync;
 

@@ -1,7 +1,7 @@
 //! Fetches source items into the store, by the module of their source: a built-in one fetches each by itself, an on-disk
 //! one all that are wanted of it at once.
 
-mod foreign;
+mod on_disk;
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Cause, ItemNode, Kind, NodeOutcome, Plan, Resource, Source, SourceItem, Value, redact};
 use osbc_module_api::{Catalog, Entry, Error as ModuleError, Module, OnDisk, Provider, SourceContext};
+use osbc_sandbox::request::lacked_task;
 use osbc_store::{Slot, StoreError};
 
-use crate::request::lacked_task;
 use crate::run::{Message, Worker};
 
 /// How often the progress of an item is told.
@@ -79,7 +79,7 @@ pub(crate) fn run(worker: &Worker<'_>, nodes: &[NodeIndex], number: usize) -> bo
         return false;
     };
     match on_disk(worker.context.catalog, &graph.item(item).0.module.name) {
-        Some(module) => foreign::run(worker, &module, nodes, number),
+        Some(module) => on_disk::run(worker, &module, nodes, number),
         None => run_one(worker, node, item, number),
     }
 }

@@ -11,27 +11,17 @@ pub mod fake;
 mod fetch;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
-pub mod helper;
-pub mod interrupt;
 mod log;
 pub mod machine;
 mod prepared;
-pub mod probe;
 pub mod record;
-pub mod request;
 mod run;
-pub mod runner;
-mod sandbox;
 mod scheduler;
 mod segment;
-mod service;
-pub mod shell;
 mod step;
 #[cfg(test)]
 mod testing;
 mod tokens;
-mod traceback;
-pub mod vm;
 
 pub use cutoff::foreseen;
 pub use run::{Parts, RunError, Settings, run};

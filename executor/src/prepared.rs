@@ -12,13 +12,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use osbc_ir::{Kind, Resource, StageId};
 use osbc_module_api::Provider;
 use osbc_module_api::snapshot::Snapshot;
+use osbc_sandbox::client::StageIo;
+use osbc_sandbox::request::{ModuleRequest, StageFailure, StageRequest};
 use osbc_store::TreeStack;
 use osbc_store::{StoreError, Work};
 use serde_json::json;
 
-use crate::request::{ModuleRequest, StageFailure, StageRequest};
 use crate::run::Context;
-use crate::runner::StageIo;
 
 /// How many lines of a runner that failed are told.
 const LINES: usize = 3;

@@ -12,20 +12,21 @@ use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Action, NodeOutcome, Outcome, Pipeline, Plan, Runner, Segment, Stage, StageNode, Value};
 use osbc_module_api::Catalog;
 use osbc_module_api::threads::{self, NoThread};
+use osbc_sandbox::client::StageRunner;
+use osbc_sandbox::interrupt::Interrupt;
+use osbc_sandbox::vm;
 use osbc_store::history::{History, HistoryLine};
 use osbc_store::{Lease, StoreError};
 
 use crate::cutoff::Cutoff;
 use crate::event::{Event, Monitor, Tee, Wait};
-use crate::interrupt::Interrupt;
 use crate::log::BuildLogs;
 use crate::machine::{Machine, Need};
 use crate::prepared::Preparations;
 use crate::record::{About, Recording};
-use crate::runner::StageRunner;
 use crate::scheduler::{Pool, Scheduler, Task, Ticket};
 use crate::tokens::Tokens;
-use crate::{fetch, segment, step, vm};
+use crate::{fetch, segment, step};
 
 /// How many items are fetched at the same time.
 const FETCHES: usize = 4;

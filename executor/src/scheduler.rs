@@ -10,8 +10,9 @@ use std::collections::{BinaryHeap, HashSet};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use osbc_sandbox::interrupt::Interrupt;
+
 use crate::event::Wait;
-use crate::interrupt::Interrupt;
 use crate::machine::{Free, Machine, Need};
 
 /// How soon the machine is asked again what it has free.

@@ -10,17 +10,17 @@ use osbc_ir::{
     Cause, Edge, Input, Kind, ModuleRef, PipelineIndex, Reference, Resource, Stage, StageResult, Target, redact,
 };
 use osbc_module_api::{Catalog, LibraryError, Provider};
+use osbc_sandbox::client::traceback;
+use osbc_sandbox::client::{StageIo, Transcript};
+use osbc_sandbox::request::{
+    DeviceRequest, HostRequest, InputRequest, ModuleRequest, MountRequest, ReferenceFrom, ReferenceRequest,
+    StageFailure, StageReply, StageRequest,
+};
 use osbc_store::TreeStack;
 use osbc_store::fs::delete::remove_tree;
 use osbc_store::{StoreError, Work};
 
-use crate::request::{
-    DeviceRequest, HostRequest, InputRequest, ModuleRequest, MountRequest, ReferenceFrom, ReferenceRequest,
-    StageFailure, StageReply, StageRequest,
-};
 use crate::run::{Context, Message, Worker};
-use crate::runner::{StageIo, Transcript};
-use crate::traceback;
 
 /// Why a stage could not be prepared.
 #[derive(Debug, thiserror::Error)]

@@ -11,10 +11,10 @@ use osbc_module_api::{
     Catalog, Entry, Error, Library, LibraryError, Module, ModuleDef, Provider, Requirement, Schema, SourceContext,
     SourceEntry,
 };
+use osbc_sandbox::request::StageRequest;
 use osbc_store::testing::runner;
 
 use crate::record::{About, ManifestName};
-use crate::request::StageRequest;
 use crate::run::Settings;
 
 pub(crate) fn settings(jobs: usize) -> Settings {

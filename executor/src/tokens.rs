@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jobserver::{Acquired, Client, HelperThread};
 
-use crate::interrupt::Interrupt;
+use osbc_sandbox::interrupt::Interrupt;
 
 /// How soon an interrupt is noticed while waiting.
 const GLANCE: Duration = Duration::from_millis(50);

@@ -13,7 +13,13 @@ const MANIFESTS: [(&str, fn(&[u8])); 2] = [("v1", exercise::v1), ("v2", exercise
 
 static PARSER: LazyLock<fn(&[u8])> = LazyLock::new(|| {
     let wanted = env::var("OSBC_FUZZ_TARGET").unwrap_or_default();
-    let libraries = || osbc_modules::fuzz::PARSERS.iter().chain(osbc_executor::fuzz::PARSERS).chain(osbc_store::fuzz::PARSERS);
+    let libraries = || {
+        osbc_modules::fuzz::PARSERS
+            .iter()
+            .chain(osbc_executor::fuzz::PARSERS)
+            .chain(osbc_sandbox::fuzz::PARSERS)
+            .chain(osbc_store::fuzz::PARSERS)
+    };
     let parsers = || MANIFESTS.iter().chain(libraries());
     let found = parsers().find(|(name, _)| *name == wanted);
     found.map(|(_, parser)| *parser).unwrap_or_else(|| {

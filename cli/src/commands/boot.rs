@@ -7,9 +7,9 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use osbc_executor::interrupt::Interrupt;
-use osbc_executor::vm::processor_arguments;
 use osbc_module_api::{host_program, packages_of, threads};
+use osbc_sandbox::interrupt::Interrupt;
+use osbc_sandbox::vm::processor_arguments;
 use osbc_store::fs::temporary;
 use osbc_store::fs::temporary::OwnedDirectory;
 

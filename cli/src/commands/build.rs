@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use osbc_engine::{BuildOptions, Built, Exported, Silent, check_output};
 use osbc_executor::event::Monitor;
-use osbc_executor::interrupt::Interrupt;
-use osbc_executor::shell::{Attendant, When};
 use osbc_ir::{Value, printable};
+use osbc_sandbox::client::shell::{Attendant, When};
+use osbc_sandbox::interrupt::Interrupt;
 
 use crate::args::{BuildArgs, SbomFormat};
 use crate::commands::check;

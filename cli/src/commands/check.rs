@@ -19,9 +19,9 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use osbc_engine::{BuildOptions, Built, StoreConfig};
-use osbc_executor::interrupt::Interrupt;
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Plan, StageId, printable};
+use osbc_sandbox::interrupt::Interrupt;
 use osbc_store::fs::overlay;
 use osbc_store::fs::temporary;
 use osbc_store::fs::temporary::OwnedDirectory;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use osbc_debian::{Lock, Request, Set};
-use osbc_executor::interrupt::Interrupt;
+use osbc_sandbox::interrupt::Interrupt;
 
 use crate::args::ResolveDebianArgs;
 use crate::env;

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use osbc_engine::{BuildOptions, Request};
 use osbc_executor::event::{Event, Monitor};
-use osbc_executor::interrupt::Interrupt;
-use osbc_executor::shell::When;
 use osbc_ir::Export;
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::printable;
+use osbc_sandbox::client::shell::When;
+use osbc_sandbox::interrupt::Interrupt;
 use osbc_store::StoreSettings;
 
 use crate::args::ShellArgs;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use osbc_executor::probe;
+use osbc_sandbox::probe;
 
 use super::Finding;
 use crate::render;

@@ -3,16 +3,20 @@
 use std::path::{Path, PathBuf};
 
 /// Each crate of ours with the crates of ours that it may use outside tests.
-const ALLOWED: [(&str, &[&str]); 10] = [
+const ALLOWED: [(&str, &[&str]); 11] = [
     ("pytext", &[]),
     ("ir", &[]),
     ("modules/api", &["osbc-ir"]),
     ("modules", &["osbc-ir", "osbc-module-api", "osbc-pytext"]),
     ("compiler", &["osbc-ir", "osbc-module-api", "osbc-pytext"]),
     ("executor/store", &["osbc-ir", "osbc-module-api"]),
-    ("executor", &["osbc-ir", "osbc-module-api", "osbc-store"]),
-    ("engine", &["osbc-ir", "osbc-module-api", "osbc-modules", "osbc-compiler", "osbc-store", "osbc-executor"]),
-    ("engine/debian", &["osbc-ir", "osbc-module-api", "osbc-modules", "osbc-store", "osbc-executor"]),
+    ("executor/sandbox", &["osbc-ir", "osbc-module-api", "osbc-store"]),
+    ("executor", &["osbc-ir", "osbc-module-api", "osbc-store", "osbc-sandbox"]),
+    (
+        "engine",
+        &["osbc-ir", "osbc-module-api", "osbc-modules", "osbc-compiler", "osbc-store", "osbc-sandbox", "osbc-executor"],
+    ),
+    ("engine/debian", &["osbc-ir", "osbc-module-api", "osbc-modules", "osbc-store", "osbc-sandbox"]),
     (
         "cli",
         &[
@@ -22,6 +26,7 @@ const ALLOWED: [(&str, &[&str]); 10] = [
             "osbc-modules",
             "osbc-compiler",
             "osbc-store",
+            "osbc-sandbox",
             "osbc-executor",
             "osbc-engine",
             "osbc-debian",

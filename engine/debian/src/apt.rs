@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use jiff::fmt::rfc2822;
-use osbc_executor::interrupt::Interrupt;
 use osbc_module_api::host_program::{self, Output};
+use osbc_sandbox::interrupt::Interrupt;
 use osbc_store::fs::temporary::{COMMAND, OwnedDirectory};
 
 use crate::error::Error;

@@ -15,7 +15,7 @@ mod spec;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use osbc_executor::interrupt::Interrupt;
+use osbc_sandbox::interrupt::Interrupt;
 use serde_json::Value;
 
 use crate::apt::Apt;

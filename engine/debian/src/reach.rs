@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::error::Error;
-use osbc_executor::interrupt::Interrupt;
 use osbc_modules::downloads::probe;
+use osbc_sandbox::interrupt::Interrupt;
 
 use crate::lock::{Lock, Locked};
 

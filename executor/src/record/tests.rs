@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::MetadataExt as _;
 
+use osbc_sandbox::interrupt::Interrupt;
 use osbc_store::Layers;
 use osbc_store::testing::{Sealed, Sketch, directory};
 use serde_json::json;
@@ -9,7 +10,6 @@ use serde_json::json;
 use super::*;
 use crate::event::line::Happened;
 use crate::fake::{FakeMachine, FakeRunner, RecordingMonitor, failure, success};
-use crate::interrupt::Interrupt;
 use crate::run::{Parts, run};
 use crate::testing::{about, catalog, label_of, settings};
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use osbc_ir::{Cause, Have, Resource, StageResult};
+use osbc_sandbox::request::{ReferenceFrom, StageFailure, StageReply};
 use osbc_store::testing::{Sealed, Sketch, directory};
 use osbc_store::{Layers, Limit, Store, StoreSettings};
 use serde_json::json;
@@ -11,7 +12,6 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::fake::{FakeMachine, FakeRunner, Ran, Record, RecordingMonitor, failure, success};
-use crate::request::{ReferenceFrom, StageFailure, StageReply};
 use crate::testing::{about, catalog, in_tree, label_of, settings};
 
 mod cutoff;

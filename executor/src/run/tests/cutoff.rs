@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::*;
 
 /// A label is `name` or `name?remark`: the stage writes its name to a file of that name, whatever the remark.
-fn writes(request: &crate::request::StageRequest) {
+fn writes(request: &osbc_sandbox::request::StageRequest) {
     let name = label_of(request).split('?').next().expect("a name").to_owned();
     in_tree(request, |root| std::fs::write(root.join(&name), &name).expect("writes"));
 }

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use osbc_ir::Kind;
 use osbc_module_api::snapshot::Snapshot;
+use osbc_sandbox::request::StageRequest;
 
 use super::*;
-use crate::request::StageRequest;
 
 /// `os` and `image` are built in `build`, by a built-in runner; `compiler` is built in the host's tree, by none.
 fn sketch(remark: &str) -> Sealed {
