@@ -16,7 +16,7 @@ pub(crate) fn node_name(graph: &Graph, node: NodeIndex) -> (&str, &str) {
         }
         Node::Item(item) => {
             let (source, item) = graph.item(item);
-            (&source.module.name, &item.checksum)
+            (&source.module.name, &item.key.checksum)
         }
     }
 }

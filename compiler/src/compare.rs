@@ -289,7 +289,9 @@ pub fn items(old: &Graph, new: &Graph) -> Vec<ItemChange> {
     fn all(graph: &Graph) -> Items<'_> {
         let sources = graph.manifest.sources.iter();
         let items = sources.flat_map(|source| source.items.iter().map(move |item| (source, item)));
-        items.map(|(source, item)| ((source.module.name.as_str(), item.checksum.as_str()), &item.description)).collect()
+        items
+            .map(|(source, item)| ((source.module.name.as_str(), item.key.checksum.as_str()), &item.description))
+            .collect()
     }
     let (old, new) = (all(old), all(new));
     let keys: BTreeSet<_> = old.keys().chain(new.keys()).collect();

@@ -264,7 +264,7 @@ impl Drawing {
                 }
                 Node::Item(node) => {
                     let (source, item) = graph.item(node);
-                    let checksum = short_checksum(&item.checksum);
+                    let checksum = short_checksum(&item.key.checksum);
                     (Kind::Item, node.id.to_string(), None, &source.module.name, checksum, None)
                 }
             };

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use osbc_ir::{
-    Device, Input, InputOrigin, Kind, Manifest, Map, Mount, Pipeline, PipelineIndex, Reference, References, Runner,
-    Source, SourceItem, Stage, Target, Value,
+    Device, Input, InputOrigin, ItemKey, Kind, Manifest, Map, Mount, Pipeline, PipelineIndex, Reference, References,
+    Runner, Source, SourceItem, Stage, Target, Value,
 };
 use osbc_module_api::host::HostTree;
 use osbc_module_api::runner::choose;
@@ -42,13 +42,13 @@ struct Lowering<'a> {
 impl Lowering<'_> {
     fn source(&self, source: description::Source) -> Source {
         let module = self.modules.get(Kind::Source, &source.module);
+        let content_type = module.map(|module| module.content_type.as_str()).unwrap_or_default();
         let items = source.items.into_iter().map(|(checksum, description)| {
             let size = module.and_then(|module| module.item_size(&description));
-            SourceItem { checksum, description, size }
+            SourceItem { key: ItemKey::new(content_type, checksum), description, size }
         });
         Source {
             items: items.collect(),
-            content_type: module.map(|module| module.content_type.clone()).unwrap_or_default(),
             module: self.modules.reference(Kind::Source, &source.module),
             options: source.options,
         }

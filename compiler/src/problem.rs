@@ -48,6 +48,8 @@ pub enum Code {
     UnknownRunner,
     /// `source-epoch` is out of range.
     SourceEpoch,
+    /// The key of an item that cannot be the name of a file.
+    ItemKey,
     /// A checksum that no source has.
     UnknownItem,
     /// A device that the stage does not have.
@@ -80,6 +82,7 @@ impl Code {
             Code::EmptyPipeline => "osbc::empty_pipeline",
             Code::UnknownRunner => "osbc::unknown_runner",
             Code::SourceEpoch => "osbc::source_epoch",
+            Code::ItemKey => "osbc::item_key",
             Code::UnknownItem => "osbc::unknown_item",
             Code::UnknownDevice => "osbc::unknown_device",
             Code::DeviceCycle => "osbc::device_cycle",

@@ -28,7 +28,7 @@ impl Lines {
             let (pipeline, stage) = self.0.stage(stage);
             return format!("{}: {}", pipeline.name, stage.module.name);
         }
-        self.0.item_node(node).map(|item| self.0.item(item).1.checksum.clone()).unwrap_or_default()
+        self.0.item_node(node).map(|item| self.0.item(item).1.key.checksum.clone()).unwrap_or_default()
     }
 }
 

@@ -45,7 +45,7 @@ pub(crate) fn items<'g>(graph: &'g Graph, pipelines: &BTreeSet<PipelineIndex>) -
         .collect();
     let of_source = |source: &'g Source| source.items.iter().map(|item| (source.module.name.as_str(), item));
     let all = graph.manifest.sources.iter().flat_map(of_source);
-    all.filter(|(_, item)| wanted.contains(item.checksum.as_str())).collect()
+    all.filter(|(_, item)| wanted.contains(item.key.checksum.as_str())).collect()
 }
 
 /// The SHA-256 of a file; `None` for a directory.

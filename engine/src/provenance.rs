@@ -31,10 +31,10 @@ pub(crate) fn slsa(graph: &Graph, export: &Export, artifact: &Path, manifest: &s
         })
     });
     let items = attest::items(graph, &pipelines).into_iter().map(|(module, item)| {
-        let (algorithm, hex) = item.checksum.split_once(':').unwrap_or(("osbcItem", &item.checksum));
+        let (algorithm, hex) = item.key.checksum.split_once(':').unwrap_or(("osbcItem", &item.key.checksum));
         let described = item.description.as_str().or_else(|| item.description.get("url")?.as_str());
         let place = described
-            .map_or_else(|| format!("urn:osbc:{module}:{}", item.checksum), |url| redact::url(url).into_owned());
+            .map_or_else(|| format!("urn:osbc:{module}:{}", item.key.checksum), |url| redact::url(url).into_owned());
         json!({"uri": place, "digest": {algorithm: hex}})
     });
     Ok(json!({

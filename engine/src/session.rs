@@ -196,5 +196,5 @@ fn plan_by(graph: &Arc<Graph>, request: &Request, have: &Have, store: Option<&St
 /// # Errors
 /// What is wrong with it.
 pub fn check_item(item: &Item) -> Result<(), String> {
-    if item.content_type == FILES { checksum::check_file(&item.checksum, &item.path) } else { Ok(()) }
+    if item.key.content_type == FILES { checksum::check_file(&item.key.checksum, &item.path) } else { Ok(()) }
 }

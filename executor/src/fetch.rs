@@ -110,7 +110,7 @@ fn fetch(worker: &Worker<'_>, node: NodeIndex, item: &ItemNode) -> Result<u64, F
     let module = module.ok_or_else(|| FetchError::NoModule(name.clone()))?;
     let function = entry(&module).ok_or_else(|| FetchError::NoSource(name.clone()))?;
     let interrupted = || context.interrupt.is_raised();
-    let download = match context.lease.download(&source.content_type, &item.checksum, &interrupted)? {
+    let download = match context.lease.download(&item.key, &interrupted)? {
         Slot::There(path) => return Ok(path.symlink_metadata().map_or(0, |metadata| metadata.len())),
         Slot::Fetch(download) => download,
     };
@@ -131,7 +131,7 @@ fn fetch(worker: &Worker<'_>, node: NodeIndex, item: &ItemNode) -> Result<u64, F
         interrupted: &interrupted,
         environment: &context.settings.environment,
     };
-    let fetch = || function(&source_context, &item.checksum, &item.description);
+    let fetch = || function(&source_context, &item.key.checksum, &item.description);
     let mut fetched = fetch();
     if fetched.as_ref().is_err_and(ModuleError::is_full) {
         download.clear()?;

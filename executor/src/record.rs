@@ -15,8 +15,9 @@ use std::fs::File;
 use std::io::{self, BufReader, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp;
 use osbc_ir::{Graph, NodeOutcome, Outcome, Plan, redact};
 use osbc_store::Store;
 use osbc_store::fs::{lock, regular};
@@ -30,7 +31,7 @@ use crate::event::{Event, Monitor};
 /// How many builds are kept of those that did something, and of those that had nothing to do.
 const KEPT: usize = 20;
 /// The version of [`Header`] and of what lies beside it.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 const HEADER: &str = "build.json";
 const GRAPH: &str = "graph.json";
@@ -330,22 +331,9 @@ fn forget_old(all: &Path) {
     }
 }
 
-/// A moment as `20260131T235959Z`.
+/// Returns a moment as `20260131T235959Z`.
 fn timestamp(moment: SystemTime) -> String {
-    let seconds = moment.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (day, second) = (seconds / 86_400, seconds % 86_400);
-    // Days since 1 March of the year 0, in eras of 400 years: Howard Hinnant, "chrono-compatible low-level date
-    // algorithms".
-    let day = day + 719_468;
-    let (era, day) = (day / 146_097, day % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = era * 400 + year + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
+    Timestamp::try_from(moment).unwrap_or_default().strftime("%Y%m%dT%H%M%SZ").to_string()
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{
-    Cause, Edge, Input, Kind, ModuleRef, PipelineIndex, Reference, Resource, Stage, StageResult, Target, redact,
+    Cause, Edge, Input, ItemKey, Kind, ModuleRef, PipelineIndex, Reference, Resource, Stage, StageResult, Target,
+    redact,
 };
 use osbc_module_api::{Catalog, LibraryError, Provider};
 use osbc_sandbox::client::traceback;
@@ -257,20 +258,20 @@ fn capabilities(context: &Context<'_>, stage: &Stage) -> Result<Vec<String>, Pre
     Ok(found.map_or_else(Vec::new, |module| module.capabilities.clone()))
 }
 
-/// The source items that a stage reads, by checksum: content type and checksum.
-fn items<'a>(context: &Context<'a>, node: NodeIndex) -> HashMap<&'a str, &'a str> {
+/// Returns the keys of the source items that a stage reads, by checksum.
+fn items<'a>(context: &Context<'a>, node: NodeIndex) -> HashMap<&'a str, &'a ItemKey> {
     let graph = &context.plan.graph;
     let fetched = graph.needs(node).filter(|(_, edge)| *edge == Edge::Fetch);
     fetched
         .filter_map(|(item, _)| graph.item_node(item))
         .map(|item| {
-            let (source, item) = graph.item(item);
-            (item.checksum.as_str(), source.content_type.as_str())
+            let key = &graph.item(item).1.key;
+            (key.checksum.as_str(), key)
         })
         .collect()
 }
 
-fn input(context: &Context<'_>, input: &Input, items: &HashMap<&str, &str>) -> Result<InputRequest, PrepareError> {
+fn input(context: &Context<'_>, input: &Input, items: &HashMap<&str, &ItemKey>) -> Result<InputRequest, PrepareError> {
     let references = input.references.entries.iter().map(|entry| reference(context, entry, items));
     let mut references = references.collect::<Result<Vec<_>, _>>()?;
     if !input.references.ordered {
@@ -289,7 +290,7 @@ fn input(context: &Context<'_>, input: &Input, items: &HashMap<&str, &str>) -> R
 fn reference(
     context: &Context<'_>,
     reference: &Reference,
-    items: &HashMap<&str, &str>,
+    items: &HashMap<&str, &ItemKey>,
 ) -> Result<ReferenceRequest, PrepareError> {
     let (id, from) = match &reference.target {
         Target::Pipeline(index) => {
@@ -300,9 +301,9 @@ fn reference(
             (id, ReferenceFrom::Tree(tree(context, *index)?))
         }
         Target::Item(checksum) => {
-            let content_type = items.get(checksum.as_str());
-            let content_type = content_type.ok_or_else(|| PrepareError::Missing { what: checksum.clone() })?;
-            (checksum.clone(), ReferenceFrom::Item(context.lease.item(content_type, checksum)?))
+            let key = items.get(checksum.as_str());
+            let key = key.ok_or_else(|| PrepareError::Missing { what: checksum.clone() })?;
+            (checksum.clone(), ReferenceFrom::Item(context.lease.item(key)?))
         }
     };
     Ok(ReferenceRequest { id, options: reference.options.clone(), from })

@@ -98,7 +98,7 @@ pub fn mount_id(mount: &Mount, devices: &[CompatId]) -> CompatId {
 /// osbuild's id of a source.
 pub fn source_id(source: &Source) -> CompatId {
     let items: BTreeMap<&str, &Value> =
-        source.items.iter().map(|item| (item.checksum.as_str(), &item.description)).collect();
+        source.items.iter().map(|item| (item.key.checksum.as_str(), &item.description)).collect();
     let mut parts = Parts::hashed();
     parts.text(&source.module.name);
     parts.object(items, Parts::value);

@@ -19,6 +19,7 @@
 use std::fmt::Display;
 
 use crate::id::{ItemId, StageId};
+use crate::item::ItemKey;
 use crate::manifest::{Manifest, Pipeline, PipelineIndex, Runner};
 use crate::module::{Kind, ModuleRef, Revision};
 use crate::sink::{HashSink, Sink};
@@ -78,10 +79,10 @@ pub fn stage_id(facts: &Facts<'_, StageId>) -> StageId {
 }
 
 /// The id of a source item.
-pub fn item_id(content_type: &str, checksum: &str) -> ItemId {
+pub fn item_id(key: &ItemKey) -> ItemId {
     let mut sink = HashSink::new(ITEM_CONTEXT);
-    sink.text(&"content type", content_type);
-    sink.text(&"checksum", checksum);
+    sink.text(&"content type", &key.content_type);
+    sink.text(&"checksum", &key.checksum);
     ItemId::from_bytes(sink.finish())
 }
 

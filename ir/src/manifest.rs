@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::item::ItemKey;
 use crate::module::ModuleRef;
 use crate::stage::Stage;
 use crate::value::{Map, Value};
@@ -67,8 +68,6 @@ pub struct Runner {
 pub struct Source {
     /// The module that fetches.
     pub module: ModuleRef,
-    /// The kind of content, which is also the directory below `sources/`, e.g. `org.osbuild.files`.
-    pub content_type: String,
     /// The items in the manifest's order, checksums unique.
     pub items: Vec<SourceItem>,
     /// Version 2: the options. Version 1: the whole description of the source, as osbuild describes it back.
@@ -78,8 +77,9 @@ pub struct Source {
 /// One thing to fetch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceItem {
-    /// `ALGORITHM:HEX` over the content; for some source types an id of another form.
-    pub checksum: String,
+    /// What names it.
+    #[serde(flatten)]
+    pub key: ItemKey,
     /// How to get it, in the module's terms (a URL, an object, inline data).
     pub description: Value,
     /// Its size in bytes, if the manifest states it.

@@ -83,10 +83,10 @@ impl Sealing {
     fn add_items(&mut self, manifest: &Manifest) {
         for (source_index, source) in manifest.sources.iter().enumerate() {
             for (position, item) in source.items.iter().enumerate() {
-                let id = identity::item_id(&source.content_type, &item.checksum);
+                let id = identity::item_id(&item.key);
                 let node = self.dag.add_node(Node::Item(ItemNode { id, source: source_index, position }));
                 self.by_id.entry(NodeId::Item(id)).or_insert(node);
-                self.items.entry(item.checksum.clone()).or_default().push(node);
+                self.items.entry(item.key.checksum.clone()).or_default().push(node);
             }
         }
     }

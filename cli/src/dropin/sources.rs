@@ -45,7 +45,7 @@ impl SourceReport {
                 _ if have.contains(&graph.id(node)) => ItemResult::Cached,
                 _ => continue,
             };
-            items.push(ItemReport { checksum: graph.item(item).1.checksum.clone(), result });
+            items.push(ItemReport { checksum: graph.item(item).1.key.checksum.clone(), result });
         }
         items.sort_by_key(|item| item.result != ItemResult::Cached);
         Self { module: graph.manifest.sources[source].module.name.clone(), items }

@@ -112,7 +112,7 @@ pub(super) fn describe<'a>(view: &View<'a>) -> Manifest<'a> {
     let runners = runners(view);
     let pipelines = (0..manifest.pipelines.len()).map(|index| describe_pipeline(view, PipelineIndex(index), &runners));
     let sources = manifest.sources.iter().map(|source| {
-        let items = source.items.iter().map(|item| (Cow::from(&item.checksum), &item.description));
+        let items = source.items.iter().map(|item| (Cow::from(&item.key.checksum), &item.description));
         (Cow::from(&source.module.name), Source { items: Named(items.collect()) })
     });
     Manifest {

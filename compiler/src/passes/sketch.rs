@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{
-    Device, Export, FormatVersion, Graph, Have, Input, InputOrigin, Kind, Manifest, ModuleRef, Node, NodeId, Pipeline,
-    PipelineIndex, Plan, Reference, References, Revision, Runner, Source, SourceItem, Stage, Target,
+    Device, Export, FormatVersion, Graph, Have, Input, InputOrigin, ItemKey, Kind, Manifest, ModuleRef, Node, NodeId,
+    Pipeline, PipelineIndex, Plan, Reference, References, Revision, Runner, Source, SourceItem, Stage, Target,
 };
 use serde_json::json;
 
@@ -35,7 +35,7 @@ impl Sketch {
                 let (pipeline, stage) = self.graph.stage(stage);
                 format!("{}/{}", pipeline.name, short(&stage.module.name))
             }
-            Node::Item(item) => self.graph.item(item).1.checksum.clone(),
+            Node::Item(item) => self.graph.item(item).1.key.checksum.clone(),
         }
     }
 
@@ -87,12 +87,7 @@ pub(crate) fn manifest(text: &str) -> Manifest {
         let runner = Runner { name: "org.osbuild.linux".into(), exec: "org.osbuild.linux".into() };
         pipelines.push(Pipeline { name: name.into(), build, empty_build: false, runner, source_epoch: None, stages });
     }
-    let curl = Source {
-        module: module(Kind::Source, "curl"),
-        content_type: "org.osbuild.files".into(),
-        items,
-        options: json!({}),
-    };
+    let curl = Source { module: module(Kind::Source, "curl"), items, options: json!({}) };
     Manifest { version: FormatVersion::V2, metadata: Default::default(), sources: vec![curl], pipelines }
 }
 
@@ -103,8 +98,12 @@ fn stage(text: &str, pipelines: &[Pipeline], items: &mut Vec<SourceItem>) -> Sta
         Device { name: "disk".into(), module: module(Kind::Device, "loopback"), parent: None, options: json!({}) };
     let inputs = inputs.split(',').filter(|target| !target.is_empty()).map(|target| {
         let (origin, to) = if target.starts_with('#') {
-            if items.iter().all(|item| item.checksum != target) {
-                items.push(SourceItem { checksum: target.into(), description: json!({}), size: Some(10) });
+            if items.iter().all(|item| item.key.checksum != target) {
+                items.push(SourceItem {
+                    key: ItemKey::new("org.osbuild.files", target),
+                    description: json!({}),
+                    size: Some(10),
+                });
             }
             (InputOrigin::Source, Target::Item(target.into()))
         } else {

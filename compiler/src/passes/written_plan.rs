@@ -143,7 +143,7 @@ pub fn written_plan(plan: &Plan) -> (Vec<WrittenPipeline>, Vec<WrittenItem>) {
             node,
             id: item.id,
             module: source.module.name.clone(),
-            checksum: written.checksum.clone(),
+            checksum: written.key.checksum.clone(),
             size: written.size,
             action: plan.decision(node).action,
             reason: reason(graph, &plan.decision(node).reason),

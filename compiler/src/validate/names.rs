@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
-use osbc_ir::{FormatVersion, InputOrigin, Kind};
+use osbc_ir::{FormatVersion, InputOrigin, Kind, is_file_name};
 use osbc_module_api::runner::choose;
 
 use super::devices::{self, Fault};
@@ -34,6 +34,7 @@ pub(crate) fn check(description: &Description, modules: &mut Modules<'_>, runner
         check.v1_sources();
         check.implied_modules(modules);
     }
+    check.item_keys();
     for (index, pipeline) in description.pipelines.iter().enumerate() {
         if check.problems.is_full() {
             return;
@@ -80,6 +81,24 @@ impl<'a> Check<'a> {
             };
             let problem = Problem::new(Code::UnknownSource, Phase::Load, source.place.clone(), message);
             self.problems.push(problem.at(Anchor::Key(source.place.clone())).label("here").help(help));
+        }
+    }
+
+    /// Stores name files by the keys of items.
+    fn item_keys(&mut self) {
+        let description: &'a Description = self.description;
+        for source in &description.sources {
+            let items = match description.version {
+                FormatVersion::V1 => source_module(&source.module).1.unwrap_or_default(),
+                FormatVersion::V2 => "items",
+            };
+            for key in source.items.keys().filter(|key| !is_file_name(key)) {
+                let place = source.place.with(items.to_owned()).with(key.clone());
+                let message = format!("`{key}` cannot be the key of an item: it is not the name of a file");
+                let problem = Problem::new(Code::ItemKey, Phase::Load, place.clone(), message);
+                let help = "name the item by the checksum of its content, `ALGORITHM:HEX`".to_owned();
+                self.problems.push(problem.at(Anchor::Key(place)).label("not a checksum").help(Some(help)));
+            }
         }
     }
 

@@ -198,7 +198,7 @@ impl NodeLine {
                     osbuild_id: None,
                     pipeline: None,
                     module: source.module.name.clone(),
-                    checksum: Some(written.checksum.clone()),
+                    checksum: Some(written.key.checksum.clone()),
                     action,
                 }
             }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{Cause, ItemNode, NodeOutcome, Source, SourceItem, redact};
+use osbc_ir::{Cause, ItemNode, NodeOutcome, Source, redact};
 use osbc_module_api::{Map, OnDisk, Value};
 use osbc_sandbox::service::event_loop::Desk;
 use osbc_sandbox::service::{CallError, Home, Service};
@@ -38,7 +38,7 @@ pub(super) fn run(worker: &Worker<'_>, module: &OnDisk, nodes: &[NodeIndex], num
     let mut items: Vec<(NodeIndex, &ItemNode)> =
         nodes.iter().filter_map(|node| Some((*node, graph.item_node(*node)?))).collect();
     // Two builds that wait for each other's items must not have begun with different ones.
-    items.sort_by_key(|(_, item)| &graph.item(item).1.checksum);
+    items.sort_by_key(|(_, item)| &graph.item(item).1.key.checksum);
     for (node, _) in &items {
         worker.tell(Message::FetchStarted { node: *node, worker: number });
     }
@@ -67,10 +67,10 @@ fn fetch(
     let mut slots = Vec::new();
     let mut wanted = Map::new();
     for (_, item) in items {
-        let (source, item): (&Source, &SourceItem) = graph.item(item);
-        let slot = context.lease.download(&source.content_type, &item.checksum, &interrupted)?;
+        let item = graph.item(item).1;
+        let slot = context.lease.download(&item.key, &interrupted)?;
         if let Slot::Fetch(_) = slot {
-            wanted.insert(item.checksum.clone(), item.description.clone());
+            wanted.insert(item.key.checksum.clone(), item.description.clone());
         }
         slots.push(slot);
     }
@@ -85,7 +85,7 @@ fn fetch(
     let by_item: BTreeMap<String, &ItemReply> =
         said.results.iter().filter_map(|result| Some((checksum(result)?, result))).collect();
     let outcomes = slots.into_iter().zip(items).map(|(slot, (_, item))| {
-        let checksum = &graph.item(item).1.checksum;
+        let checksum = &graph.item(item).1.key.checksum;
         match (slot, by_item.get(checksum)) {
             (Slot::There(path), _) => {
                 let bytes = path.symlink_metadata().map_or(0, |metadata| metadata.len());

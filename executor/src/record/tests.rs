@@ -119,7 +119,7 @@ fn timestamps_are_dates() {
         (1_709_251_199, "20240229T235959Z"),
         (4_102_444_800, "21000101T000000Z"),
     ] {
-        assert_eq!(timestamp(UNIX_EPOCH + Duration::from_secs(seconds)), text);
+        assert_eq!(timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)), text);
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{Graph, ItemId, NodeId, Source, SourceItem};
+use osbc_ir::{Graph, ItemId, ItemKey, NodeId, SourceItem};
 use rustix::fs::{Mode, OFlags, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
 
@@ -50,17 +50,16 @@ pub struct Download {
     _owner: OwnedFd,
     directory: PathBuf,
     item: PathBuf,
-    content_type: String,
-    checksum: String,
+    key: ItemKey,
 }
 
 impl Store {
-    /// An item of a graph and its source; none if the graph or the store does not have it.
-    pub(crate) fn item_of<'g>(&self, graph: &'g Graph, id: ItemId) -> Option<(&'g Source, &'g SourceItem)> {
+    /// Returns an item of a graph; `None` if the graph or the store does not have it.
+    pub(crate) fn item_of<'g>(&self, graph: &'g Graph, id: ItemId) -> Option<&'g SourceItem> {
         let node = graph.by_id.get(&NodeId::Item(id))?;
-        let (source, item) = graph.item(graph.item_node(*node)?);
-        let path = self.layout().item(&source.content_type, &item.checksum)?;
-        path.symlink_metadata().is_ok().then_some((source, item))
+        let (_, item) = graph.item(graph.item_node(*node)?);
+        let path = self.layout().item(&item.key)?;
+        path.symlink_metadata().is_ok().then_some(item)
     }
 
     /// Returns the absolute path of the directory with all items, for on-disk modules.
@@ -78,9 +77,9 @@ impl Store {
 
     /// How many bytes the source items among a stage's inputs have, as far as they are here or the manifest tells.
     pub fn input_bytes(&self, graph: &Graph, stage: NodeIndex) -> u64 {
-        let items = graph.needs(stage).filter_map(|(node, _)| graph.item_node(node)).map(|item| graph.item(item));
-        let size = |(source, item): (&Source, &SourceItem)| {
-            let here = self.layout().item(&source.content_type, &item.checksum).and_then(|path| path.metadata().ok());
+        let items = graph.needs(stage).filter_map(|(node, _)| graph.item_node(node)).map(|item| graph.item(item).1);
+        let size = |item: &SourceItem| {
+            let here = self.layout().item(&item.key).and_then(|path| path.metadata().ok());
             item.size.or_else(|| here.map(|metadata| metadata.len())).unwrap_or(0)
         };
         items.map(size).sum()
@@ -92,26 +91,21 @@ impl Lease {
     ///
     /// # Errors
     /// Its name cannot be a file's.
-    pub fn item(&self, content_type: &str, checksum: &str) -> Result<PathBuf, StoreError> {
-        let path = self.store().layout().item(content_type, checksum);
-        path.ok_or_else(|| StoreError::ItemName { name: format!("{content_type}/{checksum}") })
+    pub fn item(&self, key: &ItemKey) -> Result<PathBuf, StoreError> {
+        let path = self.store().layout().item(key);
+        path.ok_or_else(|| StoreError::ItemName { name: key.to_string() })
     }
 
     /// Takes on the fetching of an item that is not there; waits while another process fetches it.
     ///
     /// # Errors
     /// The store cannot be written to, or `interrupted` said so while it waited.
-    pub fn download(
-        &self,
-        content_type: &str,
-        checksum: &str,
-        interrupted: &dyn Fn() -> bool,
-    ) -> Result<Slot, StoreError> {
-        let (store, item) = (self.store(), self.item(content_type, checksum)?);
+    pub fn download(&self, key: &ItemKey, interrupted: &dyn Fn() -> bool) -> Result<Slot, StoreError> {
+        let (store, item) = (self.store(), self.item(key)?);
         let nobody_evicts = store.share()?;
-        self.note_item(content_type, checksum)?;
+        self.note_item(key)?;
         drop(nobody_evicts);
-        let directory = store.layout().downloads().join(format!("{content_type}:{checksum}"));
+        let directory = store.layout().downloads().join(format!("{}:{}", key.content_type, key.checksum));
         let owner = loop {
             if let Some(owner) = store.change("make", &directory, || lock::own_directory(&directory))? {
                 break owner;
@@ -121,8 +115,7 @@ impl Lease {
             }
             std::thread::sleep(PATIENCE);
         };
-        let (content_type, checksum) = (content_type.to_owned(), checksum.to_owned());
-        let download = Download { store: store.clone(), _owner: owner, directory, item, content_type, checksum };
+        let download = Download { store: store.clone(), _owner: owner, directory, item, key: key.clone() };
         // What becomes of the part is counted when that is known.
         store.uncount(download.part());
         if download.target().symlink_metadata().is_ok_and(|part| !part.is_file() && !part.is_dir()) {
@@ -183,8 +176,8 @@ impl Download {
         store.count(bytes_of(&target, &metadata), || {
             store.change("put in place", &self.item, || std::fs::rename(&target, &self.item)).map(|()| Placed::There)
         })?;
-        if let Some(stamp) = store.item_stamp(&self.content_type, &self.checksum) {
-            store.know_item(&self.content_type, &self.checksum, &stamp);
+        if let Some(stamp) = store.item_stamp(&self.key) {
+            store.know_item(&self.key, &stamp);
         }
         size(&self.item, &metadata)
     }

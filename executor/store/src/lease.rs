@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use osbc_ir::{Graph, Have, NodeId, StageId};
+use osbc_ir::{Graph, Have, ItemKey, NodeId, StageId};
 use rustix::fs::{Timespec, UTIME_NOW};
 
 use crate::check::stamps;
@@ -136,9 +136,9 @@ impl Lease {
                     lease.hold(stage, meta);
                 }
                 NodeId::Item(item) => {
-                    let Some((source, entry)) = store.item_of(graph, item) else { return false };
-                    lines.push_str(&item_line(&source.content_type, &entry.checksum));
-                    stamps::used(store.layout(), &source.content_type, &entry.checksum);
+                    let Some(entry) = store.item_of(graph, item) else { return false };
+                    lines.push_str(&item_line(&entry.key));
+                    stamps::used(store.layout(), &entry.key);
                 }
             }
             present.push(id);
@@ -276,8 +276,8 @@ impl Lease {
     }
 
     /// Puts an item on the list, before it appears or is used.
-    pub(crate) fn note_item(&self, content_type: &str, checksum: &str) -> Result<(), StoreError> {
-        self.note(&item_line(content_type, checksum))
+    pub(crate) fn note_item(&self, key: &ItemKey) -> Result<(), StoreError> {
+        self.note(&item_line(key))
     }
 
     fn note(&self, line: &str) -> Result<(), StoreError> {
@@ -319,8 +319,8 @@ pub(crate) fn object_line(id: StageId) -> String {
     format!("object {id}\n")
 }
 
-pub(crate) fn item_line(content_type: &str, checksum: &str) -> String {
-    format!("item {content_type}/{checksum}\n")
+pub(crate) fn item_line(key: &ItemKey) -> String {
+    format!("item {key}\n")
 }
 
 /// Makes a directory in `work/` that is its maker's alone.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{
-    Action, Decision, Edge, Export, FormatVersion, Graph, Have, Input, InputOrigin, Kind, Manifest, Map, ModuleRef,
-    NodeId, Pipeline, PipelineIndex, Plan, Reason, Reference, References, Revision, Runner, Segment, Source,
+    Action, Decision, Edge, Export, FormatVersion, Graph, Have, Input, InputOrigin, ItemKey, Kind, Manifest, Map,
+    ModuleRef, NodeId, Pipeline, PipelineIndex, Plan, Reason, Reference, References, Revision, Runner, Segment, Source,
     SourceItem, Stage, StageId, Target, Value,
 };
 use serde_json::json;
@@ -30,7 +30,6 @@ impl Sketch {
             metadata: Map::new(),
             sources: vec![Source {
                 module: module(Kind::Source, "test.source"),
-                content_type: "test.files".to_owned(),
                 items: Vec::new(),
                 options: json!({}),
             }],
@@ -46,7 +45,11 @@ impl Sketch {
 
     /// Adds a source item that the test source fetches as `description` says.
     pub fn item(mut self, checksum: &str, description: Value) -> Self {
-        self.manifest.sources[0].items.push(SourceItem { checksum: checksum.to_owned(), description, size: None });
+        self.manifest.sources[0].items.push(SourceItem {
+            key: ItemKey::new("test.files", checksum),
+            description,
+            size: None,
+        });
         self
     }
 
@@ -144,7 +147,7 @@ impl Sealed {
     pub fn label(&self, node: NodeIndex) -> String {
         match self.graph.stage_node(node) {
             Some(stage) => self.graph.stage(stage).1.options["label"].as_str().expect("a label").to_owned(),
-            None => format!("#{}", self.graph.item(self.graph.item_node(node).expect("an item")).1.checksum),
+            None => format!("#{}", self.graph.item(self.graph.item_node(node).expect("an item")).1.key.checksum),
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use osbc_fixtures::mounted::{Mounted, fill_up, run};
-use osbc_ir::{Have, NodeId, StageId, Value};
+use osbc_ir::{Have, ItemKey, NodeId, StageId, Value};
 use serde_json::json;
 
 mod eviction;
@@ -378,7 +378,7 @@ fn a_cut_off_download_is_gone_on_with_and_a_finished_one_found() {
     let sketch = Sketch::new().item("sha256:1", json!({"data": "x"})).seal();
     let store = open(directory.path(), Layers::Auto);
     let never = || false;
-    let fetch = |lease: &Lease| match lease.download("test.files", "sha256:1", &never).expect("begins") {
+    let fetch = |lease: &Lease| match lease.download(&ItemKey::new("test.files", "sha256:1"), &never).expect("begins") {
         Slot::Fetch(download) => download,
         Slot::There(path) => panic!("{} is there", path.display()),
     };
@@ -395,25 +395,29 @@ fn a_cut_off_download_is_gone_on_with_and_a_finished_one_found() {
     let download = fetch(&lease);
     assert_eq!(fs::read_to_string(download.target()).expect("reads"), "half");
     let other = sketch.lease(&store);
-    let waiting = std::thread::spawn(move || match other.download("test.files", "sha256:1", &|| false) {
-        Ok(Slot::There(path)) => fs::read_to_string(path).expect("reads"),
-        other => panic!("{other:?}"),
-    });
-    let impatient = lease.download("test.files", "sha256:1", &|| true).expect_err("was told to end");
+    let waiting =
+        std::thread::spawn(move || match other.download(&ItemKey::new("test.files", "sha256:1"), &|| false) {
+            Ok(Slot::There(path)) => fs::read_to_string(path).expect("reads"),
+            other => panic!("{other:?}"),
+        });
+    let impatient = lease.download(&ItemKey::new("test.files", "sha256:1"), &|| true).expect_err("was told to end");
     assert!(matches!(impatient, StoreError::Interrupted));
     fs::write(download.target(), "whole").expect("writes");
     fs::set_permissions(download.target(), fs::Permissions::from_mode(0o600)).expect("sets");
     assert_eq!(download.commit().expect("commits"), 5);
-    let metadata = lease.item("test.files", "sha256:1").expect("a name").metadata().expect("is there");
+    let metadata = lease.item(&ItemKey::new("test.files", "sha256:1")).expect("a name").metadata().expect("is there");
     assert_eq!(
         (metadata.mode() & 0o7777, metadata.mtime(), metadata.mtime_nsec()),
         (0o644, 318_211_200, 0),
         "when and how it was fetched does not show"
     );
     assert_eq!(waiting.join().expect("finds it"), "whole");
-    assert_eq!(fs::read_to_string(lease.item("test.files", "sha256:1").expect("a name")).expect("reads"), "whole");
+    assert_eq!(
+        fs::read_to_string(lease.item(&ItemKey::new("test.files", "sha256:1")).expect("a name")).expect("reads"),
+        "whole"
+    );
     assert_eq!(*sketch.lease(&store).present(), sketch.ids().collect::<Have>());
-    assert!(matches!(lease.item("test.files", "../x"), Err(StoreError::ItemName { .. })));
+    assert!(matches!(lease.item(&ItemKey::new("test.files", "../x")), Err(StoreError::ItemName { .. })));
 }
 
 #[test]

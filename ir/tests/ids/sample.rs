@@ -1,8 +1,8 @@
 //! One manifest with everything that an id can depend on, and short ways to write others.
 
 use osbc_ir::{
-    Device, FormatVersion, Input, InputOrigin, Kind, Manifest, ModuleRef, Mount, Pipeline, PipelineIndex, Reference,
-    References, Revision, Runner, Source, SourceItem, Stage, Target, Value,
+    Device, FormatVersion, Input, InputOrigin, ItemKey, Kind, Manifest, ModuleRef, Mount, Pipeline, PipelineIndex,
+    Reference, References, Revision, Runner, Source, SourceItem, Stage, Target, Value,
 };
 use serde_json::json;
 
@@ -36,16 +36,11 @@ pub(crate) fn manifest(sources: Vec<Source>, pipelines: Vec<Pipeline>) -> Manife
 
 pub(crate) fn source(name: &str, items: &[(&str, Value)]) -> Source {
     let items = items.iter().map(|(checksum, description)| SourceItem {
-        checksum: (*checksum).into(),
+        key: ItemKey::new("org.osbuild.files", *checksum),
         description: description.clone(),
         size: None,
     });
-    Source {
-        module: module(Kind::Source, name),
-        content_type: "org.osbuild.files".into(),
-        items: items.collect(),
-        options: json!({}),
-    }
+    Source { module: module(Kind::Source, name), items: items.collect(), options: json!({}) }
 }
 
 pub(crate) fn tree_input(name: &str, pipeline: usize, options: Value) -> Input {

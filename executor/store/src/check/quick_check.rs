@@ -45,9 +45,9 @@ impl Lease {
             objects.into_iter().filter(|id| !self.made(*id) && !self.is_elsewhere(*id)).collect();
         let items: Vec<Item> = read
             .iter()
-            .filter_map(|node| Some(graph.item(graph.item_node(*node)?)))
-            .filter(|(source, item)| !self.store().item_is_known(&source.content_type, &item.checksum))
-            .filter_map(|(source, item)| Item::of(self.store().layout(), &source.content_type, &item.checksum))
+            .filter_map(|node| Some(graph.item(graph.item_node(*node)?).1))
+            .filter(|item| !self.store().item_is_known(&item.key))
+            .filter_map(|item| Item::of(self.store().layout(), &item.key))
             .collect();
         let objects = objects.into_par_iter().map(|id| self.store().look_at_object(id));
         let items = items.into_par_iter().map(|item| self.store().look_at_item(&item, check_item));
@@ -89,7 +89,7 @@ impl Store {
     }
 
     fn look_at_item(&self, item: &Item, check: &CheckItem<'_>) -> Result<Option<Damage>, StoreError> {
-        let Item { content_type, checksum, path, .. } = item;
+        let Item { key, path, .. } = item;
         // What lies in osbuild's store has the times that osbuild gave it.
         if self.layout().own_sources().is_some() && has_another_time(path) {
             let omit = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
@@ -99,10 +99,10 @@ impl Store {
             self.change("set the time of", path, set)?;
         }
         // Taken before it is read: who writes to it from now on changes it.
-        let stamp = self.item_stamp(content_type, checksum);
+        let stamp = self.item_stamp(key);
         let damage = damage_of_item(item, check);
         if let (None, Some(stamp)) = (&damage, stamp) {
-            self.know_item(content_type, checksum, &stamp);
+            self.know_item(key, &stamp);
         }
         Ok(damage)
     }

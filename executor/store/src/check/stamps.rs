@@ -17,6 +17,8 @@ use std::time::SystemTime;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
 
 use crate::digest;
+use osbc_ir::ItemKey;
+
 use crate::objects::layout::Layout;
 use crate::store::Store;
 
@@ -25,36 +27,36 @@ const DIGITS: usize = 32;
 
 impl Store {
     /// Whether an item is the very one that was last found to be what its name says, as it was then.
-    pub(crate) fn item_is_known(&self, content_type: &str, checksum: &str) -> bool {
-        let Some((item, link)) = places(self.layout(), content_type, checksum) else { return false };
+    pub(crate) fn item_is_known(&self, key: &ItemKey) -> bool {
+        let Some((item, link)) = places(self.layout(), key) else { return false };
         let known = std::fs::read_link(link).ok();
         known.is_some() && known == stamp(&item).map(PathBuf::from)
     }
 
     /// Returns the stamp of an item as it is now; none if there is no file or directory in its place.
-    pub(crate) fn item_stamp(&self, content_type: &str, checksum: &str) -> Option<String> {
-        stamp(&self.layout().item(content_type, checksum)?)
+    pub(crate) fn item_stamp(&self, key: &ItemKey) -> Option<String> {
+        stamp(&self.layout().item(key)?)
     }
 
     /// Notes that an item with this stamp is what its name says. Where it cannot be noted, the item is read before it is
     /// next used.
-    pub(crate) fn know_item(&self, content_type: &str, checksum: &str, stamp: &str) {
-        if let Some((_, link)) = places(self.layout(), content_type, checksum) {
+    pub(crate) fn know_item(&self, key: &ItemKey, stamp: &str) {
+        if let Some((_, link)) = places(self.layout(), key) {
             put(&link, stamp).ok();
         }
     }
 
     /// Forgets an item.
-    pub(crate) fn forget_item(&self, content_type: &str, checksum: &str) {
-        if let Some((_, link)) = places(self.layout(), content_type, checksum) {
+    pub(crate) fn forget_item(&self, key: &ItemKey) {
+        if let Some((_, link)) = places(self.layout(), key) {
             std::fs::remove_file(link).ok();
         }
     }
 }
 
 /// Notes the use of an item. Of one that is not known it cannot be noted, and it only seems less valuable.
-pub(crate) fn used(layout: &Layout, content_type: &str, checksum: &str) {
-    if let Some((_, link)) = places(layout, content_type, checksum) {
+pub(crate) fn used(layout: &Layout, key: &ItemKey) {
+    if let Some((_, link)) = places(layout, key) {
         let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
         let times = Timestamps { last_access: now, last_modification: now };
         rustix::fs::utimensat(CWD, link, &times, AtFlags::SYMLINK_NOFOLLOW).ok();
@@ -62,16 +64,16 @@ pub(crate) fn used(layout: &Layout, content_type: &str, checksum: &str) {
 }
 
 /// Returns when an item was last used, as far as that is known.
-pub(crate) fn last_use(layout: &Layout, content_type: &str, checksum: &str, item: &Metadata) -> SystemTime {
-    let noted = places(layout, content_type, checksum).and_then(|(_, link)| link.symlink_metadata().ok());
+pub(crate) fn last_use(layout: &Layout, key: &ItemKey, item: &Metadata) -> SystemTime {
+    let noted = places(layout, key).and_then(|(_, link)| link.symlink_metadata().ok());
     let noted = noted.and_then(|link| link.modified().ok());
     noted.or_else(|| item.accessed().ok()).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 /// Where an item lies, and the link that tells of it.
-fn places(layout: &Layout, content_type: &str, checksum: &str) -> Option<(PathBuf, PathBuf)> {
-    let item = layout.item(content_type, checksum)?;
-    Some((item, layout.stamps().join(format!("{content_type}:{checksum}"))))
+fn places(layout: &Layout, key: &ItemKey) -> Option<(PathBuf, PathBuf)> {
+    let item = layout.item(key)?;
+    Some((item, layout.stamps().join(format!("{}:{}", key.content_type, key.checksum))))
 }
 
 fn stamp(item: &Path) -> Option<String> {

@@ -197,7 +197,7 @@ impl Store {
                     Candidate::Item(index) => {
                         let item = &census.items[index];
                         evicted.items += 1;
-                        self.forget_item(&item.content_type, &item.checksum);
+                        self.forget_item(&item.key);
                         (item.path.clone(), item.bytes)
                     }
                 };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use osbc_ir::StageId;
+use osbc_ir::{ItemKey, StageId};
 use rayon::prelude::*;
 
 use crate::check::stamps;
@@ -53,10 +53,8 @@ pub struct Kept {
 /// A fetched item.
 #[derive(Debug, Clone)]
 pub struct Item {
-    /// What kind of thing it is: the name of the directory that it lies in.
-    pub content_type: String,
-    /// Its name.
-    pub checksum: String,
+    /// What names it, and its path below `sources/`.
+    pub key: ItemKey,
     /// Where it lies.
     pub path: PathBuf,
     /// What it takes on disk.
@@ -77,15 +75,14 @@ pub struct Part {
 impl Item {
     /// The item of that name; none if there is nothing. What has no checksum for a name is something that a source
     /// keeps for itself.
-    pub(crate) fn of(layout: &Layout, content_type: &str, checksum: &str) -> Option<Self> {
-        let path = layout.item(content_type, checksum).filter(|_| checksum.contains(':'))?;
+    pub(crate) fn of(layout: &Layout, key: &ItemKey) -> Option<Self> {
+        let path = layout.item(key).filter(|_| key.checksum.contains(':'))?;
         // One that has just been evicted is none.
         let metadata = path.symlink_metadata().ok()?;
         Some(Self {
-            content_type: content_type.to_owned(),
-            checksum: checksum.to_owned(),
+            key: key.clone(),
             bytes: bytes_of(&path, &metadata),
-            used: stamps::last_use(layout, content_type, checksum, &metadata),
+            used: stamps::last_use(layout, key, &metadata),
             path,
         })
     }
@@ -166,7 +163,9 @@ impl Census {
             let content_type = directory.file_name().to_string_lossy().into_owned();
             for entry in entries(&directory.path())? {
                 let checksum = entry.file_name();
-                self.items.extend(checksum.to_str().and_then(|name| Item::of(store.layout(), &content_type, name)));
+                self.items.extend(
+                    checksum.to_str().and_then(|name| Item::of(store.layout(), &ItemKey::new(&*content_type, name))),
+                );
             }
         }
         Ok(())
@@ -277,7 +276,7 @@ pub(crate) fn holds_object(held: &HashSet<String>, id: StageId) -> bool {
 
 /// What [`Store::held`] says of an item.
 pub(crate) fn holds_item(held: &HashSet<String>, item: &Item) -> bool {
-    held.contains(item_line(&item.content_type, &item.checksum).trim_end())
+    held.contains(item_line(&item.key).trim_end())
 }
 
 fn look_at(store: &Store, entry: &DirEntry) -> Option<Kept> {

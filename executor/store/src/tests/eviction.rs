@@ -130,14 +130,15 @@ fn items_go_too_when_they_are_worth_less() {
     let store = Store::open(directory.path(), settings).expect("opens");
     let lease = sketch.lease(&store);
     for checksum in ["sha256:1", "sha256:2"] {
-        let Slot::Fetch(download) = lease.download("test.files", checksum, &|| false).expect("begins") else {
+        let Slot::Fetch(download) = lease.download(&ItemKey::new("test.files", checksum), &|| false).expect("begins")
+        else {
             panic!("nobody else fetches")
         };
         fs::write(download.target(), vec![1; 800 << 10]).expect("writes");
         download.commit().expect("commits");
     }
     assert_eq!(store.usage(), Some(2 * (800 << 10)));
-    let path = lease.item("test.files", "sha256:1").expect("a name");
+    let path = lease.item(&ItemKey::new("test.files", "sha256:1")).expect("a name");
     drop(lease);
     let long_ago = fs::FileTimes::new().set_accessed(SystemTime::now() - Duration::from_secs(10_000));
     fs::File::open(&path).expect("opens").set_times(long_ago).expect("sets");
@@ -267,7 +268,8 @@ fn root_a_full_disk_is_made_room_on_once() {
 
 /// Begins to fetch an item and gives up when so many bytes are there.
 fn leave_part(lease: &Lease, checksum: &str, megabytes: usize) {
-    let Slot::Fetch(download) = lease.download("test.files", checksum, &|| false).expect("begins") else {
+    let Slot::Fetch(download) = lease.download(&ItemKey::new("test.files", checksum), &|| false).expect("begins")
+    else {
         panic!("{checksum} is there")
     };
     fs::write(download.target(), vec![7; megabytes * MB]).expect("writes");
@@ -285,7 +287,8 @@ fn parts_of_items_count_and_go_first_of_all() {
     assert!(with_part >= before + 2 * MB as u64, "{before} and {with_part}");
     assert_eq!(store.census().expect("counts").bytes(), with_part);
     // Who goes on with it has it, whatever becomes of it.
-    let Slot::Fetch(download) = lease.download("test.files", "sha256:1", &|| false).expect("begins") else {
+    let Slot::Fetch(download) = lease.download(&ItemKey::new("test.files", "sha256:1"), &|| false).expect("begins")
+    else {
         panic!("it is there")
     };
     assert_eq!(store.usage(), Some(before));

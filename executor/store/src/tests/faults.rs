@@ -44,7 +44,7 @@ impl Disk for FaultyDisk {
 /// Makes two results and an item, the second result on the first; says how far it came.
 fn build_all(store: &Store, sketch: &Sealed) -> Result<(), StoreError> {
     let lease = store.lease(&sketch.graph, sketch.ids())?;
-    if let Slot::Fetch(download) = lease.download("test.files", "sha256:1", &|| false)? {
+    if let Slot::Fetch(download) = lease.download(&ItemKey::new("test.files", "sha256:1"), &|| false)? {
         fs::write(download.target(), "item").expect("the disk itself is fine");
         download.commit()?;
     }

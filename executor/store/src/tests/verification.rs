@@ -189,7 +189,7 @@ fn an_item_that_is_not_as_it_came_is_read_before_a_stage_does() {
     let item = directory.path().join(ITEM);
     let time = || item.metadata().expect("is there").mtime();
     let before = time();
-    let unread = |item: &Item| panic!("the stamp of {} says enough", item.checksum);
+    let unread = |item: &Item| panic!("the stamp of {} says enough", item.key);
     assert_eq!(look_at_items(&sketch, &store, &unread), []);
     tick();
     fs::write(&item, "good").expect("writes");
@@ -317,7 +317,7 @@ fn with_item() -> (tempfile::TempDir, Sealed, Store) {
 }
 
 fn fetch_good(sketch: &Sealed, store: &Store) {
-    match sketch.lease(store).download("test.files", "sha256:1", &|| false).expect("begins") {
+    match sketch.lease(store).download(&ItemKey::new("test.files", "sha256:1"), &|| false).expect("begins") {
         Slot::Fetch(download) => {
             fs::write(download.target(), "good").expect("writes");
             download.commit().expect("commits");
@@ -407,16 +407,17 @@ fn a_damaged_item_is_set_aside_and_fetched_again() {
     let directory = directory();
     let sketch = Sketch::new().item("sha256:1", json!({"data": "x"})).seal();
     let store = open(directory.path(), Layers::Copy);
-    let fetch = || match sketch.lease(&store).download("test.files", "sha256:1", &|| false).expect("begins") {
-        Slot::Fetch(download) => {
-            fs::write(download.target(), "good").expect("writes");
-            download.commit().expect("commits")
-        }
-        Slot::There(path) => panic!("{} is there", path.display()),
-    };
+    let fetch =
+        || match sketch.lease(&store).download(&ItemKey::new("test.files", "sha256:1"), &|| false).expect("begins") {
+            Slot::Fetch(download) => {
+                fs::write(download.target(), "good").expect("writes");
+                download.commit().expect("commits")
+            }
+            Slot::There(path) => panic!("{} is there", path.display()),
+        };
     fetch();
     let check = |item: &Item| {
-        assert_eq!((item.content_type.as_str(), item.checksum.as_str()), ("test.files", "sha256:1"));
+        assert_eq!(item.key, ItemKey::new("test.files", "sha256:1"));
         let text = fs::read_to_string(&item.path).expect("reads");
         if text == "good" { Ok(()) } else { Err(format!("it is {text}")) }
     };
