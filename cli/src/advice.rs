@@ -1,4 +1,5 @@
-//! What to do about a failure, in the flags and commands of this program and of the system: the crates below know neither.
+//! Advice on failures, in terms of the flags of this program and the commands of the system, which the crates below do
+//! not know.
 
 use std::borrow::Cow;
 

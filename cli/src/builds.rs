@@ -12,7 +12,7 @@ use osbc_store::Store;
 use crate::exit::Failure;
 use crate::wiring;
 
-/// What stands for the last build.
+/// The name of the last build.
 const LAST: &str = "last";
 
 /// The recorded builds of a store, the newest first.
@@ -21,7 +21,7 @@ pub(crate) struct Builds {
 }
 
 impl Builds {
-    /// Those of the store that is named, or the usual one.
+    /// Returns the builds of the named store, or of the default one.
     pub(crate) fn of(store: Option<&Path>) -> Result<Self, Failure> {
         let path = wiring::store_path(store)?;
         let records = match Store::look(&path)? {
@@ -43,8 +43,8 @@ impl Builds {
             .ok_or_else(|| Failure::arguments("no build is recorded in this store; `--store` names another"))
     }
 
-    /// The one that is named: `last`, or the beginning of its name or of the part behind the time. None if there is no
-    /// such.
+    /// Returns a build by name: `last`, or the beginning of its name or of the part after the time. `None` if there is
+    /// none.
     pub(crate) fn find(&self, name: &str) -> Result<Option<&Record>, Failure> {
         if name == LAST {
             return self.last().map(Some);

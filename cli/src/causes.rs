@@ -1,4 +1,4 @@
-//! Why a stage runs, in words: compared with the last build of the same manifest, whose record the store keeps.
+//! Says why a stage runs, compared with the recorded last build of the same manifest.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -16,14 +16,14 @@ use crate::builds::unreadable;
 use crate::output::say;
 use crate::render;
 
-/// How much of a value is shown in a line.
+/// How many characters of a value are shown in a line.
 const SHOWN: usize = 60;
 
 /// The last build of a manifest, as recorded.
 pub(crate) struct LastBuild<'p> {
     pub(crate) record: Record,
     pub(crate) graph: Graph,
-    /// What the manifest is now, as its record will have it.
+    /// The graph of the manifest now, in the form of its record.
     now: Cow<'p, Graph>,
     past: BuildTimeline,
 }
@@ -44,7 +44,7 @@ impl<'p> LastBuild<'p> {
         }
     }
 
-    /// What became of a stage then; none if the build had nothing to do with it.
+    /// Returns the outcome of a stage in that build; `None` if it was not part of it.
     fn state(&self, id: NodeId) -> Option<State> {
         let node = self.graph.by_id.get(&id)?;
         Some(self.past.nodes.get(&node.index())?.state)

@@ -1,5 +1,5 @@
-//! osbc in drop-in mode: `osbc osbuild …`, or osbc called by the name `osbuild`. The order of what is checked and what
-//! is printed where are osbuild's.
+//! Drop-in mode: `osbc osbuild …`, or osbc called by the name `osbuild`. The order of checks, and what is printed
+//! where, are as in osbuild.
 
 pub(crate) mod arguments;
 mod error;
@@ -58,7 +58,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     attempt(arguments).unwrap_or_else(|error| error.print(arguments))
 }
 
-/// A manifest and what is asked of it.
+/// A manifest and the request.
 struct Asked {
     session: Session,
     /// As written, for osbuild's ids at every place.

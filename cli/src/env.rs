@@ -1,4 +1,4 @@
-//! Every environment variable that osbc reads, and nothing else reads the environment.
+//! All environment variables that osbc reads. No other file reads the environment.
 
 use std::ffi::{OsStr, OsString};
 use std::num::NonZeroUsize;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use osbc_engine::Environment;
 
-/// The name of the program that osbc stands in for, which is also the command that does so.
+/// The name of osbuild's program, which is also the command of drop-in mode.
 pub(crate) const DROP_IN: &str = "osbuild";
 
 /// The variables that sources know: osbuild's own, and those of every HTTP client.

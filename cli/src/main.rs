@@ -1,4 +1,4 @@
-//! The `osbc` command: arguments and presentation. The only place where compiler, executor and modules meet.
+//! The `osbc` command: arguments and presentation.
 
 mod advice;
 mod args;

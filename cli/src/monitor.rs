@@ -1,4 +1,4 @@
-//! Monitors of a build: a live view on a terminal, plain lines elsewhere, both on standard error; and files of events.
+//! Monitors of a build: a live view on a terminal or plain lines elsewhere, on standard error; and event files.
 
 mod live;
 mod plain;
@@ -33,7 +33,7 @@ pub(crate) fn for_stderr(plan: &Arc<Plan>) -> (Box<dyn Monitor>, Screen) {
 pub(crate) struct Screen(Option<MultiProgress>);
 
 impl Screen {
-    /// None at all: nothing has to make way.
+    /// No view: there is nothing to hide.
     pub(crate) fn none() -> Self {
         Self(None)
     }

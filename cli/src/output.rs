@@ -1,4 +1,4 @@
-//! Standard output and standard error: what programs and people see.
+//! Writes to standard output and standard error.
 
 use std::io::{self, Write};
 use std::process::ExitCode;

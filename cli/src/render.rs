@@ -1,4 +1,4 @@
-//! How people see names, times, sizes and tables.
+//! Formats names, times, sizes and tables for people.
 
 use std::fmt::Write as _;
 use std::time::Duration;

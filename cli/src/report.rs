@@ -1,4 +1,4 @@
-//! The report of a build: what its page says ([`Page`]), apart from how it looks (`templates/report.html`).
+//! The content of a build's report ([`Page`]); `templates/report.html` has its layout.
 
 mod path;
 

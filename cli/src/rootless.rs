@@ -6,7 +6,7 @@ use osbc_store::user_namespace::{Ids, Obstacle};
 
 use crate::exit::Failure;
 
-/// Who started this process, as far as building goes.
+/// Who started this process.
 #[derive(Debug)]
 pub(crate) enum User {
     /// Root, of the machine or of a container.

@@ -10,12 +10,13 @@ use signal_hook::iterator::Signals;
 use crate::exit::{self, Failure};
 use crate::output::say;
 
-/// How long a command may take to end orderly: services unmount and write back meanwhile.
+/// How long a command may take to shut down: services unmount and write back meanwhile.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Raises the interrupt at the first SIGINT or SIGTERM. At the second one this process ends at once, as it does if it has
-/// not ended in time because something hangs that nobody can interrupt, such as a file of a server that is gone. All that
-/// it started ends with it.
+/// Raises the interrupt at the first SIGINT or SIGTERM.
+///
+/// At the second one this process ends at once. It also does so if it cannot shut down in time, for example because a
+/// file system of a server hangs. All processes that it started end with it.
 ///
 /// # Errors
 /// The handlers or their threads cannot be set up.

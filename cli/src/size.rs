@@ -1,4 +1,4 @@
-//! Sizes as osbuild reads them: bytes, a number with a whole unit, or `unlimited`. `20G` is none.
+//! Parses sizes as osbuild does: bytes, a number with a full unit, or `unlimited`. `20G` is invalid.
 
 use osbc_store::osbuild::Limit;
 

@@ -1,4 +1,4 @@
-//! What a build did, for people (what failed and why, a closing table) and for programs.
+//! The summary of a build: for people, failures and a closing table; for programs, JSON.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{advice, render};
 
-/// How many of the last lines of a failed stage's output are shown; its log has all.
+/// How many of the last lines of a failed stage's output are shown.
 const LAST_LINES: usize = 20;
 
 /// A finished build.

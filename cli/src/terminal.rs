@@ -1,5 +1,5 @@
-//! The user's terminal, while a shell in a sandbox has it: what is typed goes there, what is written comes back, and the
-//! terminal is as before in the end. Where standard input is no terminal, the shell gets it as it is.
+//! Connects the user's terminal to a shell in a sandbox, and restores it afterwards. If standard input is no terminal,
+//! the shell gets it as it is.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -1,4 +1,4 @@
-//! From arguments and the environment to the engine's terms, in one place for all commands.
+//! Turns arguments and the environment into the engine's types, for all commands.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -15,14 +15,14 @@ use crate::args::{ManifestArgs, Modules};
 use crate::exit::Failure;
 use crate::{env, rootless};
 
-/// A compiled manifest, what is asked of it, and the session that it was compiled in.
+/// A compiled manifest, its requested exports, and the session.
 pub(crate) struct Prepared {
     pub(crate) session: Session,
     pub(crate) graph: Arc<Graph>,
     pub(crate) exports: Vec<Export>,
 }
 
-/// The order that most people want: osbc's own modules, and what those lack from the directory.
+/// The default order: built-in modules first, then the directory's.
 pub(crate) const BUILT_IN_FIRST: [Modules; 2] = [Modules::BuiltIn, Modules::Libdir];
 
 /// Opens a session with the modules of everybody in `order`, most preferred first.

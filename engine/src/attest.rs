@@ -1,4 +1,4 @@
-//! What documents about a result have in common: which pipelines and items are behind it, and the digest of its file.
+//! What the documents about a result share: its pipelines and items, and the digest of its file.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -11,12 +11,12 @@ use sha2::{Digest, Sha256};
 
 use crate::Error;
 
-/// The pipelines whose trees go into a pipeline's, itself included.
+/// Returns the pipelines whose trees become part of a pipeline's tree, itself included.
 pub(crate) fn made_from(graph: &Graph, pipeline: PipelineIndex) -> BTreeSet<PipelineIndex> {
     reach(graph, pipeline, false)
 }
 
-/// The same with the build roots that they are made in, and all behind those.
+/// Returns the same with their build pipelines, and all that these depend on.
 pub(crate) fn with_build_roots(graph: &Graph, pipeline: PipelineIndex) -> BTreeSet<PipelineIndex> {
     reach(graph, pipeline, true)
 }

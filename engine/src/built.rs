@@ -1,4 +1,4 @@
-//! A build that is over: its outcome, its results, and what can be said about them.
+//! A finished build: its outcome, its results, and the documents about them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use crate::BuildOptions;
 use crate::export::{self, Exported};
 use crate::{Error, provenance, sbom};
 
-/// A build that is over.
+/// A finished build.
 #[derive(Debug)]
 pub struct Built {
     pub(crate) plan: Arc<Plan>,
     pub(crate) lease: Lease,
-    /// What came of it.
+    /// Its outcome.
     pub outcome: Outcome,
     /// The results that were copied to [`BuildOptions::output`], in the order of the plan's exports.
     pub exported: Vec<Exported>,
-    /// Why other results could not be copied there.
+    /// Why the other results could not be copied there.
     pub not_exported: Vec<ExportError>,
 }
 
@@ -37,7 +37,7 @@ impl Built {
         &self.lease
     }
 
-    /// Brings every result to `<output>/<name>/`; entries of the same names are replaced there, and others left alone.
+    /// Exports every result to `<output>/<name>/`. Entries of the same names are replaced there; others are kept.
     ///
     /// # Errors
     /// A name is not that of a directory, `output` cannot be written to, or the build did not make a result.
@@ -46,7 +46,7 @@ impl Built {
         Ok(self.export_as(output, Ownership::Keep)?)
     }
 
-    /// The same with the files of whom `ownership` says, and for names that may be paths.
+    /// Exports every result, with file owners as `ownership` says. Names may be paths.
     ///
     /// # Errors
     /// `output` cannot be written to, or the build did not make a result.
@@ -62,8 +62,8 @@ impl Built {
         sbom::spdx(&self.plan.graph, &self.lease, &exported.export, &exported.artifact)
     }
 
-    /// Returns how an exported result came to be: an in-toto statement with the predicate of SLSA. `manifest` is what it
-    /// was made from.
+    /// Returns the provenance of an exported result: an in-toto statement with SLSA's predicate. `manifest` is the text
+    /// that it was made from.
     ///
     /// # Errors
     /// The artifact cannot be read.

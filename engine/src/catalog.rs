@@ -1,4 +1,4 @@
-//! Which modules there are: osbc's own, and those of directories; and the runner that fits this host.
+//! The libraries of modules (osbc's own, and those of directories) and the runner that fits this host.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::Error;
 /// Where a system says what it is, in order of preference (os-release(5)).
 const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
 
-/// Returns the modules that osbc brings along.
+/// Returns the built-in modules.
 pub fn builtin() -> Box<dyn Library> {
     Box::new(BuiltIn)
 }

@@ -1,4 +1,4 @@
-//! Why something could not be done.
+//! The engine's errors.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,8 +12,8 @@ use osbc_store::export::ExportError;
 
 /// An error of the engine.
 ///
-/// A stage or download that fails is none: it is in the outcome of the build. Messages name no flags of a command; who has
-/// such adds the advice.
+/// A failed stage or download is no error, but part of the build's outcome. Messages name no flags; a front end adds
+/// advice about its own.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The manifest cannot be read.
@@ -28,7 +28,7 @@ pub enum Error {
     /// A module cannot be described.
     #[error(transparent)]
     Library(#[from] LibraryError),
-    /// What is to be exported is no pipeline of the manifest.
+    /// An export names no pipeline of the manifest.
     #[error(transparent)]
     UnknownExports(#[from] UnknownExports),
     /// A pipeline cannot be exported to a directory of its name.
@@ -51,10 +51,10 @@ pub enum Error {
     /// The plan cannot be run.
     #[error(transparent)]
     Run(#[from] RunError),
-    /// A result cannot be written where it is wanted.
+    /// A result cannot be written to the output directory.
     #[error(transparent)]
     Export(#[from] ExportError),
-    /// The operating system refused something.
+    /// A system call failed.
     #[error("cannot {act} {}: {source}", path.display())]
     Io {
         /// What was tried.

@@ -1,5 +1,4 @@
-//! Brings results to the output directory: each as soon as it is made, while others still are, or all when a build is
-//! over.
+//! Copies results to the output directory: each as soon as it is made, or all of them after the build.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
@@ -22,14 +21,14 @@ use crate::Error;
 /// How many results are copied at the same time.
 const COPIES: usize = 2;
 
-/// A result that was brought out of the store.
+/// An exported result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exported {
-    /// What it is of, and how the user named it.
+    /// The export: its pipeline, and how the user named it.
     pub export: Export,
     /// The directory that has its tree.
     pub directory: PathBuf,
-    /// What people look for: the only file of the directory, or the directory.
+    /// The artifact: the only file of the directory, or the directory.
     pub artifact: PathBuf,
     /// The extended attributes that the file system of the directory does not take.
     pub lost: Vec<Lost>,
@@ -42,7 +41,7 @@ impl Exported {
     }
 }
 
-/// Makes sure that results can be exported to `output`, as far as that can be known without writing anything.
+/// Checks that results can be exported to `output`, as far as is possible without writing anything.
 ///
 /// # Errors
 /// [`Error::ExportName`] if a name is not that of a directory, [`Error::Export`] if something is in the way or `output`
@@ -57,8 +56,8 @@ pub fn check_output(exports: &[Export], output: &Path) -> Result<(), Error> {
     Ok(check_destination(output, exports.iter().map(|export| export.name.as_str()))?)
 }
 
-/// Brings every result of a plan to `<output>/<name>/`. With [`Ownership::Keep`] a result that would end with the lease
-/// anyhow, and that nothing else reads, is moved there.
+/// Exports every result of a plan to `<output>/<name>/`. With [`Ownership::Keep`], a result that would end with the
+/// lease, and that nothing else reads, is moved there.
 ///
 /// # Errors
 /// A result is not there, or the destination cannot be written to.
@@ -82,7 +81,7 @@ pub(crate) fn export_all(
     plan.exports.iter().enumerate().map(bring).collect()
 }
 
-/// The export of results while a build goes on.
+/// The export of results during a build.
 pub(crate) struct Concurrent<'a> {
     /// Names what is wanted.
     pub(crate) plan: &'a Plan,
@@ -90,13 +89,14 @@ pub(crate) struct Concurrent<'a> {
     pub(crate) lease: &'a Lease,
     /// Gets a directory for each.
     pub(crate) output: &'a Path,
-    /// Once it is raised no further copy begins.
+    /// If it is raised, no further copy begins.
     pub(crate) interrupt: &'a Interrupt,
 }
 
 impl Concurrent<'_> {
-    /// Has `build` run with a monitor that looks for results, and exports them meanwhile. Returns what came of the build,
-    /// and of the exports, in the plan's order: those that are there, and why others are not.
+    /// Runs `build` with a monitor that watches for results, and exports them meanwhile.
+    ///
+    /// Returns the result of the build and, in the plan's order, the finished exports and why the others failed.
     ///
     /// # Errors
     /// That of `build`; what was exported before stays.
@@ -196,7 +196,7 @@ fn succeeded(outcome: &NodeOutcome) -> bool {
     }
 }
 
-/// What people look for in an exported directory: the only file in it, or the directory.
+/// Returns the artifact of an exported directory: the only file in it, or the directory.
 fn artifact(directory: &Path) -> PathBuf {
     let entries = std::fs::read_dir(directory).map(|entries| entries.flatten().collect::<Vec<_>>()).unwrap_or_default();
     match entries.as_slice() {

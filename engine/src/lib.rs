@@ -1,13 +1,13 @@
-//! The engine: from a manifest to its results. It brings compiler, modules and executor together; a command, a language
-//! server or any other program stands on it.
+//! The engine takes a build from a manifest to its results. It joins compiler, modules and executor, for the command
+//! and for any other program.
 //!
 //! ```text
 //! Session::open ─ compile ─► Graph ─ preview ─► Plan                        what a build would do
 //!                              └──── plan ────► Planned ─ run ─► Built ─ export ─► directories
 //! ```
 //!
-//! It prints nothing, reads no environment variable and holds no global: what a program has of such it hands in. What a
-//! user must know comes back as typed errors and warnings, and what happens meanwhile as events.
+//! It prints nothing, reads no environment variable and has no global state: a program passes these in. What a user
+//! must know is returned as typed errors and warnings; what happens during a build is reported as events.
 //!
 //! Stages run in processes of the same program, so its `main` begins with [`child_main`]:
 //!
@@ -47,7 +47,7 @@
 //! }
 //! ```
 //!
-//! `examples/watch_events.rs` shows what happens meanwhile.
+//! `examples/watch_events.rs` shows the events.
 
 mod attest;
 mod built;
@@ -75,7 +75,7 @@ pub use request::{OsbuildStore, Request, StoreConfig, exports};
 pub use requirements::Needed;
 pub use session::{Environment, Session, SessionConfig, check_item};
 
-// What the engine is handed and returns, so that a program needs this crate alone.
+// What the engine takes and returns, so that a program needs only this crate.
 pub use osbc_compiler::{ReadError, Report, SourceText};
 pub use osbc_executor::event::{Event, Monitor};
 pub use osbc_sandbox::interrupt::Interrupt;

@@ -1,4 +1,4 @@
-//! A plan together with the lease that it was made with, and its run.
+//! A plan with the lease that it was made with, and its run.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
@@ -21,10 +21,10 @@ use crate::export::Concurrent;
 use crate::process::local_runner;
 use crate::{Built, Error, Session, requirements};
 
-/// Something that a user should know before a build, and that does not keep it from running.
+/// A problem that a user should know of before a build, but that does not prevent it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Warning {
-    /// Something in the store was damaged; it is set aside and made anew.
+    /// Something in the store was damaged; it is moved out of the way and made again.
     Damaged(Damage),
     /// The store has less room than the build is expected to need.
     LittleRoom {
@@ -51,15 +51,15 @@ pub struct Planned<'s> {
 pub struct BuildOptions<'a> {
     /// How many stages run at the same time. By default as many as there are processors.
     pub jobs: NonZeroUsize,
-    /// Whether what does not depend on a failure goes on after it.
+    /// Whether nodes that do not depend on a failure still run after it.
     pub keep_going: bool,
-    /// The jobserver of a `make` that the program runs under: stages then run with its tokens.
+    /// The jobserver of the `make` that the program runs under; stages then run with its tokens.
     pub jobserver: Option<jobserver::Client>,
     /// How long a stage may take.
     pub stage_timeout: Option<Duration>,
     /// The stages that run in a virtual machine.
     pub in_vm: BTreeSet<NodeIndex>,
-    /// When shells are opened in sandboxes, and who connects them to the user.
+    /// When shells are opened in sandboxes, and what connects them to the user.
     pub shell: Option<(When, &'a dyn Attendant)>,
     /// Where each result is copied as soon as it is made, to a directory of its name.
     pub output: Option<&'a Path>,
@@ -113,16 +113,16 @@ impl<'s> Planned<'s> {
         &self.lease
     }
 
-    /// What a user should know before it runs.
+    /// Returns what a user should know before it runs.
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
     }
 
-    /// Makes sure that this machine has what the plan needs; stages of `in_vm` bring their own kernel.
+    /// Checks that this machine has what the plan needs; stages of `in_vm` have their own kernel.
     ///
     /// # Errors
-    /// [`Error::Machine`] with all that is missing, who needs it, and how to get it; [`Error::Library`] if a module cannot
-    /// be described.
+    /// [`Error::Machine`] with all that is missing, who needs it, and how to get it; [`Error::Library`] if a module
+    /// cannot be described.
     pub fn check_machine(&self, in_vm: &BTreeSet<NodeIndex>) -> Result<(), Error> {
         match requirements::missing(&self.plan, &self.session.catalog, in_vm)? {
             Some(reason) => Err(Error::Machine(reason)),
@@ -130,7 +130,8 @@ impl<'s> Planned<'s> {
         }
     }
 
-    /// Runs the plan, until it is done or `interrupt` is raised. Every failure of a stage or download is in the outcome.
+    /// Runs the plan, until it is done or `interrupt` is raised. Every failure of a stage or download is in the
+    /// outcome.
     ///
     /// All events reach `monitor` on this thread. With [`BuildOptions::output`] results are exported meanwhile.
     ///

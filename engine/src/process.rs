@@ -1,4 +1,4 @@
-//! The processes that a build starts of its own program: each is the same executable, called in another way.
+//! The processes that a build starts of its own executable, called with other arguments.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::catalog;
 /// The first argument of a process that runs stages; no user types it.
 const STAGE_PROCESS: &str = "osbc-stage";
 
-/// Does the work of a process that a build has started, if this is one; `None` if it is not.
+/// Runs as a process that a build has started, if this is one; `None` if it is not.
 ///
 /// A program that builds calls this first of all, before it starts a thread or opens a file, with its own arguments
 /// (`std::env::args_os()`), and ends with the exit code that it gets.

@@ -1,5 +1,5 @@
-//! How an exported result came to be: an in-toto statement with the predicate of SLSA. The manifest, the sources with their
-//! digests, the stages with their ids, the builder.
+//! The provenance of an exported result, as an in-toto statement with SLSA's predicate: the manifest, the sources with
+//! their digests, the stages with their ids, the builder.
 
 use std::path::Path;
 

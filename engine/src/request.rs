@@ -1,4 +1,4 @@
-//! What a build is to make, and the store that it works in.
+//! What a build makes, and the store that it uses.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use osbc_ir::{Export, Graph, NodeId};
 use osbc_store::osbuild::{Cache, Limit};
 use osbc_store::{Lease, Store, StoreError, StoreSettings};
 
-/// Finds the pipelines that are named, by name or id; without names those that are meant when nothing is said.
+/// Finds pipelines by name or id; without names, the default exports.
 ///
 /// # Errors
 /// A name is that of no pipeline; all such are listed.
@@ -16,30 +16,30 @@ pub fn exports(graph: &Graph, names: &[String]) -> Result<Vec<Export>, ExportErr
     if names.is_empty() { passes::default_exports(graph) } else { passes::resolve_exports(graph, names) }
 }
 
-/// What a build is to make.
+/// What a build makes.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// The results, or the sources alone.
     pub wanted: passes::Request,
-    /// Whether the results leave the store after the build: then those that are there are looked at as well.
+    /// Whether the results leave the store after the build; cached ones are then checked too.
     pub is_exported: bool,
     /// A stage that runs even if the store has its result.
     pub always_run: Option<NodeIndex>,
 }
 
 impl Request {
-    /// Requests results and whatever they need, to stay in the store.
+    /// Requests results, to stay in the store.
     pub fn results(exports: Vec<Export>) -> Self {
         passes::Request::Exports(exports).into()
     }
 
-    /// Requests that a stage runs, and whatever it needs, whether or not the store has its result.
+    /// Requests that a stage runs, even if the store has its result.
     pub fn stage(stage: Export) -> Self {
         let always_run = stage.node;
         Self { always_run, ..Self::results(vec![stage]) }
     }
 
-    /// The same with results that leave the store after the build.
+    /// Requests that the results leave the store after the build.
     #[must_use]
     pub fn exported(self) -> Self {
         Self { is_exported: true, ..self }

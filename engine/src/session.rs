@@ -1,4 +1,4 @@
-//! A session: the modules, the host's runner and the environment that manifests are compiled and built with.
+//! A session: the modules, the host's runner and the environment for compiling and building manifests.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,13 +24,13 @@ const FILES: &str = "org.osbuild.files";
 /// What a session is opened with.
 #[derive(Debug)]
 pub struct SessionConfig {
-    /// Who has modules, most preferred first: [`builtin()`](crate::builtin) and [`directory()`](crate::directory).
+    /// Libraries of modules, most preferred first: [`builtin()`](crate::builtin) and [`directory()`](crate::directory).
     pub libraries: Vec<Box<dyn Library>>,
     /// What stages and sources may know of the environment.
     pub environment: Environment,
 }
 
-/// What stages and sources may know of the environment that a program runs in. By default nothing.
+/// What stages and sources may know of the program's environment. By default, nothing.
 #[derive(Debug, Clone)]
 pub struct Environment {
     /// The variables that source modules may ask for.
@@ -104,8 +104,8 @@ impl Session {
         requirements::missing(plan, &self.catalog, &BTreeSet::new())
     }
 
-    /// Returns what a build of `request` into an empty store needs of this machine. Tools of a build root are not in it:
-    /// only their stage finds out.
+    /// Returns what a build of `request` into an empty store needs of this machine. Tools of a build root are not in
+    /// it: only their stage finds out.
     ///
     /// # Errors
     /// A module cannot be described.
@@ -114,8 +114,8 @@ impl Session {
         Ok(requirements::needed(&plan, &self.catalog, &BTreeSet::new())?)
     }
 
-    /// Returns what a build would do by what the store has at the moment. The store is only looked at; `None` if there is
-    /// none yet.
+    /// Returns what a build would do by what the store has at the moment. The store is only looked at; `None` if there
+    /// is none yet.
     ///
     /// # Errors
     /// The store cannot be read.

@@ -1,4 +1,4 @@
-//! What came of a build.
+//! The outcome of a build.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,50 +10,50 @@ use serde::{Deserialize, Serialize};
 use crate::id::StageId;
 use crate::value::Value;
 
-/// What a stage that ran gave back.
+/// The result of a stage that ran.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageResult {
     /// Whether it succeeded.
     pub success: bool,
-    /// What it wrote to its standard output and error, invalid UTF-8 replaced; of very much, the beginning and the end.
+    /// Its standard output and error, invalid UTF-8 replaced. Of long output, only the beginning and the end.
     pub output: String,
-    /// The file with all of it; none where it could not be kept.
+    /// The file with all of it; `None` if it could not be written.
     pub log: Option<PathBuf>,
-    /// For a failed stage: what went wrong, in one line where the module could say so.
+    /// For a failed stage: what went wrong, in one line if the module reported it.
     pub error: Option<String>,
     /// For an on-disk stage that failed without reporting why: its exit status.
     pub exit_status: Option<i32>,
     /// The exception that an on-disk module reported: an object with `type`, `value` and `traceback`.
     pub exception: Option<Box<Value>>,
-    /// The metadata that it wrote; `null` when it wrote none.
+    /// The metadata that it wrote; `null` if it wrote none.
     pub metadata: Value,
     /// How long it took, preparation included.
     pub duration: Duration,
-    /// How many bytes it and what it started wrote to disks, where the system counts them.
+    /// Bytes that it and its children wrote to disks, if the system counts them.
     pub written: Option<u64>,
-    /// The most memory that one of its processes had, in bytes, where it was measured.
+    /// The peak memory of its largest process in bytes, if it was measured.
     pub memory: Option<u64>,
-    /// For a failed stage: what it failed of.
+    /// For a failed stage: the cause.
     pub cause: Option<Cause>,
 }
 
-/// What a stage or a fetch failed of; decides the exit code.
+/// Why a stage or a fetch failed; decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
-    /// Its module, or what the manifest asks of that.
+    /// Its module, or the options of the manifest.
     Module,
-    /// Its surroundings could not be prepared or taken down: an input, a device, a mount, the sandbox.
+    /// An input, a device, a mount or the sandbox could not be set up or torn down.
     Environment,
-    /// The machine had no more of something.
+    /// A resource of the machine was exhausted.
     Exhausted(Resource),
-    /// It took longer than it may.
+    /// It exceeded its time limit.
     TimedOut,
     /// The user ended the build.
     Interrupted,
 }
 
-/// What a machine may have too little of.
+/// A resource that can be exhausted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Resource {
@@ -65,21 +65,21 @@ pub enum Resource {
     LoopDevices,
     /// Threads and processes.
     Tasks,
-    /// What runs programs of another architecture.
+    /// The emulator for programs of another architecture.
     Emulator,
 }
 
-/// What became of one node.
+/// The outcome of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeOutcome {
-    /// The stage ran, well or not.
+    /// The stage ran, and succeeded or failed.
     Ran(StageResult),
     /// The result was used from the store; its metadata as recorded when it ran.
     Cached {
         /// The metadata of the stage; `null` when it wrote none.
         metadata: Value,
     },
-    /// The stage did not run: its trees hold what those of an earlier run held, whose result was used.
+    /// The stage did not run: its trees have the content of those of an earlier run, whose result was used.
     Equal {
         /// The metadata of that run; `null` when it wrote none.
         metadata: Value,
@@ -93,16 +93,16 @@ pub enum NodeOutcome {
     },
     /// The item could not be fetched.
     FetchFailed {
-        /// Why, with where it was to come from.
+        /// Why, with its URL.
         error: String,
-        /// What it failed of.
+        /// The cause.
         cause: Cause,
     },
-    /// Not started, because something that it needs failed or the build was ended.
+    /// Not started, because a node that it needs failed, or the build was ended.
     NotStarted,
 }
 
-/// What came of a build: complete, so that reports never need to read the store.
+/// The outcome of a build, complete, so that reports never need to read the store.
 #[derive(Debug, Clone, Default)]
 pub struct Outcome {
     /// For every node that the plan wanted run, fetched or cached.
@@ -114,7 +114,7 @@ pub struct Outcome {
 }
 
 impl NodeOutcome {
-    /// Whether the user ended the build while it was at this: then it is no failure.
+    /// Whether the user ended the build during this node; then it is no failure.
     pub fn is_interrupted(&self) -> bool {
         match self {
             NodeOutcome::Ran(StageResult { cause, .. }) => *cause == Some(Cause::Interrupted),
@@ -123,7 +123,7 @@ impl NodeOutcome {
         }
     }
 
-    /// Whether it failed, by its own doing or for what the machine lacked.
+    /// Whether it failed, for any cause.
     pub fn is_failure(&self) -> bool {
         let failed =
             matches!(self, NodeOutcome::Ran(StageResult { success: false, .. }) | NodeOutcome::FetchFailed { .. });
@@ -132,7 +132,7 @@ impl NodeOutcome {
 }
 
 impl Outcome {
-    /// Whether everything that the plan wanted was done.
+    /// Whether everything in the plan was done.
     pub fn success(&self) -> bool {
         !self.interrupted
             && self.nodes.values().all(|node| match node {

@@ -1,4 +1,4 @@
-//! The plan: every node of a graph with an action and the reason for it, and what runs in which order.
+//! The plan: every node of a graph with an action and a reason, and the order in which stages run.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub enum Action {
     Run,
     /// A source item is fetched.
     Fetch,
-    /// The store has it; it is used from there.
+    /// The result in the store is used.
     Cached,
     /// Nothing happens to it.
     Unneeded,
@@ -42,9 +42,9 @@ pub enum Reason {
     },
     /// Fetch: all source items are requested.
     AllSources,
-    /// Cached: the store has it, and something that is asked for or runs uses it.
+    /// Cached: the store has it, and an export or a stage that runs uses it.
     InStore,
-    /// Cached: not under its own id, but the store has the result of the same stage on trees of equal content.
+    /// Cached: the store has the result of the same stage on trees of equal content, under another id.
     EqualContent,
     /// Unneeded: only nodes before a cached result would need it.
     CoveredByCache,
@@ -52,7 +52,7 @@ pub enum Reason {
     NotRequested,
 }
 
-/// A node's place in the plan.
+/// What a plan says about one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Decision {
     /// What happens.
@@ -61,7 +61,7 @@ pub struct Decision {
     pub reason: Reason,
 }
 
-/// What the store has of a graph, fixed before planning so that planning and running cannot disagree.
+/// The nodes of a graph that the store has. Fixed before planning, so that planning and running cannot disagree.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Have(HashSet<NodeId>);
 
@@ -84,25 +84,26 @@ impl FromIterator<NodeId> for Have {
     }
 }
 
-/// A result that was asked for.
+/// A requested result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Export {
     /// As the user named it: a pipeline's name or an id.
     pub name: String,
     /// The pipeline.
     pub pipeline: PipelineIndex,
-    /// Its last stage's node; none for a pipeline without stages, whose tree is empty.
+    /// Its last stage's node; `None` for a pipeline without stages, whose tree is empty.
     #[serde(skip)]
     pub node: Option<NodeIndex>,
 }
 
-/// Consecutive stages of one pipeline that change one tree, from a sealed base to the next sealed result. The unit
-/// of scheduling: its stages cannot overlap, segments can.
+/// Consecutive stages of one pipeline that change one tree, from a committed base to the next commit.
+///
+/// The unit of scheduling: segments run in parallel, the stages of one segment do not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
-    /// The stages to run, in order; at least one. Only the last one's result is sealed.
+    /// The stages to run, in order; at least one. Only the last one's result is committed.
     pub steps: Vec<NodeIndex>,
-    /// The sealed node that the first step continues; none for an empty tree.
+    /// The committed node that the first step continues; `None` for an empty tree.
     pub base: Option<NodeIndex>,
     /// The segments that must be done before this one starts (indices into [`Plan::segments`], ascending, all smaller
     /// than its own).
@@ -114,12 +115,12 @@ pub struct Segment {
     pub rank: u64,
 }
 
-/// What will be done, complete and settled.
+/// A complete plan of a build.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The graph that all indices point into.
     pub graph: Arc<Graph>,
-    /// What was asked for, in the order of asking.
+    /// The requested results, in the order of the request.
     pub exports: Vec<Export>,
     /// For every node of the graph, by its index.
     pub decisions: Vec<Decision>,

@@ -1,5 +1,5 @@
-//! Texts from outside, made fit for a terminal. Control characters, and the marks that change the direction of writing,
-//! become `\u001b` and the like, which JSON and people read alike.
+//! Makes strings from outside safe for a terminal. Control characters, and marks that change the direction of text,
+//! become escapes such as `\u001b`, which both JSON and people can read.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -14,7 +14,8 @@ pub fn line(name: &str) -> Cow<'_, str> {
     escaped(name, is_control)
 }
 
-/// Returns a text in which all that could control a terminal is `?`, so that all places stay; so do line breaks and tabs.
+/// Returns a text in which all that could control a terminal is `?`, so that all places stay; so do line breaks and
+/// tabs.
 pub fn in_place(text: &str) -> Cow<'_, str> {
     if !text.contains(|char| is_control(char) && !matches!(char, '\n' | '\t')) {
         return Cow::Borrowed(text);

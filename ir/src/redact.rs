@@ -1,8 +1,8 @@
-//! How URLs are shown and kept: without what may be secret in them. User information is dropped, the values of
-//! parameters and queries are hidden, and fragments too; scheme, host, path and the names of parameters stay.
+//! Removes secrets from URLs before they are shown or kept. User information is dropped; the values of parameters and
+//! queries, and fragments, are hidden; scheme, host, path and the names of parameters stay.
 //!
-//! Everything that leaves a build says URLs in this way: messages, events, records, reports, attestations. Only what
-//! fetches reads them whole.
+//! All messages, events, records, reports and attestations show URLs in this form. Only sources and stages see them
+//! whole.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A stage as meant: one step of a pipeline with everything that it works on, names resolved.
+//! A stage: one step of a pipeline with its inputs, devices and mounts, names resolved.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::value::{Number, Value};
 /// One step of a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stage {
-    /// The module that does the work; its kind is `Stage` or, for version 1's last step, `Assembler`.
+    /// Its module; the kind is `Stage` or, for version 1's last step, `Assembler`.
     pub module: ModuleRef,
     /// The options, an object; `{}` when the manifest gives none.
     pub options: Value,
@@ -20,7 +20,7 @@ pub struct Stage {
     pub devices: Vec<Device>,
     /// The mounts, in the order in which they are made, names unique.
     pub mounts: Vec<Mount>,
-    /// What the stage finds in the host's tree, sorted by name; empty with a build tree.
+    /// What the stage uses of the host's tree, sorted by name; empty with a build tree.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host: Vec<HostFile>,
     /// Whether the module makes its own id part of the result.

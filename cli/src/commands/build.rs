@@ -1,4 +1,4 @@
-//! `osbc build`: plans, runs, exports, and says what it did.
+//! `osbc build`: plans, runs, exports, and prints a summary.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! `osbc build --check`: builds twice, in different surroundings, and shows what does not come out the same.
+//! `osbc build --check`: builds twice, in different environments, and shows what differs.
 //!
 //! | | first | second |
 //! |---|---|---|
@@ -8,7 +8,7 @@
 //! | stages at a time | `--jobs` | one |
 //! | host name | the machine's | `osbc-check` |
 //!
-//! The source items are fetched once. What a tree's own build wrote may have any time, as everywhere in osbc.
+//! The source items are fetched once. As everywhere in osbc, modification times of the build itself do not count.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -38,7 +38,7 @@ use crate::summary::Summary;
 use crate::wiring::Prepared;
 use crate::{monitor, render, warnings, wiring};
 
-/// Between the beginnings of the two builds lies at least this: archives like zip count in steps of two seconds.
+/// The least time between the starts of the two builds: archives like zip have times in steps of two seconds.
 const APART: Duration = Duration::from_millis(2100);
 /// How many differing entries of a pipeline are shown; JSON has all.
 const SHOWN: usize = 20;
@@ -141,7 +141,7 @@ impl Build {
     }
 }
 
-/// What came out differently.
+/// What differs.
 struct Comparison {
     /// How many pipelines were compared.
     compared: usize,

@@ -1,4 +1,4 @@
-//! `osbc diff`: what is different between two manifests, and what of the second would be built anew.
+//! `osbc diff`: what differs between two manifests, and what of the second would be rebuilt.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -16,7 +16,7 @@ use crate::exit::{self, Failure};
 use crate::output::print;
 use crate::{render, wiring};
 
-/// What is said once of a pipeline and not of each of its stages.
+/// The facts that are shown once for a pipeline and not for each of its stages.
 const OF_PIPELINES: [&str; 3] = ["/build", "/runner", "/source-epoch"];
 
 /// Compares.

@@ -1,4 +1,4 @@
-//! `osbc completions` and `osbc man`: generated from the arguments, so that they are always true.
+//! `osbc completions` and `osbc man`, generated from the arguments, so that they are up to date.
 
 use std::path::Path;
 use std::process::ExitCode;

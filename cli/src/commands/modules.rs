@@ -1,4 +1,4 @@
-//! `osbc modules`: what is there, and what one module takes.
+//! `osbc modules`: the list of modules, and the options of one.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;

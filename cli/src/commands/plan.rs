@@ -1,4 +1,4 @@
-//! `osbc plan`: what a build would do and why, without touching anything.
+//! `osbc plan`: what a build would do, and why. Changes nothing.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! `osbc resolve`: from a short description of a system to a manifest that says it in full.
+//! `osbc resolve`: makes a manifest from a short description of a system.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `osbc shell`: a shell where a stage would run, with all that comes before it done.
+//! `osbc shell`: a shell where a stage would run, after all stages before it have run.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &ShellArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(exit::of_build(&built.outcome)))
 }
 
-/// Shows what comes before a stage, and not that a shell in its place counts as a failure.
+/// Shows the stages before the shell, and hides that the shell in place of a stage counts as a failure.
 struct Before {
     node: NodeIndex,
     shown: Box<dyn Monitor>,

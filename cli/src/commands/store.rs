@@ -1,4 +1,4 @@
-//! `osbc store`: what the store holds and takes, whether it is sound, and making room in it.
+//! `osbc store`: lists, verifies, exports and removes results.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -26,7 +26,7 @@ pub(crate) fn run(command: StoreCommand) -> Result<ExitCode, Failure> {
     }
 }
 
-/// The store, which must be there: who looks into one that is not has named the wrong one.
+/// Opens the store, which must exist: to inspect a missing store means that the wrong one was named.
 fn open(args: &StoreArgs) -> Result<Store, Failure> {
     let path = wiring::store_path(args.store.as_deref())?;
     if Store::look(&path)?.is_none() {

@@ -1,6 +1,6 @@
-//! Loop and device-mapper devices whose file lies, or lay, where builds work and whose owner is dead: in the `work/` of
-//! a store, or in the stores of a check beside it. osbc opens loop devices so that they go with their last user; what a
-//! stage had set up on one (LVM, LUKS) can still hold it, and an on-disk module can have made one that stays.
+//! Finds loop and device-mapper devices that dead builds left: those whose file is, or was, in the `work/` of a store
+//! or in the stores of a check beside it. osbc opens loop devices so that they end with their last user, but LVM or
+//! LUKS on one can still hold it, and an on-disk module can have made a persistent one.
 
 use std::fs::{self, File};
 use std::io;

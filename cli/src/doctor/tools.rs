@@ -1,5 +1,5 @@
-//! The tools that built-in modules call, as far as they run in this machine's own tree; a pipeline with a build root has
-//! those of that.
+//! Checks the tools that built-in modules call in this machine's own tree. A pipeline with a build root uses the tools
+//! of that.
 
 use std::collections::BTreeSet;
 

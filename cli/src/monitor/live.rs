@@ -1,5 +1,5 @@
-//! The view on a terminal: a line for each running stage with its last words, one for the fetches with their speed,
-//! and a total.
+//! The live view on a terminal: a line for each running stage with its last output, one for the fetches with their
+//! speed, and a total.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The critical path: the chain of stages and items, each of which could only begin when the one before was done, that
-//! ends with what was done last. Whoever wants a faster build has to shorten this.
+//! The critical path: the chain of stages and items that ends with the node that finished last, where each could only
+//! start after the one before. A faster build must shorten it.
 
 use osbc_engine::timeline::{BuildTimeline, TimelineNode};
 use osbc_ir::Graph;
