@@ -1,4 +1,4 @@
-//! The compiler's arrows one by one: parse and validate, seal (ids), passes; and all of them, as they grow.
+//! The compiler's arrows one by one: parse and validate, finalize (ids), passes; and all of them, as they grow.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use osbc_benches::{catalog, graph, host, lowered, text};
 use osbc_compiler::passes::{Request, Retention, ask, default_exports, plan};
 use osbc_compiler::{Host, compile, format};
 use osbc_fixtures::synthetic;
-use osbc_ir::{Have, NodeId};
+use osbc_ir::{CachedSet, NodeId};
 
 /// 10,000 stages in 1,000 pipelines.
 fn arrows(c: &mut Criterion) {
@@ -23,8 +23,8 @@ fn arrows(c: &mut Criterion) {
     });
     group.throughput(Throughput::Elements(10_000));
     let manifest = lowered(&source, &catalog);
-    group.bench_function("seal: both ids of every node", |b| {
-        b.iter_batched(|| manifest.clone(), |manifest| manifest.seal(), BatchSize::LargeInput);
+    group.bench_function("finalize: both ids of every node", |b| {
+        b.iter_batched(|| manifest.clone(), |manifest| manifest.finalize(), BatchSize::LargeInput);
     });
     let graph = graph(manifest);
     let exports = default_exports(&graph).expect("the manifest names no exports");
@@ -42,14 +42,14 @@ fn arrows(c: &mut Criterion) {
         b.iter(|| {
             let graph = osbc_benches::graph(lowered(&source, &catalog));
             let request = Request::Exports(default_exports(&graph).expect("no names"));
-            plan(graph, request, &Have::default(), Retention::Every, &|_, _| None)
+            plan(graph, request, &CachedSet::default(), Retention::Every, &|_, _| None)
         });
     });
     group.finish();
 }
 
 /// The ids that a store has which was filled by building the first pipelines.
-fn have(graph: &osbc_ir::Graph, percent: usize) -> Have {
+fn have(graph: &osbc_ir::Graph, percent: usize) -> CachedSet {
     let nodes = graph.dag.node_count();
     graph
         .dag
@@ -73,7 +73,7 @@ fn growth(c: &mut Criterion) {
             b.iter(|| {
                 let graph = osbc_benches::graph(lowered(source, &catalog));
                 let request = Request::Exports(default_exports(&graph).expect("no names"));
-                plan(graph, request, &Have::default(), Retention::Every, &|_, _| None)
+                plan(graph, request, &CachedSet::default(), Retention::Every, &|_, _| None)
             });
         });
     }

@@ -15,7 +15,7 @@ use osbc_executor::fake::success;
 use osbc_executor::machine::Host;
 use osbc_executor::record::{About, ManifestName};
 use osbc_executor::{Parts, Settings, run};
-use osbc_ir::{Have, NodeId, Value};
+use osbc_ir::{CachedSet, NodeId, Value};
 use osbc_sandbox::client::{StageIo, StageRunner};
 use osbc_sandbox::interrupt::Interrupt;
 use osbc_sandbox::request::{StageReply, StageRequest};
@@ -126,7 +126,7 @@ fn build(manifest: &str, jobs: usize, runner: &dyn StageRunner) -> Duration {
     let (_directory, store) = new_store();
     let lease = store.lease(&graph, std::iter::empty::<NodeId>()).expect("a lease");
     let about = About { manifest: ManifestName::new("-".as_ref(), &graph), arguments: Vec::new() };
-    let plan = passes::plan(graph, request, &Have::default(), Retention::Every, &|_, _| None);
+    let plan = passes::plan(graph, request, &CachedSet::default(), Retention::Every, &|_, _| None);
     let settings = Settings {
         jobs: NonZeroUsize::new(jobs).expect("some"),
         keep_going: false,

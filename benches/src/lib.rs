@@ -40,5 +40,5 @@ pub fn lowered(text: &SourceText, catalog: &Catalog) -> Manifest {
 
 /// All the way to the shared graph.
 pub fn graph(manifest: Manifest) -> Arc<Graph> {
-    Arc::new(passes::share(manifest.seal()))
+    Arc::new(passes::share(manifest.finalize()))
 }

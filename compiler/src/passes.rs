@@ -2,7 +2,7 @@
 //!
 //! A plan must say something about every node, so passes do not take nodes out of the graph; they say things *about*
 //! its nodes, in lists indexed like the nodes. [`share()`] alone goes from graph to graph, because afterwards there
-//! is only one node to talk about. No pass asks a store or a clock: what the store has ([`Have`]) and how long things
+//! is only one node to talk about. No pass asks a store or a clock: what the store has ([`CachedSet`]) and how long things
 //! took ([`Durations`]) are arguments.
 //!
 //! ```text
@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{Action, Decision, Edge, Export, Graph, Have, Node, NodeId, Plan, Reason};
+use osbc_ir::{Action, CachedSet, Decision, Edge, Export, Graph, Node, NodeId, Plan, Reason};
 
 pub use drop_cached::{CacheFate, drop_cached};
 pub use exports::{ExportError, default_exports, resolve_exports};
@@ -65,7 +65,13 @@ pub fn ask(graph: &Graph, request: &Request, has: &mut dyn FnMut(NodeId) -> bool
 }
 
 /// Decides what to do with every node. If `graph` was not [shared](share()), equal stages run twice.
-pub fn plan(graph: Arc<Graph>, request: Request, have: &Have, retention: Retention, durations: &Durations<'_>) -> Plan {
+pub fn plan(
+    graph: Arc<Graph>,
+    request: Request,
+    have: &CachedSet,
+    retention: Retention,
+    durations: &Durations<'_>,
+) -> Plan {
     match request {
         Request::Exports(exports) => plan_exports(graph, exports, have, retention, durations),
         Request::Sources => plan_sources(graph, have),
@@ -75,7 +81,7 @@ pub fn plan(graph: Arc<Graph>, request: Request, have: &Have, retention: Retenti
 fn plan_exports(
     graph: Arc<Graph>,
     exports: Vec<Export>,
-    have: &Have,
+    have: &CachedSet,
     retention: Retention,
     durations: &Durations<'_>,
 ) -> Plan {
@@ -109,7 +115,7 @@ fn plan_exports(
     Plan { graph, exports, decisions, fetches, segments }
 }
 
-fn plan_sources(graph: Arc<Graph>, have: &Have) -> Plan {
+fn plan_sources(graph: Arc<Graph>, have: &CachedSet) -> Plan {
     let decide = |node: NodeIndex| match graph.id(node) {
         NodeId::Stage(_) => Decision { action: Action::Unneeded, reason: Reason::NotRequested },
         id if have.contains(&id) => Decision { action: Action::Cached, reason: Reason::InStore },

@@ -21,8 +21,8 @@ fn lower_on(manifest: &Value, tree: &dyn HostTree) -> Manifest {
     compile(&text, &Catalog::new(libraries), Host { runner, tree }).unwrap_or_else(|report| panic!("{report}"))
 }
 
-fn seal(manifest: &Value) -> Graph {
-    lower(manifest).seal()
+fn finalize(manifest: &Value) -> Graph {
+    lower(manifest).finalize()
 }
 
 fn described(graph: &Graph, ids: IdScheme) -> Value {
@@ -62,7 +62,7 @@ fn an_empty_build_and_a_build_pipeline_without_stages_are_the_host() {
 #[test]
 fn osbuild_distinguishes_an_empty_build_from_none() {
     let id = |pipeline: Value| {
-        described(&seal(&v2(json!([pipeline]))), IdScheme::Osbuild)["pipelines"][0]["stages"][0]["id"].clone()
+        described(&finalize(&v2(json!([pipeline]))), IdScheme::Osbuild)["pipelines"][0]["stages"][0]["id"].clone()
     };
     let absent = json!({"name": "tree", "stages": [noop()]});
     let empty = json!({"name": "tree", "build": "", "stages": [noop()]});
@@ -139,7 +139,7 @@ fn version_1_is_described_as_version_1() {
         },
         "sources": {"org.osbuild.files": {"urls": urls}},
     });
-    let mut described = described(&seal(&manifest), IdScheme::Blake3);
+    let mut described = described(&finalize(&manifest), IdScheme::Blake3);
     for pointer in ["/pipeline/build/pipeline/stages/0", "/pipeline/stages/0", "/pipeline/assembler"] {
         let stage = described.pointer_mut(pointer).and_then(Value::as_object_mut).expect(pointer);
         assert_eq!(stage.shift_remove("id").and_then(|id| Some(id.as_str()?.len())), Some(64));
@@ -201,7 +201,7 @@ fn a_stage_takes_what_its_module_declares_from_the_host_unless_it_has_a_build_tr
     assert_eq!((taken(0), taken(2), taken(3), taken(4)), (vec![], vec![tool.clone()], vec![tool], vec![]));
 
     let ids = |host: &FakeHost| {
-        let graph = lower_on(&manifest, host).seal();
+        let graph = lower_on(&manifest, host).finalize();
         let id = |pipeline: usize| graph.id(graph.pipelines[pipeline].stages[0]);
         [id(0), id(2), id(4)]
     };

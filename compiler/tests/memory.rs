@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use osbc_compiler::passes::{self, Request, Retention};
 use osbc_compiler::{Host, SourceText, compile};
-use osbc_ir::Have;
+use osbc_ir::CachedSet;
 use osbc_module_api::{Catalog, Library};
 use osbc_modules::builtin::BuiltIn;
 use osbc_modules::trees::runners::{BUILT_IN, for_host};
@@ -34,9 +34,9 @@ fn a_plan_of_many_small_stages_takes_twenty_times_their_text_at_most() {
     let (catalog, host) = (Catalog::new(libraries), for_host("", BUILT_IN));
     let before = peak() - length;
     let text = SourceText::from_bytes("m.json", text.into_bytes()).expect("text");
-    let graph = Arc::new(passes::share(compile(&text, &catalog, Host::bare(&host)).expect("it is valid").seal()));
+    let graph = Arc::new(passes::share(compile(&text, &catalog, Host::bare(&host)).expect("it is valid").finalize()));
     let exports = passes::default_exports(&graph).expect("one pipeline");
-    let plan = passes::plan(graph, Request::Exports(exports), &Have::default(), Retention::Every, &|_, _| None);
+    let plan = passes::plan(graph, Request::Exports(exports), &CachedSet::default(), Retention::Every, &|_, _| None);
     let took = peak() - before;
     assert_eq!(plan.segments.len(), 100_000);
     assert!(took <= MOST * length, "{took} bytes for a text of {length}");

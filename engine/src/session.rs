@@ -8,7 +8,7 @@ use osbc_compiler::passes::{self, Retention};
 use osbc_compiler::{Host, Report, SourceText};
 use osbc_executor::foreseen;
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{Action, Graph, Have, Plan, Reason, Runner};
+use osbc_ir::{Action, CachedSet, Graph, Plan, Reason, Runner};
 use osbc_module_api::host::ThisHost;
 use osbc_module_api::{Catalog, Library, LibraryError};
 use osbc_modules::downloads::checksum;
@@ -93,7 +93,7 @@ impl Session {
     /// All problems of the manifest, with their places.
     pub fn compile_as_written(&self, text: &SourceText) -> Result<Graph, Box<Report>> {
         let host = Host { runner: &self.host, tree: &ThisHost::default() };
-        Ok(osbc_compiler::compile(text, &self.catalog, host)?.seal())
+        Ok(osbc_compiler::compile(text, &self.catalog, host)?.finalize())
     }
 
     /// Returns what this machine lacks for a plan, with who needs it and how to get it; `None` if it has everything.
@@ -121,7 +121,7 @@ impl Session {
     /// The store cannot be read.
     pub fn preview(&self, graph: &Arc<Graph>, store: Option<&Store>, request: &Request) -> Result<Plan, StoreError> {
         let ask = |store: &Store| store.present_asked(graph, |has| passes::ask(graph, &request.wanted, has));
-        let mut have = store.map_or_else(Have::default, ask);
+        let mut have = store.map_or_else(CachedSet::default, ask);
         let first = plan_by(graph, request, &have, store)?;
         let Some(store) = store.filter(|_| !first.segments.is_empty()) else { return Ok(first) };
         let mut steps: Vec<NodeIndex> = first.segments.iter().flat_map(|segment| segment.steps.clone()).collect();
@@ -181,7 +181,7 @@ impl Session {
 }
 
 /// Returns the plan by what is there, in the order that the durations of earlier builds suggest.
-fn plan_by(graph: &Arc<Graph>, request: &Request, have: &Have, store: Option<&Store>) -> Result<Plan, StoreError> {
+fn plan_by(graph: &Arc<Graph>, request: &Request, have: &CachedSet, store: Option<&Store>) -> Result<Plan, StoreError> {
     let history = store.map(|store| Ok::<_, StoreError>((store, store.history()?))).transpose()?;
     let durations = |graph: &Graph, node: NodeIndex| {
         let (stage, (store, history)) = (graph.stage_node(node)?, history.as_ref()?);

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender};
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{ContentKey, Graph, OwnKey, Plan, Segment, StageId, content};
+use osbc_ir::{ContentKey, Graph, Plan, Segment, StageId, StageKey, content};
 use osbc_store::fs::regular;
 use osbc_store::fs::rotating_file;
 use osbc_store::{Lease, Lower, ObjectMeta, Store};
@@ -24,7 +24,7 @@ const LIMIT: u64 = 32 << 20;
 
 /// Which results came of which content.
 #[derive(Debug, Default)]
-pub(crate) struct Contents(HashMap<OwnKey, Vec<(ContentKey, Lower)>>);
+pub(crate) struct Contents(HashMap<StageKey, Vec<(ContentKey, Lower)>>);
 
 impl Contents {
     /// The notes of a store; what cannot be read of them is passed over.
@@ -40,22 +40,22 @@ impl Contents {
     }
 
     /// Whether the same stages were built before, on whatever trees.
-    fn knows(&self, own: OwnKey) -> bool {
+    fn knows(&self, own: StageKey) -> bool {
         self.0.contains_key(&own)
     }
 
     /// The results of these stages and this content, the newest first.
-    fn of(&self, own: OwnKey, key: ContentKey) -> Vec<Lower> {
+    fn of(&self, own: StageKey, key: ContentKey) -> Vec<Lower> {
         let all = self.0.get(&own).into_iter().flatten().rev();
         all.filter(|(known, _)| *known == key).map(|(_, lower)| lower.clone()).collect()
     }
 
-    fn add(&mut self, own: OwnKey, key: ContentKey, lower: Lower) {
+    fn add(&mut self, own: StageKey, key: ContentKey, lower: Lower) {
         self.0.entry(own).or_default().push((key, lower));
     }
 }
 
-pub(crate) fn parse(line: &str) -> Option<(OwnKey, ContentKey, Lower)> {
+pub(crate) fn parse(line: &str) -> Option<(StageKey, ContentKey, Lower)> {
     let mut words = line.split(' ');
     let (own, key, id) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     Some((own, key, Lower { id, instance: words.next()?.to_owned() }))
@@ -67,7 +67,7 @@ pub fn foreseen(store: &Store, graph: &Graph, stages: &[NodeIndex]) -> Vec<NodeI
     let contents = Contents::read(store);
     let mut equal: HashMap<NodeIndex, Arc<ObjectMeta>> = HashMap::new();
     for &node in stages {
-        let own = content::own_key(graph, &[node]);
+        let own = content::stage_key(graph, &[node]);
         if !contents.knows(own) {
             continue;
         }
@@ -108,7 +108,7 @@ impl<'a> Cutoff<'a> {
     /// The earlier result that a segment, which is about to run, would only give again. It is kept as this segment's
     /// result, too.
     pub(crate) fn find(&self, segment: &Segment) -> Option<Arc<ObjectMeta>> {
-        let own = content::own_key(&self.plan.graph, &segment.steps);
+        let own = content::stage_key(&self.plan.graph, &segment.steps);
         if !self.lease.store().keeps() || !self.contents().knows(own) {
             return None;
         }
@@ -146,7 +146,7 @@ impl<'a> Cutoff<'a> {
         let Some(key) = self.key(&segment.steps) else { return Ok(()) };
         let object = segment.steps.last().and_then(|last| self.lease.object(self.id(*last)?));
         let Some(lower) = object.map(|object| object.as_lower()) else { return Ok(()) };
-        let own = content::own_key(&self.plan.graph, &segment.steps);
+        let own = content::stage_key(&self.plan.graph, &segment.steps);
         let line = format!("{own} {key} {} {}\n", lower.id, lower.instance);
         self.contents().add(own, key, lower);
         rotating_file::append(path, line.as_bytes(), LIMIT)

@@ -2,7 +2,7 @@
 //! long, or take much memory, whatever it is fed.
 
 use osbc_ir::Graph;
-use osbc_ir::content::{own_facts, own_key};
+use osbc_ir::content::{own_facts, stage_key};
 
 use crate::event::line;
 use crate::{cutoff, record};
@@ -18,7 +18,7 @@ pub const PARSERS: &[Parser] = &[
         let Ok(graph) = serde_json::from_slice::<Graph>(data) else { return };
         for node in graph.dag.node_indices() {
             if graph.stage_node(node).is_some() {
-                own_key(&graph, &[node]);
+                stage_key(&graph, &[node]);
                 own_facts(&graph, node, |pipeline| &graph.manifest.pipeline(pipeline).name);
             }
         }

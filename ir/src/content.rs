@@ -5,7 +5,7 @@
 //! the base, the build tree and the inputs in place of their ids. `StageMeta::id`, osbuild's id of the stage, is hashed
 //! only for modules that declare to write it down, as `org.osbuild.ostree.commit` does.
 //!
-//! An [`OwnKey`] leaves the trees out. It is known before anything is built, and finds the earlier runs whose content
+//! An [`StageKey`] leaves the trees out. It is known before anything is built, and finds the earlier runs whose content
 //! may be equal. [`own_facts`] returns the same for people.
 
 use std::fmt::Display;
@@ -13,14 +13,14 @@ use std::fmt::Display;
 use petgraph::graph::NodeIndex;
 
 use crate::graph::Graph;
-use crate::id::{ContentKey, OwnKey, TreeDigest};
+use crate::id::{ContentKey, StageKey, TreeDigest};
 use crate::identity::{Facts, TreeName, identify};
 use crate::manifest::PipelineIndex;
 use crate::sink::{ExplainSink, HashSink, Sink};
 use crate::value::Value;
 
 const CONTENT_CONTEXT: &str = "osbc content key 1";
-const OWN_CONTEXT: &str = "osbc own key 1";
+const STAGE_KEY_CONTEXT: &str = "osbc own key 1";
 
 /// A tree by what it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,18 +95,18 @@ pub fn content_key(
     before
 }
 
-/// Returns the own key of consecutive stages that change one tree.
+/// Returns the stage key of consecutive stages that change one tree.
 ///
 /// # Panics
 /// A step is no stage.
-pub fn own_key(graph: &Graph, steps: &[NodeIndex]) -> OwnKey {
-    let mut sink = HashSink::new(OWN_CONTEXT);
+pub fn stage_key(graph: &Graph, steps: &[NodeIndex]) -> StageKey {
+    let mut sink = HashSink::new(STAGE_KEY_CONTEXT);
     sink.list(steps.len());
     for &step in steps {
         let base = graph.base(step).map(|_| AnyTree);
         write_facts(graph, step, base, |_| Some(AnyTree), &mut sink).expect("every tree is any tree");
     }
-    OwnKey::from_bytes(sink.finish())
+    StageKey::from_bytes(sink.finish())
 }
 
 /// Returns the facts of a stage without those of its base, as pointers and values. Trees are named after their

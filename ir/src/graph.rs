@@ -1,6 +1,6 @@
-//! The sealed graph: every stage and source item a node with its content id, dependencies as edges.
+//! The build graph: every stage and source item is a node with its content id; edges are dependencies.
 //!
-//! [`Manifest`] → [`Manifest::seal`] → [`Graph`]. A node never changes; passes of the compiler read a graph and say things
+//! [`Manifest`] → [`Manifest::finalize`] → [`Graph`]. A node never changes; passes of the compiler read a graph and say things
 //! *about* its nodes, because a plan has a word to say on every one of them.
 
 use std::collections::HashMap;
@@ -97,7 +97,7 @@ impl PipelineNodes {
     }
 }
 
-/// The sealed DAG of a manifest. Written down and read back it keeps its ids: they are not computed again.
+/// The build graph of a manifest. When it is serialized and read back it keeps its ids; they are not computed again.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(try_from = "Written")]
 pub struct Graph {
@@ -112,7 +112,7 @@ pub struct Graph {
     pub pipelines: Vec<PipelineNodes>,
 }
 
-/// A graph as it is written down.
+/// A serialized graph.
 #[derive(Deserialize)]
 struct Written {
     manifest: Arc<Manifest>,
@@ -120,13 +120,13 @@ struct Written {
     pipelines: Vec<PipelineNodes>,
 }
 
-/// Why what was written down is no graph.
+/// Why a serialized graph is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it is no graph of stages: {0}")]
 struct NoGraph(&'static str);
 
 impl Written {
-    /// Checks that every index leads somewhere and every edge forward, as in a graph that was sealed.
+    /// Checks that every index is valid and every edge leads forward.
     fn check(&self) -> Result<(), NoGraph> {
         let all = |holds: bool, what| holds.then_some(()).ok_or(NoGraph(what));
         let Manifest { pipelines, sources, .. } = &*self.manifest;

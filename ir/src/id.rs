@@ -90,8 +90,8 @@ id_type! {
     ContentKey
 }
 id_type! {
-    /// What a stage says by itself, whatever the trees are that it works with ([`crate::content`]).
-    OwnKey
+    /// What a stage is without the trees that it uses ([`crate::content`]).
+    StageKey
 }
 id_type! {
     /// The content of a file of the host, BLAKE3.

@@ -63,22 +63,22 @@ pub struct Decision {
 
 /// The nodes of a graph that the store has. Fixed before planning, so that planning and running cannot disagree.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Have(HashSet<NodeId>);
+pub struct CachedSet(HashSet<NodeId>);
 
-impl Have {
+impl CachedSet {
     /// Whether the store has the result of a stage, or an item.
     pub fn contains(&self, id: &NodeId) -> bool {
         self.0.contains(id)
     }
 }
 
-impl Extend<NodeId> for Have {
+impl Extend<NodeId> for CachedSet {
     fn extend<T: IntoIterator<Item = NodeId>>(&mut self, ids: T) {
         self.0.extend(ids);
     }
 }
 
-impl FromIterator<NodeId> for Have {
+impl FromIterator<NodeId> for CachedSet {
     fn from_iter<T: IntoIterator<Item = NodeId>>(ids: T) -> Self {
         Self(ids.into_iter().collect())
     }

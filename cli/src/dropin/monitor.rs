@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 
-use osbc_ir::{CompatId, Graph, Have, PipelineIndex, Plan, Runner, StageResult, Value, compat, redact};
+use osbc_ir::{CachedSet, CompatId, Graph, PipelineIndex, Plan, Runner, StageResult, Value, compat, redact};
 
 use super::serial_schedule::{IdView, SerialSchedule, StageRun};
 use super::sources::SourceReport;
@@ -25,7 +25,7 @@ pub(crate) struct MonitoredBuild {
     pub(crate) manifest: String,
     pub(crate) written: Arc<Graph>,
     pub(crate) plan: Arc<Plan>,
-    pub(crate) have: Have,
+    pub(crate) have: CachedSet,
     pub(crate) schedule: SerialSchedule,
     /// The runner of pipelines that run in the host's tree.
     pub(crate) host: Runner,

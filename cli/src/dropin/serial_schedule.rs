@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{CompatId, Graph, Have, PipelineIndex, Plan};
+use osbc_ir::{CachedSet, CompatId, Graph, PipelineIndex, Plan};
 
 /// The pipelines that osbuild would run, in its order.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl IdView<'_> {
 
 impl SerialSchedule {
     /// Searches back from the exports as osbuild does. `have` lists what was cached before.
-    pub(crate) fn new(ids: &IdView<'_>, have: &Have) -> Self {
+    pub(crate) fn new(ids: &IdView<'_>, have: &CachedSet) -> Self {
         let graph = &ids.plan.graph;
         let there = |node: NodeIndex| have.contains(&graph.id(node));
         let mut check: Vec<PipelineIndex> = ids.plan.exports.iter().map(|export| export.pipeline).collect();
@@ -141,12 +141,12 @@ mod tests {
         let text = SourceText::from_bytes("m.json", text.into()).expect("text");
         let catalog = Catalog::new(vec![osbc_engine::builtin()]);
         let host = Runner { name: "org.osbuild.linux".to_owned(), exec: "org.osbuild.linux".to_owned() };
-        let written = compile(&text, &catalog, Host::bare(&host)).expect("a manifest").seal();
+        let written = compile(&text, &catalog, Host::bare(&host)).expect("a manifest").finalize();
         let graph = Arc::new(passes::share(written.clone()));
         let exports: Vec<String> = exports.iter().map(|name| (*name).to_owned()).collect();
         let exports = passes::resolve_exports(&graph, &exports).expect("known");
         let node = |(pipeline, position): &(usize, usize)| graph.id(graph.pipelines[*pipeline].stages[*position]);
-        let have: Have = there.iter().map(node).collect();
+        let have: CachedSet = there.iter().map(node).collect();
         let plan = passes::plan(Arc::clone(&graph), Request::Exports(exports), &have, Retention::Every, &|_, _| None);
         let schedule = SerialSchedule::new(&IdView { written: &written, plan: &plan }, &have);
         let name = |run: &PipelineRun| graph.manifest.pipeline(run.pipeline).name.clone();

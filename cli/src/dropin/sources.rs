@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{Have, Node, NodeOutcome, Plan};
+use osbc_ir::{CachedSet, Node, NodeOutcome, Plan};
 use serde_json::{Value, json};
 
 /// What came of one source.
@@ -31,7 +31,12 @@ enum ItemResult {
 
 impl SourceReport {
     /// The report on a source of the plan's manifest, by what was there before and what came of the fetches.
-    pub(crate) fn new(plan: &Plan, have: &Have, fetches: &BTreeMap<NodeIndex, NodeOutcome>, source: usize) -> Self {
+    pub(crate) fn new(
+        plan: &Plan,
+        have: &CachedSet,
+        fetches: &BTreeMap<NodeIndex, NodeOutcome>,
+        source: usize,
+    ) -> Self {
         let graph = &plan.graph;
         let mut items = Vec::new();
         for node in graph.dag.node_indices() {
@@ -52,7 +57,7 @@ impl SourceReport {
     }
 
     /// The reports on all sources, in the manifest's order.
-    pub(crate) fn all(plan: &Plan, have: &Have, fetches: &BTreeMap<NodeIndex, NodeOutcome>) -> Vec<Self> {
+    pub(crate) fn all(plan: &Plan, have: &CachedSet, fetches: &BTreeMap<NodeIndex, NodeOutcome>) -> Vec<Self> {
         (0..plan.graph.manifest.sources.len()).map(|source| Self::new(plan, have, fetches, source)).collect()
     }
 

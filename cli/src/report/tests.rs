@@ -22,7 +22,7 @@ fn graph(pipeline: &str, stages: usize) -> Graph {
             "stages": vec![stage; stages],
         }],
     });
-    serde_json::from_value::<Manifest>(manifest).expect("a manifest").seal()
+    serde_json::from_value::<Manifest>(manifest).expect("a manifest").finalize()
 }
 
 fn lines(graph: &Graph) -> Vec<Line> {

@@ -181,7 +181,7 @@ fn root_every_listed_exit_code_is_what_a_command_ends_with() {
     let mut entries = objects.flat_map(|object| fs::read_dir(object.path()).expect("reads").flatten());
     let is_tree = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with("tree-");
     let tree = entries.find(is_tree).expect("a result").path();
-    fs::write(tree.join("more"), "what nobody sealed").expect("writes");
+    fs::write(tree.join("more"), "added after the commit").expect("writes");
     all.ends("store verify", 1, &["--store", store]);
 
     assert_eq!(all.seen, listed());

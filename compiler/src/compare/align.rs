@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
-use osbc_ir::{Graph, OwnKey, PipelineIndex, content};
+use osbc_ir::{Graph, PipelineIndex, StageKey, content};
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 
 use super::PipelinePair;
@@ -61,9 +61,9 @@ fn partners(old: &Graph, new: &Graph) -> Vec<Option<PipelineIndex>> {
 
 /// The stages of two pipelines, those that are gone at their old places.
 fn stages(old: &Graph, was: Option<PipelineIndex>, new: &Graph, is: Option<PipelineIndex>) -> Vec<StagePair> {
-    let keys = |graph: &Graph, pipeline: Option<PipelineIndex>| -> Vec<OwnKey> {
+    let keys = |graph: &Graph, pipeline: Option<PipelineIndex>| -> Vec<StageKey> {
         let nodes = pipeline.map_or(&[][..], |pipeline| &graph.pipelines[pipeline.0].stages);
-        nodes.iter().map(|node| content::own_key(graph, &[*node])).collect()
+        nodes.iter().map(|node| content::stage_key(graph, &[*node])).collect()
     };
     let modules = |graph: &Graph, pipeline: Option<PipelineIndex>| -> Vec<String> {
         let stages = pipeline.map_or(&[][..], |pipeline| &graph.manifest.pipeline(pipeline).stages);

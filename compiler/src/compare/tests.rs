@@ -17,7 +17,7 @@ const MANIFEST: &str = "
 fn graph(text: &str, change: impl FnOnce(&mut osbc_ir::Manifest)) -> Graph {
     let mut manifest = manifest(text);
     change(&mut manifest);
-    share(manifest.seal())
+    share(manifest.finalize())
 }
 
 fn plain(text: &str) -> Graph {

@@ -184,7 +184,7 @@ fn hostile() -> Graph {
             stage.module.name.push_str("\"</text>&<!--\\");
         }
     }
-    share(manifest.seal())
+    share(manifest.finalize())
 }
 
 #[test]

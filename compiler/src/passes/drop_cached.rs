@@ -1,7 +1,7 @@
 //! Drops what the store makes unnecessary. The search back from the exports ends at every cached tree, so everything
 //! that only this tree needed goes: its earlier stages, their build trees and inputs.
 
-use osbc_ir::{Edge, Export, Graph, Have, Node};
+use osbc_ir::{CachedSet, Edge, Export, Graph, Node};
 
 use super::reach::{Need, walk};
 
@@ -17,7 +17,7 @@ pub enum CacheFate {
 }
 
 /// Returns what happens to every node of the graph, by its index. `have` lists what the store has.
-pub fn drop_cached(graph: &Graph, exports: &[Export], have: &Have) -> Vec<CacheFate> {
+pub fn drop_cached(graph: &Graph, exports: &[Export], have: &CachedSet) -> Vec<CacheFate> {
     let stored: Vec<bool> =
         graph.dag.node_weights().map(|node| matches!(node, Node::Stage(_)) && have.contains(&node.id())).collect();
     let mut needs = vec![None; stored.len()];

@@ -156,7 +156,7 @@ mod tests {
         let with = |exports| -> Arc<Graph> {
             let mut manifest = manifest(MANIFEST);
             manifest.metadata.insert("exports".into(), exports);
-            Arc::new(manifest.seal())
+            Arc::new(manifest.finalize())
         };
         let exports = default_exports(&with(json!([{"name": "os"}, {"name": "tar"}]))).expect("known");
         assert_eq!(names(&exports), [("os", 1), ("tar", 2)]);

@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn sharing_twice_is_sharing_once() {
-        let once = share(manifest(VARIANTS).seal());
+        let once = share(manifest(VARIANTS).finalize());
         let twice = share(once.clone());
         assert_eq!(once.pipelines, twice.pipelines);
         let edges = |graph: &osbc_ir::Graph| -> Vec<_> {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{
-    Device, Export, FormatVersion, Graph, Have, Input, InputOrigin, ItemKey, Kind, Manifest, ModuleRef, Node, NodeId,
-    Pipeline, PipelineIndex, Plan, Reference, References, Revision, Runner, Source, SourceItem, Stage, Target,
+    CachedSet, Device, Export, FormatVersion, Graph, Input, InputOrigin, ItemKey, Kind, Manifest, ModuleRef, Node,
+    NodeId, Pipeline, PipelineIndex, Plan, Reference, References, Revision, Runner, Source, SourceItem, Stage, Target,
 };
 use serde_json::json;
 
@@ -20,12 +20,12 @@ pub(crate) struct Sketch {
 impl Sketch {
     /// Every written stage a node of its own.
     pub(crate) fn as_written(text: &str) -> Self {
-        Self { graph: Arc::new(manifest(text).seal()) }
+        Self { graph: Arc::new(manifest(text).finalize()) }
     }
 
     /// Equal stages one node.
     pub(crate) fn shared(text: &str) -> Self {
-        Self { graph: Arc::new(share(manifest(text).seal())) }
+        Self { graph: Arc::new(share(manifest(text).finalize())) }
     }
 
     /// `pipeline/stage` as written first, or `#item`.
@@ -52,7 +52,7 @@ impl Sketch {
         self.graph.id(self.node(label))
     }
 
-    pub(crate) fn have(&self, labels: &[&str]) -> Have {
+    pub(crate) fn have(&self, labels: &[&str]) -> CachedSet {
         labels.iter().map(|label| self.id(label)).collect()
     }
 

@@ -1,4 +1,4 @@
-//! What tests and fuzz targets of both formats do with their input: compile it as far as it goes, then seal and describe
+//! What tests and fuzz targets of both formats do with their input: compile it as far as it goes, then finalize and describe
 //! it, or render what is wrong with it.
 
 use std::sync::LazyLock;
@@ -20,7 +20,7 @@ pub(crate) fn v1(data: &[u8]) {
     let Ok(text) = SourceText::from_bytes("m.json", data.to_vec()) else { return };
     match compile(&text, &CATALOG, Host::bare(&for_host("", BUILT_IN))) {
         Ok(manifest) => {
-            let graph = manifest.seal();
+            let graph = manifest.finalize();
             for ids in [IdScheme::Osbuild, IdScheme::Blake3] {
                 assert!(json::to_string(&describe(&graph, ids)).starts_with("{\""));
             }

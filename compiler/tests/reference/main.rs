@@ -75,7 +75,7 @@ fn difference(checkout: &Path, catalog: &Catalog, verdict: &Value) -> Option<Str
     let ours = compile(&text, catalog, Host::bare(&host));
     match (verdict, ours) {
         (Value::Object(verdict), Ok(manifest)) if verdict.contains_key("text") => {
-            let ours = json::to_string(&describe(&manifest.seal(), IdScheme::Osbuild));
+            let ours = json::to_string(&describe(&manifest.finalize(), IdScheme::Osbuild));
             (Some(ours.as_str()) != verdict["text"].as_str()).then(|| format!("is described as {ours}"))
         }
         (Value::Object(verdict), Err(report)) if verdict.contains_key("errors") => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use osbc_ir::{Cause, Have, Resource, StageResult};
+use osbc_ir::{CachedSet, Cause, Resource, StageResult};
 use osbc_sandbox::request::{ReferenceFrom, StageFailure, StageReply};
 use osbc_store::testing::{Sealed, Sketch, directory};
 use osbc_store::{Layers, Limit, Store, StoreSettings};
@@ -56,7 +56,7 @@ impl Bench {
         Done { outcome, events: monitor.events }
     }
 
-    fn present(&self, sketch: &Sealed) -> Have {
+    fn present(&self, sketch: &Sealed) -> CachedSet {
         self.store.present(&sketch.graph, sketch.ids())
     }
 }
@@ -230,7 +230,7 @@ fn a_failure_is_told_and_nothing_of_it_is_kept() {
     assert_eq!((failed.success, failed.error.as_deref()), (false, Some("it broke")));
     assert_eq!(failed.output, "about to\n");
     assert_eq!(done.outcome.nodes[&sketch.node("c")], NodeOutcome::NotStarted);
-    assert_eq!(bench.present(&sketch), [osbc_ir::NodeId::Stage(sketch.id("a"))].into_iter().collect::<Have>());
+    assert_eq!(bench.present(&sketch), [osbc_ir::NodeId::Stage(sketch.id("a"))].into_iter().collect::<CachedSet>());
     assert_eq!(std::fs::read_dir(bench.directory.path().join("store/work")).expect("reads").count(), 0);
 
     let runner = FakeRunner::succeeding();
@@ -339,7 +339,7 @@ fn an_interrupted_segment_keeps_what_its_steps_have_done() {
     assert!(done.outcome.interrupted);
     assert_eq!(labels(&runner.ran()), ["a", "b"]);
     assert_eq!(done.outcome.nodes[&sketch.node("c")], NodeOutcome::NotStarted);
-    assert_eq!(bench.present(&sketch), [osbc_ir::NodeId::Stage(sketch.id("b"))].into_iter().collect::<Have>());
+    assert_eq!(bench.present(&sketch), [osbc_ir::NodeId::Stage(sketch.id("b"))].into_iter().collect::<CachedSet>());
 }
 
 #[test]
@@ -354,7 +354,7 @@ fn an_interrupted_stage_says_so() {
     });
     let done = bench.run(&sketch, &runner);
     assert_eq!(result(&done, &sketch, "a").error.as_deref(), Some("interrupted"));
-    assert_eq!(bench.present(&sketch), Have::default());
+    assert_eq!(bench.present(&sketch), CachedSet::default());
 }
 
 #[test]
@@ -420,7 +420,7 @@ fn only_a_stage_that_lacked_room_is_given_some_and_run_again() {
         });
         assert!(!bench.run(&sketch, &runner).outcome.success());
         assert_eq!(runner.ran().len(), runs);
-        assert_eq!(bench.present(&kept) == Have::default(), runs == 2, "whether the other result was evicted");
+        assert_eq!(bench.present(&kept) == CachedSet::default(), runs == 2, "whether the other result was evicted");
     }
 }
 

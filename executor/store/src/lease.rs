@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use osbc_ir::{Graph, Have, ItemKey, NodeId, StageId};
+use osbc_ir::{CachedSet, Graph, ItemKey, NodeId, StageId};
 use rustix::fs::{Timespec, UTIME_NOW};
 
 use crate::check::stamps;
@@ -34,7 +34,7 @@ pub struct Lease {
     directory: PathBuf,
     /// Holds the lock on the directory.
     _owner: OwnedFd,
-    pub(crate) present: Have,
+    pub(crate) present: CachedSet,
     objects: Mutex<HashMap<StageId, Arc<ObjectMeta>>>,
     /// Those of the objects that were made under it.
     made: Mutex<HashSet<StageId>>,
@@ -52,7 +52,7 @@ pub struct Lease {
 impl Store {
     /// Which of these nodes of a graph it has right now. Nothing keeps them there: who goes on to use them takes a
     /// [`Store::lease`].
-    pub fn present(&self, graph: &Graph, ids: impl IntoIterator<Item = NodeId>) -> Have {
+    pub fn present(&self, graph: &Graph, ids: impl IntoIterator<Item = NodeId>) -> CachedSet {
         self.present_asked(graph, |has| {
             for id in ids {
                 has(id);
@@ -61,7 +61,7 @@ impl Store {
     }
 
     /// The same for all that `ask` asks for; it is told whether each is there, and may ask on accordingly.
-    pub fn present_asked(&self, graph: &Graph, ask: impl FnOnce(&mut dyn FnMut(NodeId) -> bool)) -> Have {
+    pub fn present_asked(&self, graph: &Graph, ask: impl FnOnce(&mut dyn FnMut(NodeId) -> bool)) -> CachedSet {
         let mut reader = self.reader();
         let mut present = Vec::new();
         ask(&mut |id| {
@@ -161,7 +161,7 @@ impl Lease {
             store,
             directory,
             _owner: owner,
-            present: Have::default(),
+            present: CachedSet::default(),
             objects: Mutex::default(),
             made: Mutex::default(),
             elsewhere: Mutex::default(),
@@ -198,7 +198,7 @@ impl Lease {
     }
 
     /// Which of the nodes that it was asked for are there.
-    pub fn present(&self) -> &Have {
+    pub fn present(&self) -> &CachedSet {
         &self.present
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{
-    Action, Decision, Edge, Export, FormatVersion, Graph, Have, Input, InputOrigin, ItemKey, Kind, Manifest, Map,
+    Action, CachedSet, Decision, Edge, Export, FormatVersion, Graph, Input, InputOrigin, ItemKey, Kind, Manifest, Map,
     ModuleRef, NodeId, Pipeline, PipelineIndex, Plan, Reason, Reference, References, Revision, Runner, Segment, Source,
     SourceItem, Stage, StageId, Target, Value,
 };
@@ -117,7 +117,7 @@ impl Sketch {
 
     /// Seals the manifest.
     pub fn seal(self) -> Sealed {
-        Sealed { graph: Arc::new(self.manifest.seal()), open: self.open }
+        Sealed { graph: Arc::new(self.manifest.finalize()), open: self.open }
     }
 
     fn index(&self, name: &str) -> PipelineIndex {
@@ -168,7 +168,7 @@ impl Sealed {
 
     /// A plan to build all pipelines: what `have` has is cached, every other stage a segment, unless it was to go on in
     /// that of the stage before it.
-    pub fn plan(&self, have: &Have) -> Plan {
+    pub fn plan(&self, have: &CachedSet) -> Plan {
         let graph = &self.graph;
         let reason = Reason::InStore;
         let decide = |node: NodeIndex| match (have.contains(&graph.id(node)), graph.stage_node(node).is_some()) {

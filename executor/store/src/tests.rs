@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use osbc_fixtures::mounted::{Mounted, fill_up, run};
-use osbc_ir::{Have, ItemKey, NodeId, StageId, Value};
+use osbc_ir::{CachedSet, ItemKey, NodeId, StageId, Value};
 use serde_json::json;
 
 mod eviction;
@@ -229,7 +229,7 @@ fn a_sealed_result_is_there_for_the_next_lease() {
     let sketch = Sketch::chain(&["a", "b"]).seal();
     let store = open(directory.path(), Layers::Copy);
     let lease = sketch.lease(&store);
-    assert_eq!(*lease.present(), Have::default());
+    assert_eq!(*lease.present(), CachedSet::default());
     let work = lease.work(None).expect("begins");
     with_tree(&work.stack().expect("a tree"), |root| {
         assert_eq!(root.metadata().expect("is there").mode() & 0o7777, 0o755);
@@ -242,7 +242,7 @@ fn a_sealed_result_is_there_for_the_next_lease() {
     drop(lease);
 
     let again = sketch.lease(&store);
-    assert_eq!(*again.present(), sketch.ids().collect::<Have>());
+    assert_eq!(*again.present(), sketch.ids().collect::<CachedSet>());
     assert_eq!(store.present(&sketch.graph, sketch.ids()), *again.present());
     assert_eq!(read(&again, sketch.id("b"), "other"), "b");
     let object = again.object(sketch.id("a")).expect("is there");
@@ -321,7 +321,7 @@ fn what_is_damaged_is_absent_and_built_again() {
         drop(lease);
         damage(&object(directory.path()));
         let lease = sketch.lease(&store);
-        assert_eq!(*lease.present(), Have::default(), "{name}");
+        assert_eq!(*lease.present(), CachedSet::default(), "{name}");
         build(&lease, None, sketch.id("a"), |root| fs::write(root.join("file"), "new").expect("writes"));
         lease.settle().expect("settles");
         drop(lease);
@@ -339,9 +339,9 @@ fn after_a_crash_of_the_system_only_what_had_reached_the_disk_counts() {
     lease.settle().expect("settles");
     let object = directory.path().join("objects").join(sketch.id("a").to_string());
     change_meta(&object, |meta| meta.boot = Some("another boot".to_owned()));
-    assert_eq!(*sketch.lease(&store).present(), sketch.ids().collect::<Have>(), "it was durable");
+    assert_eq!(*sketch.lease(&store).present(), sketch.ids().collect::<CachedSet>(), "it was durable");
     fs::remove_file(object.join("durable")).expect("was there");
-    assert_eq!(*sketch.lease(&store).present(), Have::default(), "its data may be gone");
+    assert_eq!(*sketch.lease(&store).present(), CachedSet::default(), "its data may be gone");
 }
 
 #[test]
@@ -416,7 +416,7 @@ fn a_cut_off_download_is_gone_on_with_and_a_finished_one_found() {
         fs::read_to_string(lease.item(&ItemKey::new("test.files", "sha256:1")).expect("a name")).expect("reads"),
         "whole"
     );
-    assert_eq!(*sketch.lease(&store).present(), sketch.ids().collect::<Have>());
+    assert_eq!(*sketch.lease(&store).present(), sketch.ids().collect::<CachedSet>());
     assert!(matches!(lease.item(&ItemKey::new("test.files", "../x")), Err(StoreError::ItemName { .. })));
 }
 
@@ -624,10 +624,10 @@ fn root_an_object_without_its_lower_layers_is_absent() {
     drop(lease);
     fs::remove_dir_all(directory.path().join("objects").join(ids[1].to_string())).expect("removes");
     let lease = sketch.lease(&store);
-    assert_eq!(*lease.present(), [NodeId::Stage(ids[0])].into_iter().collect::<Have>());
+    assert_eq!(*lease.present(), [NodeId::Stage(ids[0])].into_iter().collect::<CachedSet>());
     build(&lease, Some(ids[0]), ids[1], |root| fs::write(root.join("other"), "than the first time").expect("writes"));
     drop(lease);
-    let have: Have = [NodeId::Stage(ids[0]), NodeId::Stage(ids[1])].into_iter().collect();
+    let have: CachedSet = [NodeId::Stage(ids[0]), NodeId::Stage(ids[1])].into_iter().collect();
     assert_eq!(*sketch.lease(&store).present(), have, "the last one was made on another");
 }
 
@@ -721,7 +721,7 @@ fn root_a_killed_process_leaves_what_it_sealed_and_nothing_else() {
     assert_eq!(entries(&path.join("work")), 0);
     let (sketch, ids) = long_chain(2);
     let lease = sketch.lease(&store);
-    assert_eq!(*lease.present(), [NodeId::Stage(ids[0])].into_iter().collect::<Have>());
+    assert_eq!(*lease.present(), [NodeId::Stage(ids[0])].into_iter().collect::<CachedSet>());
     assert_eq!(read(&lease, ids[0], "file"), "kept");
 }
 
@@ -776,7 +776,7 @@ fn root_a_read_only_store_is_told() {
     drop(store);
     run(Command::new("mount").args(["-o", "remount,ro"]).arg(&mounted.0));
     let looked = Store::look(&mounted.0).expect("looking changes nothing").expect("is there");
-    assert_eq!(looked.present(&sketch.graph, sketch.ids()), Have::default());
+    assert_eq!(looked.present(&sketch.graph, sketch.ids()), CachedSet::default());
     let error = match Store::open(&mounted.0, Layers::Auto) {
         Ok(store) => store.lease(&sketch.graph, []).expect_err("cannot be written to"),
         Err(error) => error,

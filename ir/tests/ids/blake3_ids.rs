@@ -7,7 +7,7 @@ use crate::sample::*;
 
 #[test]
 fn ids_never_change_by_accident() {
-    let graph = everything().seal();
+    let graph = everything().finalize();
     let id = |pipeline: usize, position: usize| {
         let node = graph.pipelines[pipeline].stages[position];
         graph.stage_node(node).expect("a stage").id.to_string()
@@ -36,7 +36,7 @@ fn an_item_is_its_content_type_and_checksum() {
     let id = identity::item_id(&ItemKey::new("org.osbuild.files", A));
     assert_ne!(id, identity::item_id(&ItemKey::new("org.osbuild.files", B)));
     assert_ne!(id, identity::item_id(&ItemKey::new("org.osbuild.ostree", A)));
-    let graph = everything().seal();
+    let graph = everything().finalize();
     let node = graph.by_id[&NodeId::Item(id)];
     let (source, item) = graph.item(graph.item_node(node).expect("an item"));
     assert_eq!((source.module.name.as_str(), item.key.checksum.as_str()), ("org.osbuild.curl", A));

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::sample::*;
 
 fn compat_of(pipeline: usize, position: usize) -> String {
-    let graph = everything().seal();
+    let graph = everything().finalize();
     let node = graph.pipelines[pipeline].stages[position];
     graph.stage_node(node).expect("a stage").compat.to_string()
 }
@@ -30,14 +30,14 @@ fn stages() {
 fn a_build_pipeline_without_stages_counts_as_none() {
     let mut manifest = everything();
     manifest.pipelines[ON_EMPTY].build = None;
-    let graph = manifest.seal();
+    let graph = manifest.finalize();
     let node = graph.pipelines[ON_EMPTY].last().expect("one stage");
     assert_eq!(graph.stage_node(node).expect("a stage").compat.to_string(), compat_of(ON_EMPTY, 0));
 }
 
 #[test]
 fn inputs() {
-    let graph = everything().seal();
+    let graph = everything().finalize();
     let trees: Vec<_> = graph
         .pipelines
         .iter()
@@ -57,7 +57,7 @@ fn of_two_references_to_the_same_id_the_last_counts() {
     let mut manifest = everything();
     let twin = manifest.pipelines[OS].clone();
     manifest.pipelines.push(twin);
-    let graph = manifest.seal();
+    let graph = manifest.finalize();
     let trees: Vec<_> = graph
         .pipelines
         .iter()
@@ -124,7 +124,7 @@ fn texts_of_any_size_are_hashed_whole() {
         (100_000, "5d537ee1efcd8da29b66206138d939fab4456e1a9951416b34e7d508bd82618b"),
     ] {
         let stages = vec![stage("noop", json!({"text": "x".repeat(len)}))];
-        let graph = manifest(vec![], vec![pipeline("os", None, stages)]).seal();
+        let graph = manifest(vec![], vec![pipeline("os", None, stages)]).finalize();
         let id = graph.stage_node(graph.pipelines[0].stages[0]).expect("a stage").compat;
         assert_eq!(id.to_string(), expected, "{len}");
     }

@@ -1,6 +1,6 @@
 //! Content keys: equal exactly when the stages say the same and their trees hold the same.
 
-use osbc_ir::content::{content_key, own_key};
+use osbc_ir::content::{content_key, stage_key};
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{ContentKey, Graph, Manifest, PipelineIndex, TreeDigest};
 use serde_json::json;
@@ -11,15 +11,15 @@ use crate::sample::*;
 fn three(build: &str, os: &str, disk: &str) -> Graph {
     let mut last = stage("copy", json!({ "is": disk }));
     last.inputs.push(tree_input("tree", 1, json!({})));
-    sealed(vec![
+    finalized(vec![
         pipeline("build", None, vec![stage("packages", json!({ "is": build }))]),
         pipeline("os", Some(0), vec![stage("packages", json!({ "is": os }))]),
         pipeline("disk", Some(0), vec![stage("truncate", json!({})), last]),
     ])
 }
 
-fn sealed(pipelines: Vec<osbc_ir::Pipeline>) -> Graph {
-    Manifest::seal(manifest(vec![], pipelines))
+fn finalized(pipelines: Vec<osbc_ir::Pipeline>) -> Graph {
+    Manifest::finalize(manifest(vec![], pipelines))
 }
 
 fn last(graph: &Graph, pipeline: usize) -> NodeIndex {
@@ -53,7 +53,7 @@ fn an_id_that_a_module_writes_down_matters() {
     let written = |build: &str| {
         let mut manifest = Manifest::clone(&three(build, "glibc", "x").manifest);
         manifest.pipelines[2].stages[1].writes_id = true;
-        manifest.seal()
+        manifest.finalize()
     };
     let (one, other) = (written("gcc"), written("clang"));
     assert_ne!(key(&one, [1, 2, 3]), key(&other, [1, 2, 3]));
@@ -66,9 +66,9 @@ fn an_id_that_a_module_writes_down_matters() {
 fn what_a_stage_says_itself_matters() {
     let (one, other) = (three("gcc", "glibc", "x"), three("gcc", "glibc", "y"));
     assert_ne!(key(&one, [1, 2, 3]), key(&other, [1, 2, 3]));
-    let own = |graph: &Graph, pipeline| own_key(graph, &[last(graph, pipeline)]);
+    let own = |graph: &Graph, pipeline| stage_key(graph, &[last(graph, pipeline)]);
     assert_ne!(own(&one, 2), own(&other, 2));
-    assert_eq!(own(&one, 2), own(&three("clang", "musl", "x"), 2), "the own key leaves trees out");
+    assert_eq!(own(&one, 2), own(&three("clang", "musl", "x"), 2), "the stage key leaves trees out");
 }
 
 #[test]
@@ -86,10 +86,10 @@ fn while_a_tree_is_unknown_there_is_no_key() {
 #[test]
 fn stages_that_share_a_segment_have_one_key_and_every_one_counts() {
     let of = |options| {
-        let graph = sealed(vec![pipeline("disk", None, vec![stage("truncate", options), stage("mkfs", json!({}))])]);
+        let graph = finalized(vec![pipeline("disk", None, vec![stage("truncate", options), stage("mkfs", json!({}))])]);
         let steps = graph.pipelines[0].stages.clone();
-        let none = |_| -> Option<TreeDigest> { panic!("no sealed tree is needed") };
-        (content_key(&graph, &steps, none), own_key(&graph, &steps))
+        let none = |_| -> Option<TreeDigest> { panic!("no committed tree is needed") };
+        (content_key(&graph, &steps, none), stage_key(&graph, &steps))
     };
     let ((one, one_own), (other, other_own)) = (of(json!({"size": 1})), of(json!({"size": 2})));
     assert!(one.is_some());
@@ -100,7 +100,8 @@ fn stages_that_share_a_segment_have_one_key_and_every_one_counts() {
 
 #[test]
 fn a_build_pipeline_without_stages_is_the_host() {
-    let with = |build| sealed(vec![pipeline("none", None, vec![]), pipeline("os", build, vec![stage("a", json!({}))])]);
+    let with =
+        |build| finalized(vec![pipeline("none", None, vec![]), pipeline("os", build, vec![stage("a", json!({}))])]);
     let (host, empty) = (with(None), with(Some(0)));
     let key = |graph: &Graph| content_key(graph, &[last(graph, 1)], |_| None);
     assert!(key(&host).is_some());

@@ -1,6 +1,6 @@
 //! Graphs that were written down and damaged: refused, or read to what can be walked without fear.
 
-use osbc_ir::content::{content_key, own_facts, own_key};
+use osbc_ir::content::{content_key, own_facts, stage_key};
 use osbc_ir::{Graph, TreeDigest, Value};
 use serde_json::json;
 
@@ -12,7 +12,7 @@ fn walk(graph: &Graph) {
         assert!(graph.needs(node).all(|(needed, _)| needed < node) && graph.users(node).all(|(user, _)| user > node));
         if let Some(stage) = graph.stage_node(node) {
             graph.stage(stage);
-            own_key(graph, &[node]);
+            stage_key(graph, &[node]);
             own_facts(graph, node, |pipeline| &graph.manifest.pipeline(pipeline).name);
             content_key(graph, &[node], |_| Some(TreeDigest::from_bytes([0; 32])));
         }
@@ -39,7 +39,7 @@ fn numbers(value: &Value, at: String, found: &mut Vec<String>) {
 
 #[test]
 fn one_changed_number_is_noticed_or_harmless() {
-    let written = serde_json::to_value(everything().seal()).expect("it has a JSON form");
+    let written = serde_json::to_value(everything().finalize()).expect("it has a JSON form");
     let mut found = Vec::new();
     numbers(&written, String::new(), &mut found);
     let (mut refused, mut read) = (0, 0);
@@ -61,7 +61,7 @@ fn one_changed_number_is_noticed_or_harmless() {
 
 #[test]
 fn what_is_missing_or_too_much_is_noticed() {
-    let written = serde_json::to_value(everything().seal()).expect("it has a JSON form");
+    let written = serde_json::to_value(everything().finalize()).expect("it has a JSON form");
     for (at, what) in [
         ("/pipelines", json!([])),
         ("/pipelines/0/stages", json!([])),

@@ -16,7 +16,7 @@ fn ids(graph: &Graph, pipeline: usize) -> Vec<StageId> {
 }
 
 fn all_ids(manifest: Manifest) -> Vec<Vec<StageId>> {
-    let graph = manifest.seal();
+    let graph = manifest.finalize();
     (0..graph.pipelines.len()).map(|pipeline| ids(&graph, pipeline)).collect()
 }
 
@@ -59,9 +59,9 @@ proptest! {
     #[test]
     fn two_stages_have_one_id_exactly_when_their_options_are_equal(one in value(), other in value()) {
         let same = one == other;
-        let (left, right) = (with_options(one.clone()).seal(), with_options(other).seal());
+        let (left, right) = (with_options(one.clone()).finalize(), with_options(other).finalize());
         prop_assert_eq!(ids(&left, 0) == ids(&right, 0), same);
-        let again = with_options(reversed(&one)).seal();
+        let again = with_options(reversed(&one)).finalize();
         prop_assert_eq!(ids(&left, 0), ids(&again, 0));
         let compat = |graph: &Graph| graph.stage_node(graph.pipelines[0].stages[0]).map(|node| node.compat);
         prop_assert_eq!(compat(&left), compat(&again));
@@ -94,7 +94,7 @@ proptest! {
         };
         let pipelines = vec![pipeline("one", None, stages(&one)), pipeline("other", None, stages(&other))];
         let alike = common.len() + one.iter().zip(&other).take_while(|(one, other)| one == other).count();
-        let graph = manifest(vec![], pipelines).seal();
+        let graph = manifest(vec![], pipelines).finalize();
         let (one, other) = (ids(&graph, 0), ids(&graph, 1));
         prop_assert_eq!(&one[..alike], &other[..alike]);
         for id in &one[alike..] {
@@ -162,7 +162,7 @@ fn what_a_stage_takes_from_the_host_is_in_its_id() {
 fn osbuilds_ids_know_nothing_of_the_host() {
     let compat = |host: Vec<HostFile>| {
         let stage = Stage { host, ..stage("copy", json!({})) };
-        let graph = manifest(vec![], vec![pipeline("os", None, vec![stage])]).seal();
+        let graph = manifest(vec![], vec![pipeline("os", None, vec![stage])]).finalize();
         graph.stage_node(graph.pipelines[0].stages[0]).map(|node| node.compat)
     };
     assert_eq!(compat(vec![]), compat(vec![tool("cp", Some(1))]));

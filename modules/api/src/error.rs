@@ -50,19 +50,18 @@ pub enum Error {
         /// The end of what it said.
         said: String,
     },
-    /// A program is made for machines of another kind, and nothing here runs such. The machine lacks something, not the
-    /// manifest.
+    /// A program is made for another CPU architecture, and the machine has no emulator for it.
     #[error(
         "{} is made for {architecture}, which this machine does not run; install qemu-user-static and binfmt-support on it",
         program.display()
     )]
-    Foreign {
+    WrongArchitecture {
         /// The program, as a path of its tree.
         program: PathBuf,
         /// Debian's name of the machines that it is for.
         architecture: String,
     },
-    /// There is no thread to work with. The machine lacks something, not the manifest.
+    /// No thread can be started. The machine lacks something; the manifest is fine.
     #[error(transparent)]
     NoThread(NoThread),
     /// The module refuses or gives up, and says why.

@@ -353,7 +353,7 @@ impl Install<'_> {
         let status = program.attended(self.limit()).status();
         let status = status.map_err(|error| match error {
             // What the machine lacks is no fault of the package.
-            Error::Foreign { .. } => error,
+            Error::WrongArchitecture { .. } => error,
             error => Error::failed(format!("preinst of the package {name}: {error}")),
         })?;
         if status.success() {

@@ -272,7 +272,7 @@ fn call(function: fn(&StageContext) -> Result<(), Error>, context: &StageContext
 /// that may have been meant: then only what is free can tell.
 fn failed(error: &Error, context: &StageContext) -> StageFailure {
     let resource = match error {
-        Error::Foreign { .. } => Some(Resource::Emulator),
+        Error::WrongArchitecture { .. } => Some(Resource::Emulator),
         Error::NoThread(_) => Some(Resource::Tasks),
         error if error.is_full() && context.mounts.is_empty() && !full::is_full(Path::new(MEMORY)) => {
             Some(Resource::Disk)

@@ -44,7 +44,7 @@ fn left(sketch: &Sealed, store: &Store) -> Vec<String> {
 }
 
 fn is_there(sketch: &Sealed, store: &Store, node: osbc_ir::graph::NodeIndex) -> bool {
-    store.present(&sketch.graph, [sketch.graph.id(node)]) != Have::default()
+    store.present(&sketch.graph, [sketch.graph.id(node)]) != CachedSet::default()
 }
 
 #[test]

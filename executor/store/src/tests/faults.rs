@@ -105,7 +105,7 @@ fn survives_every_fault(layers: Layers, place: &Path) {
             assert_eq!(verified.damages, [], "{}", case());
             build_all(&store, &sketch).unwrap_or_else(|error| panic!("{}: {error}", case()));
             let lease = sketch.lease(&store);
-            assert_eq!(*lease.present(), sketch.ids().collect::<Have>(), "{}", case());
+            assert_eq!(*lease.present(), sketch.ids().collect::<CachedSet>(), "{}", case());
             lease.check(sketch.id("b")).expect("is whole");
             assert_eq!(
                 (read(&lease, sketch.id("b"), "a"), read(&lease, sketch.id("b"), "b")),

@@ -30,7 +30,7 @@ fn ten_stages(store: &Store) -> u64 {
         assert_eq!(fs::read(root.join("large")).expect("reads"), bytes);
     });
     drop(lease);
-    assert_eq!(*sketch.lease(store).present(), sketch.ids().collect::<Have>());
+    assert_eq!(*sketch.lease(store).present(), sketch.ids().collect::<CachedSet>());
     after - before
 }
 

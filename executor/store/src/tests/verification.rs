@@ -263,7 +263,7 @@ fn an_item_that_is_no_longer_what_its_name_says_is_set_aside_whatever_its_time()
             assert!(damage.reason.starts_with(reason), "{name}: {}", damage.reason);
             assert_eq!(damage.fate, Fate::SetAside, "{name}");
         }
-        assert_eq!(*sketch.lease(&store).present(), Have::default(), "{name}");
+        assert_eq!(*sketch.lease(&store).present(), CachedSet::default(), "{name}");
         fetch_good(&sketch, &store);
         assert_eq!(look_at_items(&sketch, &store, &|_| panic!("it has just come in")), [], "{name}");
     }
@@ -344,7 +344,7 @@ fn with_alias(directory: &Path) -> (Sealed, Store) {
     let object = build(&lease, None, sketch.id("a"), |root| fs::write(root.join("a-file"), "a").expect("writes"));
     lease.adopt(sketch.id("b"), &object.as_lower()).expect("the disk takes it").expect("it is there");
     drop(lease);
-    assert_eq!(*sketch.lease(&store).present(), sketch.ids().collect::<Have>());
+    assert_eq!(*sketch.lease(&store).present(), sketch.ids().collect::<CachedSet>());
     (sketch, store)
 }
 
@@ -426,7 +426,7 @@ fn a_damaged_item_is_set_aside_and_fetched_again() {
     let found = store.verify(true, &check).expect("verifies").damages;
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].reason.as_str(), found[0].fate), ("it is cood", Fate::SetAside));
-    assert_eq!(*sketch.lease(&store).present(), Have::default());
+    assert_eq!(*sketch.lease(&store).present(), CachedSet::default());
     fetch();
     assert_eq!(store.verify(true, &check).expect("verifies").damages, []);
 }

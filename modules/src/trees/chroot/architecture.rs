@@ -35,7 +35,7 @@ pub(super) fn cannot_start(program: &Path) -> impl FnOnce(io::Error) -> Error {
         let of_another =
             [Errno::NOEXEC, Errno::NOENT].iter().any(|one| error.raw_os_error() == Some(one.raw_os_error()));
         match of_another.then(|| machine(program)).flatten().filter(|name| !OWN.contains(&name.as_str())) {
-            Some(architecture) => Error::Foreign { program: program.to_owned(), architecture },
+            Some(architecture) => Error::WrongArchitecture { program: program.to_owned(), architecture },
             None => Error::io("start", program)(error),
         }
     }

@@ -1,8 +1,8 @@
-//! Sealing: a manifest becomes a graph, every id computed once, in one pass over what was written.
+//! Turns a manifest into a graph, and computes every id once, in one pass.
 //!
-//! References only reach back, so an id never waits for one that comes later, and the order of nodes is an order of
-//! dependencies. Sealing knows nothing of sharing: two stages with the same id are two nodes here, as written. osbuild's ids
-//! are in nobody's way and computed beside everything else.
+//! References only lead to earlier pipelines, so no id depends on a later one, and nodes are in order of dependencies.
+//! Nothing is shared here: two stages with the same id are two nodes, as written. osbuild-compatible ids are computed
+//! on a second thread; nothing waits for them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,19 +17,19 @@ use crate::identity::{self, Facts};
 use crate::manifest::{Manifest, Pipeline, PipelineIndex};
 use crate::stage::{Stage, Target};
 
-/// From how many stages and items on a second thread pays.
+/// The number of stages and items from which a second thread pays off.
 const WORTH_A_THREAD: usize = 200;
 
 impl Manifest {
-    /// Gives every stage and source item its ids and ties them together.
+    /// Computes all ids and returns the graph.
     ///
-    /// One node per written stage and per source item, items first, each kind in the manifest's order; an edge runs
-    /// from a node with a lower index to one with a higher. A build pipeline or an input's pipeline without stages has
-    /// no tree and gives no edge.
-    pub fn seal(self) -> Graph {
+    /// It has a node for each written stage and each source item; items come first, and each kind is in the manifest's
+    /// order. Edges lead from lower to higher indices. A build pipeline or an input's pipeline without stages has no
+    /// tree, and so no edge.
+    pub fn finalize(self) -> Graph {
         let stages: usize = self.pipelines.iter().map(|pipeline| pipeline.stages.len()).sum();
         let items: usize = self.sources.iter().map(|source| source.items.len()).sum();
-        let mut sealing = Sealing {
+        let mut builder = Builder {
             dag: DiGraph::with_capacity(stages + items, 2 * stages + items),
             items: HashMap::with_capacity(items),
             by_id: HashMap::with_capacity(stages + items),
@@ -40,21 +40,21 @@ impl Manifest {
             let worth = stages + items >= WORTH_A_THREAD;
             // Where no thread can be had, there is still this one.
             let helper = worth.then(|| thread::Builder::new().spawn_scoped(scope, compat).ok()).flatten();
-            sealing.add_items(&self);
+            builder.add_items(&self);
             let ids = stage_ids(&self, stages, identity::stage_id);
             let compat_ids = helper.map_or_else(compat, |helper| helper.join().expect("computing ids does not panic"));
             (ids, compat_ids)
         });
         let mut ids = ids.into_iter().zip(compat_ids);
         for (index, pipeline) in self.pipelines.iter().enumerate() {
-            sealing.add_pipeline(PipelineIndex(index), pipeline, &mut ids);
+            builder.add_pipeline(PipelineIndex(index), pipeline, &mut ids);
         }
-        let Sealing { dag, by_id, pipelines, .. } = sealing;
+        let Builder { dag, by_id, pipelines, .. } = builder;
         Graph { dag, by_id, pipelines, manifest: Arc::new(self) }
     }
 }
 
-/// The ids of all stages in the manifest's order, by a function that gives one.
+/// Returns the ids of all stages in the manifest's order, as `id_of` computes them.
 fn stage_ids<Id: Copy>(manifest: &Manifest, stages: usize, id_of: fn(&Facts<'_, Id>) -> Id) -> Vec<Id> {
     let mut ids = Vec::with_capacity(stages);
     let mut trees = Vec::with_capacity(manifest.pipelines.len());
@@ -70,8 +70,8 @@ fn stage_ids<Id: Copy>(manifest: &Manifest, stages: usize, id_of: fn(&Facts<'_, 
     ids
 }
 
-/// What has been sealed so far.
-struct Sealing {
+/// A graph in the making.
+struct Builder {
     dag: DiGraph<Node, Edge>,
     /// Items by checksum.
     items: HashMap<String, Vec<NodeIndex>>,
@@ -79,7 +79,7 @@ struct Sealing {
     pipelines: Vec<PipelineNodes>,
 }
 
-impl Sealing {
+impl Builder {
     fn add_items(&mut self, manifest: &Manifest) {
         for (source_index, source) in manifest.sources.iter().enumerate() {
             for (position, item) in source.items.iter().enumerate() {
@@ -109,7 +109,7 @@ impl Sealing {
         self.pipelines.push(PipelineNodes { stages: nodes });
     }
 
-    /// What a stage needs, each thing once per way of needing it.
+    /// Returns the nodes that a stage depends on, each with the kinds of dependency.
     fn needs(&self, pipeline: &Pipeline, stage: &Stage, base: Option<NodeIndex>) -> Vec<(NodeIndex, Edge)> {
         let mut needs = Vec::new();
         needs.extend(base.map(|node| (node, Edge::Base)));

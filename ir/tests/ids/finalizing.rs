@@ -1,4 +1,4 @@
-//! How a sealed graph hangs together.
+//! The structure of a finalized graph.
 
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Edge, Graph, Node};
@@ -18,7 +18,7 @@ fn needs(graph: &Graph, node: NodeIndex) -> Vec<(NodeIndex, Edge)> {
 
 #[test]
 fn every_stage_and_item_is_a_node_and_says_where_it_was_written() {
-    let graph = everything().seal();
+    let graph = everything().finalize();
     let written: usize = graph.manifest.pipelines.iter().map(|pipeline| pipeline.stages.len()).sum();
     assert_eq!(graph.dag.node_count(), written + 2);
     for (index, nodes) in graph.pipelines.iter().enumerate() {
@@ -31,7 +31,7 @@ fn every_stage_and_item_is_a_node_and_says_where_it_was_written() {
 
 #[test]
 fn edges_say_why_one_node_needs_another() {
-    let graph = everything().seal();
+    let graph = everything().finalize();
     let at = |pipeline: usize, position: usize| graph.pipelines[pipeline].stages[position];
     let item = |position: usize| NodeIndex::new(position);
 
@@ -51,7 +51,7 @@ fn an_item_that_two_sources_offer_is_needed_from_both_and_once_each() {
     let mut reader = stage("copy", json!({}));
     reader.inputs = vec![files_input("one", true, &[(A, json!({}))]), files_input("two", true, &[(A, json!({}))])];
     let sources = vec![source("curl", &[(A, json!({}))]), source("inline", &[(A, json!({}))])];
-    let graph = manifest(sources, vec![pipeline("os", None, vec![reader])]).seal();
+    let graph = manifest(sources, vec![pipeline("os", None, vec![reader])]).finalize();
     let last = graph.pipelines[0].last().expect("one stage");
     assert_eq!(needs(&graph, last), [(NodeIndex::new(0), Edge::Fetch), (NodeIndex::new(1), Edge::Fetch)]);
     let (Node::Item(first), Node::Item(second)) = (&graph.dag[NodeIndex::new(0)], &graph.dag[NodeIndex::new(1)]) else {
@@ -63,6 +63,6 @@ fn an_item_that_two_sources_offer_is_needed_from_both_and_once_each() {
 
 #[test]
 fn edges_lead_from_lower_to_higher_indices() {
-    let graph = everything().seal();
+    let graph = everything().finalize();
     assert!(graph.dag.edge_references().all(|edge| edge.source() < edge.target()));
 }
