@@ -83,7 +83,7 @@ pub(crate) fn mount(context: &MountContext, file_system: &FileSystem) -> Result<
     let (target, path) = make_mountpoint(context)?;
     match attach(file_system, &source, &target) {
         // As mount(8) does: what cannot be written is mounted to be read.
-        Err(Refusal { error: Errno::ROFS | Errno::ACCESS, .. }) if !file_system.read_only => {
+        Err(MountError { error: Errno::ROFS | Errno::ACCESS, .. }) if !file_system.read_only => {
             attach(&FileSystem { read_only: true, ..*file_system }, &source, &target)
         }
         result => result,
@@ -102,13 +102,13 @@ pub(crate) fn on_host(source: &Path) -> Result<PathBuf, Error> {
 }
 
 /// Why the kernel would not mount.
-struct Refusal {
+struct MountError {
     error: Errno,
     /// What it said about it, line by line.
     log: Vec<String>,
 }
 
-impl Refusal {
+impl MountError {
     fn explain(self, file_system: &FileSystem, source: &Path) -> Error {
         let mut reason = format!("cannot mount {} as {}: {}", source.display(), file_system.kind, self.error);
         if !self.log.is_empty() {
@@ -130,13 +130,13 @@ pub(crate) fn mount_nowhere(context: &MountContext, file_system: &FileSystem) ->
     detached(file_system, source).map_err(|refusal| refusal.explain(file_system, source))
 }
 
-fn attach(file_system: &FileSystem, source: &Path, target: &OwnedFd) -> Result<(), Refusal> {
+fn attach(file_system: &FileSystem, source: &Path, target: &OwnedFd) -> Result<(), MountError> {
     let mount = detached(file_system, source)?;
-    bind::attach(&mount, target).map_err(|error| Refusal { error, log: Vec::new() })
+    bind::attach(&mount, target).map_err(|error| MountError { error, log: Vec::new() })
 }
 
-fn detached(file_system: &FileSystem, source: &Path) -> Result<OwnedFd, Refusal> {
-    let plain = |error| Refusal { error, log: Vec::new() };
+fn detached(file_system: &FileSystem, source: &Path) -> Result<OwnedFd, MountError> {
+    let plain = |error| MountError { error, log: Vec::new() };
     let context = fsopen(file_system.kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(plain)?;
     let prepare = || {
         fsconfig_set_string(context.as_fd(), "source", source)?;
@@ -154,7 +154,7 @@ fn detached(file_system: &FileSystem, source: &Path) -> Result<OwnedFd, Refusal>
             if file_system.read_only { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
         fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
     };
-    prepare().map_err(|error| Refusal { error, log: messages(&context) })
+    prepare().map_err(|error| MountError { error, log: messages(&context) })
 }
 
 /// What the kernel said while it was asked, oldest first, without the marks of its urgency.

@@ -28,8 +28,8 @@ const OWN: &[&str] = if cfg!(target_arch = "x86_64") {
     &[]
 };
 
-/// Why the program at an absolute path of the calling thread's root does not start: where the system's word is that it
-/// is for no machine of this kind, or that what would run it is not there, says so and what lets it start.
+/// Returns why the program at an absolute path of the calling thread's root does not start. If the OS error is that the
+/// program is for another architecture, or that its interpreter is missing, the message says so and what to do.
 pub(super) fn cannot_start(program: &Path) -> impl FnOnce(io::Error) -> Error {
     move |error| {
         let of_another =
