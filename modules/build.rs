@@ -1,5 +1,7 @@
-//! Lists `src/<kind>/*.rs` into the registry: one `#[path]` module and one table row per file, the file's header as
-//! its documentation. Adding a module touches no list.
+//! Lists `src/<kind>/*.rs` into the registry: one `#[path]` module and one table row per file, the file's header as its
+//! documentation.
+//!
+//! Adding a module touches no list.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! The command as a process: building, building again with nothing to do, inspecting; beside osbuild where `OSBUILD=`
-//! names a checkout. Building needs root.
+//! names a checkout.
+//!
+//! Building needs root.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -1,6 +1,8 @@
-//! What scheduling costs and gives: pipelines whose stages wait, beside one of them; stages that compute, beside the
-//! cores; and 10,000 stages that do nothing, beside what keeping their results takes by itself. The runner is one that
-//! only waits, computes, or returns; the store is a real one. Each line is a ratio within one run.
+//! Measures what scheduling costs and gains.
+//!
+//! Pipelines whose stages wait are compared with one of them; stages that compute, with the number of cores; 10,000
+//! stages that do nothing, with the cost of keeping their results. The runner only waits, computes, or returns; the
+//! store is a real one. Each line is a ratio within one run.
 
 #![expect(clippy::print_stdout, reason = "it prints its lines")]
 

@@ -1,5 +1,7 @@
-//! The store: what it costs to keep a large tree after each of ten small stages, and in twenty variants, beside `cp -a`
-//! and, where `OSBUILD=` names a checkout, osbuild's checkpoints; and finding 10,000 cached stages among 100,000
+//! Measures the store.
+//!
+//! Keeping a large tree after each of ten small stages, and in twenty variants, is compared with `cp -a` and, if
+//! `OSBUILD=` names a checkout, with osbuild's checkpoints. Another part finds 10,000 cached stages among 100,000
 //! results. Each table comes from one run. Needs root; `OSBC_BENCH_MB` sets the size of the tree (default 1024),
 //! `OSBC_BENCH_DIR` where everything is made (default: a directory in `target/`).
 

@@ -30,6 +30,7 @@ pub(crate) struct LastBuild<'p> {
 
 impl<'p> LastBuild<'p> {
     /// Returns the last build of the manifest that was read from `path` and became `now`; `None` if none is recorded.
+    ///
     /// A damaged record counts as none, and the user is warned.
     pub(crate) fn of(store: &Store, path: &Path, now: &'p Graph) -> Option<Self> {
         let record = Record::last_of(store, &ManifestName::new(path, now)).ok()??;

@@ -102,8 +102,9 @@ fn understand(arguments: &Arguments) -> Result<Asked, DropInError> {
     Ok(Asked { session, written: Arc::new(written), graph, exports, checkpoints })
 }
 
-/// The modules of osbuild's module directory and, behind them, the built-in ones; or the other way round. Without the
-/// directory there are the built-in ones.
+/// The modules of osbuild's module directory and, behind them, the built-in ones; or the other way round.
+///
+/// Without the directory there are the built-in ones.
 fn libraries(libdir: &Path, native_first: bool) -> Result<Vec<Box<dyn Library>>, Failure> {
     let mut libraries = vec![builtin()];
     if libdir.is_dir() {

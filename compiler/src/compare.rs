@@ -1,5 +1,7 @@
 //! What is different between two graphs, and why a stage has another id in the new one: the first causes apart from
-//! what only follows from them. Knows no store and no build: whose graphs they are, is its caller's part.
+//! what only follows from them.
+//!
+//! Knows no store and no build: whose graphs they are, is its caller's part.
 //!
 //! Pipelines are matched by name, and those that are left by their stages; stages within them by what they say, then by
 //! type, in order ([`align`]). A stage whose id the old graph has as well is the same, wherever it stands. Any other

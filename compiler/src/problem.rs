@@ -1,5 +1,7 @@
 //! What is wrong with a manifest: one [`Problem`] each, and the [`Report`] of all of them with their places in the
-//! text. How a report looks on a terminal is in [`render`].
+//! text.
+//!
+//! How a report looks on a terminal is in [`render`].
 
 use std::fmt;
 use std::ops::Range;

@@ -1,5 +1,7 @@
 //! From places to byte ranges: one walk over the text for all places that are asked for, and only when there is a
-//! problem to show. It knows valid JSON and nothing else.
+//! problem to show.
+//!
+//! It knows valid JSON and nothing else.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -16,8 +18,10 @@ pub(crate) struct Spans {
     pub(crate) key: Option<Range<usize>>,
 }
 
-/// Finds each place in `text`, which is valid JSON. A place that is not there is found at its closest ancestor; of
-/// repeated keys the last counts, as it does for the values.
+/// Finds each place in `text`, which is valid JSON.
+///
+/// A place that is not there is found at its closest ancestor; of repeated keys the last counts, as it does for the
+/// values.
 pub(crate) fn locate(text: &str, places: &[&Place]) -> Vec<Spans> {
     let mut tree = Tree::default();
     let nodes: Vec<usize> = places.iter().map(|place| tree.add(place)).collect();

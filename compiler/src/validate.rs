@@ -1,5 +1,7 @@
 //! Finds everything that is wrong with a manifest, in one go: against its format's schema, against the schemas of its
-//! modules, and what no schema can say. What comes out can be lowered without fail.
+//! modules, and what no schema can say.
+//!
+//! What comes out can be lowered without fail.
 
 use osbc_ir::{FormatVersion, Kind, Runner};
 use osbc_module_api::Catalog;

@@ -56,8 +56,9 @@ pub fn check_output(exports: &[Export], output: &Path) -> Result<(), Error> {
     Ok(check_destination(output, exports.iter().map(|export| export.name.as_str()))?)
 }
 
-/// Exports every result of a plan to `<output>/<name>/`. With [`Ownership::Keep`], a result that would end with the
-/// lease, and that nothing else reads, is moved there.
+/// Exports every result of a plan to `<output>/<name>/`.
+///
+/// With [`Ownership::Keep`], a result that would end with the lease, and that nothing else reads, is moved there.
 ///
 /// # Errors
 /// A result is not there, or the destination cannot be written to.

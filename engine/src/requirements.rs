@@ -1,5 +1,7 @@
-//! Checks, before anything runs, what the stages and downloads of a plan need of this machine. The modules declare it
-//! ([`Requirement`]). The tools of a build root are in a tree that does not exist yet; only their stage can check them.
+//! Checks, before anything runs, what the stages and downloads of a plan need of this machine.
+//!
+//! The modules declare it ([`Requirement`]). The tools of a build root are in a tree that does not exist yet; only
+//! their stage can check them.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,6 +1,7 @@
 //! What an exported result is made of, as a software bill of materials in SPDX 2.3: the packages that the stages of its
-//! pipeline and of those that it is made from say they have installed. Build roots leave nothing in it and are not in
-//! it.
+//! pipeline and of those that it is made from say they have installed.
+//!
+//! Build roots leave nothing in it and are not in it.
 
 use std::collections::BTreeSet;
 use std::path::Path;

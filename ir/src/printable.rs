@@ -1,5 +1,7 @@
-//! Makes strings from outside safe for a terminal. Control characters, and marks that change the direction of text,
-//! become escapes such as `\u001b`, which both JSON and people can read.
+//! Makes strings from outside safe for a terminal.
+//!
+//! Control characters, and marks that change the direction of text, become escapes such as `\u001b`, which both JSON
+//! and people can read.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;

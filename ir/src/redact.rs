@@ -1,5 +1,7 @@
-//! Removes secrets from URLs before they are shown or kept. User information is dropped; the values of parameters and
-//! queries, and fragments, are hidden; scheme, host, path and the names of parameters stay.
+//! Removes secrets from URLs before they are shown or kept.
+//!
+//! User information is dropped; the values of parameters and queries, and fragments, are hidden; scheme, host, path and
+//! the names of parameters stay.
 //!
 //! All messages, events, records, reports and attestations show URLs in this form. Only sources and stages see them
 //! whole.
@@ -104,7 +106,9 @@ pub fn value(value: &Value) -> Value {
 }
 
 /// Returns a graph with every URL in its manifest as it is shown, followed by a short digest of the original wherever
-/// something was left out, so that two such graphs can be compared. Ids stay those of the original.
+/// something was left out, so that two such graphs can be compared.
+///
+/// Ids stay those of the original.
 pub fn graph(graph: &Graph) -> Cow<'_, Graph> {
     if !values(&graph.manifest).any(holds_urls) {
         return Cow::Borrowed(graph);

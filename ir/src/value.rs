@@ -14,8 +14,10 @@ pub struct NumberError {
     pub text: String,
 }
 
-/// Rewrites a number in canonical form: integers keep their digits (`-0` is `0`), all others become the shortest
-/// text that reads back as the same IEEE 754 double, spelt as Python's `repr` spells it (`1e+22`, `1e-07`, `1.0`).
+/// Rewrites a number in canonical form.
+///
+/// Integers keep their digits (`-0` is `0`). All others become the shortest string that reads back as the same IEEE 754
+/// double, spelt as Python's `repr` does (`1e+22`, `1e-07`, `1.0`).
 ///
 /// # Errors
 /// The number is no integer and overflows a double.

@@ -1,5 +1,6 @@
-//! Modules on disk: a directory in osbuild's layout (`stages/`, `sources/`, …, `runners/`) as a library. Only what is
-//! asked for is read, and nothing is run.
+//! Modules on disk: a directory in osbuild's layout (`stages/`, `sources/`, …, `runners/`) as a library.
+//!
+//! Only what is asked for is read, and nothing is run.
 //!
 //! A module is described by `NAME.meta.json` beside it, or by literals in its own Python source.
 

@@ -1,5 +1,7 @@
-//! What every module owes, checked for all that the registry has: its file's name, its documentation, the agreement of
-//! schema, examples and options type, and for stages that no symlink in a tree leads their writes out of it.
+//! Checks what every module owes.
+//!
+//! That is its file's name, its documentation, the agreement of schema, examples and options type, and, for stages,
+//! that no symbolic link in a tree leads their writes out of it.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,8 +19,9 @@ use rayon::prelude::*;
 use tempfile::TempDir;
 
 /// Stages that cannot run in the test's process though they declare nothing that it does not have: they need other
-/// inputs than files of inline sources, or files of a build root. Each has tests of its own. Those whose examples all
-/// have devices need not be named: they write there.
+/// inputs than files of inline sources, or files of a build root.
+///
+/// Each has tests of its own. Those whose examples all have devices need not be named: they write there.
 const NEED_MORE: &[&str] = &[
     "org.osbc.grub-debian",
     "org.osbuild.copy",
@@ -501,7 +504,9 @@ fn cases(def: &'static ModuleDef) -> Vec<Site> {
 }
 
 /// The stage's examples on the bare tree, and on the trees of its cases what these do: whatever a stage writes there it
-/// must not write elsewhere because of a link. An example that needs more than the bare tree has is left to the cases.
+/// must not write elsewhere because of a link.
+///
+/// An example that needs more than the bare tree has is left to the cases.
 #[test]
 fn no_link_in_a_tree_leads_a_stage_out_of_it() {
     let stages: Vec<&Registered> = MODULES.iter().filter(|row| row.def.kind == Kind::Stage).collect();

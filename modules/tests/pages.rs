@@ -1,6 +1,8 @@
 //! The pages below `docs/modules/`: one a module and an index, made from the same descriptions as `osbc modules NAME`
-//! prints. The test fails where a committed page is not what would be made today;
-//! `UPDATE_PAGES=1 cargo test -p osbc-modules --test pages` makes them anew.
+//! prints.
+//!
+//! The test fails where a committed page is not what would be made today; `UPDATE_PAGES=1 cargo test -p osbc-modules
+//! --test pages` makes them anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

@@ -1,6 +1,8 @@
-//! Finds loop and device-mapper devices that dead builds left: those whose file is, or was, in the `work/` of a store
-//! or in the stores of a check beside it. osbc opens loop devices so that they end with their last user, but LVM or
-//! LUKS on one can still hold it, and an on-disk module can have made a persistent one.
+//! Finds loop and device-mapper devices that dead builds left.
+//!
+//! These are devices whose file is, or was, in the `work/` of a store or in the stores of a check beside it. osbc opens
+//! loop devices so that they end with their last user, but LVM or LUKS on one can still hold it, and an on-disk module
+//! can have made a persistent one.
 
 use std::fs::{self, File};
 use std::io;

@@ -1,5 +1,7 @@
-//! osbuild's monitors. [`SerialReplay`] puts the events of a build into osbuild's order, source by source and pipeline
-//! by pipeline; a [`Display`] prints them as one of osbuild's monitors does.
+//! osbuild's monitors.
+//!
+//! [`SerialReplay`] puts the events of a build into osbuild's order, source by source and pipeline by pipeline; a
+//! [`Display`] prints them as one of osbuild's monitors does.
 
 mod context;
 mod descriptor;

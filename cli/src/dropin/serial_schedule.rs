@@ -1,6 +1,7 @@
-//! The schedule that osbuild would follow for a plan: the pipelines that are needed and not cached, one after the
-//! other, each from its last cached stage. osbc runs them in parallel, and equal stages once, but reports them in this
-//! order.
+//! The schedule that osbuild would follow for a plan.
+//!
+//! It runs the pipelines that are needed and not cached, one after the other, each from its last cached stage. osbc
+//! runs them in parallel, and equal stages once, but reports them in this order.
 
 use std::collections::HashMap;
 

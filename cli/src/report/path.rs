@@ -1,5 +1,7 @@
 //! The critical path: the chain of stages and items that ends with the node that finished last, where each could only
-//! start after the one before. A faster build must shorten it.
+//! start after the one before.
+//!
+//! A faster build must shorten it.
 
 use osbc_engine::timeline::{BuildTimeline, TimelineNode};
 use osbc_ir::Graph;

@@ -28,7 +28,9 @@ pub(crate) fn osbuild(place: &Place) -> Command {
 }
 
 /// The same on a machine that has `fixtures/libdir` installed where callers have osbuild look for modules, and nothing
-/// else said. It is so in a mount namespace of this one command.
+/// else said.
+///
+/// It is so in a mount namespace of this one command.
 fn installed(place: &Place, program: &Path) -> Command {
     let directory = place.path("installed");
     if !directory.exists() {

@@ -1,5 +1,6 @@
-//! Secrets of URLs reach the servers that they are for, and nothing that a build says or keeps. Every secret here holds
-//! the word that all of it is searched for.
+//! Secrets of URLs reach the servers that they are for, and nothing that a build says or keeps.
+//!
+//! Every secret here holds the word that all of it is searched for.
 
 use std::path::{Path, PathBuf};
 use std::process::Output;

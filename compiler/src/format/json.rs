@@ -15,8 +15,9 @@ use crate::problem::{Anchor, Code, Phase, Problem};
 /// How many digits a number may have; Python's limit too.
 const MAX_DIGITS: usize = 4300;
 
-/// How many values a text may have: a million stages have a dozen million. Kept in memory, a value takes some thirty
-/// times the room of the shortest text for it.
+/// How many values a text may have: a million stages have a dozen million.
+///
+/// Kept in memory, a value takes some thirty times the room of the shortest text for it.
 const MAX_VALUES: usize = 20_000_000;
 
 /// Parses one JSON document. Of repeated keys the last value counts, at the first one's place, as in Python.
@@ -111,7 +112,9 @@ fn number<E: serde::de::Error>(text: String) -> Result<Number, E> {
 }
 
 /// The key of an object, or the mark of a number: with arbitrary precision, serde_json hands numbers that are no 64-bit
-/// integers over as maps of one entry. Only a true key is offered as an option.
+/// integers over as maps of one entry.
+///
+/// Only a true key is offered as an option.
 enum Key {
     Name(String),
     Number,

@@ -1,5 +1,6 @@
-//! Reads format 1: one pipeline with build pipelines nested in it and an assembler at its end. Here they become plain
-//! pipelines, innermost first, called `build-build`, `build`, `tree` and `assembler`.
+//! Reads format 1: one pipeline with build pipelines nested in it and an assembler at its end.
+//!
+//! Here they become plain pipelines, innermost first, called `build-build`, `build`, `tree` and `assembler`.
 
 use osbc_ir::{FormatVersion, InputOrigin, Kind, Map, Value};
 use serde_json::json;

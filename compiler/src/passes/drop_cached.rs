@@ -1,5 +1,7 @@
-//! Drops what the store makes unnecessary. The search back from the exports ends at every cached tree, so everything
-//! that only this tree needed goes: its earlier stages, their build trees and inputs.
+//! Drops what the store makes unnecessary.
+//!
+//! The search back from the exports ends at every cached tree, so everything that only this tree needed goes: its
+//! earlier stages, their build trees and inputs.
 
 use osbc_ir::{CachedSet, Edge, Export, Graph, Node};
 

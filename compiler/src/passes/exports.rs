@@ -73,7 +73,9 @@ pub fn resolve_exports(graph: &Graph, names: &[String]) -> Result<Vec<Export>, E
 }
 
 /// What is exported when nothing is asked for: what the manifest's `metadata.exports` names, else every pipeline that
-/// no other one uses as its build pipeline or as an input. For version 1 that is the assembler, or the tree.
+/// no other one uses as its build pipeline or as an input.
+///
+/// For version 1 that is the assembler, or the tree.
 ///
 /// # Errors
 /// `metadata.exports` names something that is no pipeline.

@@ -1,6 +1,7 @@
-//! Graphs for tests, drawn as text: a line a pipeline, `name(build): stage stage@ stage<input,#item`. A stage with `@`
-//! works through a device; what follows `<` are pipelines or, with `#`, source items. Stages with the same text are the
-//! same stage.
+//! Graphs for tests, drawn as text: a line a pipeline, `name(build): stage stage@ stage<input,#item`.
+//!
+//! A stage with `@` works through a device; what follows `<` are pipelines or, with `#`, source items. Stages with the
+//! same text are the same stage.
 
 use std::sync::Arc;
 

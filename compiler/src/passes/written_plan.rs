@@ -1,5 +1,6 @@
-//! The plan as a manifest's author reads it: every pipeline with its stages as written, and every source item. A shared
-//! stage appears wherever it is written.
+//! The plan as a manifest's author reads it: every pipeline with its stages as written, and every source item.
+//!
+//! A shared stage appears wherever it is written.
 
 use std::fmt;
 

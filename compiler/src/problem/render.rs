@@ -1,5 +1,7 @@
-//! Problems as miette shows them: a few lines of the manifest around each. Long lines, such as a minified manifest's
-//! only one, are cut to a window around what is underlined; line and column stay those of the file.
+//! Problems as miette shows them: a few lines of the manifest around each.
+//!
+//! Long lines, such as a minified manifest's only one, are cut to a window around what is underlined; line and column
+//! stay those of the file.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -143,8 +145,9 @@ fn line_around(text: &str, offset: usize) -> Range<usize> {
     start..end.max(start)
 }
 
-/// Appends the part of a line around `focus`, with `…` where something is cut off. Returns where the part begins in
-/// `out`, and which bytes of the line it is.
+/// Appends the part of a line around `focus`, with `…` where something is cut off.
+///
+/// Returns where the part begins in `out`, and which bytes of the line it is.
 fn push_cut(out: &mut String, line: &str, focus: usize) -> (usize, Range<usize>) {
     let line = line.strip_suffix('\r').unwrap_or(line);
     let focus = focus.min(line.len());

@@ -1,4 +1,5 @@
 //! The schemas that a manifest is checked against: its format's own, and each module's as osbuild puts it together.
+//!
 //! Compiled once, asked often; errors are collected only where a value does not fit.
 
 use jsonschema::{Draft, ValidationError, Validator};
@@ -83,8 +84,9 @@ impl Schema {
         self.validator.is_valid(value)
     }
 
-    /// What is wrong with a value; nothing in the common case. Of a value that is too large to say everything about,
-    /// only the beginnings of its lists are looked at.
+    /// What is wrong with a value; nothing in the common case.
+    ///
+    /// Of a value that is too large to say everything about, only the beginnings of its lists are looked at.
     pub(crate) fn errors<'a>(&'a self, value: &'a Value) -> Vec<ValidationError<'a>> {
         if self.accepts(value) {
             return Vec::new();

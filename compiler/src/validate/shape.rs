@@ -1,5 +1,7 @@
-//! A manifest against the schema of its format. In the common case that is one look at the whole; otherwise each
-//! pipeline, stage and source is looked at by itself, so that no manifest is too large to hear all that is wrong with it.
+//! A manifest against the schema of its format.
+//!
+//! In the common case that is one look at the whole; otherwise each pipeline, stage and source is looked at by itself,
+//! so that no manifest is too large to hear all that is wrong with it.
 
 use osbc_ir::{FormatVersion, Map, Value};
 

@@ -1,5 +1,7 @@
 //! A short, repeatable run of what the fuzz targets do without end: manifests damaged as text and as JSON are compiled,
-//! finalized and described, or refused with a report that renders. Nothing panics, and what is refused has a place.
+//! finalized and described, or refused with a report that renders.
+//!
+//! Nothing panics, and what is refused has a place.
 
 use std::fs;
 

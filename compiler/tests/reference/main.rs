@@ -1,7 +1,9 @@
 //! osbuild itself as the judge: every JSON file below `samples/` and `test/data/` of a checkout goes through its
-//! validation and `--inspect`, and through ours. Where it accepts, the description has to be the same text, ids
-//! included; where it refuses, the problems have to lie at the same paths. That holds for osbuild's modules alone and
-//! with the built-in ones before them. What becomes of manifests with one thing changed is in `mutants.rs`.
+//! validation and `--inspect`, and through ours.
+//!
+//! Where it accepts, the description has to be the same text, ids included; where it refuses, the problems have to lie
+//! at the same paths. That holds for osbuild's modules alone and with the built-in ones before them. What becomes of
+//! manifests with one thing changed is in `mutants.rs`.
 //!
 //! `OSBUILD_CHECKOUT=DIR cargo test -p osbc-compiler --test reference -- --ignored`; needs python3 with jsonschema.
 

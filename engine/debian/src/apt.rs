@@ -40,8 +40,9 @@ pub(crate) struct Repository {
 const INDEXES: &str = "$(CREATED_BY)\t$(REPO_URI)\t$(LABEL)\t$(CODENAME)";
 
 impl<'a> Apt<'a> {
-    /// Asks apt which repositories have a release. What they have for another architecture than the machine's is
-    /// fetched first, since apt itself has no use for it.
+    /// Asks apt which repositories have a release.
+    ///
+    /// What they have for another architecture than the machine's is fetched first, since apt itself has no use for it.
     ///
     /// # Errors
     /// There is no apt, it knows no packages of the release, or the user ends it.

@@ -1,5 +1,6 @@
-//! Our own ids, pinned: if one of these changes, every cache of every user is lost. Change them on purpose only,
-//! together with the number in the context strings of `identity.rs`.
+//! Our own ids, pinned: if one of these changes, every cache of every user is lost.
+//!
+//! Change them on purpose only, together with the number in the context strings of `identity.rs`.
 
 use osbc_ir::{ItemKey, NodeId, identity};
 

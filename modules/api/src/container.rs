@@ -1,5 +1,7 @@
 //! What a container gets from podman and docker by default, as data: capabilities, devices, the parts of `/proc` and
-//! `/sys` that are hidden or read-only, and the system calls that are refused. Makes no system call.
+//! `/sys` that are hidden or read-only, and the system calls that are refused.
+//!
+//! Makes no system call.
 //!
 //! The facts are those of containers/common (`pkg/config/default.go`, `pkg/seccomp/seccomp.json`, August 2025) and of the
 //! OCI runtime specification. Where the two runtimes differ, podman's stricter value is taken.
@@ -23,8 +25,9 @@ pub const CAPABILITIES: [&str; 11] = [
     "CAP_SYS_CHROOT",
 ];
 
-/// The character devices in `/dev`, with their major and minor numbers. Besides there are [`DEVICE_LINKS`], an own
-/// `devpts` at `/dev/pts`, and memory at `/dev/shm`.
+/// The character devices in `/dev`, with their major and minor numbers.
+///
+/// Besides there are [`DEVICE_LINKS`], an own `devpts` at `/dev/pts`, and memory at `/dev/shm`.
 pub const DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 

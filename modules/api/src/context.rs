@@ -230,9 +230,11 @@ impl MountContext<'_> {
 pub struct SourceContext<'a> {
     /// The source's options, an object.
     pub options: &'a Value,
-    /// The file or directory to make. A part of it may be there from an earlier try that was cut off, to be resumed or
-    /// overwritten; it is renamed into the store when the function returns. Where nothing is made, the item is kept
-    /// elsewhere and asked for again by the next build.
+    /// The file or directory to make.
+    ///
+    /// A part of it may be there from an earlier try that was cut off, to be resumed or overwritten; it is renamed into
+    /// the store when the function returns. Where nothing is made, the item is kept elsewhere and asked for again by
+    /// the next build.
     pub target: &'a Path,
     /// The directory that holds all items of this content type, for what they have in common besides, such as the
     /// repository that all commits are in.

@@ -24,12 +24,15 @@ pub struct ModuleDef {
     pub requires: &'static [Requirement],
     /// The schemas, as a `.meta.json` would give them.
     pub schema: fn() -> Schema,
-    /// Fragments that the schema refuses, for the contract test: a whole stage, device, input, mount or source
-    /// without its `type`, e.g. `{"options": {"hostname": 42}}`. Those it accepts are the examples of the file's
-    /// header.
+    /// Fragments that the schema refuses, for the contract test: a whole stage, device, input, mount or source without
+    /// its `type`, e.g. `{"options": {"hostname": 42}}`.
+    ///
+    /// Those it accepts are the examples of the file's header.
     pub rejects: &'static [&'static str],
     /// Reads options as the entry does and forgets them, mostly `parse::<Options>`: lets the contract test see that
-    /// schema and type agree. For a source it gets the whole description.
+    /// schema and type agree.
+    ///
+    /// For a source it gets the whole description.
     pub parse: fn(&Value) -> Result<(), Error>,
     /// What it does.
     pub entry: Entry,

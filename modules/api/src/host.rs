@@ -72,8 +72,9 @@ pub fn takes(requires: &[Requirement], options: &Value) -> BTreeSet<String> {
     requires.iter().flat_map(|requirement| requirement.takes(options)).collect()
 }
 
-/// Returns the path that `name` is if stages in the host's tree can see it. Options name paths too, so that the rest of
-/// the machine is not read for a manifest.
+/// Returns the path that `name` is if stages in the host's tree can see it.
+///
+/// Options name paths too, so that the rest of the machine is not read for a manifest.
 fn visible(name: &str) -> Option<PathBuf> {
     let path = Path::new(name);
     let is_plain = path.components().all(|component| component != Component::ParentDir);

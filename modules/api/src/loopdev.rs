@@ -72,7 +72,9 @@ pub struct LoopDevice {
 }
 
 /// A loop device that somebody else made so that it stays: guarded, it goes away with its last user all the same, also
-/// when this process is killed. [`lift`](Self::lift) leaves it as it was.
+/// when this process is killed.
+///
+/// [`lift`](Self::lift) leaves it as it was.
 #[derive(Debug)]
 pub struct Guard {
     device: File,
@@ -197,7 +199,9 @@ impl Guard {
 }
 
 /// Returns the name of its file that a loop device was given, of which the kernel keeps [`MOST_OF_NAME`] bytes; empty
-/// if it was given none. Unlike the path in sysfs it stays when the file cannot be seen any more.
+/// if it was given none.
+///
+/// Unlike the path in sysfs it stays when the file cannot be seen any more.
 ///
 /// # Errors
 /// It has no file, or is no loop device.
@@ -209,7 +213,9 @@ pub fn given_name(device: &File) -> io::Result<PathBuf> {
 }
 
 /// Closes an open loop device, which must be the last handle on it here, and waits until the kernel has let go of the
-/// file: then all that was written is in there. Something else (udev, mostly) may keep the device open for a moment.
+/// file: then all that was written is in there.
+///
+/// Something else (udev, mostly) may keep the device open for a moment.
 ///
 /// # Errors
 /// It is no loop device, or still in use after `timeout`.

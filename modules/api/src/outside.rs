@@ -1,5 +1,7 @@
 //! Reading what others wrote and may have made to harm: regular files alone, and no more of them than there can be
-//! sense in. A fifo would keep its reader waiting, a device has no end.
+//! sense in.
+//!
+//! A fifo would keep its reader waiting, a device has no end.
 
 use std::fs::File;
 use std::io::{self, Read};

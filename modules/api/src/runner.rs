@@ -10,8 +10,10 @@ fn parse(name: &str) -> (&str, u64) {
     (&name[..split], version)
 }
 
-/// Chooses for `wanted` (`org.osbuild.fedora39`) among the runners that there are: the distribution has to be the
-/// same, and the version the highest that is not above the wanted one (`org.osbuild.fedora38`).
+/// Chooses the runner for `wanted` (`org.osbuild.fedora39`).
+///
+/// The distribution has to be the same, and the version the highest that is not above the wanted one
+/// (`org.osbuild.fedora38`).
 pub fn choose<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let (distribution, version) = parse(wanted);
     let candidates = known.into_iter().map(|name| (parse(name), name));

@@ -1,5 +1,7 @@
 //! What was made in the writable places of a sandbox, as data: directories, files and links with their owners and
-//! modes. So what took programs some time is made again by writing a few files.
+//! modes.
+//!
+//! So what took programs some time is made again by writing a few files.
 
 use std::fs;
 use std::io;

@@ -1,5 +1,7 @@
 //! Filters of system calls: which calls are refused or skipped, as rules by name, and the BPF program that carries them
-//! out. Knows the numbers of the calls that rules name, and not who is to be confined.
+//! out.
+//!
+//! Knows the numbers of the calls that rules name, and not who is to be confined.
 //!
 //! The kernel's second table of system calls is filtered too, since 32-bit programs run beside the native ones. On a
 //! processor whose tables are not known here a filter allows everything, and capabilities have to do.
@@ -70,8 +72,9 @@ impl Filter {
         Self { program }
     }
 
-    /// Applies it to the calling thread and what that starts, for good. Needs `no_new_privs`, or `CAP_SYS_ADMIN`.
-    /// Allocates nothing, so that it may be called between fork and exec.
+    /// Applies it to the calling thread and what that starts, for good.
+    ///
+    /// Needs `no_new_privs`, or `CAP_SYS_ADMIN`. Allocates nothing, so that it may be called between fork and exec.
     ///
     /// # Errors
     /// The kernel refuses.

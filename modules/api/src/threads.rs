@@ -35,8 +35,10 @@ pub fn spawn_scoped<'scope, T: Send + 'scope>(
     Builder::new().spawn_scoped(scope, work).map_err(|error| NoThread::new(&error))
 }
 
-/// Starts the threads that all parallel iterators of this process share, which would panic without them; does nothing if
-/// they run. To be called before the first of those.
+/// Starts the threads that all parallel iterators of this process share, which would panic without them; does nothing
+/// if they run.
+///
+/// To be called before the first of those.
 ///
 /// # Errors
 /// The system has too few to give.

@@ -139,9 +139,10 @@ impl Tool {
         self.judge(output.status, output.stdout, &output.stderr)
     }
 
-    /// Runs it where there is neither a log nor a sandbox: as [`quiet_output`](Self::quiet_output),
-    /// [contained](host_program::contain) so that it ends with osbc, and when `interrupted` says so, which is asked now
-    /// and then.
+    /// Runs it where there is neither a log nor a sandbox.
+    ///
+    /// Otherwise as [`quiet_output`](Self::quiet_output). It is [contained](host_program::contain), so that it ends
+    /// with osbc, and also ends when `interrupted` says so, which is asked from time to time.
     ///
     /// # Errors
     /// It cannot be started, is ended, or does not end with 0: then with the end of what it said.

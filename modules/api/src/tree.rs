@@ -102,7 +102,9 @@ impl Tree {
     }
 
     /// Makes `bytes` the content of the file `path`: an existing one keeps its mode and owner, a new one gets mode 0666
-    /// less the umask. Follows links, and a link that dangles gets its target.
+    /// less the umask.
+    ///
+    /// Follows links, and a link that dangles gets its target.
     ///
     /// # Errors
     /// Its directory is not there, it is a directory, or it cannot be written.
@@ -157,7 +159,9 @@ impl Tree {
     }
 
     /// Opens the file `path` with these flags (close-on-exec is added); a file that the flags create gets `mode` less
-    /// the umask. Does not wait for the other end of a fifo.
+    /// the umask.
+    ///
+    /// Does not wait for the other end of a fifo.
     ///
     /// # Errors
     /// It is a fifo, or the OS error.
@@ -287,8 +291,10 @@ impl Tree {
             .map_err(cannot("create the hard link", to))
     }
 
-    /// Renames `from` to `to`, in place of what may be there. A directory that can only be copied is copied: one on
-    /// another file system, and without root one of a layer below.
+    /// Renames `from` to `to`, in place of what may be there.
+    ///
+    /// A directory that can only be copied is copied: one on another file system, and without root one of a layer
+    /// below.
     ///
     /// # Errors
     /// `from` is not there, or `to` is a directory that is not empty.
@@ -319,7 +325,9 @@ impl Tree {
     }
 
     /// A path outside of the tree's own terms for what is at `path`, where links lead: absolute, without links, to be
-    /// handed to a tool. What is not there yet must have its directory there.
+    /// handed to a tool.
+    ///
+    /// What is not there yet must have its directory there.
     ///
     /// # Errors
     /// Its directory is not there, or it is a link that dangles.
@@ -445,7 +453,9 @@ fn real_path(file: impl AsFd) -> io::Result<PathBuf> {
 }
 
 /// The path of an open file by its number, which leads to it and nowhere else: even a link opened as such is not
-/// followed. Works for handles that neither read nor write.
+/// followed.
+///
+/// Works for handles that neither read nor write.
 fn handle_path(file: &impl AsFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_fd().as_raw_fd()))
 }

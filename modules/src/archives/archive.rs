@@ -25,8 +25,10 @@ use self::transform::Transform;
 /// What goes into an archive besides names and contents.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Settings {
-    /// How members are laid out. Attributes need more than the older formats can say: with any of them asked for, the
-    /// archive is written in POSIX format, as GNU tar does.
+    /// How members are laid out.
+    ///
+    /// Attributes need more than the older formats can say: with any of them asked for, the archive is written in POSIX
+    /// format, as GNU tar does.
     pub(crate) format: Format,
     /// Extended attributes whose names the function accepts; none without it.
     pub(crate) xattrs: Option<fn(&[u8]) -> bool>,

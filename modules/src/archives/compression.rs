@@ -1,5 +1,7 @@
-//! Compressing and decompressing streams in the formats that osbc reads and writes itself. Owns the settings that make
-//! the output repeatable (no names, no times, no dependence on the number of cores); knows nothing of files.
+//! Compressing and decompressing streams in the formats that osbc reads and writes itself.
+//!
+//! Owns the settings that make the output repeatable (no names, no times, no dependence on the number of cores); knows
+//! nothing of files.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::thread::available_parallelism;
@@ -44,7 +46,9 @@ impl Format {
     }
 
     /// An encoder that writes to `out`; `size` is the number of bytes that will come, where known (only zstd records
-    /// it). The result is complete after [`Encoder::finish`].
+    /// it).
+    ///
+    /// The result is complete after [`Encoder::finish`].
     ///
     /// # Errors
     /// The encoder cannot be set up, mostly because memory is short.
@@ -79,7 +83,9 @@ fn threads() -> u32 {
 }
 
 /// An xz encoder with as many threads as there are cores, fewer where they would take more than a quarter of the
-/// memory. Their number does not show in the output.
+/// memory.
+///
+/// Their number does not show in the output.
 fn xz_stream(preset: u32) -> io::Result<Stream> {
     let info = rustix::system::sysinfo();
     let memory = info.totalram.saturating_mul(info.mem_unit.into());
@@ -138,7 +144,9 @@ impl<W: Write> Write for Encoder<W> {
 }
 
 /// Reads the compressed data that `input` holds, decompressed: gzip, bzip2, lzip, lzma, xz and zstd are known by their
-/// first bytes, several members in a row count as one stream. None for anything else.
+/// first bytes, several members in a row count as one stream.
+///
+/// None for anything else.
 ///
 /// # Errors
 /// Reading fails, or a decoder cannot be set up. Later, decoding data that takes too much memory fails.

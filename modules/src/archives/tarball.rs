@@ -1,5 +1,6 @@
-//! Tar archives as files of the tree, packed as a name or an option says. Knows which packers osbc has itself and which
-//! ones it takes from the build root; nothing of what is in the archive.
+//! Tar archives as files of the tree, packed as a name or an option says.
+//!
+//! Knows which packers osbc has itself and which ones it takes from the build root; nothing of what is in the archive.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -93,7 +94,9 @@ fn buffered(file: File) -> BufWriter<File> {
 }
 
 /// Extracts the archive in the file `source` to the directory `target`, with `tar` of the build root and these options
-/// of its. What is compressed in a way that osbc knows is decompressed without further tools.
+/// of its.
+///
+/// What is compressed in a way that osbc knows is decompressed without further tools.
 ///
 /// # Errors
 /// The archive cannot be read, or `tar` is missing or fails.

@@ -21,7 +21,9 @@ pub(crate) fn entries(tree: &Tree, boot: &str) -> Result<Vec<String>, Error> {
 }
 
 /// Appends options of the kernel to all entries of a boot directory: to the first line with options, which is added
-/// where there is none. Every entry becomes a new file.
+/// where there is none.
+///
+/// Every entry becomes a new file.
 ///
 /// # Errors
 /// There is no entry, one cannot be read or written, or an option has a line break.

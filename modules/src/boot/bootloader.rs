@@ -1,5 +1,6 @@
-//! Boot loaders on disk images: GRUB 2 for BIOS and Open Firmware, zipl for s390x. Owns where their parts lie on the
-//! disk; takes the parts themselves from the build root.
+//! Boot loaders on disk images: GRUB 2 for BIOS and Open Firmware, zipl for s390x.
+//!
+//! Owns where their parts lie on the disk; takes the parts themselves from the build root.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -30,8 +30,10 @@ pub(crate) fn root(kind: Option<&str>, name: &str) -> Result<String, Error> {
     Ok(if root.contains(char::is_whitespace) { format!("root=\"{root}\"") } else { format!("root={root}") })
 }
 
-/// Returns options of a kernel as they follow the command `linux`. Quotes stay, since GRUB hands on what is between
-/// them as one option, as a kernel takes it; all else that means something to GRUB is made to stand for itself.
+/// Returns options of a kernel as they follow the command `linux`.
+///
+/// Quotes stay, since GRUB hands on what is between them as one option, as a kernel takes it; all else that means
+/// something to GRUB is made to stand for itself.
 ///
 /// # Errors
 /// A quote in the option `name` has no end.

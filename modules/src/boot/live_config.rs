@@ -1,5 +1,7 @@
 //! Configuration of a live system's boot menus: arguments of the kernel put in, and where coreos-installer finds them
-//! again to change them. Knows nothing of how the image is made.
+//! again to change them.
+//!
+//! Knows nothing of how the image is made.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;

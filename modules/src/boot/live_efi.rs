@@ -1,5 +1,7 @@
 //! The files by which UEFI boots a live system: those of the installed one without what only an installed one needs,
-//! and a FAT image of them. Knows nothing of what else is on the medium.
+//! and a FAT image of them.
+//!
+//! Knows nothing of what else is on the medium.
 
 use std::fs::File;
 use std::path::Path;

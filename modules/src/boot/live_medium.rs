@@ -85,8 +85,9 @@ pub(crate) struct Medium<'a> {
 pub(crate) type Call = (&'static str, Vec<String>);
 
 impl Medium<'_> {
-    /// Puts everything to the medium that the architecture needs, and says how the image is made. A fixture is for
-    /// tests of coreos-installer: its large files are lines of text.
+    /// Puts everything to the medium that the architecture needs, and says how the image is made.
+    ///
+    /// A fixture is for tests of coreos-installer: its large files are lines of text.
     ///
     /// # Errors
     /// A file or tool is missing, or something cannot be written.

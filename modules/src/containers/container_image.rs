@@ -1,5 +1,7 @@
-//! Container images that inputs hand to stages, as the tools of containers name them. Knows the three formats in which
-//! they come: a directory of skopeo's (`dir`), an archive (`oci-archive`), and the storage of the host.
+//! Container images that inputs hand to stages, as the tools of containers name them.
+//!
+//! Knows the three formats in which they come: a directory of skopeo's (`dir`), an archive (`oci-archive`), and the
+//! storage of the host.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -1,5 +1,7 @@
-//! The files of a container image, by the descriptors that name them. Whoever made the image may be hostile: only
-//! regular files count, documents have a size limit, and a blob has the digest and size that its descriptor says.
+//! The files of a container image, by the descriptors that name them.
+//!
+//! Whoever made the image may be hostile: only regular files count, documents have a size limit, and a blob has the
+//! digest and size that its descriptor says.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

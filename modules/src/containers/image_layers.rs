@@ -136,7 +136,9 @@ fn choose(manifests: &[Value]) -> Result<&Value, Error> {
 }
 
 /// Moves to the directory `upper` what it does not hide of the directory `lower`, and takes from it the files that
-/// hide. Names and attributes of `upper` win.
+/// hide.
+///
+/// Names and attributes of `upper` win.
 fn lay_over(space: &Tree, upper: &Path, lower: Option<&Path>) -> Result<(), Error> {
     let metadata = space.symlink_metadata(upper)?;
     let (mut own, mut hidden, mut hides_all) = (BTreeSet::new(), BTreeSet::<OsString>::new(), false);

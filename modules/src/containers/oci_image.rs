@@ -53,8 +53,9 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// As the image has it: without what is empty, and with names as keys where Go wants a set. In the order in which
-    /// osbuild writes it, which the digest depends on.
+    /// As the image has it: without what is empty, and with names as keys where Go wants a set.
+    ///
+    /// In the order in which osbuild writes it, which the digest depends on.
     fn of_image(&self) -> Value {
         let path = || vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
         let mut config = json!({

@@ -1,5 +1,7 @@
-//! The tar archives of a package as dpkg takes them, read as a stream and within bounds: plain members, and the long names
-//! of GNU's tar. What dpkg does not take either (pax headers, sparse files) is refused or left to the caller.
+//! The tar archives of a package as dpkg takes them, read as a stream and within bounds: plain members, and the long
+//! names of GNU's tar.
+//!
+//! What dpkg does not take either (pax headers, sparse files) is refused or left to the caller.
 
 use std::io::{self, Read};
 

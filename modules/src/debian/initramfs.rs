@@ -1,7 +1,8 @@
-//! Making each initramfs once. Debian's packages have it made by their kernel and again by whatever has a part in it,
-//! though the last one is as good as any: while packages are configured, a script that takes notes lies over
-//! `update-initramfs`, and what it noted is done afterwards. Until then an empty file stands for the image, since boot
-//! loaders look for it.
+//! Making each initramfs once.
+//!
+//! Debian's packages have it made by their kernel and again by whatever has a part in it, though the last one is as
+//! good as any: while packages are configured, a script that takes notes lies over `update-initramfs`, and what it
+//! noted is done afterwards. Until then an empty file stands for the image, since boot loaders look for it.
 
 use std::collections::BTreeSet;
 use std::path::Path;

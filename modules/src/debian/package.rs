@@ -1,5 +1,6 @@
-//! A `.deb` file: an `ar` archive of control data and files. Reads it from the disk as a stream, within bounds: what it
-//! unpacks to says nothing of its own size. Knows no tree.
+//! A `.deb` file: an `ar` archive of control data and files.
+//!
+//! Reads it from the disk as a stream, within bounds: what it unpacks to says nothing of its own size. Knows no tree.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Take};

@@ -1,6 +1,8 @@
 //! Devices of the kernel's device mapper as devices of a stage: a node in its private `/dev`, and an end that comes by
-//! itself. The kernel is asked right away to remove the device with its last user, so that it goes whatever happens to
-//! the build, and what it lies on goes after it.
+//! itself.
+//!
+//! The kernel is asked right away to remove the device with its last user, so that it goes whatever happens to the
+//! build, and what it lies on goes after it.
 
 use std::ffi::OsString;
 use std::fs;

@@ -13,8 +13,9 @@ const VMDK: &[u8] = b"KDMV";
 /// What the header of a VMDK counts in.
 const SECTOR: u64 = 512;
 
-/// The size of the disk in the image `path` of the tree, in bytes. The headers of qcow2 and VMDK are read here; for all
-/// other formats `qemu-img` of the build root is asked.
+/// The size of the disk in the image `path` of the tree, in bytes.
+///
+/// The headers of qcow2 and VMDK are read here; for all other formats `qemu-img` of the build root is asked.
 ///
 /// # Errors
 /// The image cannot be read, or `qemu-img` is needed and missing or does not know it.

@@ -64,7 +64,9 @@ pub(crate) fn mount_image(context: &MountContext, kind: &str) -> Result<Option<P
 }
 
 /// The directory below the root of all mounts where the mount shall appear, made when it is not there; links in mounts
-/// that are there already lead nowhere else. Also returns its path.
+/// that are there already lead nowhere else.
+///
+/// Also returns its path.
 pub(crate) fn make_mountpoint(context: &MountContext) -> Result<(OwnedFd, PathBuf), Error> {
     let target = context.target.ok_or_else(|| Error::failed("the mount needs a target"))?;
     let root = Tree::open(context.root)?;

@@ -1,5 +1,7 @@
 //! Disk images that a stage fills: parts of a file as loop devices, mounted one below the other at a directory of the
-//! stage's own, in its mount namespace. Knows nothing of partition tables and of what the files are.
+//! stage's own, in its mount namespace.
+//!
+//! Knows nothing of partition tables and of what the files are.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! Writing disk images in QEMU's format qcow2, on all cores and always alike: clusters are compressed side by side and
-//! stand in the file in the order in which the disk has them. Knows nothing of stages.
+//! stand in the file in the order in which the disk has them.
+//!
+//! Knows nothing of stages.
 //!
 //! The format is described in `docs/interop/qcow2.rst` of QEMU. An image made here has clusters of 64 KiB, reference
 //! counts of 16 bits, no snapshots and no backing file; the tables, whose sizes are known last, follow the data.
@@ -78,8 +80,10 @@ pub(crate) enum Compression {
     Zstd,
 }
 
-/// Writes the raw disk `source` to the empty file `target` as qcow2. Clusters of zeros are left out, and those that do
-/// not get smaller are stored as they are. A last sector that is not whole is filled with zeros.
+/// Writes the raw disk `source` to the empty file `target` as qcow2.
+///
+/// Clusters of zeros are left out, and those that do not get smaller are stored as they are. A last sector that is not
+/// whole is filled with zeros.
 ///
 /// # Errors
 /// Reading or writing fails; zstd is wanted in version 2.

@@ -15,8 +15,9 @@ use ureq::{Proxy, ProxyProtocol};
 
 use crate::downloads::url::{Url, unquote};
 
-/// Returns the proxy for a URL, by the environment: osbuild's own variable, else those that curl knows. `None` if there is
-/// none, or the URL is an exception of theirs.
+/// Returns the proxy for a URL, by the environment: osbuild's own variable, else those that curl knows.
+///
+/// `None` if there is none, or the URL is an exception of theirs.
 ///
 /// # Errors
 /// The value of the variable that counts is no proxy's URL.
@@ -76,7 +77,9 @@ fn parse(value: &str) -> Option<Proxy> {
 }
 
 /// Whether an exception of `no_proxy` is about a host: `*` is about all, a network about the addresses in it, a name
-/// about itself and all below it, with a leading dot or without. A port behind it must be the same.
+/// about itself and all below it, with a leading dot or without.
+///
+/// A port behind it must be the same.
 fn is_exception(exception: &str, host: &str, port: u16) -> bool {
     let own = host.parse::<IpAddr>().ok();
     let bare = |text: &str| text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();

@@ -47,8 +47,10 @@ impl<'a> Url<'a> {
         Ok(Self { scheme: scheme.to_ascii_lowercase(), user, host, path, rest })
     }
 
-    /// What to ask for. As in osbuild the path is quoted whatever it holds: `%` too, so that a manifest gives paths as
-    /// they are. In a query only what cannot be sent is quoted.
+    /// What to ask for.
+    ///
+    /// As in osbuild the path is quoted whatever it holds: `%` too, so that a manifest gives paths as they are. In a
+    /// query only what cannot be sent is quoted.
     pub(crate) fn request(&self) -> String {
         let mut request = format!("{}://{}", self.scheme, self.host);
         quote(&mut request, without_dots(self.path).as_bytes(), |byte| {

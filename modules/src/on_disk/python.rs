@@ -1,6 +1,7 @@
-//! Reads what a Python module says about itself out of its source: the docstring, and the literals `SCHEMA`,
-//! `SCHEMA_2` (the inside of a JSON object) and `CAPABILITIES`. It knows strings, comments, brackets and assignments at
-//! the top level, and nothing else of Python.
+//! Reads what a Python module says about itself out of its source: the docstring, and the literals `SCHEMA`, `SCHEMA_2`
+//! (the inside of a JSON object) and `CAPABILITIES`.
+//!
+//! It knows strings, comments, brackets and assignments at the top level, and nothing else of Python.
 
 use std::iter::Peekable;
 use std::str::CharIndices;

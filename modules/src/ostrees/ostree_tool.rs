@@ -1,5 +1,7 @@
 //! What the stages that call `ostree` share: repositories in the tree, commits of inputs, remotes, and the directories
-//! that a deployment is made below. Where deployments lie is known to [`crate::ostrees::ostree`].
+//! that a deployment is made below.
+//!
+//! Where deployments lie is known to [`crate::ostrees::ostree`].
 
 use std::path::PathBuf;
 

@@ -1,5 +1,7 @@
 //! INI files: written from nothing as Python's `configparser` does ([`Sections`]), and changed in place with comments
-//! and order kept as its `iniparse` does ([`Document`]). Other modules' formats are neither; see `text.rs`.
+//! and order kept as its `iniparse` does ([`Document`]).
+//!
+//! Other modules' formats are neither; see `text.rs`.
 
 mod document;
 
@@ -134,7 +136,9 @@ pub(crate) fn with_lines<'a>(name: &str, value: &'a str) -> Result<&'a str, Erro
 }
 
 /// Returns the value of the option `name` for Python's `configparser`, which takes `%%` for a `%` and replaces
-/// `%(name)s`. A value that is written so already, as osbuild demands it, stays.
+/// `%(name)s`.
+///
+/// A value that is written so already, as osbuild demands it, stays.
 ///
 /// # Errors
 /// As [`with_lines`].

@@ -1,6 +1,7 @@
 //! Words in files of systemd whose lines are lists of them (tmpfiles, sysusers, `Environment=`): between double quotes
-//! where they need it. Escapes of C beyond `\"` and `\\` are read by units alone. A `%` stays a specifier, as the value's
-//! author means it.
+//! where they need it.
+//!
+//! Escapes of C beyond `\"` and `\\` are read by units alone. A `%` stays a specifier, as the value's author means it.
 
 /// Returns a value between double quotes.
 pub(crate) fn quoted(value: &str) -> String {

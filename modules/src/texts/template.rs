@@ -1,5 +1,7 @@
-//! Texts with `$name` and `${name}` in them, filled in as Python's `string.Template.safe_substitute` does it: what has no
-//! value stays as it stands, `$$` is a dollar sign, and what is filled in is not looked at again.
+//! Fills in templates as Python's `string.Template.safe_substitute` does.
+//!
+//! `$name` and `${name}` are replaced; what has no value stays as it is, `$$` is a dollar sign, and what is filled in
+//! is not looked at again.
 
 /// Fills in a template.
 pub(crate) fn fill(template: &str, values: &[(&str, &str)]) -> String {

@@ -107,9 +107,10 @@ impl<'a> Program<'a> {
         self
     }
 
-    /// Shows it these directories of the build, with all that is mounted in them, in place of the tree's, which must
-    /// have them, and leaves it all rights of the stage: for programs that work on the stage's devices and mounts. It
-    /// then gets no `/sys`, `/dev` and `/tmp` of its own.
+    /// Shows it these directories of the build in place of the tree's, with all that is mounted in them.
+    ///
+    /// The tree must have directories of these names. The program keeps all rights of the stage, and gets no `/sys`,
+    /// `/dev` and `/tmp` of its own. For programs that work on the stage's devices and mounts.
     #[must_use]
     pub(crate) fn shares(mut self, directories: &'static [&'static str]) -> Self {
         self.shared = directories;

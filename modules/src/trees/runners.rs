@@ -35,8 +35,9 @@ pub const BUILT_IN: [&str; 20] = [
 /// What is used for a host that has no runner of its own.
 const FALLBACK: &str = "org.osbuild.linux";
 
-/// The runner for the host with this `os-release` (empty when it has none), out of those that there are. It is named
-/// after itself, as osbuild names the host's.
+/// The runner for the host with this `os-release` (empty when it has none), out of those that there are.
+///
+/// It is named after itself, as osbuild names the host's.
 pub fn for_host<'a>(os_release: &str, known: impl IntoIterator<Item = &'a str>) -> Runner {
     let chosen = choose(&wanted(os_release), known).unwrap_or(FALLBACK).to_owned();
     Runner { name: chosen.clone(), exec: chosen }

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use osbc_module_api::*;
 
-/// Labels all below `path` of `tree` as the file `contexts` says for the paths that it has in there. What lies below the
-/// paths `exclude`, which start at `path`, keeps its labels.
+/// Labels all below `path` of `tree` as the file `contexts` says for the paths that it has in there.
+///
+/// What lies below the paths `exclude`, which start at `path`, keeps its labels.
 ///
 /// # Errors
 /// `path` is not there, or `setfiles` is missing or fails.

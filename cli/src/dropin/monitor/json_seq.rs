@@ -1,6 +1,7 @@
 //! osbuild's `JSONSeqMonitor`: a JSON document for each thing that happens (RFC 7464), every one short enough for
-//! readers that take no longer lines than 64 kB. Pipelines that run side by side each keep their context and their
-//! count.
+//! readers that take no longer lines than 64 kB.
+//!
+//! Pipelines that run side by side each keep their context and their count.
 
 use std::collections::HashMap;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};

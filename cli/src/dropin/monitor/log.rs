@@ -1,6 +1,7 @@
-//! osbuild's `LogMonitor`: what every module gets and what it writes, as text. Of stages that run in parallel, the one
-//! that began first is shown live; the output of the others waits until it has ended, so that the output of two stages
-//! is never mixed.
+//! osbuild's `LogMonitor`: what every module gets and what it writes, as text.
+//!
+//! Of stages that run in parallel, the one that began first is shown live; the output of the others waits until it has
+//! ended, so that the output of two stages is never mixed.
 
 use std::borrow::Cow;
 use std::collections::{HashSet, VecDeque};

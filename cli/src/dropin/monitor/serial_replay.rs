@@ -1,5 +1,7 @@
-//! Replays the events of a parallel build in osbuild's serial order. Every pipeline is reported in the order of its
-//! stages; a stage that ran for several pipelines is reported again in each of them.
+//! Replays the events of a parallel build in osbuild's serial order.
+//!
+//! Every pipeline is reported in the order of its stages; a stage that ran for several pipelines is reported again in
+//! each of them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -33,8 +33,9 @@ pub(super) fn document(finished: Finished<'_>) -> Value {
     document
 }
 
-/// Returns a pipeline with its build pipeline inside. As in osbuild, the success of the inner one counts for both; the
-/// stages and the exit code say that the build failed.
+/// Returns a pipeline with its build pipeline inside.
+///
+/// As in osbuild, the success of the inner one counts for both; the stages and the exit code say that the build failed.
 fn pipeline(finished: Finished<'_>, index: PipelineIndex) -> Value {
     let stages = stages(finished, index);
     let mut document = json!({ "success": stages.iter().all(|stage| stage["success"] == true) });

@@ -19,8 +19,9 @@ use super::{
 };
 use crate::harness::{Place, checksum, leftovers, serve};
 
-/// Runs osbuild as `osbuild/images` does: the manifest on standard input, the monitor on a descriptor of its own. Gives
-/// what was printed and what the monitor wrote.
+/// Runs osbuild as `osbuild/images` does: the manifest on standard input, the monitor on a descriptor of its own.
+///
+/// Gives what was printed and what the monitor wrote.
 fn of_images(place: &Place, manifest: &Value) -> (Ran, String) {
     let monitor = place.path("monitor");
     let installed = installed(place, &link(place));

@@ -110,8 +110,10 @@ const TREES: usize = MANIFESTS + 3;
 /// Room for one tree or two.
 const SMALL: u64 = 200_000;
 /// Room for a third of the trees: for what four builds read at a time, and for what osbuild evicts beyond need, twice
-/// what it is about to store. In less room builds of osbuild's alone fail each other too (`Unknown pipeline`): what
-/// osbuild found when it began, it does not lock until a stage asks for it.
+/// what it is about to store.
+///
+/// In less room builds of osbuild's alone fail each other too (`Unknown pipeline`): what osbuild found when it began,
+/// it does not lock until a stage asks for it.
 const SHARED: u64 = 800_000;
 
 /// Manifests whose trees are like and unlike each other, with many small files in each, which take a block a file.

@@ -1,6 +1,7 @@
-//! Copying between trees as `cp -a --reflink=auto` does: with owners, modes, times to the nanosecond, extended
-//! attributes, hard links among what is copied, holes, device nodes and pipes, sharing blocks where the file systems
-//! can.
+//! Copies between trees as `cp -a --reflink=auto` does.
+//!
+//! That is with owners, modes, times to the nanosecond, extended attributes, hard links among what is copied, holes,
+//! device nodes and pipes, sharing blocks where the file systems can.
 //!
 //! Unlike `cp`, nothing is followed out of either tree, and the first failure ends it.
 
@@ -65,8 +66,9 @@ impl Copy {
         self.run_as(from, source, None, to, destination)
     }
 
-    /// Copies as [`run`](Self::run) does, but what is put into a directory gets another `name` there than its own. So a
-    /// whole tree, which has no name, becomes a directory instead of being merged.
+    /// Copies as [`run`](Self::run) does, but what is put into a directory gets another `name` there than its own.
+    ///
+    /// So a whole tree, which has no name, becomes a directory instead of being merged.
     ///
     /// # Errors
     /// As for [`run`](Self::run).

@@ -14,7 +14,9 @@ use crate::error::Error;
 
 impl Tree {
     /// Visits `path` itself and all that is below it: directories before what they hold, names in the order of their
-    /// bytes, links without following them. Paths are given as `path` followed by the names.
+    /// bytes, links without following them.
+    ///
+    /// Paths are given as `path` followed by the names.
     ///
     /// # Errors
     /// The visitor's; or `path` is not there or a directory cannot be read.

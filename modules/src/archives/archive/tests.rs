@@ -1,5 +1,7 @@
 //! What is written here is compared byte by byte with what GNU tar writes when it is to sort and to leave out the times
-//! that change with every look. Only the order of extended attributes is ours: sorted instead of the file system's.
+//! that change with every look.
+//!
+//! Only the order of extended attributes is ours: sorted instead of the file system's.
 
 use std::os::unix::fs::symlink;
 use std::process::Command;

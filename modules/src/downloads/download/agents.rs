@@ -1,4 +1,5 @@
 //! The HTTP library, set up: which certificates count, which proxy is gone through, which connectors make a connection.
+//!
 //! Connections are kept and shared between requests that need the same settings.
 
 use std::collections::HashMap;

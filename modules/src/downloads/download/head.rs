@@ -1,6 +1,8 @@
-//! What comes before the body of an answer. The HTTP library takes 128 headers, in any number of bytes and as many
-//! interim answers as a server likes to send; here a head may have any number of headers and a bounded size, and only
-//! those that a download needs go on to the library.
+//! What comes before the body of an answer.
+//!
+//! The HTTP library takes 128 headers, in any number of bytes and as many interim answers as a server likes to send;
+//! here a head may have any number of headers and a bounded size, and only those that a download needs go on to the
+//! library.
 
 use std::time::{Duration, Instant};
 

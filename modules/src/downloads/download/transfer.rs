@@ -1,5 +1,7 @@
-//! One request with its redirections and its answer, on a thread of its own: whoever waits for it can stop waiting at any time. The thread
-//! then ends by itself, at the latest when the connection times out.
+//! One request with its redirections and its answer, on a thread of its own: whoever waits for it can stop waiting at
+//! any time.
+//!
+//! The thread then ends by itself, at the latest when the connection times out.
 
 use std::collections::BTreeMap;
 use std::fmt;

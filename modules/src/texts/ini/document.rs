@@ -93,7 +93,9 @@ impl Document {
     }
 
     /// Sets an option of a section: the last one of that key, whatever the key's case, or else a new one behind the
-    /// section's last. A comment behind the old value stays.
+    /// section's last.
+    ///
+    /// A comment behind the old value stays.
     ///
     /// # Errors
     /// There is no such section, or readers would take the value for something else.

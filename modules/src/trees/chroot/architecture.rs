@@ -28,8 +28,10 @@ const OWN: &[&str] = if cfg!(target_arch = "x86_64") {
     &[]
 };
 
-/// Returns why the program at an absolute path of the calling thread's root does not start. If the OS error is that the
-/// program is for another architecture, or that its interpreter is missing, the message says so and what to do.
+/// Returns why the program at an absolute path of the calling thread's root does not start.
+///
+/// If the OS error is that the program is for another architecture, or that its interpreter is missing, the message
+/// says so and what to do.
 pub(super) fn cannot_start(program: &Path) -> impl FnOnce(io::Error) -> Error {
     move |error| {
         let of_another =

@@ -1,6 +1,8 @@
-//! The first process of a program's pid namespace. It gives up the program's rights, starts it, reaps what is orphaned
-//! and reports how the program ended. It is a copy of the stage's process, which has other threads, so nothing here
-//! allocates or takes a lock between the fork and the program's start.
+//! The first process of a program's pid namespace.
+//!
+//! It gives up the program's rights, starts it, reaps what is orphaned and reports how the program ended. It is a copy
+//! of the stage's process, which has other threads, so nothing here allocates or takes a lock between the fork and the
+//! program's start.
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::mem::size_of;
@@ -34,8 +36,10 @@ pub(super) struct Contained {
 }
 
 impl Contained {
-    /// Starts a program. The calling thread must be in the mount namespace that the program shall have, and what it
-    /// starts in a pid namespace that has no process yet.
+    /// Starts a program.
+    ///
+    /// The calling thread must be in the mount namespace that the program shall have, and what it starts in a pid
+    /// namespace that has no process yet.
     ///
     /// # Errors
     /// The program cannot be started, or the kernel refuses what comes before that.
@@ -116,8 +120,9 @@ fn message(reports: &mut PipeReader) -> io::Result<Option<i32>> {
 
 type Step = fn(&First) -> io::Result<()>;
 
-/// Steps before the program, in order, and what each is about. A status is never negative, so that a failed step is
-/// said by its negative number, counted from 1.
+/// Steps before the program, in order, and what each is about.
+///
+/// A status is never negative, so that a failed step is said by its negative number, counted from 1.
 const STEPS: [(&str, Step); 5] = [
     ("mount /proc for", |_| mount_processes()),
     ("hide parts of /proc for", |first| first.hide()),

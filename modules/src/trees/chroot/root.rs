@@ -1,5 +1,7 @@
 //! What a program of a tree finds around it: a mount namespace whose root is the tree, with a small `/dev`, a read-only
-//! `/sys` and an empty `/tmp`. `/proc` comes later, since it shows the namespace of the process that mounts it.
+//! `/sys` and an empty `/tmp`.
+//!
+//! `/proc` comes later, since it shows the namespace of the process that mounts it.
 
 use std::fs::{self, File};
 use std::io;
@@ -23,7 +25,9 @@ const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWNS
     .union(CloneFlags::CLONE_NEWCGROUP);
 
 /// Moves the calling thread, and it alone, to namespaces of its own, with the tree at `root` for its root and nothing
-/// else mounted but what is said here. What it starts is in a pid namespace of its own.
+/// else mounted but what is said here.
+///
+/// What it starts is in a pid namespace of its own.
 ///
 /// # Errors
 /// The kernel refuses, or the tree lacks a directory.

@@ -1,6 +1,8 @@
 //! What osbuild's runners make in a build root before a stage runs in it: the cache of libraries, users, directories,
-//! the absence of a file. A built-in runner does it once, in a sandbox of its own, and its result is what every stage
-//! in that build root finds.
+//! the absence of a file.
+//!
+//! A built-in runner does it once, in a sandbox of its own, and its result is what every stage in that build root
+//! finds.
 //!
 //! What a build root has no tool for is left out: stages that need none can run in it all the same.
 
