@@ -21,7 +21,7 @@ use osbc_ir::{CachedSet, NodeId, Value};
 use osbc_sandbox::client::{StageIo, StageRunner};
 use osbc_sandbox::interrupt::Interrupt;
 use osbc_sandbox::request::{StageReply, StageRequest};
-use osbc_store::{Layers, Limit, Sealing, StepRecord, Store, StoreSettings};
+use osbc_store::{Layers, Limit, Sealing, StepRecord, Store, StoreSettings, Transaction};
 use serde_json::json;
 
 /// How long a stage that waits waits, and one that computes does.
@@ -126,7 +126,8 @@ fn build(manifest: &str, jobs: usize, runner: &dyn StageRunner) -> Duration {
     let exports = passes::default_exports(&graph).expect("no names");
     let request = Request::Exports(exports);
     let (_directory, store) = new_store();
-    let lease = store.lease(&graph, std::iter::empty::<NodeId>()).expect("a lease");
+    let transaction =
+        Transaction::begin(store.lease(&graph, std::iter::empty::<NodeId>()).expect("a lease")).expect("begins");
     let about = About { manifest: ManifestName::new("-".as_ref(), &graph), arguments: Vec::new() };
     let plan = passes::plan(graph, request, &CachedSet::default(), Retention::Every, &|_, _| None);
     let settings = Settings {
@@ -151,7 +152,7 @@ fn build(manifest: &str, jobs: usize, runner: &dyn StageRunner) -> Duration {
         about: &about,
     };
     let start = Instant::now();
-    assert!(run(&plan, &lease, parts).expect("the disk takes it").success());
+    assert!(run(&plan, &transaction, parts).expect("the disk takes it").success());
     start.elapsed()
 }
 
@@ -159,13 +160,14 @@ fn build(manifest: &str, jobs: usize, runner: &dyn StageRunner) -> Duration {
 fn keep(manifest: &str) -> Duration {
     let graph = graph(lowered(&text(manifest), &catalog()));
     let (_directory, store) = new_store();
-    let lease = store.lease(&graph, std::iter::empty::<NodeId>()).expect("a lease");
+    let transaction =
+        Transaction::begin(store.lease(&graph, std::iter::empty::<NodeId>()).expect("a lease")).expect("begins");
     let start = Instant::now();
     for nodes in &graph.pipelines {
         let mut base = None;
         for node in &nodes.stages {
             let id = graph.stage_node(*node).expect("a stage").id;
-            let work = lease.work(base).expect("a work");
+            let work = transaction.work(base).expect("a work");
             work.stack().and_then(|_| work.scratch()).expect("is prepared");
             let module = "org.osbuild.hostname".to_owned();
             let step = StepRecord { id, module, metadata: Value::Null, duration: Duration::ZERO };
@@ -173,6 +175,6 @@ fn keep(manifest: &str) -> Duration {
             base = Some(id);
         }
     }
-    lease.settle().expect("reaches the disk");
+    transaction.settle().expect("reaches the disk");
     start.elapsed()
 }

@@ -17,7 +17,7 @@ use osbc_benches::{catalog, graph, lowered, text};
 use osbc_fixtures::{has_root, synthetic};
 use osbc_ir::{StageId, Value};
 use osbc_store::fs::overlay;
-use osbc_store::{Layers, Lease, Limit, Sealing, StepRecord, Store, StoreSettings};
+use osbc_store::{Layers, Limit, Sealing, StepRecord, Store, StoreSettings, Transaction};
 use serde_json::json;
 
 const STAGES: usize = 10;
@@ -50,19 +50,19 @@ fn checkpoints(place: &Path) {
     make_tree(&tree, megabytes);
     let settings = StoreSettings { layers: Layers::Auto, limit: Limit::Unlimited };
     let store = Store::open(&place.join("store"), settings).expect("opens");
-    let lease = store.lease_nothing().expect("a lease");
-    let first = lease.work(None).expect("begins");
+    let transaction = Transaction::begin(store.lease_nothing().expect("a lease")).expect("begins");
+    let first = transaction.work(None).expect("begins");
     with_tree(&first, |root| run(Command::new("cp").arg("-a").arg(tree.join(".")).arg(root)));
     first.seal(sealing(0)).expect("is committed");
-    lease.settle().expect("settles");
+    transaction.settle().expect("settles");
     let before = takes(&store);
 
     let start = Instant::now();
     for stage in 1..=STAGES {
-        keep(&lease, stage - 1, stage);
+        keep(&transaction, stage - 1, stage);
     }
     let committed = start.elapsed();
-    lease.settle().expect("settles");
+    transaction.settle().expect("settles");
     let durable = start.elapsed();
 
     let copy = time(FEW, |number| {
@@ -81,9 +81,9 @@ fn checkpoints(place: &Path) {
     }
 
     for variant in 0..VARIANTS {
-        keep(&lease, 0, 100 + variant);
+        keep(&transaction, 0, 100 + variant);
     }
-    lease.settle().expect("settles");
+    transaction.settle().expect("settles");
     let after = takes(&store) - before;
     println!(
         "\n{VARIANTS} variants and {STAGES} checkpoints of it take {:.4} of the tree itself",
@@ -119,8 +119,8 @@ fn with_tree(work: &osbc_store::Work<'_>, change: impl FnOnce(&Path)) {
 }
 
 /// Keeps the result of a stage that writes one small file.
-fn keep(lease: &Lease, base: usize, stage: usize) {
-    let work = lease.work(Some(id(base))).expect("begins");
+fn keep(transaction: &Transaction, base: usize, stage: usize) {
+    let work = transaction.work(Some(id(base))).expect("begins");
     with_tree(&work, |root| std::fs::write(root.join(format!("usr/{stage}.conf")), "small").expect("writes"));
     work.seal(sealing(stage)).expect("is committed");
 }
@@ -206,19 +206,19 @@ fn many(place: &Path) {
     let settings = StoreSettings { layers: Layers::Auto, limit: Limit::Unlimited };
     let store = Store::open(&path, settings).expect("opens");
     let graph = graph(lowered(&text(&synthetic(1000, 10)), &catalog()));
-    let lease = store.lease_nothing().expect("a lease");
+    let transaction = Transaction::begin(store.lease_nothing().expect("a lease")).expect("begins");
     let mut stages = 0;
     for node in graph.dag.node_indices() {
         let Some(stage) = graph.stage_node(node) else { continue };
         let base = graph.base(node).and_then(|base| graph.stage_node(base)).map(|base| base.id);
-        lease.work(base).and_then(|work| work.seal(sealing_of(stage.id))).expect("is committed");
+        transaction.work(base).and_then(|work| work.seal(sealing_of(stage.id))).expect("is committed");
         stages += 1;
     }
     for number in stages..OBJECTS {
-        lease.work(None).and_then(|work| work.seal(sealing(number))).expect("is committed");
+        transaction.work(None).and_then(|work| work.seal(sealing(number))).expect("is committed");
     }
-    lease.settle().expect("settles");
-    drop(lease);
+    transaction.settle().expect("settles");
+    drop(transaction);
     println!("\n{stages} cached stages among {OBJECTS} results");
     let osbc = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/osbc");
     for command in ["plan", "build"] {

@@ -26,7 +26,7 @@ use osbc_pytext::fnmatch::Pattern;
 use osbc_sandbox::client::shell::{Attendant, When};
 use osbc_sandbox::interrupt::Interrupt;
 use osbc_sandbox::vm::Programs;
-use osbc_store::Lease;
+use osbc_store::Transaction;
 use osbc_store::fs::copy::Ownership;
 
 use crate::exit::Failure;
@@ -203,11 +203,11 @@ fn build(arguments: &Arguments, asked: &Asked) -> Result<ExitCode, DropInError> 
             warnings::of_export("osbuild", &directory, &lost);
         }
     }
-    let finished = Finished { monitored: &monitored, outcome, lease: built.lease() };
+    let finished = Finished { monitored: &monitored, outcome, transaction: built.transaction() };
     if arguments.json {
         print((osbc_pytext::json::to_string(&finished.document()) + "\n").as_bytes())?;
     } else if !arguments.quiet {
-        print(closing(&monitored, built.lease(), &asked.checkpoints, outcome.success()).as_bytes())?;
+        print(closing(&monitored, built.transaction(), &asked.checkpoints, outcome.success()).as_bytes())?;
     }
     Ok(if outcome.success() { ExitCode::SUCCESS } else { ExitCode::from(exit::BUILD_FAILED) })
 }
@@ -265,7 +265,7 @@ fn display(name: &str, descriptor: i32) -> Result<Box<dyn Display>, DropInError>
 }
 
 /// What is printed for people when a build is over.
-fn closing(monitored: &MonitoredBuild, lease: &Lease, checkpoints: &[Checkpoint], success: bool) -> String {
+fn closing(monitored: &MonitoredBuild, transaction: &Transaction, checkpoints: &[Checkpoint], success: bool) -> String {
     if !success {
         return "Failed\n".to_owned();
     }
@@ -276,7 +276,7 @@ fn closing(monitored: &MonitoredBuild, lease: &Lease, checkpoints: &[Checkpoint]
     }
     text.push_str("\nCheckpoints\n");
     for checkpoint in checkpoints {
-        let is_there = if lease.has_checkpoint(checkpoint.id) { "cached" } else { "not cached" };
+        let is_there = if transaction.has_checkpoint(checkpoint.id) { "cached" } else { "not cached" };
         writeln!(text, "  {}: {is_there}", checkpoint.id).expect("a string grows");
     }
     text

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use osbc_ir::{Outcome, Plan, Value};
-use osbc_store::Lease;
 use osbc_store::export::ExportError;
 use osbc_store::fs::copy::Ownership;
+use osbc_store::{Lease, Transaction};
 
 #[cfg(doc)]
 use crate::BuildOptions;
@@ -17,7 +17,7 @@ use crate::{Error, provenance, sbom};
 #[derive(Debug)]
 pub struct Built {
     pub(crate) plan: Arc<Plan>,
-    pub(crate) lease: Lease,
+    pub(crate) transaction: Transaction,
     /// Its outcome.
     pub outcome: Outcome,
     /// The results that were copied to [`BuildOptions::output`], in the order of the plan's exports.
@@ -34,7 +34,12 @@ impl Built {
 
     /// The lease that keeps the results in the store.
     pub fn lease(&self) -> &Lease {
-        &self.lease
+        &self.transaction
+    }
+
+    /// What it made in the store.
+    pub fn transaction(&self) -> &Transaction {
+        &self.transaction
     }
 
     /// Exports every result to `<output>/<name>/`. Entries of the same names are replaced there; others are kept.
@@ -51,7 +56,7 @@ impl Built {
     /// # Errors
     /// `output` cannot be written to, or the build did not make a result.
     pub fn export_as(&self, output: &Path, ownership: Ownership) -> Result<Vec<Exported>, ExportError> {
-        export::export_all(&self.plan, &self.lease, output, ownership)
+        export::export_all(&self.plan, &self.transaction, output, ownership)
     }
 
     /// Returns the software bill of materials of an exported result, in SPDX 2.3.
@@ -59,7 +64,7 @@ impl Built {
     /// # Errors
     /// The artifact cannot be read.
     pub fn spdx(&self, exported: &Exported) -> Result<Value, Error> {
-        sbom::spdx(&self.plan.graph, &self.lease, &exported.export, &exported.artifact)
+        sbom::spdx(&self.plan.graph, &self.transaction, &exported.export, &exported.artifact)
     }
 
     /// Returns the provenance of an exported result: an in-toto statement with SLSA's predicate. `manifest` is the text

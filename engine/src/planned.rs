@@ -15,7 +15,8 @@ use osbc_ir::graph::NodeIndex;
 use osbc_sandbox::client::StageRunner;
 use osbc_sandbox::client::shell::{Attendant, ShellRunner, When};
 use osbc_sandbox::interrupt::Interrupt;
-use osbc_store::{Damage, Lease};
+use osbc_store::osbuild::Checkpoints;
+use osbc_store::{Damage, Lease, Transaction};
 
 use crate::export::Concurrent;
 use crate::process::local_runner;
@@ -43,6 +44,7 @@ pub struct Planned<'s> {
     session: &'s Session,
     plan: Arc<Plan>,
     lease: Lease,
+    checkpoints: Option<Checkpoints>,
     always_run: Option<NodeIndex>,
     warnings: Vec<Warning>,
 }
@@ -96,11 +98,11 @@ impl<'s> Planned<'s> {
     pub(crate) fn new(
         session: &'s Session,
         plan: Plan,
-        lease: Lease,
+        (lease, checkpoints): (Lease, Option<Checkpoints>),
         always_run: Option<NodeIndex>,
         warnings: Vec<Warning>,
     ) -> Self {
-        Self { session, plan: Arc::new(plan), lease, always_run, warnings }
+        Self { session, plan: Arc::new(plan), lease, checkpoints, always_run, warnings }
     }
 
     /// The plan.
@@ -143,7 +145,8 @@ impl<'s> Planned<'s> {
         monitor: &mut dyn Monitor,
         interrupt: &Interrupt,
     ) -> Result<Built, RunError> {
-        let Self { session, plan, lease, always_run, warnings: _ } = self;
+        let Self { session, plan, lease, checkpoints, always_run, warnings: _ } = self;
+        let transaction = Transaction::begin(lease)?.with_checkpoints(checkpoints);
         let settings = Settings {
             jobs: options.jobs,
             keep_going: options.keep_going,
@@ -159,7 +162,7 @@ impl<'s> Planned<'s> {
             About { manifest: ManifestName::new(options.manifest, &plan.graph), arguments: options.arguments.clone() };
         let runner = local_runner(&session.environment.terminal);
         let shells = options.shell.as_ref().map(|(when, user)| ShellRunner::new(&runner, when.clone(), *user));
-        let machine = Host { disk: lease.store().path().to_owned() };
+        let machine = Host { disk: transaction.store().path().to_owned() };
         let build = |monitor: &mut dyn Monitor| {
             let parts = Parts {
                 runner: shells.as_ref().map_or(&runner as &dyn StageRunner, |shells| shells),
@@ -170,18 +173,18 @@ impl<'s> Planned<'s> {
                 settings: &settings,
                 about: &about,
             };
-            run(&plan, &lease, parts)
+            run(&plan, &transaction, parts)
         };
         let (outcome, exported, not_exported) = match options.output {
             Some(output) => {
-                let exports = Concurrent { plan: &plan, lease: &lease, output, interrupt };
+                let exports = Concurrent { plan: &plan, lease: &transaction, output, interrupt };
                 exports.beside(|watcher| build(&mut Tee(vec![Box::new(monitor), Box::new(watcher)])))?
             }
             None => (build(monitor)?, Vec::new(), Vec::new()),
         };
         if outcome.success() && !outcome.interrupted {
-            lease.complete_checkpoints(&plan.graph)?;
+            transaction.complete_checkpoints(&plan.graph)?;
         }
-        Ok(Built { plan, lease, outcome, exported, not_exported })
+        Ok(Built { plan, transaction, outcome, exported, not_exported })
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use osbc_compiler::passes::{self, ExportError};
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Export, Graph, NodeId};
-use osbc_store::osbuild::{Cache, Limit};
+use osbc_store::osbuild::{Cache, Checkpoints, Limit};
 use osbc_store::{Lease, Store, StoreError, StoreSettings};
 
 /// Finds pipelines by name or id; without names, the default exports.
@@ -99,7 +99,7 @@ impl StoreConfig {
     }
 
     /// Opens the store and takes a lease on all of it that a request leads to.
-    pub(crate) fn lease(&self, graph: &Graph, request: &Request) -> Result<Lease, StoreError> {
+    pub(crate) fn lease(&self, graph: &Graph, request: &Request) -> Result<(Lease, Option<Checkpoints>), StoreError> {
         let always_run = request.always_run_id(graph);
         let take = |store: Store| {
             store.lease_asked(graph, |has| {
@@ -107,7 +107,7 @@ impl StoreConfig {
             })
         };
         match self {
-            StoreConfig::Own { path, settings } => take(Store::open(path, *settings)?),
+            StoreConfig::Own { path, settings } => Ok((take(Store::open(path, *settings)?)?, None)),
             StoreConfig::Osbuild(OsbuildStore { path, limit, keeps, checkpoints }) => {
                 let cache = Cache::open(path, *limit)?;
                 let mut lease = take(Store::open_within(&cache, *keeps)?)?;
@@ -116,8 +116,9 @@ impl StoreConfig {
                     passes::Request::Sources => &[],
                 };
                 let exported = exports.iter().filter_map(|export| export.node);
-                lease.use_checkpoints(cache, graph, exported, checkpoints.iter().copied())?;
-                Ok(lease)
+                let mut checkpoints = Checkpoints::new(cache, checkpoints.iter().copied());
+                checkpoints.start_from(&mut lease, graph, exported)?;
+                Ok((lease, Some(checkpoints)))
             }
         }
     }

@@ -9,7 +9,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use osbc_ir::graph::Graph;
 use osbc_ir::{Export, PipelineIndex, Value};
-use osbc_store::Lease;
+use osbc_store::Transaction;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -28,10 +28,10 @@ struct Package {
 ///
 /// # Errors
 /// The artifact cannot be read.
-pub(crate) fn spdx(graph: &Graph, lease: &Lease, export: &Export, artifact: &Path) -> Result<Value, Error> {
+pub(crate) fn spdx(graph: &Graph, transaction: &Transaction, export: &Export, artifact: &Path) -> Result<Value, Error> {
     let mut packages = BTreeSet::new();
     for pipeline in attest::made_from(graph, export.pipeline) {
-        packages.extend(packages_of(graph, lease, pipeline));
+        packages.extend(packages_of(graph, transaction, pipeline));
     }
     let epoch = graph.manifest.pipelines[export.pipeline.0].source_epoch;
     let created = epoch.and_then(|epoch| Timestamp::from_second(epoch).ok()).unwrap_or_else(Timestamp::now);
@@ -77,10 +77,10 @@ fn document(name: &str, created: &str, sha256: Option<&str>, packages: &BTreeSet
 }
 
 /// The packages that a pipeline's tree has: of each module the last stage lists all.
-fn packages_of(graph: &Graph, lease: &Lease, pipeline: PipelineIndex) -> Vec<Package> {
+fn packages_of(graph: &Graph, transaction: &Transaction, pipeline: PipelineIndex) -> Vec<Package> {
     let Some(last) = graph.pipelines[pipeline.0].last() else { return Vec::new() };
     let (mut packages, mut seen) = (Vec::new(), BTreeSet::new());
-    for (node, metadata) in lease.metadata(graph, last) {
+    for (node, metadata) in transaction.metadata(graph, last) {
         let Some(stage) = graph.stage_node(node) else { continue };
         let module = &graph.stage(stage).1.module.name;
         let package = match module.as_str() {

@@ -154,8 +154,8 @@ impl Session {
     pub fn plan(&self, graph: &Arc<Graph>, store: &StoreConfig, request: &Request) -> Result<Planned<'_>, StoreError> {
         let mut warnings = Vec::new();
         let always_run = request.always_run_id(graph);
-        let (plan, lease) = loop {
-            let lease = store.lease(graph, request)?;
+        let (plan, lease, checkpoints) = loop {
+            let (lease, checkpoints) = store.lease(graph, request)?;
             let have = match always_run {
                 None => Cow::Borrowed(lease.present()),
                 Some(stage) => {
@@ -166,7 +166,7 @@ impl Session {
             let plan = plan_by(graph, request, &have, Some(lease.store()))?;
             let damages: Vec<Damage> = lease.look_over(&plan, request.is_exported, &check_item)?;
             if damages.is_empty() {
-                break (plan, lease);
+                break (plan, lease, checkpoints);
             }
             warnings.extend(damages.into_iter().map(Warning::Damaged));
         };
@@ -176,7 +176,7 @@ impl Session {
         {
             warnings.push(Warning::LittleRoom { store: lease.store().path().to_owned(), need, have });
         }
-        Ok(Planned::new(self, plan, lease, request.always_run, warnings))
+        Ok(Planned::new(self, plan, (lease, checkpoints), request.always_run, warnings))
     }
 }
 

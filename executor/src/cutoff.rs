@@ -15,7 +15,7 @@ use osbc_ir::graph::NodeIndex;
 use osbc_ir::{ContentKey, Graph, Plan, Segment, StageId, StageKey, content};
 use osbc_store::fs::regular;
 use osbc_store::fs::rotating_file;
-use osbc_store::{Lease, Lower, ObjectMeta, Store};
+use osbc_store::{Lower, ObjectMeta, Store, Transaction};
 
 use osbc_sandbox::interrupt::Interrupt;
 
@@ -91,7 +91,7 @@ pub fn foreseen(store: &Store, graph: &Graph, stages: &[NodeIndex]) -> Vec<NodeI
 #[derive(Debug)]
 pub(crate) struct Cutoff<'a> {
     plan: &'a Plan,
-    lease: &'a Lease,
+    transaction: &'a Transaction,
     /// Read when the first segment is about to run. Not used in a store that keeps nothing.
     contents: OnceLock<Mutex<Contents>>,
     /// To the thread that notes what was sealed; none when no more comes.
@@ -100,23 +100,23 @@ pub(crate) struct Cutoff<'a> {
 
 impl<'a> Cutoff<'a> {
     /// The cutoff of a build, and what [`Cutoff::note_all`] waits for.
-    pub(crate) fn new(plan: &'a Plan, lease: &'a Lease) -> (Self, Receiver<usize>) {
+    pub(crate) fn new(plan: &'a Plan, transaction: &'a Transaction) -> (Self, Receiver<usize>) {
         let (sender, receiver) = crossbeam_channel::unbounded();
-        (Self { plan, lease, contents: OnceLock::new(), sealed: Mutex::new(Some(sender)) }, receiver)
+        (Self { plan, transaction, contents: OnceLock::new(), sealed: Mutex::new(Some(sender)) }, receiver)
     }
 
     /// The earlier result that a segment, which is about to run, would only give again. It is kept as this segment's
     /// result, too.
     pub(crate) fn find(&self, segment: &Segment) -> Option<Arc<ObjectMeta>> {
         let own = content::stage_key(&self.plan.graph, &segment.steps);
-        if !self.lease.store().keeps() || !self.contents().knows(own) {
+        if !self.transaction.store().keeps() || !self.contents().knows(own) {
             return None;
         }
         let key = self.key(&segment.steps)?;
         let known = self.contents().of(own, key);
         let id = self.id(*segment.steps.last()?)?;
         // What the store gets in the way of is built.
-        known.iter().find_map(|earlier| self.lease.adopt(id, earlier).ok().flatten())
+        known.iter().find_map(|earlier| self.transaction.adopt(id, earlier).ok().flatten())
     }
 
     /// Has the sealed result of a segment noted, soon.
@@ -134,8 +134,8 @@ impl<'a> Cutoff<'a> {
 
     /// Notes what is sealed until the end, or until the user ends the build: that is for later builds to do less.
     pub(crate) fn note_all(&self, sealed: &Receiver<usize>, interrupt: &Interrupt) {
-        let path = self.lease.store().contents();
-        let keeps = self.lease.store().keeps();
+        let path = self.transaction.store().contents();
+        let keeps = self.transaction.store().keeps();
         for segment in sealed.iter().take_while(|_| keeps && !interrupt.is_raised()) {
             // A note that cannot be made is one cutoff less.
             self.note(&self.plan.segments[segment], &path).ok();
@@ -144,7 +144,7 @@ impl<'a> Cutoff<'a> {
 
     fn note(&self, segment: &Segment, path: &Path) -> io::Result<()> {
         let Some(key) = self.key(&segment.steps) else { return Ok(()) };
-        let object = segment.steps.last().and_then(|last| self.lease.object(self.id(*last)?));
+        let object = segment.steps.last().and_then(|last| self.transaction.object(self.id(*last)?));
         let Some(lower) = object.map(|object| object.as_lower()) else { return Ok(()) };
         let own = content::stage_key(&self.plan.graph, &segment.steps);
         let line = format!("{own} {key} {} {}\n", lower.id, lower.instance);
@@ -153,7 +153,7 @@ impl<'a> Cutoff<'a> {
     }
 
     fn key(&self, steps: &[NodeIndex]) -> Option<ContentKey> {
-        content::content_key(&self.plan.graph, steps, |node| self.lease.digest(self.id(node)?).ok())
+        content::content_key(&self.plan.graph, steps, |node| self.transaction.digest(self.id(node)?).ok())
     }
 
     fn id(&self, node: NodeIndex) -> Option<StageId> {
@@ -161,7 +161,7 @@ impl<'a> Cutoff<'a> {
     }
 
     fn contents(&self) -> MutexGuard<'_, Contents> {
-        let contents = self.contents.get_or_init(|| Mutex::new(Contents::read(self.lease.store())));
+        let contents = self.contents.get_or_init(|| Mutex::new(Contents::read(self.transaction.store())));
         contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

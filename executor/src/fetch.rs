@@ -13,7 +13,7 @@ use osbc_module_api::{Catalog, Entry, Error as ModuleError, Module, OnDisk, Prov
 use osbc_sandbox::request::lacked_task;
 use osbc_store::{Slot, StoreError};
 
-use crate::run::{Message, Worker};
+use crate::build::{Worker, WorkerEvent};
 
 /// How often the progress of an item is told.
 const TELL: Duration = Duration::from_millis(100);
@@ -85,13 +85,13 @@ pub(crate) fn run(worker: &Worker<'_>, nodes: &[NodeIndex], number: usize) -> bo
 }
 
 fn run_one(worker: &Worker<'_>, node: NodeIndex, item: &ItemNode, number: usize) -> bool {
-    worker.tell(Message::FetchStarted { node, worker: number });
+    worker.send(WorkerEvent::FetchStarted { node, worker: number });
     let outcome = match fetch(worker, node, item) {
         Ok(bytes) => NodeOutcome::Fetched { bytes },
         Err(error) => failed(worker, &error.to_string(), error.cause()),
     };
     let success = matches!(outcome, NodeOutcome::Fetched { .. });
-    worker.tell(Message::Finished { node, outcome: Box::new(outcome) });
+    worker.send(WorkerEvent::Finished { node, outcome: Box::new(outcome) });
     success
 }
 
@@ -110,7 +110,7 @@ fn fetch(worker: &Worker<'_>, node: NodeIndex, item: &ItemNode) -> Result<u64, F
     let module = module.ok_or_else(|| FetchError::NoModule(name.clone()))?;
     let function = entry(&module).ok_or_else(|| FetchError::NoSource(name.clone()))?;
     let interrupted = || context.interrupt.is_raised();
-    let download = match context.lease.download(&item.key, &interrupted)? {
+    let download = match context.transaction.download(&item.key, &interrupted)? {
         Slot::There(path) => return Ok(path.symlink_metadata().map_or(0, |metadata| metadata.len())),
         Slot::Fetch(download) => download,
     };
@@ -119,7 +119,7 @@ fn fetch(worker: &Worker<'_>, node: NodeIndex, item: &ItemNode) -> Result<u64, F
         let mut last = last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if Some(done) == total || last.is_none_or(|last| last.elapsed() >= TELL) {
             *last = Some(Instant::now());
-            worker.tell(Message::FetchProgress { node, done, total });
+            worker.send(WorkerEvent::FetchProgress { node, done, total });
         }
     };
     let target = download.target();
@@ -135,7 +135,7 @@ fn fetch(worker: &Worker<'_>, node: NodeIndex, item: &ItemNode) -> Result<u64, F
     let mut fetched = fetch();
     if fetched.as_ref().is_err_and(ModuleError::is_full) {
         download.clear()?;
-        if context.lease.store().make_some_room() {
+        if context.transaction.store().make_some_room() {
             fetched = fetch();
         }
     }

@@ -4,6 +4,7 @@
 //! store.lease(graph, ids) → Lease → (the compiler plans) → run(plan, lease, parts) → Outcome → export(lease, …)
 //! ```
 
+mod build;
 mod cutoff;
 pub mod event;
 #[cfg(any(test, feature = "fake"))]
@@ -23,5 +24,6 @@ mod step;
 mod testing;
 mod tokens;
 
+pub use build::{Parts, Settings};
 pub use cutoff::foreseen;
-pub use run::{Parts, RunError, Settings, run};
+pub use run::{RunError, run};

@@ -8,31 +8,45 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use osbc_ir::{Kind, Resource, StageId};
-use osbc_module_api::Provider;
 use osbc_module_api::snapshot::Snapshot;
-use osbc_sandbox::client::StageIo;
+use osbc_module_api::{Catalog, Provider};
+use osbc_sandbox::client::{StageIo, StageRunner};
+use osbc_sandbox::interrupt::Interrupt;
 use osbc_sandbox::request::{ModuleRequest, StageFailure, StageRequest};
 use osbc_store::TreeStack;
-use osbc_store::{StoreError, Work};
+use osbc_store::{StoreError, Transaction, Work};
 use serde_json::json;
 
-use crate::run::Context;
-
-/// How many lines of a runner that failed are told.
+/// How many lines of the output of a runner that failed are in its failure.
 const LINES: usize = 3;
 
 /// A file with a snapshot, or why there is none.
 type Made = Arc<OnceLock<Result<PathBuf, StageFailure>>>;
 
 /// What was made ready, or is being made, in this build.
-#[derive(Debug, Default)]
-pub(crate) struct Preparations {
+pub(crate) struct Preparations<'a> {
+    catalog: &'a Catalog,
+    transaction: &'a Transaction,
+    runner: &'a dyn StageRunner,
+    interrupt: &'a Interrupt,
+    timeout: Option<Duration>,
     known: Mutex<HashMap<(String, Option<StageId>), Made>>,
 }
 
-impl Preparations {
+impl<'a> Preparations<'a> {
+    pub(crate) fn new(
+        catalog: &'a Catalog,
+        transaction: &'a Transaction,
+        runner: &'a dyn StageRunner,
+        interrupt: &'a Interrupt,
+        timeout: Option<Duration>,
+    ) -> Self {
+        Self { catalog, transaction, runner, interrupt, timeout, known: Mutex::default() }
+    }
+
     /// The file with what this runner makes in a build tree, or in the host's where none is given; none where it is no
     /// built-in one. Who needs the same at the same time waits.
     ///
@@ -40,12 +54,11 @@ impl Preparations {
     /// Why it could not be made.
     pub(crate) fn of(
         &self,
-        context: &Context<'_>,
         work: &Work<'_>,
         runner: &str,
         tree: Option<(StageId, &TreeStack)>,
     ) -> Result<Option<PathBuf>, StageFailure> {
-        let module = context.catalog.module(Kind::Runner, runner).map_err(|error| error.to_string())?;
+        let module = self.catalog.module(Kind::Runner, runner).map_err(|error| error.to_string())?;
         let Some(Provider::BuiltIn(definition)) = module.as_ref().map(|module| &module.provider) else {
             return Ok(None);
         };
@@ -55,62 +68,57 @@ impl Preparations {
         };
         let name = tree.map(|(id, _)| format!("{id}-{runner}-{}", definition.revision));
         let make = || {
-            let kept = name.as_deref().and_then(|name| context.lease.prepared(name));
+            let kept = name.as_deref().and_then(|name| self.transaction.prepared(name));
             // One that was cut off by a power cut is made anew.
             if let Some(kept) = kept.filter(|kept| Snapshot::read(kept).is_ok()) {
                 return Ok(kept);
             }
-            let snapshot = make(context, work, runner, tree)?;
-            context.lease.keep_prepared(name.as_deref(), &snapshot).map_err(|error| of_store(&error))
+            let snapshot = self.make(work, runner, tree)?;
+            self.transaction.keep_prepared(name.as_deref(), &snapshot).map_err(|error| of_store(&error))
         };
         made.get_or_init(make).clone().map(Some).map_err(|failure| {
             failure.map_reason(|reason| format!("cannot prepare the build root as {runner} does: {reason}"))
         })
     }
-}
 
-/// Runs a runner in a sandbox of its own, and gives what it made as text.
-fn make(
-    context: &Context<'_>,
-    work: &Work<'_>,
-    runner: &str,
-    tree: Option<(StageId, &TreeStack)>,
-) -> Result<String, StageFailure> {
-    let request = StageRequest {
-        id: String::new(),
-        module: ModuleRequest { kind: Kind::Runner, name: runner.to_owned(), on_disk: None },
-        options: json!({"runner": runner}),
-        inputs: Vec::new(),
-        devices: Vec::new(),
-        mounts: Vec::new(),
-        source_epoch: None,
-        tree: TreeStack { lower: Vec::new(), upper: None },
-        build_root: tree.map(|(_, stack)| stack.clone()),
-        prepared: None,
-        runner: runner.to_owned(),
-        runner_file: None,
-        host: None,
-        scratch: work.scratch().map_err(|error| of_store(&error))?,
-        capabilities: Vec::new(),
-        timeout: context.settings.stage_timeout,
-        in_vm: false,
-        shell: None,
-    };
-    let output = RefCell::new(String::new());
-    let take = |text: &str| output.borrow_mut().push_str(text);
-    let reply = context.runner.run(&request, &StageIo { output: &take, aside: &take, interrupt: context.interrupt });
-    match reply.failure {
-        None => Ok(reply.metadata.to_string()),
-        Some(StageFailure::Module(reason)) => {
-            let output = output.into_inner();
-            let lines: Vec<&str> = output.lines().collect();
-            let reason = [&[reason.as_str()], &lines[lines.len().saturating_sub(LINES)..]].concat().join("\n");
-            Err(StageFailure::Environment(reason))
+    /// Runs a runner in a sandbox of its own, and gives what it made as text.
+    fn make(&self, work: &Work<'_>, runner: &str, tree: Option<(StageId, &TreeStack)>) -> Result<String, StageFailure> {
+        let request = StageRequest {
+            id: String::new(),
+            module: ModuleRequest { kind: Kind::Runner, name: runner.to_owned(), on_disk: None },
+            options: json!({"runner": runner}),
+            inputs: Vec::new(),
+            devices: Vec::new(),
+            mounts: Vec::new(),
+            source_epoch: None,
+            tree: TreeStack { lower: Vec::new(), upper: None },
+            build_root: tree.map(|(_, stack)| stack.clone()),
+            prepared: None,
+            runner: runner.to_owned(),
+            runner_file: None,
+            host: None,
+            scratch: work.scratch().map_err(|error| of_store(&error))?,
+            capabilities: Vec::new(),
+            timeout: self.timeout,
+            in_vm: false,
+            shell: None,
+        };
+        let output = RefCell::new(String::new());
+        let take = |text: &str| output.borrow_mut().push_str(text);
+        let reply = self.runner.run(&request, &StageIo { output: &take, aside: &take, interrupt: self.interrupt });
+        match reply.failure {
+            None => Ok(reply.metadata.to_string()),
+            Some(StageFailure::Module(reason)) => {
+                let output = output.into_inner();
+                let lines: Vec<&str> = output.lines().collect();
+                let reason = [&[reason.as_str()], &lines[lines.len().saturating_sub(LINES)..]].concat().join("\n");
+                Err(StageFailure::Environment(reason))
+            }
+            Some(failure @ (StageFailure::Exited(_) | StageFailure::Died(_))) => {
+                Err(StageFailure::Environment(failure.to_string()))
+            }
+            Some(failure) => Err(failure),
         }
-        Some(failure @ (StageFailure::Exited(_) | StageFailure::Died(_))) => {
-            Err(StageFailure::Environment(failure.to_string()))
-        }
-        Some(failure) => Err(failure),
     }
 }
 

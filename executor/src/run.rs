@@ -2,137 +2,39 @@
 //! monitor. Knows which task is what; neither how it is done nor what comes first.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use osbc_ir::graph::NodeIndex;
-use osbc_ir::{Action, NodeOutcome, Outcome, Pipeline, Plan, Runner, Segment, Stage, StageNode, Value};
+use osbc_ir::{Action, NodeOutcome, Outcome, Plan, Segment, Value};
 use osbc_module_api::Catalog;
 use osbc_module_api::threads::{self, NoThread};
-use osbc_sandbox::client::StageRunner;
 use osbc_sandbox::interrupt::Interrupt;
 use osbc_sandbox::vm;
 use osbc_store::history::{History, HistoryLine};
-use osbc_store::{Lease, StoreError};
+use osbc_store::{Lease, StoreError, Transaction};
 
+use crate::build::{Context, Parts, Worker, WorkerEvent};
 use crate::cutoff::Cutoff;
 use crate::event::{Event, Monitor, Tee, Wait};
 use crate::log::BuildLogs;
-use crate::machine::{Machine, Need};
+use crate::machine::Need;
 use crate::prepared::Preparations;
-use crate::record::{About, Recording};
+use crate::record::Recording;
 use crate::scheduler::{Pool, Scheduler, Task, Ticket};
 use crate::tokens::Tokens;
 use crate::{fetch, segment, step};
 
 /// How many items are fetched at the same time.
 const FETCHES: usize = 4;
-/// How many events may wait for the monitor before who sends them waits too.
+/// How many events may wait for the monitor before their senders wait too.
 const EVENTS: usize = 1024;
-/// A shorter wait of a ready task is the change of tasks, and not told.
-const WAIT: Duration = Duration::from_millis(1);
+/// Shorter waits of a ready task are the overhead of changing tasks, and produce no event.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 /// How soon an interrupt is shown when nothing else happens.
-const GLANCE: Duration = Duration::from_millis(50);
-
-/// What a build is done with.
-pub struct Parts<'a> {
-    /// Runs the stages.
-    pub runner: &'a dyn StageRunner,
-    /// Describes the modules.
-    pub catalog: &'a Catalog,
-    /// Sees what happens.
-    pub monitor: &'a mut dyn Monitor,
-    /// Where it is done: asked before a stage begins beside others.
-    pub machine: &'a dyn Machine,
-    /// Ends the build when raised.
-    pub interrupt: &'a Interrupt,
-    /// How it is done.
-    pub settings: &'a Settings,
-    /// What it says about itself in the record that is kept of it.
-    pub about: &'a About,
-}
-
-/// How a build is done.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// How many stages run at the same time.
-    pub jobs: NonZeroUsize,
-    /// Whether what does not depend on a failure goes on after it.
-    pub keep_going: bool,
-    /// The jobserver of a `make` that osbc runs under: stages then run with its tokens.
-    pub jobserver: Option<jobserver::Client>,
-    /// How long a stage may take.
-    pub stage_timeout: Option<Duration>,
-    /// The stages that run in a virtual machine.
-    pub in_vm: BTreeSet<NodeIndex>,
-    /// The runner for stages that run in the host's tree.
-    pub host_runner: Runner,
-    /// A stage that runs even where an earlier run's result would do.
-    pub always_run: Option<NodeIndex>,
-    /// The variables of the environment that source modules may ask for.
-    pub environment: BTreeMap<String, String>,
-    /// The environment of on-disk modules on the host's side.
-    pub host_environment: BTreeMap<String, String>,
-}
-
-/// What all workers share.
-pub(crate) struct Context<'a> {
-    pub(crate) plan: &'a Plan,
-    /// What is fetched, in groups that are fetched at once.
-    pub(crate) fetches: Vec<Vec<NodeIndex>>,
-    pub(crate) lease: &'a Lease,
-    pub(crate) runner: &'a dyn StageRunner,
-    pub(crate) catalog: &'a Catalog,
-    pub(crate) machine: &'a dyn Machine,
-    /// How often the machine had killed for want of memory when it was last asked.
-    kills: AtomicU64,
-    /// The tokens of a jobserver, where there is one.
-    tokens: Option<Tokens>,
-    pub(crate) interrupt: &'a Interrupt,
-    pub(crate) settings: &'a Settings,
-    pub(crate) logs: BuildLogs,
-    pub(crate) preparations: Preparations,
-    pub(crate) history: History,
-    pub(crate) cutoff: Cutoff<'a>,
-}
-
-impl<'a> Context<'a> {
-    /// The stage at a node of the plan's steps.
-    pub(crate) fn stage_node(&self, node: NodeIndex) -> &'a StageNode {
-        self.plan.graph.stage_node(node).expect("only stages are steps of a segment")
-    }
-
-    /// What the result of a stage takes in the store, by what it took before.
-    pub(crate) fn known_bytes(&self, node: NodeIndex) -> Option<u64> {
-        self.history.bytes(self.stage_node(node).id, &self.stage(node).1.module.name)
-    }
-
-    /// Whether the kernel has killed for want of memory since this was last asked.
-    pub(crate) fn memory_ran_out(&self) -> bool {
-        let kills = self.machine.out_of_memory_kills();
-        kills > self.kills.swap(kills, Ordering::Relaxed)
-    }
-
-    /// What it says, and the pipeline that it was written in.
-    pub(crate) fn stage(&self, node: NodeIndex) -> (&'a Pipeline, &'a Stage) {
-        self.plan.graph.stage(self.stage_node(node))
-    }
-}
-
-/// What workers tell the thread that owns the monitor.
-#[derive(Debug)]
-pub(crate) enum Message {
-    FetchStarted { node: NodeIndex, worker: usize },
-    FetchProgress { node: NodeIndex, done: u64, total: Option<u64> },
-    Waited { node: NodeIndex, since: Instant, reason: Wait },
-    FetchOutput { node: NodeIndex, text: String },
-    StageStarted { node: NodeIndex, worker: usize },
-    StageOutput { node: NodeIndex, text: String },
-    Finished { node: NodeIndex, outcome: Box<NodeOutcome> },
-}
+const INTERRUPT_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Why a plan was not run, or its results are not in the store.
 #[derive(Debug, thiserror::Error)]
@@ -145,15 +47,15 @@ pub enum RunError {
     Store(#[from] StoreError),
 }
 
-/// Does what a plan says. The lease must be the one that the plan was made with. Every failure of a stage or fetch is
+/// Does what a plan says. The transaction must have the lease that the plan was made with. Every failure of a stage or fetch is
 /// in the outcome; the monitor is called on this thread only.
 ///
 /// # Errors
 /// See [`RunError`].
-pub fn run(plan: &Plan, lease: &Lease, parts: Parts<'_>) -> Result<Outcome, RunError> {
+pub fn run(plan: &Plan, transaction: &Transaction, parts: Parts<'_>) -> Result<Outcome, RunError> {
     let (start, wall) = (Instant::now(), SystemTime::now());
     let Parts { runner, catalog, monitor, machine, interrupt, settings, about } = parts;
-    let recording = Recording::begin(lease.store(), plan, about);
+    let recording = Recording::begin(transaction.store(), plan, about);
     let logs = BuildLogs::new(recording.directory());
     let mut tee = Tee(vec![Box::new(recording), Box::new(monitor)]);
     let mut tell = |at: Instant, event: &Event<'_>| tee.event(at.saturating_duration_since(start), event);
@@ -161,26 +63,26 @@ pub fn run(plan: &Plan, lease: &Lease, parts: Parts<'_>) -> Result<Outcome, RunE
     for node in plan.graph.dag.node_indices().filter(|node| plan.decision(*node).action == Action::Cached) {
         tell(start, &Event::Cached { node });
     }
-    let mut outcome = Outcome { nodes: before(plan, lease), ..Outcome::default() };
+    let mut outcome = Outcome { nodes: before(plan, transaction), ..Outcome::default() };
     let fetches = fetch::groups(plan, catalog);
     // Without a history nothing is known, which is as good.
-    let history = lease.store().history().unwrap_or_default();
+    let history = transaction.store().history().unwrap_or_default();
     let scheduler = Scheduler::new(
         tasks(plan, catalog, &fetches, &history, &settings.in_vm),
         settings.keep_going,
         machine,
         interrupt,
     );
-    let (messages, receiver) = crossbeam_channel::bounded(EVENTS);
+    let (events, receiver) = crossbeam_channel::bounded(EVENTS);
     let kills = AtomicU64::new(machine.out_of_memory_kills());
     // Without a thread for it, all would have to wait for make.
     let tokens = settings.jobserver.clone().and_then(|client| Tokens::new(client).ok());
-    let (cutoff, sealed) = Cutoff::new(plan, lease);
-    let preparations = Preparations::default();
+    let (cutoff, sealed) = Cutoff::new(plan, transaction);
+    let preparations = Preparations::new(catalog, transaction, runner, interrupt, settings.stage_timeout);
     let context = Context {
         plan,
         fetches,
-        lease,
+        transaction,
         runner,
         catalog,
         machine,
@@ -198,7 +100,7 @@ pub fn run(plan: &Plan, lease: &Lease, parts: Parts<'_>) -> Result<Outcome, RunE
     let may_begin = || *gate.read().unwrap_or_else(PoisonError::into_inner);
     std::thread::scope(|scope| {
         let mut is_open = gate.write().unwrap_or_else(PoisonError::into_inner);
-        let worker = || Worker { context: &context, scheduler: &scheduler, messages: messages.clone() };
+        let worker = || Worker { context: &context, scheduler: &scheduler, events: events.clone() };
         let start_all = || {
             if !plan.segments.is_empty() {
                 threads::spawn_scoped(scope, || context.cutoff.note_all(&sealed, interrupt))?;
@@ -215,45 +117,32 @@ pub fn run(plan: &Plan, lease: &Lease, parts: Parts<'_>) -> Result<Outcome, RunE
         };
         let started = start_all();
         *is_open = started.is_ok();
-        drop((is_open, messages));
+        drop((is_open, events));
         watch(&receiver, interrupt, start, &mut tell, &mut outcome);
         context.cutoff.close();
         started
     })?;
     outcome.interrupted = interrupt.is_raised();
     // Both are for the next build to know more; this one is as good without.
-    lease.store().add_to_history(&lines(plan, lease, &outcome)).ok();
-    lease.settle()?;
+    transaction.store().add_to_history(&lines(plan, transaction, &outcome)).ok();
+    transaction.settle()?;
     outcome.duration = start.elapsed();
     tell(start + outcome.duration, &Event::Ended { outcome: &outcome, duration: outcome.duration });
     Ok(outcome)
 }
 
-/// One thread that takes tasks.
-pub(crate) struct Worker<'a> {
-    pub(crate) context: &'a Context<'a>,
-    pub(crate) scheduler: &'a Scheduler<'a>,
-    messages: Sender<(Instant, Message)>,
-}
-
 impl Worker<'_> {
-    /// Tells the thread that owns the monitor.
-    pub(crate) fn tell(&self, message: Message) {
-        // The other end lives until the last worker is done.
-        self.messages.send((Instant::now(), message)).ok();
-    }
-
-    /// Tells how long a task that begins now was ready before.
-    fn tell_wait(&self, node: NodeIndex, ticket: &Ticket<'_, '_>, reason: Wait) {
-        if ticket.ready.elapsed() >= WAIT {
-            self.tell(Message::Waited { node, since: ticket.ready, reason });
+    /// Reports how long a task that begins now was ready before.
+    fn send_wait(&self, node: NodeIndex, ticket: &Ticket<'_, '_>, reason: Wait) {
+        if ticket.ready.elapsed() >= SHORTEST_WAIT {
+            self.send(WorkerEvent::Waited { node, since: ticket.ready, reason });
         }
     }
 
     fn fetch(&self, number: usize) {
         while let Some(ticket) = self.scheduler.next(Pool::Fetches) {
             let nodes = &self.context.fetches[ticket.task];
-            self.tell_wait(nodes[0], &ticket, ticket.waited_for);
+            self.send_wait(nodes[0], &ticket, ticket.waited_for);
             if fetch::run(self, nodes, number) {
                 ticket.succeed();
             }
@@ -274,10 +163,10 @@ impl Worker<'_> {
                 },
                 None => None,
             };
-            if asked.elapsed() >= WAIT {
+            if asked.elapsed() >= SHORTEST_WAIT {
                 waited_for = Wait::Admission;
             }
-            self.tell_wait(segment.steps[0], &ticket, waited_for);
+            self.send_wait(segment.steps[0], &ticket, waited_for);
             if segment::take_equal(self, segment) {
                 ticket.succeed();
             } else if segment::run(self, segment, number) {
@@ -349,35 +238,35 @@ fn before(plan: &Plan, lease: &Lease) -> BTreeMap<NodeIndex, NodeOutcome> {
     graph.dag.node_indices().filter_map(|node| Some((node, outcome(node)?))).collect()
 }
 
-/// Passes on what the workers tell until the last one is done.
+/// Passes on the events of the workers until the last one is done.
 fn watch(
-    messages: &Receiver<(Instant, Message)>,
+    events: &Receiver<(Instant, WorkerEvent)>,
     interrupt: &Interrupt,
     start: Instant,
     tell: &mut dyn FnMut(Instant, &Event<'_>),
     outcome: &mut Outcome,
 ) {
-    let mut told = false;
+    let mut is_reported = false;
     loop {
-        if !told && interrupt.is_raised() {
-            told = true;
+        if !is_reported && interrupt.is_raised() {
+            is_reported = true;
             tell(Instant::now(), &Event::Interrupted);
         }
-        let (at, message) = match messages.recv_timeout(GLANCE) {
-            Ok(message) => message,
+        let (at, event) = match events.recv_timeout(INTERRUPT_POLL_INTERVAL) {
+            Ok(event) => event,
             Err(RecvTimeoutError::Timeout) => continue,
             Err(RecvTimeoutError::Disconnected) => return,
         };
-        match message {
-            Message::FetchStarted { node, worker } => tell(at, &Event::FetchStarted { node, worker }),
-            Message::FetchProgress { node, done, total } => tell(at, &Event::FetchProgress { node, done, total }),
-            Message::Waited { node, since, reason } => {
+        match event {
+            WorkerEvent::FetchStarted { node, worker } => tell(at, &Event::FetchStarted { node, worker }),
+            WorkerEvent::FetchProgress { node, done, total } => tell(at, &Event::FetchProgress { node, done, total }),
+            WorkerEvent::Waited { node, since, reason } => {
                 tell(at, &Event::Waited { node, since: since.saturating_duration_since(start), reason });
             }
-            Message::FetchOutput { node, text } => tell(at, &Event::FetchOutput { node, text: &text }),
-            Message::StageStarted { node, worker } => tell(at, &Event::StageStarted { node, worker }),
-            Message::StageOutput { node, text } => tell(at, &Event::StageOutput { node, text: &text }),
-            Message::Finished { node, outcome: result } => {
+            WorkerEvent::FetchOutput { node, text } => tell(at, &Event::FetchOutput { node, text: &text }),
+            WorkerEvent::StageStarted { node, worker } => tell(at, &Event::StageStarted { node, worker }),
+            WorkerEvent::StageOutput { node, text } => tell(at, &Event::StageOutput { node, text: &text }),
+            WorkerEvent::Finished { node, outcome: result } => {
                 tell(at, &Event::Finished { node, outcome: &result });
                 outcome.nodes.insert(node, *result);
             }

@@ -6,7 +6,7 @@ use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Cause, NodeOutcome, Resource, Segment, StageResult, Value};
 use osbc_store::{Sealing, StepRecord, StoreError, Work};
 
-use crate::run::{Context, Message, Worker};
+use crate::build::{Context, Worker, WorkerEvent};
 use crate::step;
 
 /// Takes the result of an earlier run that a segment would only give again; says whether there is one.
@@ -21,7 +21,7 @@ pub(crate) fn take_equal(worker: &Worker<'_>, segment: &Segment) -> bool {
         let step = before.and_then(|before| earlier.steps.get(index.checked_sub(before)?));
         let metadata = step.map_or(Value::Null, |step| step.metadata.clone());
         let to = step.map_or(earlier.id, |step| step.id);
-        worker.tell(Message::Finished { node, outcome: Box::new(NodeOutcome::Equal { metadata, to }) });
+        worker.send(WorkerEvent::Finished { node, outcome: Box::new(NodeOutcome::Equal { metadata, to }) });
     }
     true
 }
@@ -62,7 +62,7 @@ fn attempt(worker: &Worker<'_>, segment: &Segment, number: usize, again: Option<
         }
         let start = Instant::now();
         if again.is_none_or(|at| index > at) {
-            worker.tell(Message::StageStarted { node, worker: number });
+            worker.send(WorkerEvent::StageStarted { node, worker: number });
         }
         let mut result = match begin(context, segment, &mut work) {
             Ok(work) => step::run(worker, node, work),
@@ -70,7 +70,7 @@ fn attempt(worker: &Worker<'_>, segment: &Segment, number: usize, again: Option<
         };
         if !result.success && again.is_none() && result.cause == Some(Cause::Exhausted(Resource::Disk)) {
             drop(work.take());
-            if context.lease.store().make_some_room() {
+            if context.transaction.store().make_some_room() {
                 return Attempt::NoRoom { at: index };
             }
         }
@@ -98,7 +98,7 @@ fn attempt(worker: &Worker<'_>, segment: &Segment, number: usize, again: Option<
             result.cause = Some(Cause::Interrupted);
         }
         if again.is_none_or(|at| index >= at) || !success {
-            worker.tell(Message::Finished { node, outcome: Box::new(NodeOutcome::Ran(result)) });
+            worker.send(WorkerEvent::Finished { node, outcome: Box::new(NodeOutcome::Ran(result)) });
         }
         if !success {
             return Attempt::Done { success: false };
@@ -117,7 +117,7 @@ fn begin<'w, 'a>(
         Some(work) => work,
         None => {
             let base = segment.base.and_then(|node| context.plan.graph.stage_node(node)).map(|stage| stage.id);
-            work.insert(context.lease.work(base)?)
+            work.insert(context.transaction.work(base)?)
         }
     })
 }

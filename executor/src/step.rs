@@ -21,7 +21,7 @@ use osbc_store::TreeStack;
 use osbc_store::fs::delete::remove_tree;
 use osbc_store::{StoreError, Work};
 
-use crate::run::{Context, Message, Worker};
+use crate::build::{Context, Worker, WorkerEvent};
 
 /// Why a stage could not be prepared.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +80,7 @@ pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex, work: &Work<'_>) -> Stag
     let transcript = RefCell::new(Transcript::default());
     let aside = |text: &str| {
         log.borrow_mut().write(text);
-        worker.tell(Message::StageOutput { node, text: text.to_owned() });
+        worker.send(WorkerEvent::StageOutput { node, text: text.to_owned() });
     };
     let output = |text: &str| {
         transcript.borrow_mut().push(text);
@@ -119,7 +119,7 @@ fn classify(failure: StageFailure, node: NodeIndex, work: &Work<'_>, context: &C
         Cause::Exhausted(_) | Cause::TimedOut | Cause::Interrupted => return failure,
     }
     let exhausted = |resource, fact: &str| StageFailure::Exhausted(resource, format!("{failure}{fact}"));
-    if let Some(fact) = context.lease.store().full(|| work.written(), context.known_bytes(node)) {
+    if let Some(fact) = context.transaction.store().full(|| work.written(), context.known_bytes(node)) {
         exhausted(Resource::Disk, &fact)
     } else if failure.cause() == Cause::Exhausted(Resource::Disk) {
         failure
@@ -180,7 +180,7 @@ fn request(context: &Context<'_>, node: NodeIndex, work: &Work<'_>) -> Result<St
         let last = build.and_then(|build| context.plan.graph.pipelines[build.0].last());
         let id = last.and_then(|node| context.plan.graph.stage_node(node)).map(|stage| stage.id);
         let tree = id.zip(build_root.as_ref());
-        context.preparations.of(context, work, runner, tree).map_err(PrepareError::Preparation)?
+        context.preparations.of(work, runner, tree).map_err(PrepareError::Preparation)?
     } else {
         None
     };
@@ -246,7 +246,7 @@ fn host(context: &Context<'_>, stage: &Stage) -> Result<Option<HostRequest>, Pre
     let mounts = stage.mounts.iter().map(|mount| &mount.module);
     for used in inputs.chain(devices).chain(mounts) {
         if module(context, used)?.on_disk.is_some() {
-            let sources = context.lease.store().sources_to_tell()?;
+            let sources = context.transaction.store().sources_to_tell()?;
             return Ok(Some(HostRequest { sources, environment: context.settings.host_environment.clone() }));
         }
     }
@@ -303,7 +303,7 @@ fn reference(
         Target::Item(checksum) => {
             let key = items.get(checksum.as_str());
             let key = key.ok_or_else(|| PrepareError::Missing { what: checksum.clone() })?;
-            (checksum.clone(), ReferenceFrom::Item(context.lease.item(key)?))
+            (checksum.clone(), ReferenceFrom::Item(context.transaction.item(key)?))
         }
     };
     Ok(ReferenceRequest { id, options: reference.options.clone(), from })
@@ -331,7 +331,7 @@ fn tree(context: &Context<'_>, pipeline: PipelineIndex) -> Result<TreeStack, Pre
         return Ok(TreeStack { lower: Vec::new(), upper: None });
     };
     let name = || format!("the tree of the pipeline `{}`", graph.manifest.pipeline(pipeline).name);
-    context.lease.tree_for_stages(last.id)?.ok_or_else(|| PrepareError::Missing { what: name() })
+    context.transaction.tree_for_stages(last.id)?.ok_or_else(|| PrepareError::Missing { what: name() })
 }
 
 #[cfg(test)]

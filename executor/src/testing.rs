@@ -14,8 +14,8 @@ use osbc_module_api::{
 use osbc_sandbox::request::StageRequest;
 use osbc_store::testing::runner;
 
+use crate::build::Settings;
 use crate::record::{About, ManifestName};
-use crate::run::Settings;
 
 pub(crate) fn settings(jobs: usize) -> Settings {
     Settings {

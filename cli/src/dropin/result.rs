@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use osbc_ir::{FormatVersion, NodeOutcome, Outcome, PipelineIndex, StageResult, Value};
-use osbc_store::Lease;
+use osbc_store::Transaction;
 use serde_json::json;
 
 use super::monitor::MonitoredBuild;
@@ -20,7 +20,7 @@ use crate::advice;
 pub(super) struct Finished<'a> {
     pub(super) monitored: &'a MonitoredBuild,
     pub(super) outcome: &'a Outcome,
-    pub(super) lease: &'a Lease,
+    pub(super) transaction: &'a Transaction,
 }
 
 impl<'a> Finished<'a> {
@@ -62,7 +62,7 @@ impl<'a> Finished<'a> {
     fn metadata(self, pipeline: PipelineIndex) -> Vec<(usize, Value)> {
         let stages = self.monitored.ids().stages(pipeline);
         let Some(last) = stages.last() else { return Vec::new() };
-        let said = self.lease.metadata(&self.monitored.plan.graph, last.node);
+        let said = self.transaction.metadata(&self.monitored.plan.graph, last.node);
         let position = |node| stages.iter().position(|stage| stage.node == node);
         let mut all: Vec<(usize, Value)> =
             said.into_iter().filter_map(|(node, value)| Some((position(node)?, value))).collect();

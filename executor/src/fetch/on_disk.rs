@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{FetchError, failed};
-use crate::run::{Message, Worker};
+use crate::build::{Worker, WorkerEvent};
 
 /// What a source replies.
 #[derive(Deserialize)]
@@ -40,7 +40,7 @@ pub(super) fn run(worker: &Worker<'_>, module: &OnDisk, nodes: &[NodeIndex], num
     // Two builds that wait for each other's items must not have begun with different ones.
     items.sort_by_key(|(_, item)| &graph.item(item).1.key.checksum);
     for (node, _) in &items {
-        worker.tell(Message::FetchStarted { node: *node, worker: number });
+        worker.send(WorkerEvent::FetchStarted { node: *node, worker: number });
     }
     let outcomes = fetch(worker, module, &items);
     let mut success = true;
@@ -50,7 +50,7 @@ pub(super) fn run(worker: &Worker<'_>, module: &OnDisk, nodes: &[NodeIndex], num
             Err(error) => failed(worker, &error.to_string(), error.cause()),
         };
         success &= matches!(outcome, NodeOutcome::Fetched { .. });
-        worker.tell(Message::Finished { node: *node, outcome: Box::new(outcome) });
+        worker.send(WorkerEvent::Finished { node: *node, outcome: Box::new(outcome) });
     }
     success
 }
@@ -68,7 +68,7 @@ fn fetch(
     let mut wanted = Map::new();
     for (_, item) in items {
         let item = graph.item(item).1;
-        let slot = context.lease.download(&item.key, &interrupted)?;
+        let slot = context.transaction.download(&item.key, &interrupted)?;
         if let Slot::Fetch(_) = slot {
             wanted.insert(item.key.checksum.clone(), item.description.clone());
         }
@@ -116,9 +116,9 @@ fn call(
     items: Map<String, Value>,
 ) -> Result<Reply, FetchError> {
     let context = worker.context;
-    let cache = context.lease.store().sources_to_tell()?;
+    let cache = context.transaction.store().sources_to_tell()?;
     std::fs::create_dir_all(&cache).map_err(StoreError::io("make", &cache))?;
-    let say = |text: &str| worker.tell(Message::FetchOutput { node, text: redact::text(text).into_owned() });
+    let say = |text: &str| worker.send(WorkerEvent::FetchOutput { node, text: redact::text(text).into_owned() });
     let mut desk = Desk::new(say).until(context.interrupt.descriptor());
     let uid = format!("source/{}", source.module.name);
     let failed = |reason: String| FetchError::Service { module: source.module.name.clone(), reason };

@@ -8,9 +8,10 @@ use osbc_store::testing::{Sealed, Sketch, directory};
 use serde_json::json;
 
 use super::*;
+use crate::build::Parts;
 use crate::event::line::Happened;
 use crate::fake::{FakeMachine, FakeRunner, RecordingMonitor, failure, success};
-use crate::run::{Parts, run};
+use crate::run::run;
 use crate::testing::{about, catalog, label_of, settings};
 
 /// Builds a sketch with a runner whose stage `bad` fails.
@@ -19,7 +20,7 @@ fn build(store: &Store, sketch: &Sealed) -> Outcome {
         (io.output)("words");
         if label_of(request) == "bad" { failure("it broke") } else { success() }
     });
-    let lease = sketch.lease(store);
+    let transaction = sketch.begin(store);
     let parts = Parts {
         runner: &runner,
         catalog: &catalog(),
@@ -29,7 +30,7 @@ fn build(store: &Store, sketch: &Sealed) -> Outcome {
         settings: &settings(1),
         about: &about(),
     };
-    run(&sketch.plan(lease.present()), &lease, parts).expect("the disk takes it")
+    run(&sketch.plan(transaction.present()), &transaction, parts).expect("the disk takes it")
 }
 
 fn sketch(labels: &[&str]) -> Sealed {

@@ -11,6 +11,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
+use crate::build::Settings;
 use crate::fake::{FakeMachine, FakeRunner, Ran, Record, RecordingMonitor, failure, success};
 use crate::testing::{about, catalog, in_tree, label_of, settings};
 
@@ -40,8 +41,8 @@ impl Bench {
     }
 
     fn run(&self, sketch: &Sealed, runner: &FakeRunner) -> Done {
-        let lease = sketch.lease(&self.store);
-        let plan = sketch.plan(lease.present());
+        let transaction = sketch.begin(&self.store);
+        let plan = sketch.plan(transaction.present());
         let mut monitor = RecordingMonitor::default();
         let parts = Parts {
             runner,
@@ -52,7 +53,7 @@ impl Bench {
             settings: &self.settings,
             about: &about(),
         };
-        let outcome = run(&plan, &lease, parts).expect("the disk takes it");
+        let outcome = run(&plan, &transaction, parts).expect("the disk takes it");
         Done { outcome, events: monitor.events }
     }
 

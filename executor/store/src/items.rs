@@ -18,6 +18,7 @@ use crate::lease::Lease;
 use crate::objects::commit::Placed;
 use crate::reclaim::inventory::bytes_of;
 use crate::store::Store;
+use crate::transaction::Transaction;
 
 /// How often it is asked whether another process is done with an item.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -95,7 +96,9 @@ impl Lease {
         let path = self.store().layout().item(key);
         path.ok_or_else(|| StoreError::ItemName { name: key.to_string() })
     }
+}
 
+impl Transaction {
     /// Takes on the fetching of an item that is not there; waits while another process fetches it.
     ///
     /// # Errors

@@ -1,4 +1,5 @@
-//! A lease: what one build uses of a store and what it is making there, held as long as it lives.
+//! A lease: the results and items of a store that somebody uses, listed and locked for as long as it lives. What a build
+//! makes is a [`Transaction`](crate::Transaction).
 
 use std::collections::{HashMap, HashSet};
 use std::io::Write as _;
@@ -14,10 +15,7 @@ use crate::check::stamps;
 use crate::error::StoreError;
 use crate::fs::delete::remove_tree;
 use crate::fs::{lock, regular};
-use crate::objects::digests::Digests;
 use crate::objects::object::ObjectMeta;
-use crate::objects::sync::{New, Syncer};
-use crate::osbuild::checkpoints::Checkpoints;
 use crate::reclaim::last_used;
 use crate::store::Store;
 use crate::tree_stack::TreeStack;
@@ -26,8 +24,8 @@ use crate::tree_stack::TreeStack;
 /// `item <content type>/<checksum>`.
 const LIST: &str = "lease";
 
-/// What one build uses and makes. While it lives nothing that it names is evicted, and the directory that it works in
-/// is nobody else's; both end with it or with its process.
+/// What somebody uses of a store. Nothing that it names is evicted while it lives, and its directory below `work/` is
+/// nobody else's; both end with it or with its process.
 #[derive(Debug)]
 pub struct Lease {
     store: Store,
@@ -40,13 +38,8 @@ pub struct Lease {
     made: Mutex<HashSet<StageId>>,
     /// Those of the objects that do not lie in the store's own place, and where they do.
     elsewhere: Mutex<HashMap<StageId, PathBuf>>,
-    pub(crate) checkpoints: Option<Checkpoints>,
     list: Mutex<std::fs::File>,
     next: AtomicU64,
-    /// Held by who makes a single layer of a tall stack, so that two do not make the same.
-    pub(crate) flattening: Mutex<()>,
-    syncer: Syncer,
-    pub(crate) digests: Mutex<Digests>,
 }
 
 impl Store {
@@ -156,7 +149,6 @@ impl Lease {
         let (directory, owner) = own_new_directory(&store)?;
         let path = directory.join(LIST);
         let list = store.change("write", &path, || std::fs::File::create(&path))?;
-        let syncer = Syncer::new(store.clone())?;
         Ok(Self {
             store,
             directory,
@@ -165,12 +157,8 @@ impl Lease {
             objects: Mutex::default(),
             made: Mutex::default(),
             elsewhere: Mutex::default(),
-            checkpoints: None,
             list: Mutex::new(list),
             next: AtomicU64::new(0),
-            flattening: Mutex::default(),
-            syncer,
-            digests: Mutex::default(),
         })
     }
 
@@ -225,29 +213,10 @@ impl Lease {
         (is_own && !is_below).then(|| self.stack(&object).lower.pop())?
     }
 
-    /// Waits until all that was sealed under this lease has reached the disk.
-    ///
-    /// # Errors
-    /// The disk refused; the results of its last moments were taken back.
-    pub fn settle(&self) -> Result<(), StoreError> {
-        self.syncer.settle()
-    }
-
     /// The directories of an object under this lease, as a tree to read.
     pub(crate) fn stack(&self, object: &ObjectMeta) -> TreeStack {
         let elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
         object.stack(|id| elsewhere.get(&id).cloned().unwrap_or_else(|| self.store.layout().object(id)))
-    }
-
-    /// Where a new object goes: to its place in the store or, in one that keeps nothing, to where it ends with the
-    /// lease.
-    pub(crate) fn place_for(&self, id: StageId) -> PathBuf {
-        if self.store.keeps() {
-            return self.store.layout().object(id);
-        }
-        let place = self.new_path();
-        self.lie_elsewhere(id, place.clone());
-        place
     }
 
     /// Whether what lies on this object must not outlive the lease.
@@ -299,17 +268,10 @@ impl Lease {
     pub(crate) fn made_one(&self, id: StageId) {
         self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
     }
-
-    /// Has the disk synced behind what has just appeared.
-    pub(crate) fn sync_later(&self, new: New) {
-        self.syncer.add(new);
-    }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // A build that cares settles first and learns of errors; here it is only about not leaving the thread alone.
-        self.syncer.settle().ok();
         // What cannot be removed now is swept when the store is next opened.
         remove_tree(&self.directory).ok();
     }

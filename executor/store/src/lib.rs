@@ -70,6 +70,7 @@ mod store;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod transaction;
 pub mod tree_diff;
 mod tree_stack;
 pub mod user_namespace;
@@ -85,4 +86,5 @@ pub use objects::work::Work;
 pub use reclaim::evict::Evicted;
 pub use reclaim::inventory::{Census, Item, Kept, Part};
 pub use store::{Layers, Limit, Store, StoreSettings};
+pub use transaction::Transaction;
 pub use tree_stack::{TreeStack, Upper};

@@ -2,6 +2,7 @@
 
 pub(crate) mod abilities;
 pub(crate) mod alias;
+pub(crate) mod checkpoint;
 pub(crate) mod commit;
 pub(crate) mod digests;
 pub(crate) mod layering;

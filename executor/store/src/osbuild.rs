@@ -34,6 +34,8 @@ use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 
 pub use info::Limit;
 
+pub use checkpoints::Checkpoints;
+
 use crate::error::StoreError;
 use crate::fs::regular;
 use file::{Held, Lock};

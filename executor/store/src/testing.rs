@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use crate::lease::Lease;
 use crate::store::Store;
+use crate::transaction::Transaction;
 
 /// A manifest in the making. Every stage has a label, which is its only option.
 pub struct Sketch {
@@ -159,6 +160,11 @@ impl Sealed {
     /// The id of the stage of a label.
     pub fn id(&self, label: &str) -> StageId {
         self.graph.stage_node(self.node(label)).expect("a stage").id
+    }
+
+    /// A transaction with a lease on all of it.
+    pub fn begin(&self, store: &Store) -> Transaction {
+        Transaction::begin(self.lease(store)).expect("begins")
     }
 
     /// A lease on all of it.

@@ -27,8 +27,8 @@ use crate::objects::{object, work};
 use crate::store::Shared;
 use crate::testing::{Sealed, Sketch, directory};
 use crate::{
-    CheckItem, Damage, Evicted, Fate, Item, Layers, Lease, Limit, ObjectMeta, Sealing, Slot, StepRecord, Store,
-    StoreError, StoreSettings, Way,
+    CheckItem, Damage, Evicted, Fate, Item, Layers, Limit, ObjectMeta, Sealing, Slot, StepRecord, Store, StoreError,
+    StoreSettings, Transaction, Way,
 };
 use crate::{items, osbuild};
 
@@ -41,8 +41,8 @@ fn sealing(id: StageId) -> Sealing {
 }
 
 /// Builds the result of one stage: `change` is given the merged tree.
-fn build(lease: &Lease, base: Option<StageId>, id: StageId, change: impl FnOnce(&Path)) -> Arc<ObjectMeta> {
-    let work = lease.work(base).expect("a tree begins");
+fn build(transaction: &Transaction, base: Option<StageId>, id: StageId, change: impl FnOnce(&Path)) -> Arc<ObjectMeta> {
+    let work = transaction.work(base).expect("a tree begins");
     with_tree(&work.stack().expect("a tree"), change);
     work.seal(sealing(id)).expect("seals")
 }
@@ -53,8 +53,10 @@ fn with_tree<T>(stack: &crate::tree_stack::TreeStack, look: impl FnOnce(&Path) -
     look(&PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd())))
 }
 
-fn read(lease: &Lease, id: StageId, name: &str) -> String {
-    with_tree(&lease.tree(id).expect("is under the lease"), |root| fs::read_to_string(root.join(name)).expect("reads"))
+fn read(transaction: &Transaction, id: StageId, name: &str) -> String {
+    with_tree(&transaction.tree(id).expect("is under the lease"), |root| {
+        fs::read_to_string(root.join(name)).expect("reads")
+    })
 }
 
 fn entries(path: &Path) -> usize {
@@ -141,10 +143,10 @@ fn whatever_lies_in_the_place_of_a_store_s_file_nobody_waits_for_it() {
         for (kind, make) in things {
             let directory = directory();
             let store = open(directory.path(), Layers::Copy);
-            let lease = sketch.lease(&store);
-            build(&lease, None, sketch.id("a"), |root| fs::write(root.join("f"), "a").expect("writes"));
-            lease.settle().expect("settles");
-            drop(lease);
+            let transaction = sketch.begin(&store);
+            build(&transaction, None, sketch.id("a"), |root| fs::write(root.join("f"), "a").expect("writes"));
+            transaction.settle().expect("settles");
+            drop(transaction);
             let path = directory.path().join(file);
             fs::remove_file(&path).ok();
             make(&path);
@@ -152,8 +154,8 @@ fn whatever_lies_in_the_place_of_a_store_s_file_nobody_waits_for_it() {
                 let store = Store::open(directory.path(), Layers::Copy)?;
                 store.history()?;
                 regular::read(&store.contents()).ok();
-                let lease = store.lease(&sketch.graph, sketch.ids())?;
-                lease.look_over(&sketch.plan(lease.present()), true, &|_| Ok(()))?;
+                let transaction = Transaction::begin(store.lease(&sketch.graph, sketch.ids())?)?;
+                transaction.look_over(&sketch.plan(transaction.present()), true, &|_| Ok(()))?;
                 store.census()?;
                 store.verify(true, &|_| Ok(()))?;
                 store.gc().map(drop)
@@ -182,10 +184,10 @@ fn a_store_may_lie_anywhere() {
     let path = directory.path().join(std::ffi::OsStr::from_bytes(b"st\xff\n\xfe"));
     let sketch = Sketch::chain(&["a"]).seal();
     let store = open(&path, Layers::Auto);
-    let lease = sketch.lease(&store);
-    build(&lease, None, sketch.id("a"), |root| fs::write(root.join("f"), "a").expect("writes"));
-    assert_eq!(read(&lease, sketch.id("a"), "f"), "a");
-    lease.settle().expect("settles");
+    let transaction = sketch.begin(&store);
+    build(&transaction, None, sketch.id("a"), |root| fs::write(root.join("f"), "a").expect("writes"));
+    assert_eq!(read(&transaction, sketch.id("a"), "f"), "a");
+    transaction.settle().expect("settles");
     let error = store.sources_to_tell().expect_err("is not UTF-8").to_string();
     assert!(error.contains("on-disk modules") && error.contains("name another store"), "{error}");
 }
@@ -228,20 +230,22 @@ fn a_sealed_result_is_there_for_the_next_lease() {
     let directory = directory();
     let sketch = Sketch::chain(&["a", "b"]).seal();
     let store = open(directory.path(), Layers::Copy);
-    let lease = sketch.lease(&store);
-    assert_eq!(*lease.present(), CachedSet::default());
-    let work = lease.work(None).expect("begins");
+    let transaction = sketch.begin(&store);
+    assert_eq!(*transaction.present(), CachedSet::default());
+    let work = transaction.work(None).expect("begins");
     with_tree(&work.stack().expect("a tree"), |root| {
         assert_eq!(root.metadata().expect("is there").mode() & 0o7777, 0o755);
         fs::write(root.join("file"), "from a").expect("writes");
     });
     let metadata = serde_json::from_str(r#"{"size":123456789012345678901234567890,"version":1.50}"#).expect("JSON");
     work.seal(Sealing { source_epoch: None, steps: vec![record(sketch.id("a"), metadata)] }).expect("seals");
-    build(&lease, Some(sketch.id("a")), sketch.id("b"), |root| fs::write(root.join("other"), "b").expect("writes"));
-    assert_eq!(read(&lease, sketch.id("b"), "file"), "from a");
-    drop(lease);
+    build(&transaction, Some(sketch.id("a")), sketch.id("b"), |root| {
+        fs::write(root.join("other"), "b").expect("writes")
+    });
+    assert_eq!(read(&transaction, sketch.id("b"), "file"), "from a");
+    drop(transaction);
 
-    let again = sketch.lease(&store);
+    let again = sketch.begin(&store);
     assert_eq!(*again.present(), sketch.ids().collect::<CachedSet>());
     assert_eq!(store.present(&sketch.graph, sketch.ids()), *again.present());
     assert_eq!(read(&again, sketch.id("b"), "other"), "b");
@@ -255,14 +259,14 @@ fn nothing_remains_of_a_tree_that_is_not_sealed_nor_of_a_lease() {
     let directory = directory();
     let sketch = Sketch::chain(&["a"]).seal();
     let store = open(directory.path(), Layers::Copy);
-    let lease = sketch.lease(&store);
-    let work = lease.work(None).expect("begins");
+    let transaction = sketch.begin(&store);
+    let work = transaction.work(None).expect("begins");
     with_tree(&work.stack().expect("a tree"), |root| fs::write(root.join("file"), "x").expect("writes"));
     let scratch = work.scratch().expect("a directory");
     fs::write(scratch.join("x"), "x").expect("writes");
     assert_eq!(entries(&work.scratch().expect("a new one")), 0);
     drop(work);
-    drop(lease);
+    drop(transaction);
     assert_eq!(entries(&directory.path().join("work")), 0);
     assert_eq!(entries(&directory.path().join("objects")), 0);
 }
@@ -272,7 +276,7 @@ fn the_loser_of_a_race_takes_the_winner_s_result() {
     let directory = directory();
     let sketch = Sketch::chain(&["a"]).seal();
     let store = open(directory.path(), Layers::Copy);
-    let (first, second) = (sketch.lease(&store), sketch.lease(&store));
+    let (first, second) = (sketch.begin(&store), sketch.begin(&store));
     let works = [first.work(None).expect("begins"), second.work(None).expect("begins")];
     for (work, text) in works.into_iter().zip(["winner", "loser"]) {
         with_tree(&work.stack().expect("a tree"), |root| fs::write(root.join("who"), text).expect("writes"));
@@ -316,16 +320,16 @@ fn what_is_damaged_is_absent_and_built_again() {
     for (name, damage) in damages {
         let directory = directory();
         let store = open(directory.path(), Layers::Copy);
-        let lease = sketch.lease(&store);
-        build(&lease, None, sketch.id("a"), |root| fs::write(root.join("file"), "old").expect("writes"));
-        drop(lease);
+        let transaction = sketch.begin(&store);
+        build(&transaction, None, sketch.id("a"), |root| fs::write(root.join("file"), "old").expect("writes"));
+        drop(transaction);
         damage(&object(directory.path()));
-        let lease = sketch.lease(&store);
-        assert_eq!(*lease.present(), CachedSet::default(), "{name}");
-        build(&lease, None, sketch.id("a"), |root| fs::write(root.join("file"), "new").expect("writes"));
-        lease.settle().expect("settles");
-        drop(lease);
-        assert_eq!(read(&sketch.lease(&store), sketch.id("a"), "file"), "new", "{name}");
+        let transaction = sketch.begin(&store);
+        assert_eq!(*transaction.present(), CachedSet::default(), "{name}");
+        build(&transaction, None, sketch.id("a"), |root| fs::write(root.join("file"), "new").expect("writes"));
+        transaction.settle().expect("settles");
+        drop(transaction);
+        assert_eq!(read(&sketch.begin(&store), sketch.id("a"), "file"), "new", "{name}");
     }
 }
 
@@ -334,14 +338,14 @@ fn after_a_crash_of_the_system_only_what_had_reached_the_disk_counts() {
     let directory = directory();
     let sketch = Sketch::chain(&["a"]).seal();
     let store = open(directory.path(), Layers::Copy);
-    let lease = sketch.lease(&store);
-    build(&lease, None, sketch.id("a"), |_| {});
-    lease.settle().expect("settles");
+    let transaction = sketch.begin(&store);
+    build(&transaction, None, sketch.id("a"), |_| {});
+    transaction.settle().expect("settles");
     let object = directory.path().join("objects").join(sketch.id("a").to_string());
     change_meta(&object, |meta| meta.boot = Some("another boot".to_owned()));
-    assert_eq!(*sketch.lease(&store).present(), sketch.ids().collect::<CachedSet>(), "it was durable");
+    assert_eq!(*sketch.begin(&store).present(), sketch.ids().collect::<CachedSet>(), "it was durable");
     fs::remove_file(object.join("durable")).expect("was there");
-    assert_eq!(*sketch.lease(&store).present(), CachedSet::default(), "its data may be gone");
+    assert_eq!(*sketch.begin(&store).present(), CachedSet::default(), "its data may be gone");
 }
 
 #[test]
@@ -349,8 +353,8 @@ fn the_times_of_what_was_written_are_clamped() {
     let directory = directory();
     let sketch = Sketch::chain(&["a", "b"]).seal();
     let store = open(directory.path(), Layers::Copy);
-    let lease = sketch.lease(&store);
-    let work = lease.work(None).expect("begins");
+    let transaction = sketch.begin(&store);
+    let work = transaction.work(None).expect("begins");
     with_tree(&work.stack().expect("a tree"), |root| {
         fs::create_dir(root.join("directory")).expect("makes");
         fs::write(root.join("directory/new"), "x").expect("writes");
@@ -361,7 +365,7 @@ fn the_times_of_what_was_written_are_clamped() {
     });
     work.seal(Sealing { source_epoch: Some(77), steps: vec![record(sketch.id("a"), Value::Null)] }).expect("seals");
     let time = |name: &str| {
-        with_tree(&lease.tree(sketch.id("a")).expect("is there"), |root| {
+        with_tree(&transaction.tree(sketch.id("a")).expect("is there"), |root| {
             let metadata = root.join(name).symlink_metadata().expect("is there");
             (metadata.mtime(), metadata.mtime_nsec())
         })
@@ -378,34 +382,39 @@ fn a_cut_off_download_is_gone_on_with_and_a_finished_one_found() {
     let sketch = Sketch::new().item("sha256:1", json!({"data": "x"})).seal();
     let store = open(directory.path(), Layers::Auto);
     let never = || false;
-    let fetch = |lease: &Lease| match lease.download(&ItemKey::new("test.files", "sha256:1"), &never).expect("begins") {
+    let fetch = |transaction: &Transaction| match transaction
+        .download(&ItemKey::new("test.files", "sha256:1"), &never)
+        .expect("begins")
+    {
         Slot::Fetch(download) => download,
         Slot::There(path) => panic!("{} is there", path.display()),
     };
-    let lease = sketch.lease(&store);
-    drop(fetch(&lease));
+    let transaction = sketch.begin(&store);
+    drop(fetch(&transaction));
     assert_eq!(entries(&directory.path().join("downloads")), 0, "nothing was fetched");
-    let cut_off = fetch(&lease);
+    let cut_off = fetch(&transaction);
     fs::write(cut_off.target(), "half").expect("writes");
     drop(cut_off);
-    drop(lease);
+    drop(transaction);
 
     let store = open(store.path(), Layers::Auto);
-    let lease = sketch.lease(&store);
-    let download = fetch(&lease);
+    let transaction = sketch.begin(&store);
+    let download = fetch(&transaction);
     assert_eq!(fs::read_to_string(download.target()).expect("reads"), "half");
-    let other = sketch.lease(&store);
+    let other = sketch.begin(&store);
     let waiting =
         std::thread::spawn(move || match other.download(&ItemKey::new("test.files", "sha256:1"), &|| false) {
             Ok(Slot::There(path)) => fs::read_to_string(path).expect("reads"),
             other => panic!("{other:?}"),
         });
-    let impatient = lease.download(&ItemKey::new("test.files", "sha256:1"), &|| true).expect_err("was told to end");
+    let impatient =
+        transaction.download(&ItemKey::new("test.files", "sha256:1"), &|| true).expect_err("was told to end");
     assert!(matches!(impatient, StoreError::Interrupted));
     fs::write(download.target(), "whole").expect("writes");
     fs::set_permissions(download.target(), fs::Permissions::from_mode(0o600)).expect("sets");
     assert_eq!(download.commit().expect("commits"), 5);
-    let metadata = lease.item(&ItemKey::new("test.files", "sha256:1")).expect("a name").metadata().expect("is there");
+    let metadata =
+        transaction.item(&ItemKey::new("test.files", "sha256:1")).expect("a name").metadata().expect("is there");
     assert_eq!(
         (metadata.mode() & 0o7777, metadata.mtime(), metadata.mtime_nsec()),
         (0o644, 318_211_200, 0),
@@ -413,11 +422,11 @@ fn a_cut_off_download_is_gone_on_with_and_a_finished_one_found() {
     );
     assert_eq!(waiting.join().expect("finds it"), "whole");
     assert_eq!(
-        fs::read_to_string(lease.item(&ItemKey::new("test.files", "sha256:1")).expect("a name")).expect("reads"),
+        fs::read_to_string(transaction.item(&ItemKey::new("test.files", "sha256:1")).expect("a name")).expect("reads"),
         "whole"
     );
-    assert_eq!(*sketch.lease(&store).present(), sketch.ids().collect::<CachedSet>());
-    assert!(matches!(lease.item(&ItemKey::new("test.files", "../x")), Err(StoreError::ItemName { .. })));
+    assert_eq!(*sketch.begin(&store).present(), sketch.ids().collect::<CachedSet>());
+    assert!(matches!(transaction.item(&ItemKey::new("test.files", "../x")), Err(StoreError::ItemName { .. })));
 }
 
 #[test]
@@ -452,8 +461,8 @@ fn root_a_layer_holds_only_what_its_stage_wrote() {
     let directory = directory();
     let (sketch, ids) = long_chain(2);
     let store = open(directory.path(), Layers::Overlay);
-    let lease = sketch.lease(&store);
-    build(&lease, None, ids[0], |root| {
+    let transaction = sketch.begin(&store);
+    build(&transaction, None, ids[0], |root| {
         fs::write(root.join("large"), vec![1; 1 << 20]).expect("writes");
         fs::create_dir(root.join("directory")).expect("makes");
         fs::write(root.join("directory/file"), "old").expect("writes");
@@ -461,7 +470,7 @@ fn root_a_layer_holds_only_what_its_stage_wrote() {
         fs::set_permissions(root, fs::Permissions::from_mode(0o750)).expect("sets");
         std::os::unix::fs::chown(root, Some(3), Some(4)).expect("owns");
     });
-    let object = build(&lease, Some(ids[0]), ids[1], |root| {
+    let object = build(&transaction, Some(ids[0]), ids[1], |root| {
         fs::write(root.join("directory/file"), "new").expect("writes");
         fs::remove_file(root.join("gone")).expect("removes");
         fs::rename(root.join("directory"), root.join("renamed")).expect("renames a directory of the layer below");
@@ -469,10 +478,10 @@ fn root_a_layer_holds_only_what_its_stage_wrote() {
     assert_eq!(object.lowers.iter().map(|lower| lower.id).collect::<Vec<_>>(), [ids[0]]);
     let layer = content(&directory.path().join("objects").join(ids[1].to_string()));
     assert!(!layer.join("large").exists());
-    drop(lease);
-    let lease = sketch.lease(&store);
-    assert_eq!(read(&lease, ids[1], "renamed/file"), "new");
-    with_tree(&lease.tree(ids[1]).expect("is there"), |root| {
+    drop(transaction);
+    let transaction = sketch.begin(&store);
+    assert_eq!(read(&transaction, ids[1], "renamed/file"), "new");
+    with_tree(&transaction.tree(ids[1]).expect("is there"), |root| {
         let mut names: Vec<_> =
             fs::read_dir(root).expect("reads").map(|entry| entry.expect("reads").file_name()).collect();
         names.sort();
@@ -481,7 +490,7 @@ fn root_a_layer_holds_only_what_its_stage_wrote() {
         assert_eq!((metadata.mode() & 0o7777, metadata.uid(), metadata.gid()), (0o750, 3, 4));
         fs::write(root.join("x"), "x").expect_err("a sealed tree is read-only");
     });
-    assert_eq!(read(&lease, ids[0], "directory/file"), "old");
+    assert_eq!(read(&transaction, ids[0], "directory/file"), "old");
 }
 
 #[test]
@@ -492,9 +501,9 @@ fn root_several_stages_change_one_layer_one_after_the_other() {
     let directory = directory();
     let (sketch, ids) = long_chain(3);
     let store = open(directory.path(), Layers::Overlay);
-    let lease = sketch.lease(&store);
-    build(&lease, None, ids[0], |root| fs::write(root.join("file"), "0").expect("writes"));
-    let work = lease.work(Some(ids[0])).expect("begins");
+    let transaction = sketch.begin(&store);
+    build(&transaction, None, ids[0], |root| fs::write(root.join("file"), "0").expect("writes"));
+    let work = transaction.work(Some(ids[0])).expect("begins");
     for stage in ["1", "2"] {
         with_tree(&work.stack().expect("a tree"), |root| {
             let text = fs::read_to_string(root.join("file")).expect("reads");
@@ -504,7 +513,7 @@ fn root_several_stages_change_one_layer_one_after_the_other() {
     let steps = vec![record(ids[1], json!(1)), record(ids[2], json!(2))];
     let object = work.seal(Sealing { source_epoch: Some(1), steps }).expect("seals");
     assert_eq!((object.id, object.steps.len(), object.metadata()), (ids[2], 2, &json!(2)));
-    assert_eq!(read(&lease, ids[2], "file"), "012");
+    assert_eq!(read(&transaction, ids[2], "file"), "012");
 }
 
 #[test]
@@ -515,11 +524,11 @@ fn root_a_stack_never_grows_beyond_its_limit() {
     let directory = directory();
     let (sketch, ids) = long_chain(70);
     let store = open(directory.path(), Layers::Overlay);
-    let lease = sketch.lease(&store);
+    let transaction = sketch.begin(&store);
     let mut deepest = 0;
     for (index, id) in ids.iter().enumerate() {
         let base = index.checked_sub(1).map(|before| ids[before]);
-        let object = build(&lease, base, *id, |root| {
+        let object = build(&transaction, base, *id, |root| {
             fs::write(root.join(format!("f{index}")), index.to_string()).expect("writes");
             if index >= 2 {
                 fs::remove_file(root.join(format!("f{}", index - 2))).expect("removes");
@@ -530,9 +539,9 @@ fn root_a_stack_never_grows_beyond_its_limit() {
     assert_eq!(deepest, work::MAX_LAYERS);
     let flattened = entries(&directory.path().join("objects")) - ids.len();
     assert_eq!(flattened, 2, "once for each time that the limit was reached");
-    let names = with_tree(&lease.tree(ids[69]).expect("is there"), entries);
+    let names = with_tree(&transaction.tree(ids[69]).expect("is there"), entries);
     assert_eq!(names, 2);
-    assert_eq!(read(&lease, ids[69], "f69"), "69");
+    assert_eq!(read(&transaction, ids[69], "f69"), "69");
 }
 
 #[test]
@@ -544,25 +553,25 @@ fn root_a_tall_stack_is_flattened_once_for_all_that_go_on_from_it() {
     let height = work::MAX_LAYERS;
     let (sketch, ids) = long_chain(height + 4);
     let store = open(directory.path(), Layers::Overlay);
-    let lease = sketch.lease(&store);
+    let transaction = sketch.begin(&store);
     for (index, id) in ids[..height].iter().enumerate() {
         let base = index.checked_sub(1).map(|before| ids[before]);
-        build(&lease, base, *id, |root| fs::write(root.join(format!("f{index}")), "x").expect("writes"));
+        build(&transaction, base, *id, |root| fs::write(root.join(format!("f{index}")), "x").expect("writes"));
     }
     let tall = ids[height - 1];
     let lowers: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = ids[height..]
             .iter()
-            .map(|id| scope.spawn(|| build(&lease, Some(tall), *id, |_| {}).lowers.clone()))
+            .map(|id| scope.spawn(|| build(&transaction, Some(tall), *id, |_| {}).lowers.clone()))
             .collect();
         threads.into_iter().map(|thread| thread.join().expect("builds")).collect()
     });
     assert_eq!(entries(&directory.path().join("objects")), ids.len() + 1);
     assert!(lowers.iter().all(|below| below.len() == 1 && *below == lowers[0]), "{lowers:?}");
-    drop(lease);
-    let lease = sketch.lease(&store);
+    drop(transaction);
+    let transaction = sketch.begin(&store);
     for id in &ids[height..] {
-        let names = with_tree(&lease.tree(*id).expect("is there"), entries);
+        let names = with_tree(&transaction.tree(*id).expect("is there"), entries);
         assert_eq!(names, height);
     }
 }
@@ -575,8 +584,8 @@ fn root_a_hard_link_stays_one_across_layers() {
     let directory = directory();
     let (sketch, ids) = long_chain(3);
     let store = open(directory.path(), Layers::Overlay);
-    let lease = sketch.lease(&store);
-    build(&lease, None, ids[0], |root| {
+    let transaction = sketch.begin(&store);
+    build(&transaction, None, ids[0], |root| {
         fs::create_dir(root.join("d")).expect("makes");
         fs::write(root.join("one"), "old").expect("writes");
         fs::hard_link(root.join("one"), root.join("two")).expect("links");
@@ -585,13 +594,13 @@ fn root_a_hard_link_stays_one_across_layers() {
         fs::hard_link(root.join("apart"), root.join("apart2")).expect("links");
         fs::File::open(root.join("d")).expect("opens").set_modified(std::time::UNIX_EPOCH).expect("sets");
     });
-    let object = build(&lease, Some(ids[0]), ids[1], |root| {
+    let object = build(&transaction, Some(ids[0]), ids[1], |root| {
         use std::io::Write as _;
         let mut file = fs::OpenOptions::new().append(true).open(root.join("two")).expect("opens");
         file.write_all(b" and new").expect("writes");
     });
     let look = |id: StageId| {
-        with_tree(&lease.tree(id).expect("is there"), |root| {
+        with_tree(&transaction.tree(id).expect("is there"), |root| {
             for name in ["one", "two", "d/three"] {
                 assert_eq!(fs::read_to_string(root.join(name)).expect("reads"), "old and new", "{name}");
             }
@@ -605,7 +614,7 @@ fn root_a_hard_link_stays_one_across_layers() {
     assert_eq!(object.lowers.len(), 1);
     let layer = content(&directory.path().join("objects").join(ids[1].to_string()));
     assert!(!layer.join("apart").exists(), "files that nobody touched stay below");
-    build(&lease, Some(ids[1]), ids[2], |root| fs::write(root.join("more"), "x").expect("writes"));
+    build(&transaction, Some(ids[1]), ids[2], |root| fs::write(root.join("more"), "x").expect("writes"));
     look(ids[2]);
 }
 
@@ -617,18 +626,20 @@ fn root_an_object_without_its_lower_layers_is_absent() {
     let directory = directory();
     let (sketch, ids) = long_chain(3);
     let store = open(directory.path(), Layers::Overlay);
-    let lease = sketch.lease(&store);
+    let transaction = sketch.begin(&store);
     for index in 0..3 {
-        build(&lease, (index > 0).then(|| ids[index - 1]), ids[index], |_| {});
+        build(&transaction, (index > 0).then(|| ids[index - 1]), ids[index], |_| {});
     }
-    drop(lease);
+    drop(transaction);
     fs::remove_dir_all(directory.path().join("objects").join(ids[1].to_string())).expect("removes");
-    let lease = sketch.lease(&store);
-    assert_eq!(*lease.present(), [NodeId::Stage(ids[0])].into_iter().collect::<CachedSet>());
-    build(&lease, Some(ids[0]), ids[1], |root| fs::write(root.join("other"), "than the first time").expect("writes"));
-    drop(lease);
+    let transaction = sketch.begin(&store);
+    assert_eq!(*transaction.present(), [NodeId::Stage(ids[0])].into_iter().collect::<CachedSet>());
+    build(&transaction, Some(ids[0]), ids[1], |root| {
+        fs::write(root.join("other"), "than the first time").expect("writes")
+    });
+    drop(transaction);
     let have: CachedSet = [NodeId::Stage(ids[0]), NodeId::Stage(ids[1])].into_iter().collect();
-    assert_eq!(*sketch.lease(&store).present(), have, "the last one was made on another");
+    assert_eq!(*sketch.begin(&store).present(), have, "the last one was made on another");
 }
 
 #[test]
@@ -640,16 +651,16 @@ fn root_layers_and_plain_trees_read_alike() {
     let listing = |layers: Layers| {
         let directory = directory();
         let store = open(directory.path(), layers);
-        let lease = sketch.lease(&store);
+        let transaction = sketch.begin(&store);
         let long_ago = std::time::UNIX_EPOCH + Duration::from_secs(1);
-        let work = lease.work(None).expect("begins");
+        let work = transaction.work(None).expect("begins");
         with_tree(&work.stack().expect("a tree"), |root| {
             fs::create_dir_all(root.join("d/e")).expect("makes");
             fs::write(root.join("d/e/f"), "1").expect("writes");
             symlink("f", root.join("d/e/l")).expect("links");
         });
         work.seal(Sealing { source_epoch: Some(9), steps: vec![record(sketch.id("a"), Value::Null)] }).expect("seals");
-        let work = lease.work(Some(sketch.id("a"))).expect("begins");
+        let work = transaction.work(Some(sketch.id("a"))).expect("begins");
         with_tree(&work.stack().expect("a tree"), |root| {
             fs::rename(root.join("d/e"), root.join("moved")).expect("renames");
             fs::create_dir(root.join("d/e")).expect("makes");
@@ -659,7 +670,7 @@ fn root_layers_and_plain_trees_read_alike() {
         });
         work.seal(Sealing { source_epoch: Some(9), steps: vec![record(sketch.id("b"), Value::Null)] }).expect("seals");
         let to = directory.path().join("out");
-        crate::export::export(&lease, Some(sketch.id("b")), &to, Ownership::Keep).expect("exports");
+        crate::export::export(&transaction, Some(sketch.id("b")), &to, Ownership::Keep).expect("exports");
         let mut lines = Vec::new();
         let mut directories = vec![to.clone()];
         while let Some(path) = directories.pop() {
@@ -685,9 +696,9 @@ fn child_that_is_killed() {
     let Some(path) = std::env::var_os("OSBC_TEST_STORE") else { return };
     let (sketch, ids) = long_chain(2);
     let store = open(Path::new(&path), Layers::Auto);
-    let lease = sketch.lease(&store);
-    build(&lease, None, ids[0], |root| fs::write(root.join("file"), "kept").expect("writes"));
-    let work = lease.work(Some(ids[0])).expect("begins");
+    let transaction = sketch.begin(&store);
+    build(&transaction, None, ids[0], |root| fs::write(root.join("file"), "kept").expect("writes"));
+    let work = transaction.work(Some(ids[0])).expect("begins");
     with_tree(&work.stack().expect("a tree"), |root| fs::write(root.join("half"), "x").expect("writes"));
     fs::write(Path::new(&path).join("logs/ready"), "").expect("writes");
     loop {
@@ -720,9 +731,9 @@ fn root_a_killed_process_leaves_what_it_sealed_and_nothing_else() {
     let store = open(&path, Layers::Auto);
     assert_eq!(entries(&path.join("work")), 0);
     let (sketch, ids) = long_chain(2);
-    let lease = sketch.lease(&store);
-    assert_eq!(*lease.present(), [NodeId::Stage(ids[0])].into_iter().collect::<CachedSet>());
-    assert_eq!(read(&lease, ids[0], "file"), "kept");
+    let transaction = sketch.begin(&store);
+    assert_eq!(*transaction.present(), [NodeId::Stage(ids[0])].into_iter().collect::<CachedSet>());
+    assert_eq!(read(&transaction, ids[0], "file"), "kept");
 }
 
 #[test]
@@ -735,11 +746,11 @@ fn root_a_full_disk_is_told_and_leaves_nothing_half_written() {
         let mounted = Mounted::new(directory.path(), 8);
         let (sketch, ids) = long_chain(2);
         let store = open(&mounted.0, layers);
-        let lease = sketch.lease(&store);
-        build(&lease, None, ids[0], |root| fs::write(root.join("large"), vec![1; 3 << 20]).expect("writes"));
+        let transaction = sketch.begin(&store);
+        build(&transaction, None, ids[0], |root| fs::write(root.join("large"), vec![1; 3 << 20]).expect("writes"));
         let fill = mounted.0.join("fill");
         fill_up(&fill);
-        let error = match lease.work(Some(ids[0])) {
+        let error = match transaction.work(Some(ids[0])) {
             Err(error) => error,
             Ok(work) => {
                 let record = record(ids[1], json!("m".repeat(1 << 20)));
@@ -751,12 +762,12 @@ fn root_a_full_disk_is_told_and_leaves_nothing_half_written() {
         assert!(matches!(error, StoreError::NoSpace { .. }), "{layers:?}: {text}");
         assert!(text.contains("no space left, ") && text.contains(" free; make room"), "{text}");
         assert_eq!(entries(&mounted.0.join("objects")), 1, "{layers:?}");
-        drop(lease);
+        drop(transaction);
         assert_eq!(entries(&mounted.0.join("work")), 0, "{layers:?}");
         fs::remove_file(fill).expect("makes room");
-        let lease = sketch.lease(&store);
-        build(&lease, Some(ids[0]), ids[1], |_| {});
-        lease.settle().expect("settles");
+        let transaction = sketch.begin(&store);
+        build(&transaction, Some(ids[0]), ids[1], |_| {});
+        transaction.settle().expect("settles");
     }
 }
 

@@ -12,6 +12,7 @@ use crate::objects::commit::Sealing;
 use crate::objects::object::StepRecord;
 use crate::store::{Layers, Store};
 use crate::testing::{Sealed, Sketch, directory};
+use crate::transaction::Transaction;
 
 struct Bench {
     directory: TempDir,
@@ -26,23 +27,23 @@ impl Bench {
         Self { directory, store, sketch: Sketch::chain(&["a"]).seal() }
     }
 
-    /// A lease on a result with the content that `make` makes.
-    fn lease(&self, make: impl FnOnce(&Path)) -> Lease {
-        let lease = self.sketch.lease(&self.store);
-        let work = lease.work(None).expect("begins");
+    /// A transaction on a result with the content that `make` makes.
+    fn transaction(&self, make: impl FnOnce(&Path)) -> Transaction {
+        let transaction = self.sketch.begin(&self.store);
+        let work = transaction.work(None).expect("begins");
         make(&work.stack().expect("a tree").upper.expect("is written to").dir);
         let id = self.sketch.id("a");
         let record = StepRecord { id, module: String::new(), metadata: Value::Null, duration: Default::default() };
         work.seal(Sealing { source_epoch: Some(5), steps: vec![record] }).expect("seals");
-        lease
+        transaction
     }
 
     fn out(&self) -> PathBuf {
         self.directory.path().join("out/new/main")
     }
 
-    fn export(&self, lease: &Lease) -> Result<Copied, ExportError> {
-        export(lease, Some(self.sketch.id("a")), &self.out(), Ownership::Keep)
+    fn export(&self, transaction: &Transaction) -> Result<Copied, ExportError> {
+        export(transaction, Some(self.sketch.id("a")), &self.out(), Ownership::Keep)
     }
 }
 
@@ -54,18 +55,18 @@ fn names(directory: &Path) -> Vec<String> {
     names
 }
 
-/// A lease on a result in a store that keeps nothing: a whole tree, or a layer on one.
-fn unkept(directory: &TempDir, sketch: &Sealed, base: Option<StageId>) -> Lease {
+/// A transaction on a result in a store that keeps nothing: a whole tree, or a layer on one.
+fn unkept(directory: &TempDir, sketch: &Sealed, base: Option<StageId>) -> Transaction {
     let cache = crate::osbuild::Cache::open(&directory.path().join("osbuild"), None).expect("opens");
-    let lease = sketch.lease(&Store::open_within(&cache, false).expect("opens"));
+    let transaction = sketch.begin(&Store::open_within(&cache, false).expect("opens"));
     for (base, id) in base.map(|base| (None, base)).into_iter().chain([(base, sketch.id("b"))]) {
-        let work = lease.work(base).expect("begins");
+        let work = transaction.work(base).expect("begins");
         let stack = work.stack().expect("a tree");
         fs::write(stack.upper.expect("is written to").dir.join("disk.raw"), id.to_string()).expect("writes");
         let record = StepRecord { id, module: String::new(), metadata: Value::Null, duration: Default::default() };
         work.seal(Sealing { source_epoch: Some(5), steps: vec![record] }).expect("seals");
     }
-    lease
+    transaction
 }
 
 #[test]
@@ -73,38 +74,41 @@ fn what_nobody_else_needs_is_moved() {
     let directory = directory();
     let sketch = Sketch::chain(&["a", "b"]).seal();
     for (name, there) in [("new", false), ("there", true)] {
-        let lease = unkept(&directory, &sketch, None);
+        let transaction = unkept(&directory, &sketch, None);
         let to = directory.path().join(name);
         if there {
             fs::create_dir(&to).expect("makes");
             fs::write(to.join("disk.raw"), "old").expect("writes");
             fs::write(to.join("other"), "stays").expect("writes");
         }
-        let tree = lease.tree(sketch.id("b")).expect("is there").lower.pop().expect("a directory");
+        let tree = transaction.tree(sketch.id("b")).expect("is there").lower.pop().expect("a directory");
         let inode = fs::metadata(tree.join("disk.raw")).expect("is there").ino();
-        assert!(move_out(&lease, sketch.id("b"), &to).expect("moves"), "{name}");
+        assert!(move_out(&transaction, sketch.id("b"), &to).expect("moves"), "{name}");
         assert_eq!(fs::metadata(to.join("disk.raw")).expect("is there").ino(), inode, "{name}");
         assert_eq!(names(&to), if there { vec!["disk.raw", "other"] } else { vec!["disk.raw"] });
         let root = fs::metadata(&to).expect("is there");
         assert_eq!((root.mtime(), root.mode() & 0o7777), (5, 0o755), "{name}");
         assert!(!tree.exists());
-        drop(lease);
+        drop(transaction);
     }
 }
 
 #[test]
 fn what_others_need_is_not_moved() {
     let bench = Bench::new();
-    let lease = bench.lease(|_| {});
-    assert!(!move_out(&lease, bench.sketch.id("a"), &bench.out()).expect("says no"), "the store keeps it");
-    drop(lease);
+    let transaction = bench.transaction(|_| {});
+    assert!(!move_out(&transaction, bench.sketch.id("a"), &bench.out()).expect("says no"), "the store keeps it");
+    drop(transaction);
     if !osbc_fixtures::has_root() {
         return;
     }
     let sketch = Sketch::chain(&["a", "b"]).seal();
-    let lease = unkept(&bench.directory, &sketch, Some(sketch.id("a")));
+    let transaction = unkept(&bench.directory, &sketch, Some(sketch.id("a")));
     for label in ["a", "b"] {
-        assert!(!move_out(&lease, sketch.id(label), &bench.out()).expect("says no"), "{label} is one of two layers");
+        assert!(
+            !move_out(&transaction, sketch.id(label), &bench.out()).expect("says no"),
+            "{label} is one of two layers"
+        );
     }
     assert!(!bench.out().exists());
 }
@@ -112,11 +116,11 @@ fn what_others_need_is_not_moved() {
 #[test]
 fn a_result_becomes_a_directory_with_nothing_beside_it() {
     let bench = Bench::new();
-    let lease = bench.lease(|tree| {
+    let transaction = bench.transaction(|tree| {
         fs::write(tree.join("disk.raw"), "image").expect("writes");
         fs::set_permissions(tree, fs::Permissions::from_mode(0o711)).expect("sets");
     });
-    let copied = bench.export(&lease).expect("exports");
+    let copied = bench.export(&transaction).expect("exports");
     assert_eq!((copied.entries, copied.bytes), (2, 5));
     assert_eq!(names(&bench.out()), ["disk.raw"]);
     assert_eq!(names(bench.out().parent().expect("a parent")), ["main"]);
@@ -127,8 +131,8 @@ fn a_result_becomes_a_directory_with_nothing_beside_it() {
 #[test]
 fn a_pipeline_without_stages_is_an_empty_directory() {
     let bench = Bench::new();
-    let lease = bench.sketch.lease(&bench.store);
-    export(&lease, None, &bench.out(), Ownership::Keep).expect("exports");
+    let transaction = bench.sketch.begin(&bench.store);
+    export(&transaction, None, &bench.out(), Ownership::Keep).expect("exports");
     assert_eq!(names(&bench.out()), [""; 0]);
     assert_eq!(bench.out().metadata().expect("is there").mode() & 0o7777, 0o755);
 }
@@ -140,12 +144,12 @@ fn what_is_there_is_replaced_entry_by_entry() {
     fs::write(bench.out().join("file"), "old").expect("writes");
     fs::write(bench.out().join("mine"), "mine").expect("writes");
     symlink("mine", bench.out().join("link")).expect("links");
-    let lease = bench.lease(|tree| {
+    let transaction = bench.transaction(|tree| {
         fs::create_dir_all(tree.join("file")).expect("makes");
         fs::write(tree.join("directory"), "new").expect("writes");
         fs::write(tree.join("link"), "new").expect("writes");
     });
-    bench.export(&lease).expect("exports");
+    bench.export(&transaction).expect("exports");
     assert_eq!(names(&bench.out()), ["directory", "file", "link", "mine"]);
     assert!(bench.out().join("file").is_dir());
     assert_eq!(fs::read_to_string(bench.out().join("directory")).expect("reads"), "new");
@@ -156,13 +160,13 @@ fn what_is_there_is_replaced_entry_by_entry() {
 #[test]
 fn a_failed_export_leaves_nothing() {
     let bench = Bench::new();
-    let lease = bench.sketch.lease(&bench.store);
-    let error = bench.export(&lease).expect_err("was never built");
+    let transaction = bench.sketch.begin(&bench.store);
+    let error = bench.export(&transaction).expect_err("was never built");
     assert!(matches!(error, ExportError::Missing(_)), "{error}");
-    let lease = bench.lease(|tree| fs::write(tree.join("file"), "x").expect("writes"));
+    let transaction = bench.transaction(|tree| fs::write(tree.join("file"), "x").expect("writes"));
     fs::create_dir_all(bench.out().parent().expect("a parent")).expect("makes");
     fs::write(bench.out(), "a file").expect("writes");
-    let error = bench.export(&lease).expect_err("is in the way");
+    let error = bench.export(&transaction).expect_err("is in the way");
     assert!(matches!(error, ExportError::NoDirectory(_)), "{error}");
     assert_eq!(fs::read_to_string(bench.out()).expect("reads"), "a file");
 }
@@ -175,20 +179,20 @@ fn what_a_dead_process_left_is_removed() {
     fs::create_dir_all(cut_off.join("half")).expect("makes");
     let alive = parent.join(format!("{UNFINISHED}alive"));
     let _owner = crate::fs::lock::own_directory(&alive).expect("makes").expect("owns");
-    let lease = bench.lease(|_| {});
-    bench.export(&lease).expect("exports");
+    let transaction = bench.transaction(|_| {});
+    bench.export(&transaction).expect("exports");
     assert!(!cut_off.exists() && alive.exists());
 }
 
 #[test]
 fn a_large_sparse_image_takes_no_more_room_than_its_data() {
     let bench = Bench::new();
-    let lease = bench.lease(|tree| {
+    let transaction = bench.transaction(|tree| {
         let file = fs::File::create(tree.join("disk.raw")).expect("makes");
         file.set_len(8 << 30).expect("sets");
         file.write_all_at(b"data", 4 << 30).expect("writes");
     });
-    bench.export(&lease).expect("exports");
+    bench.export(&transaction).expect("exports");
     let metadata = bench.out().join("disk.raw").metadata().expect("is there");
     assert_eq!(metadata.len(), 8 << 30);
     assert!(metadata.blocks() * 512 < 1 << 20);
@@ -200,12 +204,12 @@ fn root_a_full_destination_is_told_and_left_clean() {
         return;
     }
     let bench = Bench::new();
-    let lease = bench.lease(|tree| fs::write(tree.join("large"), vec![1; 4 << 20]).expect("writes"));
+    let transaction = bench.transaction(|tree| fs::write(tree.join("large"), vec![1; 4 << 20]).expect("writes"));
     let target = bench.directory.path().join("small");
     fs::create_dir(&target).expect("makes");
     let mount = ["-t", "tmpfs", "-o", "size=1m", "none"];
     assert!(std::process::Command::new("mount").args(mount).arg(&target).status().expect("starts").success());
-    let result = export(&lease, Some(bench.sketch.id("a")), &target.join("main"), Ownership::Keep);
+    let result = export(&transaction, Some(bench.sketch.id("a")), &target.join("main"), Ownership::Keep);
     let left = names(&target);
     assert!(std::process::Command::new("umount").arg(&target).status().expect("starts").success());
     let error = result.expect_err("there is no room");

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use osbc_ir::StageId;
 
 use crate::error::StoreError;
-use crate::lease::Lease;
 use crate::objects::layout::ALIAS;
 use crate::objects::object::{Lower, ObjectMeta};
 use crate::objects::sync::New;
 use crate::reclaim::inventory::notes;
+use crate::transaction::Transaction;
 
-impl Lease {
+impl Transaction {
     /// Takes the object `target` under the lease as the result `id`, and keeps it in the store as that. None if the
     /// store does not have it any more.
     ///

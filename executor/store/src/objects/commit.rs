@@ -12,7 +12,6 @@ use crate::digest;
 use crate::error::StoreError;
 use crate::fs::delete::remove_tree;
 use crate::fs::extents;
-use crate::lease::Lease;
 use crate::objects::layout::META;
 use crate::objects::object;
 use crate::objects::object::{FORMAT, InCommon, ObjectMeta, StepRecord};
@@ -21,6 +20,7 @@ use crate::objects::work::Work;
 use crate::objects::{links, mtime_clamp};
 use crate::reclaim::inventory::notes;
 use crate::reclaim::size;
+use crate::transaction::Transaction;
 
 /// The name that stands for a stage where a tree was only laid out in another way.
 pub(crate) const DERIVED: &str = "derived";
@@ -45,7 +45,7 @@ impl Work<'_> {
     /// There is no step.
     pub fn seal(self, sealing: Sealing) -> Result<Arc<ObjectMeta>, StoreError> {
         let id = sealing.steps.last().expect("a segment has a step").id;
-        let store = self.lease.store();
+        let store = self.transaction.store();
         store.with_room(|| {
             store.change("complete the hard links of", self.object(), || links::complete(&self))?;
             if let Some(epoch) = sealing.source_epoch {
@@ -68,7 +68,7 @@ impl Work<'_> {
     }
 
     fn finish(&self, id: StageId, sealing: &Sealing) -> Result<Arc<ObjectMeta>, StoreError> {
-        let (lease, store) = (self.lease, self.lease.store());
+        let (transaction, store) = (self.transaction, self.transaction.store());
         // Its links to the layer's files would change those when they go.
         let overlay = &self.upper().work;
         remove_tree(overlay).map_err(StoreError::io("remove", overlay))?;
@@ -101,23 +101,23 @@ impl Work<'_> {
         let path = self.object().join(META);
         store.change("write", &path, || std::fs::write(&path, object::encode(&meta)?))?;
         let nobody_evicts = store.share()?;
-        lease.note_object(id)?;
-        let meta = match lease.put_in_place(&self.object(), id, meta.bytes + notes(&self.object()))? {
+        transaction.note_object(id)?;
+        let meta = match transaction.put_in_place(&self.object(), id, meta.bytes + notes(&self.object()))? {
             Some(theirs) => {
                 // It may be an alias of another one.
-                lease.note_object(theirs.id)?;
+                transaction.note_object(theirs.id)?;
                 theirs
             }
             None => {
-                lease.made_one(id);
+                transaction.made_one(id);
                 if store.keeps() {
-                    lease.sync_later(New::Object(id));
+                    transaction.sync_later(New::Object(id));
                 }
                 Arc::new(meta)
             }
         };
         drop(nobody_evicts);
-        lease.hold(id, Arc::clone(&meta));
+        transaction.hold(id, Arc::clone(&meta));
         store.keep_within_limit();
         Ok(meta)
     }
@@ -126,13 +126,15 @@ impl Work<'_> {
 impl Work<'_> {
     /// What it has in common with the tree that it is a copy of.
     fn shared(&self) -> io::Result<Option<InCommon>> {
-        let Some(with) = self.copy_of.clone().filter(|_| self.lease.store().has_reflinks()) else { return Ok(None) };
+        let Some(with) = self.copy_of.clone().filter(|_| self.transaction.store().has_reflinks()) else {
+            return Ok(None);
+        };
         let bytes = extents::shared_below(&self.upper().dir)?;
         Ok((bytes > 0).then_some(InCommon { with, bytes }))
     }
 }
 
-impl Lease {
+impl Transaction {
     /// Makes a finished directory that takes so many bytes the object `id`, while nobody evicts. Gives the object that
     /// another process has put there meanwhile, which is as good.
     pub(crate) fn put_in_place(

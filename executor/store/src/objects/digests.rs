@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use osbc_ir::{StageId, TreeDigest};
 use rustix::fs::Timespec;
@@ -18,41 +18,11 @@ use crate::objects::layout::DIGEST;
 use crate::objects::object::ObjectMeta;
 use crate::store::Store;
 
-/// What is known of digests under one lease.
+/// What is known of digests in one transaction.
 #[derive(Debug, Default)]
 pub(crate) struct Digests {
     records: HashMap<StageId, Record>,
     listings: HashMap<Hash, Arc<Listing>>,
-}
-
-impl Lease {
-    /// The digest of the tree of a result that is leased or was sealed under this lease.
-    ///
-    /// # Errors
-    /// The result is not under the lease or not in the store's own place, or its tree cannot be read.
-    pub fn digest(&self, id: StageId) -> Result<TreeDigest, StoreError> {
-        let missing =
-            || std::io::Error::new(std::io::ErrorKind::NotFound, "not among the store's objects under this lease");
-        let place = || self.store().layout().object(id);
-        let meta = self
-            .object(id)
-            .filter(|meta| !self.is_elsewhere(meta.id))
-            .ok_or_else(|| StoreError::io("digest", place())(missing()))?;
-        let mut digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut reader = self.store().reader();
-        let mut below: Option<StageId> = None;
-        for lower in &meta.lowers {
-            if !digests.records.contains_key(&lower.id) {
-                let lower = reader.read(lower.id).ok_or_else(|| StoreError::io("digest", place())(missing()))?;
-                digests.add(self, &lower, below)?;
-            }
-            below = Some(lower.id);
-        }
-        if !digests.records.contains_key(&meta.id) {
-            digests.add(self, &meta, below)?;
-        }
-        Ok(digests.records[&meta.id].digest())
-    }
 }
 
 impl Store {
@@ -68,6 +38,33 @@ impl Store {
 }
 
 impl Digests {
+    /// Returns the digest of the tree of a result that is under the lease.
+    ///
+    /// # Errors
+    /// The result is not under the lease or not in the store's own place, or its tree cannot be read.
+    pub(crate) fn digest(&mut self, lease: &Lease, id: StageId) -> Result<TreeDigest, StoreError> {
+        let missing =
+            || std::io::Error::new(std::io::ErrorKind::NotFound, "not among the store's objects under this lease");
+        let place = || lease.store().layout().object(id);
+        let meta = lease
+            .object(id)
+            .filter(|meta| !lease.is_elsewhere(meta.id))
+            .ok_or_else(|| StoreError::io("digest", place())(missing()))?;
+        let mut reader = lease.store().reader();
+        let mut below: Option<StageId> = None;
+        for lower in &meta.lowers {
+            if !self.records.contains_key(&lower.id) {
+                let lower = reader.read(lower.id).ok_or_else(|| StoreError::io("digest", place())(missing()))?;
+                self.add(lease, &lower, below)?;
+            }
+            below = Some(lower.id);
+        }
+        if !self.records.contains_key(&meta.id) {
+            self.add(lease, &meta, below)?;
+        }
+        Ok(self.records[&meta.id].digest())
+    }
+
     /// Takes up the record of an object that lies on `below`, computing and keeping it if need be.
     fn add(&mut self, lease: &Lease, meta: &ObjectMeta, below: Option<StageId>) -> Result<(), StoreError> {
         let directory = lease.store().layout().object(meta.id);

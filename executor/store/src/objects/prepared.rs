@@ -6,12 +6,12 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::error::StoreError;
-use crate::lease::Lease;
+use crate::transaction::Transaction;
 
 /// How many are kept, a tenth of a megabyte each.
 const KEPT: usize = 100;
 
-impl Lease {
+impl Transaction {
     /// The file that was kept under this name, for as long as the lease lives; none if there is none.
     pub fn prepared(&self, name: &str) -> Option<PathBuf> {
         let link = self.new_path();

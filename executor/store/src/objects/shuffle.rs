@@ -16,10 +16,10 @@ use rustix::fs::{AtFlags, FileType};
 use crate::error::StoreError;
 use crate::fs::copy::Sharing;
 use crate::fs::walk;
-use crate::lease::Lease;
 use crate::objects::abilities::Way;
 use crate::objects::object::ObjectMeta;
 use crate::store::{Layers, Store};
+use crate::transaction::Transaction;
 use crate::tree_stack::TreeStack;
 
 impl Store {
@@ -29,7 +29,7 @@ impl Store {
     }
 }
 
-impl Lease {
+impl Transaction {
     /// The tree of a result that is leased or was sealed under this lease, as a stage is to read it.
     ///
     /// # Errors

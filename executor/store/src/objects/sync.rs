@@ -23,7 +23,7 @@ const GATHER: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Syncer {
     store: Store,
-    /// Opened before anything is written under the lease: the kernel tells of what it could not write back only to who had
+    /// Opened before anything is written in the transaction: the kernel tells of what it could not write back only to who had
     /// the file system open by then.
     objects: Arc<OwnedFd>,
     running: Mutex<Option<Running>>,
@@ -48,7 +48,7 @@ pub(crate) enum New {
 }
 
 impl Syncer {
-    /// Returns one for a lease that is about to begin.
+    /// Returns one for a transaction that is about to begin.
     ///
     /// # Errors
     /// The directory of objects cannot be opened.

@@ -13,12 +13,12 @@ use crate::error::StoreError;
 use crate::fs::copy::{Ownership, Sharing, copy_attributes, copy_tree_sharing};
 use crate::fs::delete::remove_tree;
 use crate::fs::overlay;
-use crate::lease::Lease;
 use crate::objects::abilities::Way;
 use crate::objects::layout;
 use crate::objects::links;
 use crate::objects::object::{Lower, ObjectMeta};
 use crate::reclaim::inventory::bytes_of;
+use crate::transaction::Transaction;
 use crate::tree_stack::{TreeStack, Upper};
 
 /// How many layers a tree may have: look-ups through a hundred cost seventeen times those through one.
@@ -34,7 +34,7 @@ const SCRATCH: &str = "scratch";
 /// A tree in the making. Dropped without being sealed, nothing of it remains.
 #[derive(Debug)]
 pub struct Work<'a> {
-    pub(crate) lease: &'a Lease,
+    pub(crate) transaction: &'a Transaction,
     pub(crate) directory: PathBuf,
     /// What the object will be told by ([`ObjectMeta::instance`]).
     pub(crate) instance: String,
@@ -48,7 +48,7 @@ pub struct Work<'a> {
     pub(crate) created: Timespec,
 }
 
-impl Lease {
+impl Transaction {
     /// Begins a tree that continues a leased or just sealed result, or an empty one.
     ///
     /// # Errors
@@ -57,10 +57,10 @@ impl Lease {
     /// # Panics
     /// The base is not under this lease.
     pub fn work(&self, base: Option<StageId>) -> Result<Work<'_>, StoreError> {
-        self.store().with_room(|| self.begin(base))
+        self.store().with_room(|| self.begin_tree(base))
     }
 
-    fn begin(&self, base: Option<StageId>) -> Result<Work<'_>, StoreError> {
+    fn begin_tree(&self, base: Option<StageId>) -> Result<Work<'_>, StoreError> {
         let Some(id) = base else {
             let work = self.empty(None)?;
             work.make_tree()?;
@@ -96,7 +96,8 @@ impl Lease {
         let upper =
             Upper { dir: directory.join(OBJECT).join(layout::content(&instance)), work: directory.join(OVERLAY) };
         let stack = TreeStack { lower: Vec::new(), upper: Some(upper) };
-        let work = Work { lease: self, directory, instance, base, lowers: Vec::new(), copy_of: None, stack, created };
+        let work =
+            Work { transaction: self, directory, instance, base, lowers: Vec::new(), copy_of: None, stack, created };
         self.store().make_directory(&work.object())?;
         Ok(work)
     }
@@ -142,7 +143,7 @@ impl Work<'_> {
     pub fn scratch(&self) -> Result<PathBuf, StoreError> {
         let path = self.directory.join(SCRATCH);
         remove_tree(&path).map_err(StoreError::io("remove", &path))?;
-        self.lease.store().make_directory(&path)?;
+        self.transaction.store().make_directory(&path)?;
         Ok(path)
     }
 
@@ -163,18 +164,18 @@ impl Work<'_> {
     /// Makes an empty tree.
     fn make_tree(&self) -> Result<(), StoreError> {
         let tree = &self.upper().dir;
-        self.lease.store().make_directory(tree)?;
+        self.transaction.store().make_directory(tree)?;
         let mode = Mode::from_raw_mode(0o755);
-        self.lease.store().change("make", tree, || Ok(rustix::fs::chmodat(CWD, tree, mode, AtFlags::empty())?))
+        self.transaction.store().change("make", tree, || Ok(rustix::fs::chmodat(CWD, tree, mode, AtFlags::empty())?))
     }
 
     /// Makes an empty layer on an object, its root with the attributes of the root below.
     fn put_on(&mut self, below: &ObjectMeta) -> Result<(), StoreError> {
-        let store = self.lease.store();
+        let store = self.transaction.store();
         let (layer, overlay) = (&self.upper().dir, &self.upper().work);
         store.make_directory(layer)?;
         store.make_directory(overlay)?;
-        let stack = self.lease.stack(below);
+        let stack = self.transaction.stack(below);
         let top = stack.lower.last().expect("an object has a directory of its own");
         store.change("make", layer, || {
             let top = open_directory(top)?;
@@ -188,8 +189,9 @@ impl Work<'_> {
 
     /// Fills the empty tree with the content of an object.
     fn copy_from(&self, below: &ObjectMeta, sharing: Sharing) -> Result<(), StoreError> {
-        let (store, tree) = (self.lease.store(), &self.upper().dir);
-        let from = overlay::open(&self.lease.stack(below)).map_err(StoreError::io("open the layers below", tree))?;
+        let (store, tree) = (self.transaction.store(), &self.upper().dir);
+        let from =
+            overlay::open(&self.transaction.stack(below)).map_err(StoreError::io("open the layers below", tree))?;
         let to = open_directory(tree).map_err(StoreError::io("open", tree))?;
         let mut copied = Ok(Default::default());
         let started = store.change("copy to", tree, || {

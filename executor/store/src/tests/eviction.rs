@@ -13,9 +13,9 @@ fn store_with(directory: &Path, limit: Limit, results: &[(&str, usize, u64, u64)
         results.iter().fold(Sketch::new(), |sketch, (label, ..)| sketch.pipeline(label, None).stage(label, &[])).seal();
     let settings = StoreSettings { layers: Layers::Copy, limit: Limit::Unlimited };
     let store = Store::open(directory, settings).expect("opens");
-    let lease = sketch.lease(&store);
+    let transaction = sketch.begin(&store);
     for (label, megabytes, seconds, _) in results {
-        let work = lease.work(None).expect("begins");
+        let work = transaction.work(None).expect("begins");
         with_tree(&work.stack().expect("a tree"), |root| {
             fs::write(root.join("file"), vec![7; megabytes * MB]).expect("writes");
         });
@@ -23,7 +23,7 @@ fn store_with(directory: &Path, limit: Limit, results: &[(&str, usize, u64, u64)
         step.duration = Duration::from_secs(*seconds);
         work.seal(Sealing { source_epoch: None, steps: vec![step] }).expect("seals");
     }
-    drop(lease);
+    drop(transaction);
     for (label, .., hours) in results {
         unused_for(&store, sketch.id(label), *hours);
     }
@@ -76,12 +76,14 @@ fn what_a_lease_holds_stays_whatever_the_limit() {
     let directory = directory();
     let results = [("held", 1, 1, 500), ("free", 1, 1, 1)];
     let (sketch, store) = store_with(directory.path(), Limit::Bytes(0), &results);
-    let lease = store.lease(&sketch.graph, [NodeId::Stage(sketch.id("held"))]).expect("a lease");
+    let transaction =
+        Transaction::begin(store.lease(&sketch.graph, [NodeId::Stage(sketch.id("held"))]).expect("a lease"))
+            .expect("begins");
     store.gc().expect("evicts");
     assert_eq!(left(&sketch, &store), ["held"]);
     assert!(store.usage().expect("is known") > 0);
     assert_eq!(store.leases().expect("counts"), 1);
-    drop(lease);
+    drop(transaction);
     assert_eq!(store.gc().expect("evicts").left, 0);
     assert_eq!(left(&sketch, &store), [""; 0]);
 }
@@ -128,9 +130,10 @@ fn items_go_too_when_they_are_worth_less() {
     let sketch = Sketch::new().item("sha256:1", json!({"data": "x"})).item("sha256:2", json!({"data": "x"})).seal();
     let settings = StoreSettings { layers: Layers::Copy, limit: Limit::Bytes(MB as u64) };
     let store = Store::open(directory.path(), settings).expect("opens");
-    let lease = sketch.lease(&store);
+    let transaction = sketch.begin(&store);
     for checksum in ["sha256:1", "sha256:2"] {
-        let Slot::Fetch(download) = lease.download(&ItemKey::new("test.files", checksum), &|| false).expect("begins")
+        let Slot::Fetch(download) =
+            transaction.download(&ItemKey::new("test.files", checksum), &|| false).expect("begins")
         else {
             panic!("nobody else fetches")
         };
@@ -138,8 +141,8 @@ fn items_go_too_when_they_are_worth_less() {
         download.commit().expect("commits");
     }
     assert_eq!(store.usage(), Some(2 * (800 << 10)));
-    let path = lease.item(&ItemKey::new("test.files", "sha256:1")).expect("a name");
-    drop(lease);
+    let path = transaction.item(&ItemKey::new("test.files", "sha256:1")).expect("a name");
+    drop(transaction);
     let long_ago = fs::FileTimes::new().set_accessed(SystemTime::now() - Duration::from_secs(10_000));
     fs::File::open(&path).expect("opens").set_times(long_ago).expect("sets");
     let evicted = store.gc().expect("evicts");
@@ -155,10 +158,11 @@ fn a_result_is_removed_by_hand_with_all_that_lies_on_it_unless_it_is_used() {
     assert_eq!(store.find(&a.short()).expect("finds"), a);
     assert!(matches!(store.find("xyz"), Err(StoreError::NoSuchObject { .. })));
     assert!(matches!(store.find(""), Err(StoreError::Ambiguous { .. })));
-    let lease = store.lease(&sketch.graph, [NodeId::Stage(a)]).expect("a lease");
+    let transaction =
+        Transaction::begin(store.lease(&sketch.graph, [NodeId::Stage(a)]).expect("a lease")).expect("begins");
     assert!(matches!(store.remove(&[b, a]), Err(StoreError::InUse(id)) if id == a));
     assert_eq!(left(&sketch, &store), ["a", "b"], "all or nothing");
-    drop(lease);
+    drop(transaction);
     assert_eq!(store.remove(&[a]).expect("removes").0, 1);
     assert_eq!(left(&sketch, &store), ["b"]);
     assert_eq!(store.usage(), Some(store.census().expect("counts").bytes()));
@@ -176,14 +180,14 @@ fn root_layers_stay_as_long_as_something_lies_on_them() {
     let sketch = ["base", "middle", "new"].iter().fold(sketch, |sketch, label| sketch.stage(label, &[])).seal();
     let settings = StoreSettings { layers: Layers::Overlay, limit: Limit::Unlimited };
     let store = Store::open(directory.path(), settings).expect("opens");
-    let lease = sketch.lease(&store);
+    let transaction = sketch.begin(&store);
     let mut base = None;
     for (label, megabytes) in [("base", 4), ("middle", 2), ("old", 1), ("new", 1)] {
         let id = sketch.id(label);
-        build(&lease, base, id, |root| fs::write(root.join(label), vec![7; megabytes * MB]).expect("writes"));
+        build(&transaction, base, id, |root| fs::write(root.join(label), vec![7; megabytes * MB]).expect("writes"));
         base = if label == "base" { Some(id) } else { Some(sketch.id("middle")) };
     }
-    drop(lease);
+    drop(transaction);
     for (label, hours) in [("base", 1000), ("middle", 1000), ("old", 500), ("new", 1)] {
         unused_for(&store, sketch.id(label), hours);
     }
@@ -194,10 +198,10 @@ fn root_layers_stay_as_long_as_something_lies_on_them() {
     let full = store.usage().expect("is known");
     down_to(full - 4096);
     assert_eq!(left(&sketch, &store), ["base", "middle", "new"]);
-    let lease = sketch.lease(&store);
+    let transaction = sketch.begin(&store);
     assert_eq!(down_to(0).objects, 0, "the held one needs them all");
-    assert_eq!(with_tree(&lease.tree(sketch.id("new")).expect("is there"), entries), 3);
-    drop(lease);
+    assert_eq!(with_tree(&transaction.tree(sketch.id("new")).expect("is there"), entries), 3);
+    drop(transaction);
     let evicted = down_to(5 * MB as u64);
     assert_eq!(left(&sketch, &store), ["base"], "{evicted:?}");
     assert_eq!(down_to(0).left, 0);
@@ -218,14 +222,16 @@ fn nothing_that_is_held_is_ever_missing_while_many_evict() {
                 for round in 0..12 {
                     let label = labels[(thread + round) % labels.len()];
                     let id = sketch.id(label);
-                    let lease = store.lease(&sketch.graph, [NodeId::Stage(id)]).expect("a lease");
-                    if lease.object(id).is_none() {
-                        build(&lease, None, id, |root| {
+                    let transaction =
+                        Transaction::begin(store.lease(&sketch.graph, [NodeId::Stage(id)]).expect("a lease"))
+                            .expect("begins");
+                    if transaction.object(id).is_none() {
+                        build(&transaction, None, id, |root| {
                             fs::write(root.join("f"), label.repeat(50_000)).expect("writes")
                         });
                     }
-                    assert_eq!(read(&lease, id, "f").len(), 50_000);
-                    lease.check(id).expect("is whole");
+                    assert_eq!(read(&transaction, id, "f").len(), 50_000);
+                    transaction.check(id).expect("is whole");
                 }
             });
         }
@@ -250,25 +256,25 @@ fn root_a_full_disk_is_made_room_on_once() {
     let store = Store::open(&mounted.0, settings).expect("opens");
     let megabytes =
         |count: usize| move |root: &Path| fs::write(root.join("file"), vec![1; count * MB]).expect("writes");
-    let lease = sketch.lease(&store);
-    build(&lease, None, sketch.id("old"), megabytes(8));
-    lease.settle().expect("settles");
-    drop(lease);
-    let lease = store.lease(&sketch.graph, []).expect("a lease");
-    build(&lease, None, sketch.id("base"), megabytes(8));
-    lease.settle().expect("settles");
+    let transaction = sketch.begin(&store);
+    build(&transaction, None, sketch.id("old"), megabytes(8));
+    transaction.settle().expect("settles");
+    drop(transaction);
+    let transaction = Transaction::begin(store.lease(&sketch.graph, []).expect("a lease")).expect("begins");
+    build(&transaction, None, sketch.id("base"), megabytes(8));
+    transaction.settle().expect("settles");
     // A copy of `base` has room only in the place of `old`.
-    build(&lease, Some(sketch.id("base")), sketch.id("new"), |_| {});
-    lease.settle().expect("settles");
+    build(&transaction, Some(sketch.id("base")), sketch.id("new"), |_| {});
+    transaction.settle().expect("settles");
     assert_eq!(left(&sketch, &store), ["base", "new"]);
-    let error = lease.work(Some(sketch.id("new"))).expect_err("there is nothing more to evict");
+    let error = transaction.work(Some(sketch.id("new"))).expect_err("there is nothing more to evict");
     let StoreError::NoSpace { need: Some(need), have, .. } = error else { panic!("{error}") };
     assert!(need >= 8 * MB as u64 && have < need, "{need} {have}");
 }
 
 /// Begins to fetch an item and gives up when so many bytes are there.
-fn leave_part(lease: &Lease, checksum: &str, megabytes: usize) {
-    let Slot::Fetch(download) = lease.download(&ItemKey::new("test.files", checksum), &|| false).expect("begins")
+fn leave_part(transaction: &Transaction, checksum: &str, megabytes: usize) {
+    let Slot::Fetch(download) = transaction.download(&ItemKey::new("test.files", checksum), &|| false).expect("begins")
     else {
         panic!("{checksum} is there")
     };
@@ -281,18 +287,19 @@ fn parts_of_items_count_and_go_first_of_all() {
     let (sketch, store) = store_with(directory.path(), Limit::Unlimited, &[("old", 1, 1, 5000)]);
     let before = store.usage().expect("is known");
     let part = |checksum: &str| directory.path().join("downloads").join(format!("test.files:{checksum}"));
-    let lease = store.lease_nothing().expect("a lease");
-    leave_part(&lease, "sha256:1", 2);
+    let transaction = Transaction::begin(store.lease_nothing().expect("a lease")).expect("begins");
+    leave_part(&transaction, "sha256:1", 2);
     let with_part = store.usage().expect("is known");
     assert!(with_part >= before + 2 * MB as u64, "{before} and {with_part}");
     assert_eq!(store.census().expect("counts").bytes(), with_part);
     // Who goes on with it has it, whatever becomes of it.
-    let Slot::Fetch(download) = lease.download(&ItemKey::new("test.files", "sha256:1"), &|| false).expect("begins")
+    let Slot::Fetch(download) =
+        transaction.download(&ItemKey::new("test.files", "sha256:1"), &|| false).expect("begins")
     else {
         panic!("it is there")
     };
     assert_eq!(store.usage(), Some(before));
-    leave_part(&lease, "sha256:2", 1);
+    leave_part(&transaction, "sha256:2", 1);
     assert_eq!(store.gc().expect("evicts").parts, 1);
     assert!(part("sha256:1").exists() && !part("sha256:2").exists());
     assert_eq!(store.usage(), Some(before));
@@ -301,7 +308,7 @@ fn parts_of_items_count_and_go_first_of_all() {
     drop(download);
     assert_eq!((store.usage(), part("sha256:1").exists()), (Some(before), false));
     // Before a result, however little that is worth.
-    leave_part(&lease, "sha256:3", 1);
+    leave_part(&transaction, "sha256:3", 1);
     let limit = Limit::Bytes(store.usage().expect("is known") - 4096);
     let tight = Store::open(directory.path(), StoreSettings { layers: Layers::Copy, limit }).expect("opens");
     let evicted = tight.make_room(0).expect("evicts");

@@ -43,23 +43,23 @@ impl Disk for FaultyDisk {
 
 /// Makes two results and an item, the second result on the first; says how far it came.
 fn build_all(store: &Store, sketch: &Sealed) -> Result<(), StoreError> {
-    let lease = store.lease(&sketch.graph, sketch.ids())?;
-    if let Slot::Fetch(download) = lease.download(&ItemKey::new("test.files", "sha256:1"), &|| false)? {
+    let transaction = Transaction::begin(store.lease(&sketch.graph, sketch.ids())?)?;
+    if let Slot::Fetch(download) = transaction.download(&ItemKey::new("test.files", "sha256:1"), &|| false)? {
         fs::write(download.target(), "item").expect("the disk itself is fine");
         download.commit()?;
     }
     let mut base = None;
     for label in ["a", "b"] {
         let id = sketch.id(label);
-        if lease.object(id).is_none() {
-            let work = lease.work(base)?;
+        if transaction.object(id).is_none() {
+            let work = transaction.work(base)?;
             work.scratch()?;
             with_tree(&work.stack()?, |root| fs::write(root.join(label), label).expect("the disk itself is fine"));
             work.seal(Sealing { source_epoch: Some(7), ..sealing(id) })?;
         }
         base = Some(id);
     }
-    lease.settle()
+    transaction.settle()
 }
 
 fn survives_every_fault(layers: Layers, place: &Path) {
@@ -104,14 +104,14 @@ fn survives_every_fault(layers: Layers, place: &Path) {
             // A mark that could not be taken back is as good as none: such an object was sealed, and is whole.
             assert_eq!(verified.damages, [], "{}", case());
             build_all(&store, &sketch).unwrap_or_else(|error| panic!("{}: {error}", case()));
-            let lease = sketch.lease(&store);
-            assert_eq!(*lease.present(), sketch.ids().collect::<CachedSet>(), "{}", case());
-            lease.check(sketch.id("b")).expect("is whole");
+            let transaction = sketch.begin(&store);
+            assert_eq!(*transaction.present(), sketch.ids().collect::<CachedSet>(), "{}", case());
+            transaction.check(sketch.id("b")).expect("is whole");
             assert_eq!(
-                (read(&lease, sketch.id("b"), "a"), read(&lease, sketch.id("b"), "b")),
+                (read(&transaction, sketch.id("b"), "a"), read(&transaction, sketch.id("b"), "b")),
                 ("a".into(), "b".into())
             );
-            drop(lease);
+            drop(transaction);
             let counted = store.gc().expect("counts").left;
             assert_eq!(store.usage(), Some(counted), "{}", case());
         }
@@ -173,11 +173,11 @@ fn what_a_finished_build_made_is_on_the_disk_and_so_are_the_marks() {
     };
     assert_eq!(marks_and_syncs(), ["sync", "durable", "durable", "sync"]);
     // An alias has no mark, and is to be there too.
-    let lease = sketch.lease(&store);
-    let object = lease.object(sketch.id("b")).expect("was built");
+    let transaction = sketch.begin(&store);
+    let object = transaction.object(sketch.id("b")).expect("was built");
     fs::remove_dir_all(object_path(&store, sketch.id("a"))).expect("removes");
-    lease.adopt(sketch.id("a"), &object.as_lower()).expect("the disk takes it").expect("it is there");
-    lease.settle().expect("settles");
+    transaction.adopt(sketch.id("a"), &object.as_lower()).expect("the disk takes it").expect("it is there");
+    transaction.settle().expect("settles");
     assert_eq!(marks_and_syncs()[4..], ["sync", "sync"]);
     // Who makes nothing waits for nothing.
     build_all(&store, &sketch).expect("has all");

@@ -15,22 +15,22 @@ fn used(path: &Path) -> u64 {
 /// Ten small stages on a file of eight megabytes; gives what they took besides it.
 fn ten_stages(store: &Store) -> u64 {
     let (sketch, ids) = long_chain(11);
-    let lease = sketch.lease(store);
+    let transaction = sketch.begin(store);
     let bytes: Vec<u8> = (0..8 * MB).map(|index| (index * 7 % 251) as u8).collect();
-    build(&lease, None, ids[0], |root| fs::write(root.join("large"), &bytes).expect("writes"));
+    build(&transaction, None, ids[0], |root| fs::write(root.join("large"), &bytes).expect("writes"));
     let before = used(store.path());
     for pair in ids.windows(2) {
-        build(&lease, Some(pair[0]), pair[1], |root| {
+        build(&transaction, Some(pair[0]), pair[1], |root| {
             fs::write(root.join(pair[1].short()), "small").expect("writes");
         });
     }
     let after = used(store.path());
-    with_tree(&lease.tree(ids[10]).expect("is there"), |root| {
+    with_tree(&transaction.tree(ids[10]).expect("is there"), |root| {
         assert_eq!(entries(root), 11);
         assert_eq!(fs::read(root.join("large")).expect("reads"), bytes);
     });
-    drop(lease);
-    assert_eq!(*sketch.lease(store).present(), sketch.ids().collect::<CachedSet>());
+    drop(transaction);
+    assert_eq!(*sketch.begin(store).present(), sketch.ids().collect::<CachedSet>());
     after - before
 }
 
@@ -102,8 +102,8 @@ fn root_a_scattered_tree_is_the_same_in_another_order() {
         let directory = directory();
         let (sketch, ids) = long_chain(3);
         let store = open(directory.path(), layers);
-        let lease = sketch.lease(&store);
-        build(&lease, None, ids[0], |root| {
+        let transaction = sketch.begin(&store);
+        build(&transaction, None, ids[0], |root| {
             fs::create_dir_all(root.join("d/e")).expect("makes");
             for index in 0..6 {
                 fs::write(root.join(format!("d/e/{index}")), index.to_string()).expect("writes");
@@ -113,14 +113,14 @@ fn root_a_scattered_tree_is_the_same_in_another_order() {
         });
         let mut orders = Vec::new();
         for index in [1, 2] {
-            build(&lease, Some(ids[index - 1]), ids[index], |root| {
+            build(&transaction, Some(ids[index - 1]), ids[index], |root| {
                 orders.push(listed(root));
                 fs::write(root.join(format!("d/new-{index}")), "new").expect("writes");
                 fs::remove_file(root.join(format!("d/e/{index}"))).expect("removes");
                 fs::write(root.join("d/linked"), format!("{index}")).expect("writes");
             });
         }
-        with_tree(&lease.tree_for_stages(ids[2]).expect("is made").expect("is there"), |root| {
+        with_tree(&transaction.tree_for_stages(ids[2]).expect("is made").expect("is there"), |root| {
             orders.push(listed(root));
             assert_eq!(fs::read_to_string(root.join("d/e/0")).expect("reads"), "2");
             assert_eq!(fs::read_to_string(root.join("d/e/5")).expect("reads"), "5");
@@ -146,9 +146,9 @@ fn root_a_way_that_the_file_system_lacks_is_refused() {
     let mounted = Mounted::new(directory.path(), 16);
     let (sketch, ids) = long_chain(2);
     let store = open(&mounted.0, Layers::Reflink);
-    let lease = sketch.lease(&store);
-    build(&lease, None, ids[0], |_| {});
-    let error = lease.work(Some(ids[0])).expect_err("ext4 has none");
+    let transaction = sketch.begin(&store);
+    build(&transaction, None, ids[0], |_| {});
+    let error = transaction.work(Some(ids[0])).expect_err("ext4 has none");
     assert!(matches!(error, StoreError::NoReflinks { .. }), "{error}");
     let (way, why) = open(&mounted.0, Layers::Auto).keeping().expect("asks");
     assert_eq!((way, why.as_str()), (Way::Overlay, "its file system can hold overlayfs layers"));

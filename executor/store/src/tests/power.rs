@@ -48,13 +48,13 @@ fn root_a_power_cut_at_any_moment_leaves_a_store_that_opens() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let store = open(&inner.0.join("store"), Layers::Overlay);
-            let lease = sketch.lease(&store);
+            let transaction = sketch.begin(&store);
             for (index, id) in ids.iter().enumerate() {
                 if ended.load(Ordering::Relaxed) {
                     break;
                 }
                 let base = index.checked_sub(1).map(|before| ids[before]);
-                build(&lease, base, *id, |root| {
+                build(&transaction, base, *id, |root| {
                     fs::write(root.join(format!("f{}", index % 9)), index.to_string().repeat(5000)).expect("writes");
                 });
                 std::thread::sleep(Duration::from_millis(20));
@@ -80,23 +80,23 @@ fn root_a_power_cut_at_any_moment_leaves_a_store_that_opens() {
         run(Command::new("mount").args(["-o", "loop"]).arg(outer.0.join(format!("cut-{cut}"))).arg(&mount));
         let mounted = Mounted(mount);
         let store = after_reboot(&mounted.0.join("store"));
-        let lease = sketch.lease(&store);
-        let present: Vec<StageId> = ids.iter().copied().filter(|id| lease.object(*id).is_some()).collect();
+        let transaction = sketch.begin(&store);
+        let present: Vec<StageId> = ids.iter().copied().filter(|id| transaction.object(*id).is_some()).collect();
         for id in &present {
-            lease.check(*id).expect("what it has is whole");
+            transaction.check(*id).expect("what it has is whole");
         }
-        drop(lease);
+        drop(transaction);
         for damage in store.verify(true, &|_| Ok(())).expect("verifies").damages {
             let expected = ["went down before", "description", "lies on", "tree is missing"];
             assert!(expected.iter().any(|reason| damage.reason.contains(reason)), "{damage:?}");
         }
         assert_eq!(store.verify(false, &|_| Ok(())).expect("verifies").damages, []);
-        let lease = sketch.lease(&store);
-        let next = ids.iter().position(|id| lease.object(*id).is_none()).unwrap_or(0);
+        let transaction = sketch.begin(&store);
+        let next = ids.iter().position(|id| transaction.object(*id).is_none()).unwrap_or(0);
         let base = next.checked_sub(1).map(|before| ids[before]);
-        build(&lease, base, ids[next], |root| fs::write(root.join("after"), "the reboot").expect("writes"));
-        assert_eq!(read(&lease, ids[next], "after"), "the reboot");
-        lease.settle().expect("settles");
+        build(&transaction, base, ids[next], |root| fs::write(root.join("after"), "the reboot").expect("writes"));
+        assert_eq!(read(&transaction, ids[next], "after"), "the reboot");
+        transaction.settle().expect("settles");
         kept.push(present.len());
     }
     assert!(kept.windows(2).all(|pair| pair[0] <= pair[1]), "what had reached the disk stays: {kept:?}");

@@ -18,11 +18,11 @@ fn built(directory: &Path, layers: Layers) -> (Sealed, Store) {
 
 /// Builds what is not there, and says what that was.
 fn build_missing(sketch: &Sealed, store: &Store) -> Vec<&'static str> {
-    let lease = sketch.lease(store);
+    let transaction = sketch.begin(store);
     let mut made = Vec::new();
     for (label, base) in [("a", None), ("b", Some("a")), ("c", None)] {
-        if lease.object(sketch.id(label)).is_none() {
-            build(&lease, base.map(|base| sketch.id(base)), sketch.id(label), |root| {
+        if transaction.object(sketch.id(label)).is_none() {
+            build(&transaction, base.map(|base| sketch.id(base)), sketch.id(label), |root| {
                 fs::write(root.join(format!("{label}-file")), label.repeat(1000)).expect("writes");
                 fs::create_dir_all(root.join("directory")).expect("makes");
                 symlink("target", root.join("directory").join(format!("{label}-link"))).expect("links");
@@ -78,9 +78,9 @@ fn every_damage_is_found_and_built_again(layers: Layers) {
         assert_eq!(store.damaged().0, expected.len(), "{name}: {repaired:?}");
         assert_eq!(build_missing(&sketch, &store), expected, "{name}");
         assert_eq!(store.verify(false, &no_items).expect("verifies").damages, [], "{name}");
-        let lease = sketch.lease(&store);
-        assert_eq!(read(&lease, sketch.id("b"), "a-file"), "a".repeat(1000), "{name}");
-        drop(lease);
+        let transaction = sketch.begin(&store);
+        assert_eq!(read(&transaction, sketch.id("b"), "a-file"), "a".repeat(1000), "{name}");
+        drop(transaction);
         store.gc().expect("clears away");
         assert_eq!(store.damaged(), (0, 0), "{name}");
         assert_eq!(store.usage(), Some(store.census().expect("counts").bytes()), "{name}");
@@ -104,24 +104,24 @@ fn nothing_damaged_is_exported() {
     let directory = directory();
     let (sketch, store) = built(directory.path(), Layers::Copy);
     flip(&content(&object_path(&store, sketch.id("b"))).join("a-file"), 5);
-    let export = |lease: &Lease| {
-        crate::export::export(lease, Some(sketch.id("b")), &directory.path().join("out"), Ownership::Keep)
+    let export = |transaction: &Transaction| {
+        crate::export::export(transaction, Some(sketch.id("b")), &directory.path().join("out"), Ownership::Keep)
     };
-    let lease = sketch.lease(&store);
-    let error = export(&lease).expect_err("it is damaged").to_string();
+    let transaction = sketch.begin(&store);
+    let error = export(&transaction).expect_err("it is damaged").to_string();
     assert!(error.contains(&sketch.id("b").short()) && error.contains("set aside"), "{error}");
     assert!(!directory.path().join("out").exists());
-    drop(lease);
+    drop(transaction);
     assert_eq!(build_missing(&sketch, &store), ["b"]);
-    export(&sketch.lease(&store)).expect("is whole again");
+    export(&sketch.begin(&store)).expect("is whole again");
     assert_eq!(fs::read_to_string(directory.path().join("out/b-file")).expect("reads"), "b".repeat(1000));
 }
 
 /// What a build that lacks `b` finds damaged of what it is about to read, and then builds.
 fn looked_over(sketch: &Sealed, store: &Store) -> (Vec<Damage>, Vec<&'static str>) {
-    let lease = sketch.lease(store);
-    let found = lease.look_over(&sketch.plan(lease.present()), false, &no_items).expect("looks");
-    drop(lease);
+    let transaction = sketch.begin(store);
+    let found = transaction.look_over(&sketch.plan(transaction.present()), false, &no_items).expect("looks");
+    drop(transaction);
     (found, build_missing(sketch, store))
 }
 
@@ -263,7 +263,7 @@ fn an_item_that_is_no_longer_what_its_name_says_is_set_aside_whatever_its_time()
             assert!(damage.reason.starts_with(reason), "{name}: {}", damage.reason);
             assert_eq!(damage.fate, Fate::SetAside, "{name}");
         }
-        assert_eq!(*sketch.lease(&store).present(), CachedSet::default(), "{name}");
+        assert_eq!(*sketch.begin(&store).present(), CachedSet::default(), "{name}");
         fetch_good(&sketch, &store);
         assert_eq!(look_at_items(&sketch, &store, &|_| panic!("it has just come in")), [], "{name}");
     }
@@ -317,7 +317,7 @@ fn with_item() -> (tempfile::TempDir, Sealed, Store) {
 }
 
 fn fetch_good(sketch: &Sealed, store: &Store) {
-    match sketch.lease(store).download(&ItemKey::new("test.files", "sha256:1"), &|| false).expect("begins") {
+    match sketch.begin(store).download(&ItemKey::new("test.files", "sha256:1"), &|| false).expect("begins") {
         Slot::Fetch(download) => {
             fs::write(download.target(), "good").expect("writes");
             download.commit().expect("commits");
@@ -332,19 +332,19 @@ fn check_good(item: &Item) -> Result<(), String> {
 }
 
 fn look_at_items(sketch: &Sealed, store: &Store, check: &CheckItem<'_>) -> Vec<Damage> {
-    let lease = sketch.lease(store);
-    lease.look_over(&sketch.plan(lease.present()), false, check).expect("looks")
+    let transaction = sketch.begin(store);
+    transaction.look_over(&sketch.plan(transaction.present()), false, check).expect("looks")
 }
 
 /// Makes the result `b` one that stands for `a`.
 fn with_alias(directory: &Path) -> (Sealed, Store) {
     let sketch = Sketch::new().pipeline("one", None).stage("a", &[]).pipeline("other", None).stage("b", &[]).seal();
     let store = open(directory, Layers::Copy);
-    let lease = sketch.lease(&store);
-    let object = build(&lease, None, sketch.id("a"), |root| fs::write(root.join("a-file"), "a").expect("writes"));
-    lease.adopt(sketch.id("b"), &object.as_lower()).expect("the disk takes it").expect("it is there");
-    drop(lease);
-    assert_eq!(*sketch.lease(&store).present(), sketch.ids().collect::<CachedSet>());
+    let transaction = sketch.begin(&store);
+    let object = build(&transaction, None, sketch.id("a"), |root| fs::write(root.join("a-file"), "a").expect("writes"));
+    transaction.adopt(sketch.id("b"), &object.as_lower()).expect("the disk takes it").expect("it is there");
+    drop(transaction);
+    assert_eq!(*sketch.begin(&store).present(), sketch.ids().collect::<CachedSet>());
     (sketch, store)
 }
 
@@ -383,10 +383,11 @@ fn what_stands_for_a_result_goes_with_it() {
 fn who_holds_what_stands_for_a_result_holds_it() {
     let directory = directory();
     let (sketch, store) = with_alias(directory.path());
-    let lease = store.lease(&sketch.graph, [NodeId::Stage(sketch.id("b"))]).expect("a lease");
+    let transaction = Transaction::begin(store.lease(&sketch.graph, [NodeId::Stage(sketch.id("b"))]).expect("a lease"))
+        .expect("begins");
     assert_eq!(store.make_room(u64::MAX / 4).expect("evicts").objects, 0);
     store.remove(&[sketch.id("a")]).expect_err("is in use");
-    assert_eq!(read(&lease, sketch.id("b"), "a-file"), "a");
+    assert_eq!(read(&transaction, sketch.id("b"), "a-file"), "a");
 }
 
 #[test]
@@ -394,11 +395,11 @@ fn what_is_damaged_and_in_use_is_told_and_left() {
     let directory = directory();
     let (sketch, store) = built(directory.path(), Layers::Copy);
     flip(&content(&object_path(&store, sketch.id("c"))).join("c-file"), 5);
-    let lease = sketch.lease(&store);
+    let transaction = sketch.begin(&store);
     let found = store.verify(true, &no_items).expect("verifies").damages;
     assert_eq!(found.iter().map(|damage| damage.fate).collect::<Vec<_>>(), [Fate::InUse]);
     assert!(object_path(&store, sketch.id("c")).exists());
-    drop(lease);
+    drop(transaction);
     assert_eq!(store.verify(true, &no_items).expect("verifies").damages[0].fate, Fate::SetAside);
 }
 
@@ -408,7 +409,7 @@ fn a_damaged_item_is_set_aside_and_fetched_again() {
     let sketch = Sketch::new().item("sha256:1", json!({"data": "x"})).seal();
     let store = open(directory.path(), Layers::Copy);
     let fetch =
-        || match sketch.lease(&store).download(&ItemKey::new("test.files", "sha256:1"), &|| false).expect("begins") {
+        || match sketch.begin(&store).download(&ItemKey::new("test.files", "sha256:1"), &|| false).expect("begins") {
             Slot::Fetch(download) => {
                 fs::write(download.target(), "good").expect("writes");
                 download.commit().expect("commits")
@@ -426,7 +427,7 @@ fn a_damaged_item_is_set_aside_and_fetched_again() {
     let found = store.verify(true, &check).expect("verifies").damages;
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].reason.as_str(), found[0].fate), ("it is cood", Fate::SetAside));
-    assert_eq!(*sketch.lease(&store).present(), CachedSet::default());
+    assert_eq!(*sketch.begin(&store).present(), CachedSet::default());
     fetch();
     assert_eq!(store.verify(true, &check).expect("verifies").damages, []);
 }

@@ -11,16 +11,18 @@ use super::*;
 use crate::objects::commit::Sealing;
 use crate::store::Store;
 use crate::testing::{Sealed, Sketch, directory};
+use crate::transaction::Transaction;
 
 /// A build on osbuild's store in a directory, with checkpoints of these stages.
-fn begin(directory: &TempDir, sketch: &Sealed, keeps: bool, wanted: &[&str]) -> Lease {
+fn begin(directory: &TempDir, sketch: &Sealed, keeps: bool, wanted: &[&str]) -> Transaction {
     let cache = Cache::open(directory.path(), None).expect("opens");
     let store = Store::open_within(&cache, keeps).expect("opens");
     let mut lease = store.lease(&sketch.graph, sketch.ids()).expect("leases");
     let last = sketch.graph.pipelines[0].last();
     let wanted: Vec<NodeIndex> = wanted.iter().map(|label| sketch.node(label)).collect();
-    lease.use_checkpoints(cache, &sketch.graph, last, wanted).expect("looks for checkpoints");
-    lease
+    let mut checkpoints = Checkpoints::new(cache, wanted);
+    checkpoints.start_from(&mut lease, &sketch.graph, last).expect("looks for checkpoints");
+    Transaction::begin(lease).expect("begins").with_checkpoints(Some(checkpoints))
 }
 
 fn record(sketch: &Sealed, label: &str) -> StepRecord {
@@ -33,8 +35,8 @@ fn record(sketch: &Sealed, label: &str) -> StepRecord {
 }
 
 /// Runs stages on one work: each writes a file of its own.
-fn run(lease: &Lease, sketch: &Sealed, base: Option<&str>, labels: &[&str]) {
-    let work = lease.work(base.map(|label| sketch.id(label))).expect("begins");
+fn run(transaction: &Transaction, sketch: &Sealed, base: Option<&str>, labels: &[&str]) {
+    let work = transaction.work(base.map(|label| sketch.id(label))).expect("begins");
     let mut steps = Vec::new();
     for label in labels {
         let root = overlay::open(&work.stack().expect("a tree")).expect("opens");
@@ -64,8 +66,8 @@ fn kept(directory: &TempDir, sketch: &Sealed, label: &str) -> Option<(Vec<String
 }
 
 /// The files in a leased tree.
-fn tree(lease: &Lease, sketch: &Sealed, label: &str) -> Vec<String> {
-    let root = overlay::open(&lease.tree(sketch.id(label)).expect("is leased")).expect("opens");
+fn tree(transaction: &Transaction, sketch: &Sealed, label: &str) -> Vec<String> {
+    let root = overlay::open(&transaction.tree(sketch.id(label)).expect("is leased")).expect("opens");
     let entries = fs::read_dir(format!("/proc/self/fd/{}", root.as_raw_fd())).expect("reads");
     let mut names: Vec<String> =
         entries.map(|entry| entry.expect("reads").file_name().into_string().expect("text")).collect();
@@ -81,13 +83,13 @@ fn objects(directory: &TempDir) -> usize {
 fn only_checkpoints_outlive_a_build() {
     let directory = directory();
     let sketch = Sketch::chain(&["a", "b", "c"]).seal();
-    let lease = begin(&directory, &sketch, false, &["b"]);
-    run(&lease, &sketch, None, &["a"]);
-    run(&lease, &sketch, Some("a"), &["b"]);
-    run(&lease, &sketch, Some("b"), &["c"]);
-    assert_eq!(tree(&lease, &sketch, "c"), ["a", "b", "c"]);
-    assert_eq!(lease.metadata(&sketch.graph, sketch.node("c")).len(), 3);
-    drop(lease);
+    let transaction = begin(&directory, &sketch, false, &["b"]);
+    run(&transaction, &sketch, None, &["a"]);
+    run(&transaction, &sketch, Some("a"), &["b"]);
+    run(&transaction, &sketch, Some("b"), &["c"]);
+    assert_eq!(tree(&transaction, &sketch, "c"), ["a", "b", "c"]);
+    assert_eq!(transaction.metadata(&sketch.graph, sketch.node("c")).len(), 3);
+    drop(transaction);
     assert_eq!(kept(&directory, &sketch, "b"), Some((vec!["a".to_owned(), "b".to_owned()], 2)));
     assert_eq!(kept(&directory, &sketch, "a"), None);
     assert_eq!(kept(&directory, &sketch, "c"), None);
@@ -101,21 +103,21 @@ fn the_next_build_goes_on_from_a_checkpoint_whether_or_not_it_keeps_its_own() {
         let directory = directory();
         let sketch = Sketch::chain(&["a", "b", "c", "d"]).seal();
         run(&begin(&directory, &sketch, false, &["b"]), &sketch, None, &["a", "b"]);
-        let lease = begin(&directory, &sketch, keeps, &["d"]);
-        assert_eq!(*lease.present(), [NodeId::Stage(sketch.id("b"))].into_iter().collect());
-        run(&lease, &sketch, Some("b"), &["c"]);
-        run(&lease, &sketch, Some("c"), &["d"]);
-        let said = lease.metadata(&sketch.graph, sketch.node("d"));
+        let transaction = begin(&directory, &sketch, keeps, &["d"]);
+        assert_eq!(*transaction.present(), [NodeId::Stage(sketch.id("b"))].into_iter().collect());
+        run(&transaction, &sketch, Some("b"), &["c"]);
+        run(&transaction, &sketch, Some("c"), &["d"]);
+        let said = transaction.metadata(&sketch.graph, sketch.node("d"));
         assert_eq!(said.len(), 4, "what was said before the checkpoint too");
-        drop(lease);
+        drop(transaction);
         assert_eq!(kept(&directory, &sketch, "d").map(|(files, said)| (files.len(), said)), Some((4, 4)));
         assert_eq!(objects(&directory), if keeps { 2 } else { 0 });
         // What is kept does not lie on the checkpoint, which may be gone tomorrow.
         fs::remove_dir_all(directory.path().join("objects")).expect("is there");
-        let lease = begin(&directory, &sketch, keeps, &[]);
-        assert_eq!(lease.present().contains(&NodeId::Stage(sketch.id("d"))), keeps);
+        let transaction = begin(&directory, &sketch, keeps, &[]);
+        assert_eq!(transaction.present().contains(&NodeId::Stage(sketch.id("d"))), keeps);
         if keeps {
-            assert_eq!(tree(&lease, &sketch, "d"), ["a", "b", "c", "d"]);
+            assert_eq!(tree(&transaction, &sketch, "d"), ["a", "b", "c", "d"]);
         }
     }
 }
@@ -124,8 +126,8 @@ fn the_next_build_goes_on_from_a_checkpoint_whether_or_not_it_keeps_its_own() {
 fn a_checkpoint_can_be_made_while_its_segment_goes_on() {
     let directory = directory();
     let sketch = Sketch::chain(&["a", "b", "c"]).epoch(1_000_000).seal();
-    let lease = begin(&directory, &sketch, false, &["a", "b"]);
-    run(&lease, &sketch, None, &["a", "b", "c"]);
+    let transaction = begin(&directory, &sketch, false, &["a", "b"]);
+    run(&transaction, &sketch, None, &["a", "b", "c"]);
     assert_eq!(kept(&directory, &sketch, "a"), Some((vec!["a".to_owned()], 1)));
     assert_eq!(kept(&directory, &sketch, "b"), Some((vec!["a".to_owned(), "b".to_owned()], 2)));
     let compat = sketch.graph.stage_node(sketch.node("b")).expect("a stage").compat;
@@ -138,7 +140,7 @@ fn a_checkpoint_in_use_is_not_removed_to_make_room() {
     let directory = directory();
     let sketch = Sketch::chain(&["a", "b"]).seal();
     run(&begin(&directory, &sketch, false, &["a"]), &sketch, None, &["a"]);
-    let lease = begin(&directory, &sketch, false, &[]);
+    let transaction = begin(&directory, &sketch, false, &[]);
     let size = fs::read_to_string(directory.path().join("cache.size")).expect("reads").parse().expect("a number");
     let tight = Cache::open(directory.path(), Some(crate::osbuild::Limit::Bytes(size))).expect("opens");
     let put = |number| {
@@ -151,8 +153,8 @@ fn a_checkpoint_in_use_is_not_removed_to_make_room() {
     };
     put(1);
     assert!(kept(&directory, &sketch, "a").is_some());
-    assert_eq!(tree(&lease, &sketch, "a"), ["a"]);
-    drop(lease);
+    assert_eq!(tree(&transaction, &sketch, "a"), ["a"]);
+    drop(transaction);
     put(2);
     assert!(kept(&directory, &sketch, "a").is_none());
 }
