@@ -112,9 +112,9 @@ fn manifests_are_compared_by_what_they_mean() {
     stages.insert(0, json!({"type": "org.osbuild.noop"}));
     stages.pop();
     let other = write("other.json", &other);
-    let expected = "  tree  (3 stages anew)\n      /source-epoch: added 7\n  + org.osbuild.noop\n  ~ org.osbuild.hostname\n      \
-                    /options/hostname: \"one\" → \"two\"\n  - org.osbuild.mkdir\n  archive  (1 stage anew)\n\n4 stages to build \
-                    anew, 0 the same\n";
+    let expected = "  tree  (3 stages to rebuild)\n      /source-epoch: added 7\n  + org.osbuild.noop\n  ~ org.osbuild.hostname\n      \
+                    /options/hostname: \"one\" → \"two\"\n  - org.osbuild.mkdir\n  archive  (1 stage to rebuild)\n\n4 stages to \
+                    rebuild, 0 unchanged\n";
     with_store(&place, "diff", &[&one, &other]).assert().code(1).stdout(expected);
     let json = output(with_store(&place, "diff", &[&one, &other]));
     assert_eq!((&json["equal"], &json["totals"]["rebuilt"]), (&json!(false), &json!(4)));

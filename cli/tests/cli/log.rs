@@ -35,7 +35,7 @@ fn root_a_build_can_be_looked_at_afterwards() {
         return;
     }
     let place = Place::new();
-    log(&place, &[]).code(2).stderr(contains("no build is kept"));
+    log(&place, &[]).code(2).stderr(contains("no build is recorded"));
     let manifest = failing(&place);
     place.build(&manifest).args(["-j", "1", "--keep-going"]).assert().code(1);
     place.build(&manifest).args(["-e", "good"]).assert().success();
