@@ -71,7 +71,7 @@ pub(crate) fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
 /// The stage that is named: by the beginning of either id, by `PIPELINE`, `MODULE` or `PIPELINE/MODULE`, modules with
 /// or without `org.osbuild.`, or by the number of its log.
 ///
-/// None if there is no such.
+/// `None` if there is none.
 pub(crate) fn find_stage<'a>(past: &'a BuildTimeline, name: &str) -> Result<Option<&'a TimelineNode>, Failure> {
     let stages = past.nodes.values().filter(|node| node.is_stage());
     let stages = stages.map(|node| Named { about: &node.about, log: node.log.as_deref() });

@@ -58,7 +58,7 @@ pub(crate) fn osbuild_arguments() -> Option<Vec<OsString>> {
     (first == DROP_IN).then(|| rest.to_vec())
 }
 
-/// In drop-in mode, how many stages run at the same time; none where nothing is said.
+/// Returns how many stages run at the same time in drop-in mode; `None` if the variable is not set.
 ///
 /// # Errors
 /// It is no number from one on.

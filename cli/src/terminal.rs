@@ -31,7 +31,7 @@ impl Terminal {
         Self { screen, code: OnceLock::new() }
     }
 
-    /// The exit code of the first shell; none if there was none, or it was cut off.
+    /// Returns the exit code of the first shell; `None` if there was no shell, or it was cut off.
     pub(crate) fn exit_code(&self) -> Option<i32> {
         self.code.get().copied()
     }

@@ -1,12 +1,11 @@
-//! What is different between two graphs, and why a stage has another id in the new one: the first causes apart from
-//! what only follows from them.
+//! Compares two graphs: what differs, and why a stage has another id in the new one.
 //!
-//! Knows no store and no build: whose graphs they are, is its caller's part.
+//! Knows no store and no build; callers choose the graphs.
 //!
-//! Pipelines are matched by name, and those that are left by their stages; stages within them by what they say, then by
-//! type, in order ([`align`]). A stage whose id the old graph has as well is the same, wherever it stands. Any other
-//! has a *first cause* if it says something else itself or stands on another stage than before, and otherwise follows
-//! from what it works on.
+//! Pipelines are matched by name, and the remaining ones by their stages; stages within them by their facts, then by
+//! type, in order ([`align`]). A stage whose id the old graph has is unchanged, wherever it is written. Any other stage
+//! has a *first cause* if its own facts differ or its base is another stage than before; otherwise the change follows
+//! from a tree that it uses.
 
 mod align;
 mod values;
@@ -20,15 +19,15 @@ use serde::Serialize;
 pub use align::StagePair;
 pub use values::changes_of_values;
 
-/// One thing that is different.
+/// One difference.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Change {
-    /// What, as a JSON pointer into what a stage says: `/options/hostname`, `/source-epoch`, `/inputs/tree`.
+    /// Its place, as a JSON pointer into the facts of a stage: `/options/hostname`, `/source-epoch`, `/inputs/tree`.
     pub path: String,
-    /// What it was; none if it is new.
+    /// The old value; `None` if there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub old: Option<Value>,
-    /// What it is; none if it is gone.
+    /// The new value; `None` if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub new: Option<Value>,
 }
@@ -41,28 +40,28 @@ pub enum Cause {
     Same,
     /// First: the old graph has no such stage.
     New,
-    /// First: it says something else.
+    /// First: its own facts changed.
     Changed {
-        /// What.
+        /// The changes.
         changes: Vec<Change>,
     },
-    /// First: a tree that it works on ends with another stage than before, as when one was taken out.
+    /// First: a tree that it uses ends with another stage than before, for example because a stage was removed.
     Tree {
-        /// As what it works on it.
+        /// How it uses that tree.
         edge: Edge,
         /// The pipeline that makes the tree: its own, for its base.
         pipeline: String,
-        /// The module of the last stage then; none for an empty tree.
+        /// The module of the old last stage; `None` for an empty tree.
         old: Option<String>,
         /// The module of the last stage now.
         new: Option<String>,
     },
-    /// What it works on has another id.
+    /// A tree that it uses has another id.
     Follows {
-        /// The first such thing.
+        /// The first such tree.
         #[serde(skip)]
         from: NodeIndex,
-        /// As what it works on it.
+        /// How it uses that tree.
         edge: Edge,
     },
 }
@@ -98,7 +97,7 @@ pub struct Comparison<'a> {
     causes: Vec<Cause>,
 }
 
-/// Equal first causes: of stages that say the same new thing in one pipeline.
+/// A first cause that several stages of one pipeline share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FirstCause {
     /// The stages, in order.
@@ -132,7 +131,7 @@ impl<'a> Comparison<'a> {
         &self.causes[node.index()]
     }
 
-    /// What the stages of a pair say differently; nothing if one of them is missing.
+    /// Returns the differences between the stages of a pair; nothing if one of them is missing.
     pub fn changes(&self, pair: &PipelinePair, stages: &StagePair) -> Vec<Change> {
         let node = |graph: &Graph, pipeline: Option<PipelineIndex>, position: Option<usize>| {
             Some(graph.pipelines[pipeline?.0].stages[position?])

@@ -1,4 +1,4 @@
-//! From a graph back to a manifest, ids included: what `inspect` prints. In osbuild's ids it equals what osbuild prints.
+//! Turns a graph back into a manifest with ids, as `inspect` prints it. With osbuild's ids it equals osbuild's output.
 
 use std::borrow::Cow;
 

@@ -1,7 +1,7 @@
-//! What a manifest says, in one shape for both formats: typed, and every name still a name.
+//! A manifest in one shape for both formats: typed, with names that are not resolved yet.
 //!
-//! The readers of [`crate::format`] take over what has the right shape and leave out the rest: that it is wrong is
-//! what the schemas find.
+//! The readers of [`crate::format`] take over what has the right shape and leave out the rest, which the schemas
+//! report.
 
 use osbc_ir::{FormatVersion, InputOrigin, Kind, Map, Number, Value};
 

@@ -1,8 +1,6 @@
-//! Pictures of a graph, with or without a plan: what is drawn ([`Drawing`]) apart from how it is written down (one file
-//! per format).
+//! Draws a graph, with or without a plan: [`Drawing`] has the content, and one file for each format writes it.
 //!
-//! Nothing here decides anything about a build, and no tool is started: `dot` may be run on the DOT text by whoever
-//! has it, the SVG is complete.
+//! Decides nothing about a build, and starts no tool: DOT is for `dot`, the SVG is complete.
 
 mod dot;
 mod escape;
@@ -200,7 +198,7 @@ struct Vertex {
     /// Unique within the drawing: the id of a stage or item in full, or the kind and the name.
     id: String,
     osbuild_id: Option<String>,
-    /// The full name of the module; none for a pipeline.
+    /// The full name of the module; `None` for a pipeline.
     module: Option<String>,
     /// The large line of the label.
     title: String,

@@ -1,4 +1,4 @@
-//! From text to what it says: JSON, the format's version, and the readers of both formats into one
+//! Parses text: JSON, the format's version, and the readers of both formats, which make a
 //! [`Description`](crate::description::Description).
 
 use osbc_ir::{FormatVersion, Value};

@@ -1,4 +1,4 @@
-//! From names to what they stand for. Takes only what was validated, and cannot fail.
+//! Resolves the names of a validated manifest. Cannot fail.
 
 use std::collections::HashMap;
 
@@ -13,8 +13,8 @@ use crate::description;
 use crate::validate::modules::Modules;
 use crate::validate::{Validated, devices};
 
-/// Resolves every name, and what stages take from the host's tree. In both formats, what Python takes for "not set" is not
-/// set.
+/// Resolves every name, and what stages take from the host's tree. In both formats, what Python takes for "not set" is
+/// not set.
 pub fn lower(validated: Validated<'_>, host_tree: &dyn HostTree) -> Manifest {
     let Validated { description, modules, runners, host } = validated;
     let names = description.pipelines.iter().enumerate();

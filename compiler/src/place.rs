@@ -1,5 +1,4 @@
-//! Places in a manifest: the steps from its root to a value. A place knows nothing of the text; [`crate::spans`] finds
-//! it there.
+//! Places in a manifest: the steps from its root to a value. [`crate::spans`] finds them in the text.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -42,7 +41,7 @@ impl Serialize for Key {
     }
 }
 
-/// The steps from the root of a manifest to a value; none for the root itself.
+/// The steps from the root of a manifest to a value; empty for the root itself.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
 #[serde(transparent)]
 pub struct Place(Vec<Key>);

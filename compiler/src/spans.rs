@@ -1,5 +1,4 @@
-//! From places to byte ranges: one walk over the text for all places that are asked for, and only when there is a
-//! problem to show.
+//! Finds the byte ranges of places: in one walk over the text for all of them, and only if there is a problem to show.
 //!
 //! It knows valid JSON and nothing else.
 

@@ -1,4 +1,4 @@
-//! The text of a manifest: read once, named for people, shared by everything that points into it. It does not know
+//! The text of a manifest: read once, with a name for messages, and shared by all problems that point into it. Knows no
 //! JSON.
 
 use std::fs::File;
@@ -33,13 +33,13 @@ pub enum ReadError {
         /// The line that it is on, counted from one.
         line: usize,
     },
-    /// There is no end of it.
+    /// It is too large.
     #[error("{name} has more than {LARGEST} bytes, which no manifest has")]
     TooLarge {
         /// The file, or `<stdin>`.
         name: String,
     },
-    /// There is nothing but white space.
+    /// It has only white space.
     #[error("{name} is empty; a manifest is a JSON object")]
     Empty {
         /// The file, or `<stdin>`.

@@ -1,7 +1,7 @@
-//! Finds everything that is wrong with a manifest, in one go: against its format's schema, against the schemas of its
-//! modules, and what no schema can say.
+//! Finds all problems of a manifest at once: with the schema of its format, the schemas of its modules, and checks that
+//! no schema can express.
 //!
-//! What comes out can be lowered without fail.
+//! A valid manifest can be lowered without errors.
 
 use osbc_ir::{FormatVersion, Kind, Runner};
 use osbc_module_api::Catalog;

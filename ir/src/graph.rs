@@ -1,7 +1,7 @@
 //! The build graph: every stage and source item is a node with its content id; edges are dependencies.
 //!
-//! [`Manifest`] → [`Manifest::finalize`] → [`Graph`]. A node never changes; passes of the compiler read a graph and say things
-//! *about* its nodes, because a plan has a word to say on every one of them.
+//! [`Manifest`] → [`Manifest::finalize`] → [`Graph`]. A node never changes; passes of the compiler read a graph and say
+//! things *about* its nodes, because a plan has a word to say on every one of them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -91,7 +91,7 @@ pub struct PipelineNodes {
 }
 
 impl PipelineNodes {
-    /// The node that the pipeline's name points at: its last stage; none for a pipeline without stages.
+    /// The node that the pipeline's name points at: its last stage; `None` for a pipeline without stages.
     pub fn last(&self) -> Option<NodeIndex> {
         self.stages.last().copied()
     }
@@ -202,7 +202,7 @@ impl Graph {
         self.needs(index).find_map(|(node, edge)| (edge == Edge::Build).then_some(node))
     }
 
-    /// The stage node at `index`, or none if it is a source item.
+    /// Returns the stage node at `index`; `None` if it is a source item.
     pub fn stage_node(&self, index: NodeIndex) -> Option<&StageNode> {
         match &self.dag[index] {
             Node::Stage(stage) => Some(stage),
@@ -210,7 +210,7 @@ impl Graph {
         }
     }
 
-    /// The item node at `index`, or none if it is a stage.
+    /// Returns the item node at `index`; `None` if it is a stage.
     pub fn item_node(&self, index: NodeIndex) -> Option<&ItemNode> {
         match &self.dag[index] {
             Node::Stage(_) => None,

@@ -54,18 +54,18 @@ pub struct Facts<'a, Id> {
     pub stage: &'a Stage,
     /// The id of the stage before it.
     pub base: Option<Id>,
-    /// For every pipeline before its own, in the manifest's order, the id of the last stage; none without stages.
+    /// For every pipeline before its own, in the manifest's order, the id of the last stage; `None` without stages.
     pub trees: &'a [Option<Id>],
 }
 
 impl<Id: Copy> Facts<'_, Id> {
-    /// The id of an earlier pipeline's tree; none if it has no stages.
+    /// Returns the id of an earlier pipeline's tree; `None` if it has no stages.
     pub fn tree(&self, pipeline: PipelineIndex) -> Option<Id> {
         self.trees[pipeline.0]
     }
 
-    /// The id of the build tree; none when the stage runs in the host's tree, as it does when the build pipeline
-    /// has no stages.
+    /// Returns the id of the build tree; `None` if the stage runs in the host's tree, as it does when the build
+    /// pipeline has no stages.
     pub fn build(&self) -> Option<Id> {
         self.pipeline.build.and_then(|build| self.tree(build))
     }

@@ -226,7 +226,7 @@ fn culprits(first: &Build, second: &Build) -> Result<Vec<Stage>, Failure> {
     Ok(culprits)
 }
 
-/// What is different in a result; none if it was not kept, as that of a stage whose tree the next one goes on with.
+/// Returns what differs in a result; `None` if it was not kept because the next stage continued in its tree.
 fn compare(first: &Build, second: &Build, id: StageId) -> Result<Option<Vec<Differing>>, Failure> {
     let open = |build: &Build| build.built.lease().tree(id).map(|stack| overlay::open(&stack)).transpose();
     let trees = open(first).and_then(|one| Ok((one, open(second)?)));

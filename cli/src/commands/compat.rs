@@ -63,7 +63,7 @@ fn osbuild(args: &CompatArgs) -> Result<(Command, PathBuf), Failure> {
 #[derive(Debug, Clone, PartialEq)]
 struct Inspected {
     code: Option<i32>,
-    /// The manifest with ids, or its problems; none if it printed no JSON.
+    /// The manifest with ids, or its problems; `None` if it printed no JSON.
     document: Option<Value>,
     /// The last line that it wrote to standard error.
     last_line: String,
@@ -113,7 +113,7 @@ impl Inspected {
     }
 }
 
-/// Where two programs first differ, for people; none if they do not.
+/// Returns where two programs first differ, for people; `None` if they do not.
 fn difference(theirs: &Inspected, ours: &Inspected) -> Option<String> {
     if theirs.code != ours.code || theirs.document.is_some() != ours.document.is_some() {
         return Some(format!("they end differently\n  osbuild: {}\n  osbc:    {}", theirs.ending(), ours.ending()));

@@ -40,7 +40,7 @@ struct Diff<'a> {
     pipelines: Vec<PipelineDiff<'a>>,
     items: Vec<ItemChange>,
     rebuilt: usize,
-    /// Of those, how many a store has all the same; none where there is no store.
+    /// How many of those a store has; `None` if there is no store.
     stored: Option<usize>,
     reused: usize,
 }

@@ -50,7 +50,7 @@ impl MonitoredBuild {
         &self.stage(run, stage).module.name
     }
 
-    /// Its options; none if osbuild would take them for not set.
+    /// Returns its options; `None` if osbuild would treat them as not set.
     fn options(&self, run: usize, stage: &StageRun) -> Option<Value> {
         Some(&self.stage(run, stage).options)
             .filter(|options| options.as_object().is_none_or(|entries| !entries.is_empty()))
@@ -92,7 +92,7 @@ pub(super) trait Display {
     fn finish(&mut self, monitored: &MonitoredBuild, run: usize);
 }
 
-/// osbuild's monitor of that name; none if it has none.
+/// Returns osbuild's monitor of that name; `None` if it has none.
 pub(super) fn display(name: &str, out: Out) -> Option<Box<dyn Display>> {
     match name {
         "NullMonitor" => Some(Box::new(Null)),

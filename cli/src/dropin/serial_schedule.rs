@@ -18,7 +18,7 @@ pub(crate) struct SerialSchedule {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PipelineRun {
     pub(crate) pipeline: PipelineIndex,
-    /// Its id; none without stages.
+    /// Its id; `None` without stages.
     pub(crate) id: Option<CompatId>,
     /// The stages that are not cached.
     pub(crate) stages: Vec<StageRun>,
@@ -52,7 +52,7 @@ impl IdView<'_> {
         ids.zip(nodes).enumerate().map(|(position, (id, node))| StageRun { position, id, node: *node }).collect()
     }
 
-    /// osbuild's id of a pipeline; none without stages.
+    /// Returns osbuild's id of a pipeline; `None` without stages.
     pub(crate) fn id(&self, pipeline: PipelineIndex) -> Option<CompatId> {
         let last = self.written.pipelines[pipeline.0].last()?;
         Some(self.written.stage_node(last)?.compat)

@@ -61,7 +61,7 @@ impl SourceReport {
         (0..plan.graph.manifest.sources.len()).map(|source| Self::new(plan, have, fetches, source)).collect()
     }
 
-    /// Why the first item that failed did; none if none did.
+    /// Returns the error of the first failed item; `None` if none failed.
     pub(crate) fn error(&self) -> Option<&str> {
         self.items.iter().find_map(|item| match &item.result {
             ItemResult::Failed(error) => Some(error.as_str()),

@@ -1,4 +1,4 @@
-//! Which pipeline and which stage of the new graph is which of the old one.
+//! Matches the pipelines and stages of the new graph with those of the old one.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;

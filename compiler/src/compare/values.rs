@@ -1,4 +1,4 @@
-//! What is different between two values or two lists of facts, place by place.
+//! Lists the differences between two values or two lists of facts.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! JSON text to values that keep every key, string and number, on serde_json's parser. It knows nothing of manifests.
+//! Parses JSON into values that keep every key, string and number, with serde_json's parser. Knows nothing of
+//! manifests.
 //!
 //! `serde_json::Value` gives objects with certain private keys a meaning of their own; the reader here does not.
 

@@ -1,11 +1,11 @@
-//! Exports: from what the user calls them to nodes, and what is meant when nothing is said.
+//! Finds the nodes of exports by the names that the user gave, and the default exports.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use osbc_ir::{CompatId, Export, Graph, PipelineIndex, StageId, Value};
 
-/// Exports that name nothing, all of them.
+/// All exports that name no pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ExportError {
     /// What names nothing, in the order of asking.

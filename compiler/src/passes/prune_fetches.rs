@@ -1,4 +1,4 @@
-//! Pruning fetches: only what a stage that runs reads is worth having.
+//! Prunes fetches: only items that a running stage reads are fetched.
 
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Edge, Graph};

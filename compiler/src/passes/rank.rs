@@ -1,4 +1,4 @@
-//! Ranking: what leads to the longest remaining work goes first.
+//! Ranks segments: those with the longest remaining path behind them run first.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;

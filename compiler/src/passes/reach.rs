@@ -1,11 +1,11 @@
-//! Reaching: which nodes matter for what was asked for, whatever the store may have.
+//! Finds the nodes that a request needs, whatever the store has.
 
 use std::collections::VecDeque;
 
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Edge, Export, Graph};
 
-/// Why a node matters: the first reason met on the way back from what was asked for.
+/// Why a node is needed: the first reason found in the search back from the exports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     /// It is this export (an index into the list of them).
@@ -14,7 +14,7 @@ pub enum Need {
     By(NodeIndex, Edge),
 }
 
-/// For every node of the graph, by its index, why it matters; none if no export leads to it.
+/// Returns for every node of the graph, by its index, why it is needed; `None` if no export needs it.
 pub fn reach(graph: &Graph, exports: &[Export]) -> Vec<Option<Need>> {
     let mut needs = vec![None; graph.dag.node_count()];
     walk(graph, exports, &mut needs, |_, _| true);

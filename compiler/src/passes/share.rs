@@ -1,4 +1,4 @@
-//! Sharing: equal ids become one node.
+//! Merges nodes with equal ids into one.
 //!
 //! The node stays where it was written first; what needed one of its likes now needs it, and pipelines' lists point at
 //! it. What nodes need is the same for equal ids, so the edges into the first one are all that is kept.

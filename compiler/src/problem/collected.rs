@@ -1,4 +1,4 @@
-//! Problems as they are found, up to so many. A manifest with more has one fault many times, or is no manifest.
+//! Collects problems, up to a limit. A manifest with more has one fault many times, or is no manifest.
 
 use super::Problem;
 

@@ -1,11 +1,11 @@
-//! The order of a stage's devices: parents before children, otherwise as osbuild orders them, which goes through the
-//! list again and again and takes what it can.
+//! Orders a stage's devices: parents before children, otherwise as osbuild does, which walks the list repeatedly and
+//! takes the devices whose parents it has.
 
 use std::collections::HashMap;
 
 use crate::description::Device;
 
-/// What keeps devices from being put in order.
+/// Why devices cannot be ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// The device at this position has a parent that is not there.

@@ -1,5 +1,5 @@
-//! What a schema's errors are called: messages close to those that osbuild prints (python-jsonschema's), with what
-//! was expected and a way out added.
+//! Messages for schema errors, close to those that osbuild prints (python-jsonschema's), with what was expected and a
+//! fix.
 
 use jsonschema::ValidationError;
 use jsonschema::error::ValidationErrorKind as Error;
@@ -204,8 +204,8 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// Returns the values that the alternatives allow at a place, where they differ by the value there and it is that of
-    /// none of them.
+    /// Returns the values that the alternatives allow at a place, where they differ by the value there and it is that
+    /// of none of them.
     fn allowed_in_forms(&self, context: &[Vec<ValidationError<'static>>], root: &Value) -> Option<String> {
         let is_choice =
             |error: &&ValidationError<'static>| matches!(error.kind(), Error::Enum { .. } | Error::Constant { .. });
@@ -270,8 +270,8 @@ impl<'a> Words<'a> {
     }
 }
 
-/// Returns what the alternatives require, where they differ by that and a value has none of it; with the nearest of those
-/// names to one that the value has.
+/// Returns what the alternatives require, where they differ by that and a value has none of it; with the nearest of
+/// those names to one that the value has.
 fn required_in_forms(context: &[Vec<ValidationError<'static>>]) -> Option<String> {
     let mut required: Vec<&str> = Vec::new();
     let mut written: Option<&Map<String, Value>> = None;

@@ -1,4 +1,4 @@
-//! The modules that a manifest names, each looked up and its schema compiled once.
+//! Looks up the modules of a manifest, each once, and compiles their schemas.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! What no schema can say: that every name leads somewhere, and only back. Most of it osbuild notices while loading.
+//! Checks what no schema can express: that every name exists, and leads to something earlier. osbuild notices most of
+//! this while loading.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
@@ -294,7 +295,8 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// A mount at or above where an earlier one is: what is written there no longer reaches the earlier one's partition.
+    /// A mount at or above where an earlier one is: what is written there no longer reaches the earlier one's
+    /// partition.
     fn hidden_mounts(&mut self, stage: &Stage) {
         let mut there: Vec<(&str, PathBuf)> = Vec::new();
         for mount in &stage.mounts {

@@ -10,19 +10,19 @@ use serde_json::json;
 const MANIFEST_V1: &str = include_str!("../../schemas/manifest-v1.json");
 const MANIFEST_V2: &str = include_str!("../../schemas/manifest-v2.json");
 
-/// Why there is nothing to check a module's description against.
+/// Why a module has no usable schema.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SchemaError {
-    /// The module says nothing for this format.
+    /// The module has no schema for this format.
     #[error("has no schema for version {version} of the manifest format")]
     Missing {
         /// The format.
         version: &'static str,
     },
-    /// What it says is no schema.
+    /// Its schema is invalid.
     #[error("has an invalid schema: {reason}")]
     Invalid {
-        /// The validator's word.
+        /// The validator's error.
         reason: String,
     },
 }
@@ -41,7 +41,7 @@ impl Schema {
     /// The schema of a whole manifest.
     ///
     /// # Errors
-    /// None for the schemas that osbc brings along, which are tested.
+    /// Built-in schemas give none; tests check them.
     pub(crate) fn of_manifest(version: FormatVersion) -> Result<Self, SchemaError> {
         let text = match version {
             FormatVersion::V1 => MANIFEST_V1,
@@ -54,7 +54,7 @@ impl Schema {
     /// The schema of what a manifest says to a module.
     ///
     /// # Errors
-    /// The module has none for this version, or an invalid one.
+    /// The module has no schema for this version, or an invalid one.
     pub(crate) fn of_module(module: &Module, version: FormatVersion) -> Result<Self, SchemaError> {
         Self::compile(compose(module, version)?)
     }

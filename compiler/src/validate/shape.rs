@@ -1,7 +1,7 @@
-//! A manifest against the schema of its format.
+//! Checks a manifest against the schema of its format.
 //!
-//! In the common case that is one look at the whole; otherwise each pipeline, stage and source is looked at by itself,
-//! so that no manifest is too large to hear all that is wrong with it.
+//! A valid manifest is checked as a whole. Otherwise each pipeline, stage and source is checked by itself, so that all
+//! problems of a large manifest can be reported.
 
 use osbc_ir::{FormatVersion, Map, Value};
 

@@ -1,4 +1,4 @@
-//! "Did you mean …?": the closest of the names that there are.
+//! Suggests the closest existing name ("did you mean …?").
 
 use strsim::damerau_levenshtein;
 
@@ -44,7 +44,7 @@ pub(crate) fn did_you_mean<'a>(written: &str, names: impl IntoIterator<Item = &'
     closest(written, names).map(|name| format!("did you mean `{name}`?"))
 }
 
-/// A help line with the first of the names that there are; none if there are none.
+/// Returns a help line with the first of the names; `None` if there are no names.
 pub(crate) fn alternatives<N: AsRef<str>>(title: &str, names: impl IntoIterator<Item = N>) -> Option<String> {
     let mut names = names.into_iter();
     let mut help = format!("{title}: {}", names.next()?.as_ref());

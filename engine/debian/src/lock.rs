@@ -89,7 +89,7 @@ impl Locked {
 }
 
 impl Lock {
-    /// Reads a lock file; none if it is not there.
+    /// Reads a lock file; `None` if there is none.
     ///
     /// # Errors
     /// It cannot be read or is none.

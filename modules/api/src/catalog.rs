@@ -117,7 +117,7 @@ pub trait Library: fmt::Debug + Send + Sync {
     /// What people see: `built-in` or the directory.
     fn label(&self) -> String;
 
-    /// The description of a module, or none if it is not there. Runners are found by exact name.
+    /// Returns the description of a module; `None` if there is none. Runners are found by exact name.
     ///
     /// # Errors
     /// It is there and cannot be described.
