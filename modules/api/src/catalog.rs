@@ -1,4 +1,4 @@
-//! The catalog: modules by kind and name, whoever provides them.
+//! The catalog: finds modules by kind and name, in all libraries.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -25,22 +25,22 @@ pub struct Module {
     pub summary: String,
     /// The rest of its documentation, Markdown; may be empty.
     pub description: String,
-    /// `schema` of its metadata: for a stage the schema of its options alone.
+    /// `schema` of its metadata: for a stage, the schema of its options alone.
     pub schema: Option<Value>,
     /// `schema_2` of its metadata: for a stage the properties of a version 2 stage.
     pub schema_2: Option<Value>,
     /// Capabilities beyond the sandbox's usual ones.
     pub capabilities: Vec<String>,
-    /// What it needs; of an on-disk module only what is known of it.
+    /// What it needs; for an on-disk module, as far as it is known.
     pub requires: Vec<Requirement>,
     /// For a source: the kind of content that it fetches, which is also the directory below `sources/`; empty for
     /// others.
     pub content_type: String,
-    /// Who does the work.
+    /// What provides it.
     pub provider: Provider,
 }
 
-/// Who provides a module.
+/// What provides a module.
 #[derive(Debug, Clone)]
 pub enum Provider {
     /// osbc itself.
@@ -112,9 +112,9 @@ pub enum LibraryError {
     },
 }
 
-/// A place that modules come from.
+/// A library of modules.
 pub trait Library: fmt::Debug + Send + Sync {
-    /// What people see: `built-in` or the directory.
+    /// Returns its name for messages: `built-in` or the directory.
     fn label(&self) -> String;
 
     /// Returns the description of a module; `None` if there is none. Runners are found by exact name.
@@ -140,7 +140,7 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// A catalog over libraries; where two have a module, the first one's counts.
+    /// Returns a catalog of libraries; if two have a module, the first one's is used.
     pub fn new(libraries: Vec<Box<dyn Library>>) -> Self {
         Self { libraries, known: Mutex::default() }
     }

@@ -1,10 +1,11 @@
-//! What a container gets from podman and docker by default, as data: capabilities, devices, the parts of `/proc` and
-//! `/sys` that are hidden or read-only, and the system calls that are refused.
+//! The container profile: the defaults of podman and docker, as data.
+//!
+//! These are capabilities, devices, the hidden and read-only parts of `/proc` and `/sys`, and the refused system calls.
 //!
 //! Makes no system call.
 //!
-//! The facts are those of containers/common (`pkg/config/default.go`, `pkg/seccomp/seccomp.json`, August 2025) and of the
-//! OCI runtime specification. Where the two runtimes differ, podman's stricter value is taken.
+//! The facts are those of containers/common (`pkg/config/default.go`, `pkg/seccomp/seccomp.json`, August 2025) and of
+//! the OCI runtime specification. Where the two runtimes differ, podman's stricter value is taken.
 
 use rustix::io::Errno;
 
@@ -35,7 +36,7 @@ pub const DEVICES: [(&str, u32, u32); 6] =
 pub const DEVICE_LINKS: [(&str, &str); 5] =
     [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2"), ("ptmx", "pts/ptmx")];
 
-/// What of `/proc` and `/sys` is hidden: below an empty read-only directory, or `/dev/null` for a file.
+/// The hidden parts of `/proc` and `/sys`: covered by an empty read-only directory, or by `/dev/null` for a file.
 pub const HIDDEN: [&str; 13] = [
     "/proc/acpi",
     "/proc/interrupts",
@@ -52,7 +53,7 @@ pub const HIDDEN: [&str; 13] = [
     "/sys/fs/selinux",
 ];
 
-/// What of `/proc` is read-only. All of `/sys` is.
+/// The read-only parts of `/proc`. All of `/sys` is read-only.
 pub const READ_ONLY: [&str; 6] =
     ["/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 

@@ -1,4 +1,4 @@
-//! What the functions of modules are handed: all that they may touch.
+//! The contexts that the functions of modules get: everything that they may use.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -19,14 +19,14 @@ fn typed<T: DeserializeOwned>(options: &Value) -> Result<T, Error> {
     T::deserialize(options).map_err(Error::Options)
 }
 
-/// What a stage or assembler works on, inside the sandbox.
+/// The context of a stage or assembler, inside the sandbox.
 #[derive(Debug)]
 pub struct StageContext {
     /// The tree that it changes.
     pub tree: Tree,
     /// Its options, an object.
     pub options: Value,
-    /// What its module declares to need.
+    /// What its module declares that it needs.
     pub requires: &'static [Requirement],
     /// Its inputs by name.
     pub inputs: BTreeMap<String, MappedInput>,
@@ -34,13 +34,13 @@ pub struct StageContext {
     pub devices: BTreeMap<String, OpenDevice>,
     /// Its mounts by name.
     pub mounts: BTreeMap<String, MountPoint>,
-    /// What it may know of itself.
+    /// What it knows of itself.
     pub meta: StageMeta,
     /// The metadata that it has written.
     pub metadata: RefCell<Value>,
 }
 
-/// What a stage may know of itself.
+/// What a stage knows of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StageMeta {
     /// Its id, in the scheme that the build uses.
@@ -144,7 +144,7 @@ impl StageContext {
     }
 }
 
-/// What an input module works on, before the sandbox is entered.
+/// The context of an input module, before the sandbox is entered.
 #[derive(Debug)]
 pub struct InputContext {
     /// What the references refer to.
@@ -178,7 +178,7 @@ impl InputContext {
     }
 }
 
-/// What a device module works on, before the sandbox is entered.
+/// The context of a device module, before the sandbox is entered.
 #[derive(Debug)]
 pub struct DeviceContext<'a> {
     /// The private `/dev` of the stage, where nodes are made.
@@ -201,7 +201,7 @@ impl DeviceContext<'_> {
     }
 }
 
-/// What a mount module works on, before the sandbox is entered.
+/// The context of a mount module, before the sandbox is entered.
 #[derive(Debug)]
 pub struct MountContext<'a> {
     /// The device's node in the stage's private `/dev`, partition included.
@@ -226,7 +226,7 @@ impl MountContext<'_> {
     }
 }
 
-/// What a source module works on, in the host's network.
+/// The context of a source module, in the host's network.
 pub struct SourceContext<'a> {
     /// The source's options, an object.
     pub options: &'a Value,

@@ -1,4 +1,4 @@
-//! How a module fails.
+//! The errors of modules.
 
 use std::io;
 use std::path::{Path, PathBuf};

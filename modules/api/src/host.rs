@@ -1,4 +1,4 @@
-//! What ids cover of the host's tree: the tools and files there that modules declare ([`Requirement`]).
+//! The part of the host's tree that ids cover: the tools and files that modules declare ([`Requirement`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;

@@ -1,4 +1,4 @@
-//! Programs of the host that end with osbc, with all that they started: a pid namespace for each.
+//! Runs programs of the host, each in a pid namespace, so that they end with osbc, with everything that they started.
 //!
 //! ```text
 //! osbc ── supervisor ── init ── program ── whatever it starts

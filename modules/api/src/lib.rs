@@ -1,4 +1,4 @@
-//! What an osbc module declares and is handed, and the catalog that finds modules by name.
+//! What an osbc module declares and gets, and the catalog that finds modules by name.
 //!
 //! A built-in module is one file that declares a [`ModuleDef`]. The functions in it get a context
 //! ([`StageContext`], [`InputContext`], [`DeviceContext`], [`MountContext`], [`SourceContext`]) that holds all that a

@@ -1,5 +1,4 @@
-//! Reading what others wrote and may have made to harm: regular files alone, and no more of them than there can be
-//! sense in.
+//! Reads files that others wrote, perhaps to do harm: only regular files, and only up to a plausible size.
 //!
 //! A fifo would keep its reader waiting, a device has no end.
 

@@ -1,11 +1,11 @@
-//! What a module declares to need of the machine, so that what is missing can be said before anything runs.
+//! What a module needs of the machine, declared so that missing things can be reported before anything runs.
 
 use osbc_ir::Value;
 
 /// Something that a module needs.
 ///
-/// Tools are those of the build root, which is the host's tree if a pipeline has none, unless said otherwise. What a stage
-/// takes from the host's tree is part of its id ([`crate::host`]).
+/// Tools are those of the build root, which is the host's tree if a pipeline has none, unless said otherwise. What a
+/// stage takes from the host's tree is part of its id ([`crate::host`]).
 #[derive(Debug, Clone, Copy)]
 pub enum Requirement {
     /// A tool that it calls whatever its options are.
@@ -65,7 +65,8 @@ impl Requirement {
         }
     }
 
-    /// Returns what a module with these options takes from the tree that it runs in: names of tools, and absolute paths.
+    /// Returns what a module with these options takes from the tree that it runs in: names of tools, and absolute
+    /// paths.
     pub fn takes(&self, options: &Value) -> Vec<String> {
         match self {
             Requirement::Tool(name) | Requirement::MayCall(name) | Requirement::File(name) => vec![(*name).to_owned()],

@@ -1,7 +1,6 @@
-//! What was made in the writable places of a sandbox, as data: directories, files and links with their owners and
-//! modes.
+//! The content of a sandbox's writable places as data: directories, files and links with their owners and modes.
 //!
-//! So what took programs some time is made again by writing a few files.
+//! With it, what programs took time to make is made again by writing a few files.
 
 use std::fs;
 use std::io;
