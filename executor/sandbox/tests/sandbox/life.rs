@@ -260,8 +260,8 @@ fn start_parent(place: &Place) -> Child {
 fn kill_and_see_nothing_left(mut parent: Child, place: &Place) {
     parent.kill().expect("it is ours");
     parent.wait().expect("it ran");
-    // Nobody is there to wait for the rest, which takes a moment.
-    let end = Instant::now() + Duration::from_secs(20);
+    // Nobody is there to wait for the rest, which takes a moment, and on a busy disk many.
+    let end = Instant::now() + Duration::from_secs(120);
     while !left_of(place.directory()).is_empty() && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(5));
     }
