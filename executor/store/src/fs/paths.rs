@@ -58,11 +58,17 @@ impl Paths for Vec<PathBuf> {
 }
 
 /// Writes paths: for `#[serde(with = "crate::fs::paths")]`.
+///
+/// # Errors
+/// Those of the serializer.
 pub fn serialize<P: Paths, S: Serializer>(paths: &P, serializer: S) -> Result<S::Ok, S::Error> {
     paths.to_texts().serialize(serializer)
 }
 
-/// Reads them again.
+/// Reads paths that [`serialize`] wrote.
+///
+/// # Errors
+/// Those of the deserializer, or a text is not a path.
 pub fn deserialize<'de, P: Paths, D: Deserializer<'de>>(deserializer: D) -> Result<P, D::Error> {
     P::from_texts(P::Texts::deserialize(deserializer)?).ok_or_else(|| D::Error::custom("it is no path"))
 }

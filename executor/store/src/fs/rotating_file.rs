@@ -9,7 +9,10 @@ use rustix::fs::OFlags;
 
 use crate::fs::regular;
 
-/// Adds whole lines to a file, making it where there is none. From the size `limit` on its older half goes.
+/// Appends whole lines to a file, which is created if it is not there. From `limit` bytes on, its older half is dropped.
+///
+/// # Errors
+/// The file cannot be opened, read or written, or is not a regular file.
 pub fn append(path: &Path, lines: &[u8], limit: u64) -> io::Result<()> {
     let mut file = regular::open(path, OFlags::RDWR | OFlags::APPEND | OFlags::CREATE, regular::FOR_ALL)?;
     file.write_all(lines)?;
