@@ -1,6 +1,7 @@
 //! The `osbc` command as a user types it, in real sandboxes, on real loop devices, with real tools.
 
 mod bad_input;
+mod circles;
 mod containers;
 mod control_characters;
 mod cutoff;

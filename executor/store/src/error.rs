@@ -266,6 +266,9 @@ fn made_with(ids: &str) -> String {
     if ids.is_empty() { "as root".to_owned() } else { format!("without root ({ids})") }
 }
 
+/// With less room than this, in bytes, a failed stage counts as failed by a full disk.
+pub(crate) const NEARLY_FULL: u64 = 1 << 20;
+
 /// The bytes that may still be written at a path, or at the nearest directory above it that is there.
 pub(crate) fn free_space(path: &Path) -> u64 {
     path.ancestors()
@@ -279,7 +282,7 @@ pub(crate) fn inodes_in_use(path: &Path) -> Option<u64> {
     // Some file systems make them as they are needed, and say that there are none. What has just failed may have given
     // back a few.
     let are_out = stat.f_files > 0 && stat.f_favail < FEW_INODES;
-    (are_out && stat.f_bavail.saturating_mul(stat.f_frsize) >= crate::store::NEARLY_FULL).then_some(stat.f_files)
+    (are_out && stat.f_bavail.saturating_mul(stat.f_frsize) >= NEARLY_FULL).then_some(stat.f_files)
 }
 
 #[cfg(test)]

@@ -15,8 +15,8 @@ use crate::error::StoreError;
 use crate::fs::delete::remove_tree;
 use crate::fs::lock;
 use crate::lease::Lease;
-use crate::objects::commit::Placed;
 use crate::reclaim::inventory::bytes_of;
+use crate::reclaim::size::Placed;
 use crate::store::Store;
 use crate::transaction::Transaction;
 

@@ -9,15 +9,12 @@ use std::sync::{Arc, OnceLock};
 use osbc_ir::size;
 
 use crate::disk::Disk;
-use crate::error::{StoreError, free_space, inodes_in_use};
+use crate::error::{NEARLY_FULL, StoreError, free_space, inodes_in_use};
 use crate::fs::lock;
 use crate::history::{self, History, HistoryLine};
 use crate::objects::abilities::Abilities;
 use crate::objects::layout::Layout;
 use crate::objects::object;
-
-/// With less room than this, in bytes, a failed stage is taken to have failed for want of it.
-pub(crate) const NEARLY_FULL: u64 = 1 << 20;
 
 /// How a result is kept that goes on from another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -173,5 +170,28 @@ impl Store {
 
     pub(crate) fn reader(&self) -> object::Reader<'_> {
         object::Reader::new(&self.shared.layout, self.shared.boot.as_deref())
+    }
+}
+
+impl Store {
+    /// Does one change at `path`.
+    pub(crate) fn change<T>(
+        &self,
+        act: &'static str,
+        path: impl AsRef<Path>,
+        mut change: impl FnMut() -> io::Result<T>,
+    ) -> Result<T, StoreError> {
+        let mut done = None;
+        let path = path.as_ref();
+        let changed = self.shared.disk.change(act, path, &mut || {
+            done = Some(change()?);
+            Ok(())
+        });
+        changed.map_err(StoreError::io(act, path))?;
+        Ok(done.expect("a disk that succeeds has made the change"))
+    }
+
+    pub(crate) fn make_directory(&self, path: &Path) -> Result<(), StoreError> {
+        self.change("make", path, || std::fs::create_dir(path))
     }
 }

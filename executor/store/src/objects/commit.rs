@@ -19,7 +19,7 @@ use crate::objects::sync::New;
 use crate::objects::work::Work;
 use crate::objects::{links, mtime_clamp};
 use crate::reclaim::inventory::notes;
-use crate::reclaim::size;
+use crate::reclaim::size::Placed;
 use crate::transaction::Transaction;
 
 /// The name that stands for a stage where a tree was only laid out in another way.
@@ -169,44 +169,10 @@ impl Transaction {
     }
 }
 
-/// What became of an object that was to appear.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Placed {
-    There,
-    Taken,
-}
-
 fn move_to(object: &Path, place: &Path) -> std::io::Result<Placed> {
     match rustix::fs::rename(object, place) {
         Ok(()) => Ok(Placed::There),
         Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => Ok(Placed::Taken),
         Err(error) => Err(error.into()),
-    }
-}
-
-impl crate::store::Store {
-    /// Counts so many bytes no more.
-    pub(crate) fn uncount(&self, bytes: u64) {
-        if bytes > 0 {
-            // Too large a number does no harm.
-            size::add(&self.layout().usage(), -i64::try_from(bytes).unwrap_or(i64::MAX)).ok();
-        }
-    }
-
-    /// Counts what takes so many bytes when it appears: before it does, so that a process that dies in between makes
-    /// the number too large and never too small.
-    pub(crate) fn count(
-        &self,
-        bytes: u64,
-        appear: impl FnOnce() -> Result<Placed, StoreError>,
-    ) -> Result<Placed, StoreError> {
-        let path = self.layout().usage();
-        let difference = i64::try_from(bytes).unwrap_or(i64::MAX);
-        self.change("write", &path, || size::add(&path, difference))?;
-        let placed = appear();
-        if !matches!(placed, Ok(Placed::There)) {
-            self.uncount(bytes);
-        }
-        placed
     }
 }

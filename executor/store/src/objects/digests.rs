@@ -13,9 +13,9 @@ use crate::digest::{Find, Hash, Kind, Listing, Record, record};
 use crate::error::StoreError;
 use crate::fs::regular;
 use crate::lease::Lease;
-use crate::objects::commit::Placed;
 use crate::objects::layout::DIGEST;
 use crate::objects::object::ObjectMeta;
+use crate::reclaim::size::Placed;
 use crate::store::Store;
 
 /// What is known of digests in one transaction.

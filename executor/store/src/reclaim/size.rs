@@ -9,7 +9,9 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, OFlags};
 
+use crate::error::StoreError;
 use crate::fs::regular;
+use crate::store::Store;
 
 /// Adds to the number, and gives the new one; none where it is not known.
 pub(crate) fn add(path: &Path, difference: i64) -> io::Result<Option<u64>> {
@@ -47,6 +49,40 @@ fn parse(file: &mut File) -> io::Result<Option<u64>> {
 /// Always of the same length, so that no shorter number leaves a rest of a longer one.
 fn write(file: &File, total: u64) -> io::Result<()> {
     file.write_all_at(format!("{total:>20}\n").as_bytes(), 0)
+}
+
+/// What became of something that was to appear in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Placed {
+    There,
+    Taken,
+}
+
+impl Store {
+    /// Counts so many bytes no more.
+    pub(crate) fn uncount(&self, bytes: u64) {
+        if bytes > 0 {
+            // Too large a number does no harm.
+            add(&self.layout().usage(), -i64::try_from(bytes).unwrap_or(i64::MAX)).ok();
+        }
+    }
+
+    /// Counts what takes so many bytes when it appears: before it does, so that a process that dies in between makes
+    /// the number too large and never too small.
+    pub(crate) fn count(
+        &self,
+        bytes: u64,
+        appear: impl FnOnce() -> Result<Placed, StoreError>,
+    ) -> Result<Placed, StoreError> {
+        let path = self.layout().usage();
+        let difference = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.change("write", &path, || add(&path, difference))?;
+        let placed = appear();
+        if !matches!(placed, Ok(Placed::There)) {
+            self.uncount(bytes);
+        }
+        placed
+    }
 }
 
 #[cfg(test)]
