@@ -21,7 +21,7 @@ use osbc_ir::{CachedSet, NodeId, Value};
 use osbc_sandbox::client::{StageIo, StageRunner};
 use osbc_sandbox::interrupt::Interrupt;
 use osbc_sandbox::request::{StageReply, StageRequest};
-use osbc_store::{Layers, Limit, Sealing, StepRecord, Store, StoreSettings, Transaction};
+use osbc_store::{CommitInfo, Layers, Limit, StepRecord, Store, StoreSettings, Transaction};
 use serde_json::json;
 
 /// How long a stage that waits waits, and one that computes does.
@@ -171,7 +171,7 @@ fn keep(manifest: &str) -> Duration {
             work.stack().and_then(|_| work.scratch()).expect("is prepared");
             let module = "org.osbuild.hostname".to_owned();
             let step = StepRecord { id, module, metadata: Value::Null, duration: Duration::ZERO };
-            work.seal(Sealing { source_epoch: None, steps: vec![step] }).expect("is kept");
+            work.commit(CommitInfo { source_epoch: None, steps: vec![step] }).expect("is kept");
             base = Some(id);
         }
     }

@@ -17,7 +17,7 @@ use osbc_benches::{catalog, graph, lowered, text};
 use osbc_fixtures::{has_root, synthetic};
 use osbc_ir::{StageId, Value};
 use osbc_store::fs::overlay;
-use osbc_store::{Layers, Limit, Sealing, StepRecord, Store, StoreSettings, Transaction};
+use osbc_store::{CommitInfo, Layers, Limit, StepRecord, Store, StoreSettings, Transaction};
 use serde_json::json;
 
 const STAGES: usize = 10;
@@ -53,7 +53,7 @@ fn checkpoints(place: &Path) {
     let transaction = Transaction::begin(store.lease_nothing().expect("a lease")).expect("begins");
     let first = transaction.work(None).expect("begins");
     with_tree(&first, |root| run(Command::new("cp").arg("-a").arg(tree.join(".")).arg(root)));
-    first.seal(sealing(0)).expect("is committed");
+    first.commit(info(0)).expect("is committed");
     transaction.settle().expect("settles");
     let before = takes(&store);
 
@@ -122,7 +122,7 @@ fn with_tree(work: &osbc_store::Work<'_>, change: impl FnOnce(&Path)) {
 fn keep(transaction: &Transaction, base: usize, stage: usize) {
     let work = transaction.work(Some(id(base))).expect("begins");
     with_tree(&work, |root| std::fs::write(root.join(format!("usr/{stage}.conf")), "small").expect("writes"));
-    work.seal(sealing(stage)).expect("is committed");
+    work.commit(info(stage)).expect("is committed");
 }
 
 fn id(number: usize) -> StageId {
@@ -131,14 +131,14 @@ fn id(number: usize) -> StageId {
     StageId::from_bytes(bytes)
 }
 
-fn sealing(number: usize) -> Sealing {
-    sealing_of(id(number))
+fn info(number: usize) -> CommitInfo {
+    info_of(id(number))
 }
 
-fn sealing_of(id: StageId) -> Sealing {
+fn info_of(id: StageId) -> CommitInfo {
     let step =
         StepRecord { id, module: "org.osbuild.mkdir".to_owned(), metadata: Value::Null, duration: Duration::ZERO };
-    Sealing { source_epoch: None, steps: vec![step] }
+    CommitInfo { source_epoch: None, steps: vec![step] }
 }
 
 /// What the files of a store take.
@@ -211,11 +211,11 @@ fn many(place: &Path) {
     for node in graph.dag.node_indices() {
         let Some(stage) = graph.stage_node(node) else { continue };
         let base = graph.base(node).and_then(|base| graph.stage_node(base)).map(|base| base.id);
-        transaction.work(base).and_then(|work| work.seal(sealing_of(stage.id))).expect("is committed");
+        transaction.work(base).and_then(|work| work.commit(info_of(stage.id))).expect("is committed");
         stages += 1;
     }
     for number in stages..OBJECTS {
-        transaction.work(None).and_then(|work| work.seal(sealing(number))).expect("is committed");
+        transaction.work(None).and_then(|work| work.commit(info(number))).expect("is committed");
     }
     transaction.settle().expect("settles");
     drop(transaction);
@@ -228,7 +228,7 @@ fn many(place: &Path) {
         times.sort();
         println!("  {command:20} {:6.0} ms  (from {:.0} to {:.0})", ms(times[3]), ms(times[0]), ms(times[6]));
     }
-    let counted = time(1, |_| drop(store.census().expect("counts")));
+    let counted = time(1, |_| drop(store.inventory().expect("counts")));
     println!("  counting all of them {:6.0} ms", ms(counted));
 }
 

@@ -24,7 +24,7 @@ impl Builds {
     /// Returns the builds of the named store, or of the default one.
     pub(crate) fn of(store: Option<&Path>) -> Result<Self, Failure> {
         let path = wiring::store_path(store)?;
-        let records = match Store::look(&path)? {
+        let records = match Store::open_existing(&path)? {
             Some(store) => Record::all(&store).map_err(|error| unreadable(&path.join("logs"), &error))?,
             None => Vec::new(),
         };

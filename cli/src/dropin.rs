@@ -23,7 +23,7 @@ use osbc_ir::graph::NodeIndex;
 use osbc_ir::{CompatId, Export, Graph, PipelineIndex};
 use osbc_module_api::{Library, threads};
 use osbc_pytext::fnmatch::Pattern;
-use osbc_sandbox::client::shell::{Attendant, When};
+use osbc_sandbox::client::shell::{ShellUi, When};
 use osbc_sandbox::interrupt::Interrupt;
 use osbc_sandbox::vm::Programs;
 use osbc_store::Transaction;
@@ -188,7 +188,7 @@ fn build(arguments: &Arguments, asked: &Asked) -> Result<ExitCode, DropInError> 
     let options = BuildOptions {
         stage_timeout: arguments.stage_timeout(),
         in_vm: nodes_in_vm,
-        shell: breaking.map(|when| (when, &terminal as &dyn Attendant)),
+        shell: breaking.map(|when| (when, &terminal as &dyn ShellUi)),
         ..usual
     };
     let built = planned.run(&options, &mut monitor, &interrupt)?;

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::OnceLock;
 
-use osbc_sandbox::client::shell::{Attendant, Shell};
+use osbc_sandbox::client::shell::{Shell, ShellUi};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::stdio::{stderr, stdin, stdout};
@@ -37,7 +37,7 @@ impl Terminal {
     }
 }
 
-impl Attendant for Terminal {
+impl ShellUi for Terminal {
     fn attend(&self, shell: Shell) -> io::Result<()> {
         let _hidden = self.screen.hide();
         if isatty(stdin()) && isatty(stdout()) {

@@ -89,7 +89,7 @@ pub(crate) fn options(manifest: &Path, jobs: Option<NonZeroUsize>, stage_timeout
 
 /// The store as it is, if there is one.
 pub(crate) fn look(named: Option<&Path>) -> Result<Option<Store>, Failure> {
-    Ok(Store::look(&store_path(named)?)?)
+    Ok(Store::open_existing(&store_path(named)?)?)
 }
 
 /// The store that is named, or the usual one, to be built in.

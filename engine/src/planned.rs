@@ -13,7 +13,7 @@ use osbc_executor::{Parts, RunError, Settings, run};
 use osbc_ir::Plan;
 use osbc_ir::graph::NodeIndex;
 use osbc_sandbox::client::StageRunner;
-use osbc_sandbox::client::shell::{Attendant, ShellRunner, When};
+use osbc_sandbox::client::shell::{ShellRunner, ShellUi, When};
 use osbc_sandbox::interrupt::Interrupt;
 use osbc_store::osbuild::Checkpoints;
 use osbc_store::{Damage, Lease, Transaction};
@@ -62,7 +62,7 @@ pub struct BuildOptions<'a> {
     /// The stages that run in a virtual machine.
     pub in_vm: BTreeSet<NodeIndex>,
     /// When shells are opened in sandboxes, and what connects them to the user.
-    pub shell: Option<(When, &'a dyn Attendant)>,
+    pub shell: Option<(When, &'a dyn ShellUi)>,
     /// Where each result is copied as soon as it is made, to a directory of its name.
     pub output: Option<&'a Path>,
     /// The file that the manifest was read from, by which the records of its builds are found again; `-` if none.

@@ -164,7 +164,7 @@ impl Session {
                 }
             };
             let plan = plan_by(graph, request, &have, Some(lease.store()))?;
-            let damages: Vec<Damage> = lease.look_over(&plan, request.is_exported, &check_item)?;
+            let damages: Vec<Damage> = lease.quick_check(&plan, request.is_exported, &check_item)?;
             if damages.is_empty() {
                 break (plan, lease, checkpoints);
             }

@@ -1,9 +1,9 @@
-//! Early cutoff: a segment whose trees hold what those of an earlier run held does not run; the result of that run is its
-//! result too. So when a rebuilt stage gives what it gave before, what depends on it is not built again.
+//! Early cutoff: a segment whose trees hold what those of an earlier run held does not run; the result of that run is
+//! its result too. So when a rebuilt stage gives what it gave before, what depends on it is not built again.
 //!
-//! `<store>/contents` notes of every sealed result its own key, its content key ([`osbc_ir::content`]) and the very
-//! object, a line each. Digests are needed only where the own key is known, as it is when the same stage was built on other trees
-//! before; and to note new results, which a thread of its own does behind the build.
+//! `<store>/contents` notes of every committed result its own key, its content key ([`osbc_ir::content`]) and the very
+//! object, a line each. Digests are needed only where the own key is known, as it is when the same stage was built on
+//! other trees before; and to note new results, which a thread of its own does behind the build.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,7 +15,7 @@ use osbc_ir::graph::NodeIndex;
 use osbc_ir::{ContentKey, Graph, Plan, Segment, StageId, StageKey, content};
 use osbc_store::fs::regular;
 use osbc_store::fs::rotating_file;
-use osbc_store::{Lower, ObjectMeta, Store, Transaction};
+use osbc_store::{ObjectMeta, ObjectRef, Store, Transaction};
 
 use osbc_sandbox::interrupt::Interrupt;
 
@@ -24,7 +24,7 @@ const LIMIT: u64 = 32 << 20;
 
 /// Which results came of which content.
 #[derive(Debug, Default)]
-pub(crate) struct Contents(HashMap<StageKey, Vec<(ContentKey, Lower)>>);
+pub(crate) struct Contents(HashMap<StageKey, Vec<(ContentKey, ObjectRef)>>);
 
 impl Contents {
     /// The notes of a store; what cannot be read of them is passed over.
@@ -45,24 +45,24 @@ impl Contents {
     }
 
     /// The results of these stages and this content, the newest first.
-    fn of(&self, own: StageKey, key: ContentKey) -> Vec<Lower> {
+    fn of(&self, own: StageKey, key: ContentKey) -> Vec<ObjectRef> {
         let all = self.0.get(&own).into_iter().flatten().rev();
         all.filter(|(known, _)| *known == key).map(|(_, lower)| lower.clone()).collect()
     }
 
-    fn add(&mut self, own: StageKey, key: ContentKey, lower: Lower) {
+    fn add(&mut self, own: StageKey, key: ContentKey, lower: ObjectRef) {
         self.0.entry(own).or_default().push((key, lower));
     }
 }
 
-pub(crate) fn parse(line: &str) -> Option<(StageKey, ContentKey, Lower)> {
+pub(crate) fn parse(line: &str) -> Option<(StageKey, ContentKey, ObjectRef)> {
     let mut words = line.split(' ');
     let (own, key, id) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-    Some((own, key, Lower { id, instance: words.next()?.to_owned() }))
+    Some((own, key, ObjectRef { id, instance: words.next()?.to_owned() }))
 }
 
-/// Which of these stages, given after all that they need, a build would not run since it would find them cut off at once: the
-/// store has all trees that they work on, knows their digests, and has an equal result. Computes no digest.
+/// Which of these stages, given after all that they need, a build would not run since it would find them cut off at
+/// once: the store has all trees that they work on, knows their digests, and has an equal result. Computes no digest.
 pub fn foreseen(store: &Store, graph: &Graph, stages: &[NodeIndex]) -> Vec<NodeIndex> {
     let contents = Contents::read(store);
     let mut equal: HashMap<NodeIndex, Arc<ObjectMeta>> = HashMap::new();
@@ -94,15 +94,15 @@ pub(crate) struct Cutoff<'a> {
     transaction: &'a Transaction,
     /// Read when the first segment is about to run. Not used in a store that keeps nothing.
     contents: OnceLock<Mutex<Contents>>,
-    /// To the thread that notes what was sealed; none when no more comes.
-    sealed: Mutex<Option<Sender<usize>>>,
+    /// To the thread that notes what was committed; `None` if no more comes.
+    committed: Mutex<Option<Sender<usize>>>,
 }
 
 impl<'a> Cutoff<'a> {
     /// The cutoff of a build, and what [`Cutoff::note_all`] waits for.
     pub(crate) fn new(plan: &'a Plan, transaction: &'a Transaction) -> (Self, Receiver<usize>) {
         let (sender, receiver) = crossbeam_channel::unbounded();
-        (Self { plan, transaction, contents: OnceLock::new(), sealed: Mutex::new(Some(sender)) }, receiver)
+        (Self { plan, transaction, contents: OnceLock::new(), committed: Mutex::new(Some(sender)) }, receiver)
     }
 
     /// The earlier result that a segment, which is about to run, would only give again. It is kept as this segment's
@@ -119,24 +119,24 @@ impl<'a> Cutoff<'a> {
         known.iter().find_map(|earlier| self.transaction.adopt(id, earlier).ok().flatten())
     }
 
-    /// Has the sealed result of a segment noted, soon.
-    pub(crate) fn sealed(&self, segment: usize) {
-        if let Some(sender) = &*self.sealed.lock().unwrap_or_else(PoisonError::into_inner) {
+    /// Has the committed result of a segment noted, soon.
+    pub(crate) fn committed(&self, segment: usize) {
+        if let Some(sender) = &*self.committed.lock().unwrap_or_else(PoisonError::into_inner) {
             // The other end lives until this one is gone.
             sender.send(segment).ok();
         }
     }
 
-    /// Says that nothing more will be sealed.
+    /// Says that nothing more will be committed.
     pub(crate) fn close(&self) {
-        self.sealed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.committed.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    /// Notes what is sealed until the end, or until the user ends the build: that is for later builds to do less.
-    pub(crate) fn note_all(&self, sealed: &Receiver<usize>, interrupt: &Interrupt) {
+    /// Notes what is committed until the end, or until the user ends the build: that is for later builds to do less.
+    pub(crate) fn note_all(&self, committed: &Receiver<usize>, interrupt: &Interrupt) {
         let path = self.transaction.store().contents();
         let keeps = self.transaction.store().keeps();
-        for segment in sealed.iter().take_while(|_| keeps && !interrupt.is_raised()) {
+        for segment in committed.iter().take_while(|_| keeps && !interrupt.is_raised()) {
             // A note that cannot be made is one cutoff less.
             self.note(&self.plan.segments[segment], &path).ok();
         }
@@ -145,7 +145,7 @@ impl<'a> Cutoff<'a> {
     fn note(&self, segment: &Segment, path: &Path) -> io::Result<()> {
         let Some(key) = self.key(&segment.steps) else { return Ok(()) };
         let object = segment.steps.last().and_then(|last| self.transaction.object(self.id(*last)?));
-        let Some(lower) = object.map(|object| object.as_lower()) else { return Ok(()) };
+        let Some(lower) = object.map(|object| object.reference()) else { return Ok(()) };
         let own = content::stage_key(&self.plan.graph, &segment.steps);
         let line = format!("{own} {key} {} {}\n", lower.id, lower.instance);
         self.contents().add(own, key, lower);

@@ -43,7 +43,8 @@ pub enum Event<'a> {
         /// Bytes in all, where known.
         total: Option<u64>,
     },
-    /// What is about to start was ready and had to wait. Told only where the wait was longer than a change of tasks.
+    /// What is about to start was ready and had to wait. Shorter waits than the overhead of changing tasks are left
+    /// out.
     Waited {
         /// The stage or item.
         node: NodeIndex,

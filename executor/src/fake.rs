@@ -1,5 +1,5 @@
-//! Stand-ins for tests that assert on what ran: a runner that does as it is told, a monitor that remembers, a machine that
-//! has what it is told.
+//! Stand-ins for tests that assert on what ran: a runner that does what the test says, a monitor that
+//! remembers, a machine that has what the test says.
 
 use std::fmt;
 use std::sync::Mutex;
@@ -81,7 +81,7 @@ pub struct FakeMachine {
     pub memory: AtomicU64,
     /// Bytes of disk.
     pub disk: AtomicU64,
-    /// How often the kernel killed for want of memory.
+    /// How many processes the kernel killed because memory ran out.
     pub kills: AtomicU64,
     /// Loop devices, unless there is no limit.
     pub loop_devices: Option<u64>,

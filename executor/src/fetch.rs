@@ -1,5 +1,5 @@
-//! Fetches source items into the store, by the module of their source: a built-in one fetches each by itself, an on-disk
-//! one all that are wanted of it at once.
+//! Fetches source items into the store, by the module of their source: a built-in one fetches each by itself, an
+//! on-disk one all that are wanted of it at once.
 
 mod on_disk;
 
@@ -15,8 +15,8 @@ use osbc_store::{Slot, StoreError};
 
 use crate::build::{Worker, WorkerEvent};
 
-/// How often the progress of an item is told.
-const TELL: Duration = Duration::from_millis(100);
+/// How often the progress of an item is reported.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Why an item could not be fetched.
 #[derive(Debug, thiserror::Error)]
@@ -117,7 +117,7 @@ fn fetch(worker: &Worker<'_>, node: NodeIndex, item: &ItemNode) -> Result<u64, F
     let last = Mutex::new(None::<Instant>);
     let progress = |done: u64, total: Option<u64>| {
         let mut last = last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if Some(done) == total || last.is_none_or(|last| last.elapsed() >= TELL) {
+        if Some(done) == total || last.is_none_or(|last| last.elapsed() >= PROGRESS_INTERVAL) {
             *last = Some(Instant::now());
             worker.send(WorkerEvent::FetchProgress { node, done, total });
         }

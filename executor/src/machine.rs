@@ -1,6 +1,6 @@
 //! What the machine has to give: memory, disk, loop devices. Asked before a stage begins beside others, and when one
-//! has failed, to tell a stage that could not work from a machine that did not let it. Knows neither stages nor the
-//! store.
+//! has failed, to distinguish a stage that could not work from a machine that did not let it. Knows neither stages nor
+//! the store.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ const MEMORY_FLOOR: u64 = 256 << 20;
 /// Below so much free disk no stage begins beside others, in bytes.
 const DISK_FLOOR: u64 = 64 << 20;
 
-/// What is free at the moment; none where there is no limit, or none that can be known.
+/// What is free at the moment; `None` if there is no limit, or none that can be known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Free {
     /// Bytes of memory that can be had without swapping.
@@ -23,9 +23,9 @@ pub struct Free {
 pub trait Machine: Send + Sync {
     /// What is free of memory and disk.
     fn free(&self) -> Free;
-    /// How many loop devices are free; none where the kernel makes as many as are wanted.
+    /// How many loop devices are free; `None` if the kernel makes as many as are wanted.
     fn loop_devices(&self) -> Option<u64>;
-    /// How often the kernel has killed a process for want of memory since it started.
+    /// How many processes the kernel has killed because memory ran out since it started.
     fn out_of_memory_kills(&self) -> u64;
 }
 
@@ -45,7 +45,7 @@ impl Machine for Host {
     }
 
     fn loop_devices(&self) -> Option<u64> {
-        // How many the kernel was told to have.
+        // How many the kernel is configured to have.
         let most: u64 = fs::read_to_string("/sys/module/loop/parameters/max_loop").ok()?.trim().parse().ok()?;
         let devices = fs::read_dir("/sys/block").ok()?.flatten();
         let used = devices.filter(|device| device.path().join("loop/backing_file").exists()).count() as u64;

@@ -47,7 +47,7 @@ impl<'a> Preparations<'a> {
         Self { catalog, transaction, runner, interrupt, timeout, known: Mutex::default() }
     }
 
-    /// The file with what this runner makes in a build tree, or in the host's where none is given; none where it is no
+    /// The file with what this runner makes in a build tree, or in the host's where none is given; `None` if it is no
     /// built-in one. Who needs the same at the same time waits.
     ///
     /// # Errors
@@ -81,7 +81,7 @@ impl<'a> Preparations<'a> {
         })
     }
 
-    /// Runs a runner in a sandbox of its own, and gives what it made as text.
+    /// Runs a runner in a sandbox of its own, and returns what it made as text.
     fn make(&self, work: &Work<'_>, runner: &str, tree: Option<(StageId, &TreeStack)>) -> Result<String, StageFailure> {
         let request = StageRequest {
             id: String::new(),
@@ -105,7 +105,8 @@ impl<'a> Preparations<'a> {
         };
         let output = RefCell::new(String::new());
         let take = |text: &str| output.borrow_mut().push_str(text);
-        let reply = self.runner.run(&request, &StageIo { output: &take, aside: &take, interrupt: self.interrupt });
+        let reply =
+            self.runner.run(&request, &StageIo { output: &take, service_output: &take, interrupt: self.interrupt });
         match reply.failure {
             None => Ok(reply.metadata.to_string()),
             Some(StageFailure::Module(reason)) => {

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! <store>/logs/<build>/build.json      the header: which manifest, what was asked for, how it ended
-//! <store>/logs/<build>/graph.json      the sealed graph without secrets of URLs; a hard link where an earlier build has it too
+//! <store>/logs/<build>/graph.json      the graph without secrets of URLs; a hard link where an earlier build has it too
 //! <store>/logs/<build>/events.jsonl    what happened, without output (crate::event::line)
 //! <store>/logs/<build>/NNN-….log       the output of each stage that ran (crate::log)
 //! ```
 //!
 //! Command lines, options and output may hold what not everybody may read, as trees do: all files are their owner's
-//! alone. Who builds holds a lock on the directory until the end, so a build that runs is told from one that died. A
+//! alone. Who builds holds a lock on the directory until the end, so a build that runs differs from one that died. A
 //! build whose record cannot be written is as good without; a record that cannot be read is passed over.
 
 use std::fs::File;
@@ -240,7 +240,7 @@ impl<'a> Recording<'a> {
         Self { header, open }
     }
 
-    /// The directory of the build's logs; none where it could not be made.
+    /// The directory of the build's logs; `None` if it could not be made.
     pub(crate) fn directory(&self) -> Option<&Path> {
         self.open.as_ref().map(|open| open.directory.as_path())
     }
@@ -299,7 +299,7 @@ fn hash(text: &[u8]) -> String {
     blake3::hash(text).to_hex().to_string()
 }
 
-/// Tells graphs apart by their ids, and by the names that those do not cover.
+/// Distinguishes graphs by their ids, and by the names that those do not cover.
 fn digest(graph: &Graph) -> String {
     let mut digest = blake3::Hasher::new();
     for (pipeline, nodes) in graph.manifest.pipelines.iter().zip(&graph.pipelines) {

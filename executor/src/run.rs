@@ -47,8 +47,8 @@ pub enum RunError {
     Store(#[from] StoreError),
 }
 
-/// Does what a plan says. The transaction must have the lease that the plan was made with. Every failure of a stage or fetch is
-/// in the outcome; the monitor is called on this thread only.
+/// Does what a plan says. The transaction must have the lease that the plan was made with. Every failure of a stage or
+/// fetch is in the outcome; the monitor is called on this thread only.
 ///
 /// # Errors
 /// See [`RunError`].
@@ -58,10 +58,10 @@ pub fn run(plan: &Plan, transaction: &Transaction, parts: Parts<'_>) -> Result<O
     let recording = Recording::begin(transaction.store(), plan, about);
     let logs = BuildLogs::new(recording.directory());
     let mut tee = Tee(vec![Box::new(recording), Box::new(monitor)]);
-    let mut tell = |at: Instant, event: &Event<'_>| tee.event(at.saturating_duration_since(start), event);
-    tell(start, &Event::Started { wall, workers: settings.jobs.get() });
+    let mut report = |at: Instant, event: &Event<'_>| tee.event(at.saturating_duration_since(start), event);
+    report(start, &Event::Started { wall, workers: settings.jobs.get() });
     for node in plan.graph.dag.node_indices().filter(|node| plan.decision(*node).action == Action::Cached) {
-        tell(start, &Event::Cached { node });
+        report(start, &Event::Cached { node });
     }
     let mut outcome = Outcome { nodes: before(plan, transaction), ..Outcome::default() };
     let fetches = fetch::groups(plan, catalog);
@@ -77,7 +77,7 @@ pub fn run(plan: &Plan, transaction: &Transaction, parts: Parts<'_>) -> Result<O
     let kills = AtomicU64::new(machine.out_of_memory_kills());
     // Without a thread for it, all would have to wait for make.
     let tokens = settings.jobserver.clone().and_then(|client| Tokens::new(client).ok());
-    let (cutoff, sealed) = Cutoff::new(plan, transaction);
+    let (cutoff, committed) = Cutoff::new(plan, transaction);
     let preparations = Preparations::new(catalog, transaction, runner, interrupt, settings.stage_timeout);
     let context = Context {
         plan,
@@ -103,7 +103,7 @@ pub fn run(plan: &Plan, transaction: &Transaction, parts: Parts<'_>) -> Result<O
         let worker = || Worker { context: &context, scheduler: &scheduler, events: events.clone() };
         let start_all = || {
             if !plan.segments.is_empty() {
-                threads::spawn_scoped(scope, || context.cutoff.note_all(&sealed, interrupt))?;
+                threads::spawn_scoped(scope, || context.cutoff.note_all(&committed, interrupt))?;
             }
             for number in 0..FETCHES.min(context.fetches.len()) {
                 let (worker, may_begin) = (worker(), &may_begin);
@@ -118,7 +118,7 @@ pub fn run(plan: &Plan, transaction: &Transaction, parts: Parts<'_>) -> Result<O
         let started = start_all();
         *is_open = started.is_ok();
         drop((is_open, events));
-        watch(&receiver, interrupt, start, &mut tell, &mut outcome);
+        watch(&receiver, interrupt, start, &mut report, &mut outcome);
         context.cutoff.close();
         started
     })?;
@@ -127,7 +127,7 @@ pub fn run(plan: &Plan, transaction: &Transaction, parts: Parts<'_>) -> Result<O
     transaction.store().add_to_history(&lines(plan, transaction, &outcome)).ok();
     transaction.settle()?;
     outcome.duration = start.elapsed();
-    tell(start + outcome.duration, &Event::Ended { outcome: &outcome, duration: outcome.duration });
+    report(start + outcome.duration, &Event::Ended { outcome: &outcome, duration: outcome.duration });
     Ok(outcome)
 }
 
@@ -170,7 +170,7 @@ impl Worker<'_> {
             if segment::take_equal(self, segment) {
                 ticket.succeed();
             } else if segment::run(self, segment, number) {
-                self.context.cutoff.sealed(index);
+                self.context.cutoff.committed(index);
                 ticket.succeed();
             }
         }
@@ -243,14 +243,14 @@ fn watch(
     events: &Receiver<(Instant, WorkerEvent)>,
     interrupt: &Interrupt,
     start: Instant,
-    tell: &mut dyn FnMut(Instant, &Event<'_>),
+    report: &mut dyn FnMut(Instant, &Event<'_>),
     outcome: &mut Outcome,
 ) {
     let mut is_reported = false;
     loop {
         if !is_reported && interrupt.is_raised() {
             is_reported = true;
-            tell(Instant::now(), &Event::Interrupted);
+            report(Instant::now(), &Event::Interrupted);
         }
         let (at, event) = match events.recv_timeout(INTERRUPT_POLL_INTERVAL) {
             Ok(event) => event,
@@ -258,16 +258,16 @@ fn watch(
             Err(RecvTimeoutError::Disconnected) => return,
         };
         match event {
-            WorkerEvent::FetchStarted { node, worker } => tell(at, &Event::FetchStarted { node, worker }),
-            WorkerEvent::FetchProgress { node, done, total } => tell(at, &Event::FetchProgress { node, done, total }),
+            WorkerEvent::FetchStarted { node, worker } => report(at, &Event::FetchStarted { node, worker }),
+            WorkerEvent::FetchProgress { node, done, total } => report(at, &Event::FetchProgress { node, done, total }),
             WorkerEvent::Waited { node, since, reason } => {
-                tell(at, &Event::Waited { node, since: since.saturating_duration_since(start), reason });
+                report(at, &Event::Waited { node, since: since.saturating_duration_since(start), reason });
             }
-            WorkerEvent::FetchOutput { node, text } => tell(at, &Event::FetchOutput { node, text: &text }),
-            WorkerEvent::StageStarted { node, worker } => tell(at, &Event::StageStarted { node, worker }),
-            WorkerEvent::StageOutput { node, text } => tell(at, &Event::StageOutput { node, text: &text }),
+            WorkerEvent::FetchOutput { node, text } => report(at, &Event::FetchOutput { node, text: &text }),
+            WorkerEvent::StageStarted { node, worker } => report(at, &Event::StageStarted { node, worker }),
+            WorkerEvent::StageOutput { node, text } => report(at, &Event::StageOutput { node, text: &text }),
             WorkerEvent::Finished { node, outcome: result } => {
-                tell(at, &Event::Finished { node, outcome: &result });
+                report(at, &Event::Finished { node, outcome: &result });
                 outcome.nodes.insert(node, *result);
             }
         }

@@ -1,9 +1,10 @@
-//! Decides what runs next. Counts what is missing and knows indices, ranks, pools and what tasks take of the machine; what
-//! a task is, is its caller's business.
+//! Decides what runs next. Counts what is missing and knows indices, ranks, pools and what tasks take of the machine;
+//! what a task is, is its caller's business.
 //!
 //! A task is ready when all that it needs has succeeded. Each pool's workers ask for the ready task of the highest rank
-//! that the machine has room for beside those that run, and say how it went. Beside nothing there is always room. After a failure nothing more is given out, unless it is to be kept going; what needs a failed
-//! task is never given out.
+//! that the machine has room for beside those that run, and say how it went. If no stage is running, the next one is
+//! always admitted. After a failure no more task begins, unless the build is to keep going; what needs a failed task
+//! never begins.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet};
@@ -16,7 +17,7 @@ use crate::event::Wait;
 use crate::machine::{Free, Machine, Need};
 
 /// How soon the machine is asked again what it has free.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
+const MACHINE_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Which workers a task is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +71,7 @@ struct State {
     failed: bool,
 }
 
-/// A task that was given out. Dropped without a word it counts as failed.
+/// A task that a worker has taken. Dropped without success it counts as failed.
 pub(crate) struct Ticket<'s, 'a> {
     scheduler: &'s Scheduler<'a>,
     /// The task's index.
@@ -109,7 +110,7 @@ impl<'a> Scheduler<'a> {
         Self { tasks, needed_by, keep_going, machine, interrupt, state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// The next task for a worker of a pool; waits until there is one. None when there will be none any more.
+    /// The next task for a worker of a pool; waits until there is one. `None` if there will be none any more.
     pub(crate) fn next(&self, pool: Pool) -> Option<Ticket<'_, 'a>> {
         let mut state = self.lock();
         loop {
@@ -133,7 +134,7 @@ impl<'a> Scheduler<'a> {
                 self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
             } else {
                 // Room may also come from elsewhere.
-                self.changed.wait_timeout(state, ASK_AGAIN).unwrap_or_else(PoisonError::into_inner).0
+                self.changed.wait_timeout(state, MACHINE_POLL_INTERVAL).unwrap_or_else(PoisonError::into_inner).0
             };
         }
     }
@@ -156,7 +157,7 @@ impl<'a> Scheduler<'a> {
 
     fn has_room(&self, state: &mut State, need: Need) -> bool {
         let free = match state.free {
-            Some((asked, free)) if asked.elapsed() < ASK_AGAIN => free,
+            Some((asked, free)) if asked.elapsed() < MACHINE_POLL_INTERVAL => free,
             _ => {
                 let free = self.machine.free();
                 state.free = Some((Instant::now(), free));

@@ -1,10 +1,10 @@
-//! One segment: from a sealed base over its steps to the next sealed result.
+//! One segment: from a committed base over its steps to the next committed result.
 
 use std::time::Instant;
 
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Cause, NodeOutcome, Resource, Segment, StageResult, Value};
-use osbc_store::{Sealing, StepRecord, StoreError, Work};
+use osbc_store::{CommitInfo, StepRecord, StoreError, Work};
 
 use crate::build::{Context, Worker, WorkerEvent};
 use crate::step;
@@ -15,7 +15,7 @@ pub(crate) fn take_equal(worker: &Worker<'_>, segment: &Segment) -> bool {
         return false;
     }
     let Some(earlier) = worker.context.cutoff.find(segment) else { return false };
-    // The last step is the last one of then; of those before it some may have been sealed by themselves.
+    // The last step is the last one of then; of those before it some may have been committed by themselves.
     let before = segment.steps.len().checked_sub(earlier.steps.len());
     for (index, &node) in segment.steps.iter().enumerate() {
         let step = before.and_then(|before| earlier.steps.get(index.checked_sub(before)?));
@@ -28,11 +28,11 @@ pub(crate) fn take_equal(worker: &Worker<'_>, segment: &Segment) -> bool {
 
 /// Runs a segment as the worker `number`; says whether all of it succeeded.
 ///
-/// When nothing more is to begin, what its steps did so far is sealed as the result of the last one that ran, which it
-/// is as much as that of any other stage.
+/// When nothing more is to begin, what its steps did so far is committed as the result of the last one that ran, which
+/// it is as much as that of any other stage.
 ///
-/// A step that found no room on the disk, by what is free and not by what it says, is given some, if anything can be evicted, and the segment is run once more from
-/// its base: what the step left of the tree is nothing to go on from.
+/// A step that found no room on the disk, by what is free and not by what it says, is given some, if anything can be
+/// evicted, and the segment is run once more from its base: what the step left of the tree is nothing to go on from.
 pub(crate) fn run(worker: &Worker<'_>, segment: &Segment, number: usize) -> bool {
     match attempt(worker, segment, number, None) {
         Attempt::NoRoom { at } => matches!(attempt(worker, segment, number, Some(at)), Attempt::Done { success: true }),
@@ -46,7 +46,7 @@ enum Attempt {
     NoRoom { at: usize },
 }
 
-/// Runs it once; `again` is the step at which it lacked room before, up to which everything was told.
+/// Runs it once; `again` is the step at which it lacked room before, up to which everything was reported.
 fn attempt(worker: &Worker<'_>, segment: &Segment, number: usize, again: Option<usize>) -> Attempt {
     let context = worker.context;
     let mut work = None;
@@ -57,7 +57,7 @@ fn attempt(worker: &Worker<'_>, segment: &Segment, number: usize, again: Option<
             && let Some(work) = work.take()
         {
             // These stages have succeeded whether or not their result is kept.
-            seal(context, work, segment.steps[before], records).ok();
+            commit(context, work, segment.steps[before], records).ok();
             return Attempt::Done { success: false };
         }
         let start = Instant::now();
@@ -87,7 +87,7 @@ fn attempt(worker: &Worker<'_>, segment: &Segment, number: usize, again: Option<
             && index + 1 == segment.steps.len()
             && let Some(work) = work.take()
         {
-            if let Err(error) = seal(context, work, node, std::mem::take(&mut records)) {
+            if let Err(error) = commit(context, work, node, std::mem::take(&mut records)) {
                 result = StageResult { output: result.output, log: result.log, ..failed(error, context, node) };
             }
             result.duration = start.elapsed();
@@ -122,9 +122,9 @@ fn begin<'w, 'a>(
     })
 }
 
-fn seal(context: &Context<'_>, work: Work<'_>, node: NodeIndex, steps: Vec<StepRecord>) -> Result<(), StoreError> {
+fn commit(context: &Context<'_>, work: Work<'_>, node: NodeIndex, steps: Vec<StepRecord>) -> Result<(), StoreError> {
     let source_epoch = context.stage(node).0.source_epoch;
-    work.seal(Sealing { source_epoch, steps }).map(drop)
+    work.commit(CommitInfo { source_epoch, steps }).map(drop)
 }
 
 fn record(context: &Context<'_>, node: NodeIndex, result: &StageResult) -> StepRecord {

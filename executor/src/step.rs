@@ -59,7 +59,7 @@ pub(crate) enum PrepareError {
     },
 }
 
-/// Runs a stage on the tree of its segment. Its duration is for the caller to tell.
+/// Runs a stage on the tree of its segment. The caller adds its duration.
 pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex, work: &Work<'_>) -> StageResult {
     let context = worker.context;
     let (pipeline, stage) = context.stage(node);
@@ -78,15 +78,15 @@ pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex, work: &Work<'_>) -> Stag
     };
     let log = RefCell::new(context.logs.stage(&pipeline.name, &stage.module.name));
     let transcript = RefCell::new(Transcript::default());
-    let aside = |text: &str| {
+    let service_output = |text: &str| {
         log.borrow_mut().write(text);
         worker.send(WorkerEvent::StageOutput { node, text: text.to_owned() });
     };
     let output = |text: &str| {
         transcript.borrow_mut().push(text);
-        aside(text);
+        service_output(text);
     };
-    let io = StageIo { output: &output, aside: &aside, interrupt: context.interrupt };
+    let io = StageIo { output: &output, service_output: &service_output, interrupt: context.interrupt };
     let mut reply = context.runner.run(&request, &io);
     let exit_status = match reply.failure {
         Some(StageFailure::Exited(status)) => Some(status),
@@ -111,8 +111,8 @@ pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex, work: &Work<'_>) -> Stag
     StageResult { output, ..result }
 }
 
-/// Returns the failure of a stage as that of an exhausted machine if what the machine has left says so: what a stage says
-/// itself is mostly that it was killed, or an input/output error.
+/// Returns the failure of a stage as that of an exhausted machine if what the machine has left says so: what a stage
+/// says itself is mostly that it was killed, or an input/output error.
 fn classify(failure: StageFailure, node: NodeIndex, work: &Work<'_>, context: &Context<'_>) -> StageFailure {
     match failure.cause() {
         Cause::Module | Cause::Environment | Cause::Exhausted(Resource::Disk) => {}
@@ -227,7 +227,7 @@ fn module(context: &Context<'_>, module: &ModuleRef) -> Result<ModuleRequest, Pr
     Ok(ModuleRequest { kind: module.kind, name: module.name.clone(), on_disk })
 }
 
-/// The executable that starts an on-disk stage; none where nothing but the module has to be started.
+/// The executable that starts an on-disk stage; `None` if nothing but the module has to be started.
 fn runner_file(context: &Context<'_>, stage: &ModuleRef, runner: &str) -> Result<Option<PathBuf>, PrepareError> {
     if module(context, stage)?.on_disk.is_none() {
         return Ok(None);
@@ -239,7 +239,7 @@ fn runner_file(context: &Context<'_>, stage: &ModuleRef, runner: &str) -> Result
     }))
 }
 
-/// What a stage's modules on the host's side work with; none where all of them are built in.
+/// What a stage's modules on the host's side work with; `None` if all of them are built in.
 fn host(context: &Context<'_>, stage: &Stage) -> Result<Option<HostRequest>, PrepareError> {
     let inputs = stage.inputs.iter().map(|input| &input.module);
     let devices = stage.devices.iter().map(|device| &device.module);

@@ -1,5 +1,5 @@
-//! The tokens of `make -j`: under a jobserver, a stage runs with a token that make gave, or with the one that osbc has by
-//! being run at all. Without a jobserver there is nothing to wait for.
+//! The tokens of `make -j`: under a jobserver, a stage runs with a token that make gave, or with the one that osbc has
+//! by being run at all. Without a jobserver there is nothing to wait for.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use jobserver::{Acquired, Client, HelperThread};
 use osbc_sandbox::interrupt::Interrupt;
 
 /// How soon an interrupt is noticed while waiting.
-const GLANCE: Duration = Duration::from_millis(50);
+const INTERRUPT_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// All tokens of this process.
 pub(crate) struct Tokens {
@@ -55,7 +55,7 @@ impl Tokens {
         Ok(Self { shared, helper })
     }
 
-    /// Waits for a token; none when the build is to end first.
+    /// Waits for a token; `None` if the build is to end first.
     pub(crate) fn take(&self, interrupt: &Interrupt) -> Option<Token<'_>> {
         let mut state = self.shared.lock();
         let mut asked = false;
@@ -73,7 +73,12 @@ impl Tokens {
                 state.waiting += 1;
                 self.helper.request_token();
             }
-            state = self.shared.changed.wait_timeout(state, GLANCE).unwrap_or_else(PoisonError::into_inner).0;
+            state = self
+                .shared
+                .changed
+                .wait_timeout(state, INTERRUPT_POLL_INTERVAL)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 }

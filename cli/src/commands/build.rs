@@ -8,7 +8,7 @@ use std::sync::Arc;
 use osbc_engine::{BuildOptions, Built, Exported, Silent, check_output};
 use osbc_executor::event::Monitor;
 use osbc_ir::{Value, printable};
-use osbc_sandbox::client::shell::{Attendant, When};
+use osbc_sandbox::client::shell::{ShellUi, When};
 use osbc_sandbox::interrupt::Interrupt;
 
 use crate::args::{BuildArgs, SbomFormat};
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
     let terminal = Terminal::new(screen);
     let options = BuildOptions {
         keep_going: args.keep_going,
-        shell: args.shell_on_failure.then_some((When::OnFailure, &terminal as &dyn Attendant)),
+        shell: args.shell_on_failure.then_some((When::OnFailure, &terminal as &dyn ShellUi)),
         output: args.output.as_deref(),
         ..wiring::options(&args.manifest.manifest, args.jobs, args.stage_timeout)
     };

@@ -58,7 +58,7 @@ pub(crate) fn run(args: &BuildArgs, prepared: &Prepared) -> Result<ExitCode, Fai
     share_items(first.built.lease().store(), &second)?;
     std::thread::sleep(APART.saturating_sub(first.began.elapsed().unwrap_or_default()));
     let _surroundings = OtherHost::enter()?;
-    let second = store(second, Layers::Scattered);
+    let second = store(second, Layers::Shuffled);
     let second = Build::run(args, prepared, &interrupt, second, Some(NonZeroUsize::MIN))?;
     if !second.built.outcome.success() {
         return second.failed();
@@ -84,7 +84,7 @@ fn place(store: &Path) -> Result<OwnedDirectory, Failure> {
 fn share_items(first: &Store, second: &Path) -> Result<(), Failure> {
     let sources = second.join("sources");
     let shared = std::fs::create_dir_all(second)
-        .and_then(|()| Store::open(second, Layers::Scattered).map_err(std::io::Error::other).map(drop))
+        .and_then(|()| Store::open(second, Layers::Shuffled).map_err(std::io::Error::other).map(drop))
         .and_then(|()| std::fs::remove_dir(&sources))
         .and_then(|()| std::os::unix::fs::symlink(first.path().join("sources"), &sources));
     shared.map_err(|source| Failure::Output { path: sources, source })

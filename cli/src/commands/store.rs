@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use osbc_store::export::export;
 use osbc_store::fs::copy::Ownership;
-use osbc_store::{Evicted, Fate, Kept, Limit, Store, Verified, Way};
+use osbc_store::{DamageAction, Evicted, Kept, Limit, Store, Verified, Way};
 use serde_json::{Value, json};
 
 use crate::args::{StoreArgs, StoreCommand};
@@ -29,15 +29,15 @@ pub(crate) fn run(command: StoreCommand) -> Result<ExitCode, Failure> {
 /// Opens the store, which must exist: to inspect a missing store means that the wrong one was named.
 fn open(args: &StoreArgs) -> Result<Store, Failure> {
     let path = wiring::store_path(args.store.as_deref())?;
-    if Store::look(&path)?.is_none() {
+    if Store::open_existing(&path)?.is_none() {
         return Err(Failure::arguments(format!("there is no store at {}", path.display())));
     }
     Ok(Store::open(&path, args.keep.settings())?)
 }
 
 fn ls(store: &Store, json: bool) -> Result<ExitCode, Failure> {
-    let census = store.census()?;
-    let mut kept: Vec<&Kept> = census.objects.values().collect();
+    let inventory = store.inventory()?;
+    let mut kept: Vec<&Kept> = inventory.objects.values().collect();
     kept.sort_by_key(|kept| (std::cmp::Reverse(kept.used), kept.meta.id));
     if json {
         let rows: Vec<Value> = kept.iter().map(|kept| row_as_json(kept)).collect();
@@ -80,10 +80,10 @@ fn module(kept: &Kept) -> &str {
 
 fn info(store: &Store, limit: Limit, json: bool) -> Result<ExitCode, Failure> {
     let (way, why) = store.keeping()?;
-    let census = store.census()?;
-    let results: u64 = census.objects.values().map(|kept| kept.bytes).sum();
-    let items: u64 = census.items.iter().map(|item| item.bytes).sum();
-    let parts: u64 = census.parts.iter().map(|part| part.bytes).sum();
+    let inventory = store.inventory()?;
+    let results: u64 = inventory.objects.values().map(|kept| kept.bytes).sum();
+    let items: u64 = inventory.items.iter().map(|item| item.bytes).sum();
+    let parts: u64 = inventory.parts.iter().map(|part| part.bytes).sum();
     let (size, free) = store.file_system();
     let (damaged, damaged_bytes) = store.damaged();
     let leases = store.leases()?;
@@ -93,10 +93,10 @@ fn info(store: &Store, limit: Limit, json: bool) -> Result<ExitCode, Failure> {
             "way": name(way),
             "why": why,
             "limit": store.limit(),
-            "results": {"count": census.objects.len(), "bytes": results},
-            "items": {"count": census.items.len(), "bytes": items},
-            "parts": {"count": census.parts.len(), "bytes": parts},
-            "useless": census.useless.len(),
+            "results": {"count": inventory.objects.len(), "bytes": results},
+            "items": {"count": inventory.items.len(), "bytes": items},
+            "parts": {"count": inventory.parts.len(), "bytes": parts},
+            "useless": inventory.useless.len(),
             "damaged": {"count": damaged, "bytes": damaged_bytes},
             "file_system": {"bytes": size, "free": free},
             "builds": leases,
@@ -115,22 +115,22 @@ fn info(store: &Store, limit: Limit, json: bool) -> Result<ExitCode, Failure> {
             "takes".to_owned(),
             format!(
                 "{}: {} ({}), {} ({})",
-                render::bytes(census.bytes()),
-                render::count(census.objects.len(), "result"),
+                render::bytes(inventory.bytes()),
+                render::count(inventory.objects.len(), "result"),
                 render::bytes(results),
-                render::count(census.items.len(), "item"),
+                render::count(inventory.items.len(), "item"),
                 render::bytes(items)
             ),
         ],
         vec!["limit".to_owned(), limit],
         vec!["free".to_owned(), format!("{} of {}", render::bytes(free), render::bytes(size))],
     ];
-    if !census.useless.is_empty() {
-        let count = render::count(census.useless.len(), "left-over");
+    if !inventory.useless.is_empty() {
+        let count = render::count(inventory.useless.len(), "left-over");
         rows.push(vec!["unusable".to_owned(), format!("{count}: `osbc store gc` removes them")]);
     }
-    if !census.parts.is_empty() {
-        let count = render::count(census.parts.len(), "part");
+    if !inventory.parts.is_empty() {
+        let count = render::count(inventory.parts.len(), "part");
         let size = render::bytes(parts);
         rows.push(vec![
             "begun".to_owned(),
@@ -166,7 +166,7 @@ fn verify(store: &Store, repair: bool, json: bool) -> Result<ExitCode, Failure> 
     let verified = store.verify(repair, &osbc_engine::check_item)?;
     let text = if json { format!("{:#}\n", verified_as_json(&verified)) } else { verified_as_text(&verified, repair) };
     print(text.as_bytes())?;
-    let left = verified.damages.iter().any(|damage| damage.fate != Fate::SetAside);
+    let left = verified.damages.iter().any(|damage| damage.fate != DamageAction::SetAside);
     Ok(if left { ExitCode::from(exit::BUILD_FAILED) } else { ExitCode::SUCCESS })
 }
 
@@ -197,11 +197,11 @@ fn verified_as_text(verified: &Verified, repair: bool) -> String {
     text + &end
 }
 
-fn fate(fate: Fate) -> &'static str {
+fn fate(fate: DamageAction) -> &'static str {
     match fate {
-        Fate::Left => "left",
-        Fate::SetAside => "set aside",
-        Fate::InUse => "in use",
+        DamageAction::Left => "left",
+        DamageAction::SetAside => "set aside",
+        DamageAction::InUse => "in use",
     }
 }
 

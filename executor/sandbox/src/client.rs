@@ -1,8 +1,8 @@
 //! Running one stage somewhere: the trait, and the runner that has a helper process on this machine fork a process for
 //! each. Knows the process boundary ([`crate::request`]) and nothing of what happens behind it.
 
-mod attend;
 mod helper;
+mod running_stage;
 pub mod shell;
 mod text;
 pub mod traceback;
@@ -19,8 +19,8 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use crate::interrupt::Interrupt;
 use crate::request::{StageFailure, StageReply, StageRequest};
 use crate::stage::message::{self, StageEnds};
-use attend::Attended;
 use helper::Helper;
+use running_stage::RunningStage;
 
 pub use transcript::Transcript;
 
@@ -36,7 +36,7 @@ pub struct StageIo<'a> {
     /// character, invalid UTF-8 replaced. Called on the thread that called [`StageRunner::run`].
     pub output: &'a dyn Fn(&str),
     /// Takes what the services of its inputs, devices and mounts write, line by line. Called on the same thread.
-    pub aside: &'a dyn Fn(&str),
+    pub service_output: &'a dyn Fn(&str),
     /// Ends the stage when raised.
     pub interrupt: &'a Interrupt,
 }
@@ -62,14 +62,14 @@ impl LocalRunner {
         }
     }
 
-    fn start(&self, request: &StageRequest) -> io::Result<Attended> {
+    fn start(&self, request: &StageRequest) -> io::Result<RunningStage> {
         let request = message::encode(request)?;
         let (socket, theirs) = UnixStream::pair()?;
         socket.set_nonblocking(true)?;
         let (output, write_end) = pipe_with(PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&output, true)?;
         self.ask(&StageEnds { socket: theirs, output: write_end })?;
-        Ok(Attended::new(request, socket, output))
+        Ok(RunningStage::new(request, socket, output))
     }
 
     /// Has the helper run a stage; one that is gone is replaced.

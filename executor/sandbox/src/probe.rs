@@ -23,14 +23,14 @@ const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWNS
     .union(CloneFlags::CLONE_NEWIPC)
     .union(CloneFlags::CLONE_NEWUTS);
 /// How long the kernel may take to let go of a loop device.
-const PATIENCE: Duration = Duration::from_secs(5);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether a process can have the namespaces of a stage.
 ///
 /// # Errors
 /// Why not.
 pub fn namespaces() -> io::Result<()> {
-    aside(|| Ok(unshare(NAMESPACES)?))
+    on_a_thread(|| Ok(unshare(NAMESPACES)?))
 }
 
 /// Whether the kernel knows a file system; it loads the module for it where it has one.
@@ -67,7 +67,7 @@ pub fn loop_device() -> io::Result<()> {
     let file = rustix::fs::memfd_create("osbc-doctor", rustix::fs::MemfdFlags::CLOEXEC)?;
     ftruncate(&file, 1 << 20)?;
     let device = LoopDevice::attach(&file, &Config::default(), Path::new("/dev"))?;
-    release(device.into_fd(), PATIENCE)
+    release(device.into_fd(), RELEASE_TIMEOUT)
 }
 
 /// Whether a device node can be opened for reading and writing.
@@ -80,7 +80,7 @@ pub fn node(path: &str) -> io::Result<()> {
 }
 
 /// Runs on a thread of its own, whose namespaces end with it.
-fn aside<T: Send>(trial: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+fn on_a_thread<T: Send>(trial: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
         let trial = threads::spawn_scoped(scope, trial).map_err(io::Error::other)?.join();
         trial.unwrap_or_else(|_| Err(io::Error::other("the trial panicked")))

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 /// All that a stage needs, self-contained.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageRequest {
-    /// The id that the stage is told as its own.
+    /// The stage's own id, as it sees it.
     pub id: String,
     /// The stage's module.
     pub module: ModuleRequest,
@@ -34,15 +34,15 @@ pub struct StageRequest {
     pub tree: TreeStack,
     /// The tree that it runs in; the host's when none.
     pub build_root: Option<TreeStack>,
-    /// What a runner made in that one, as a file with a snapshot; none where nothing is made.
+    /// What a runner made in that one, as a file with a snapshot; `None` if nothing is made.
     #[serde(with = "osbc_store::fs::paths")]
     pub prepared: Option<PathBuf>,
     /// The runner that starts it, e.g. `org.osbuild.debian`.
     pub runner: String,
-    /// The runner's executable where it has to be run; none where it is built in, and for a built-in module.
+    /// The runner's executable where it has to be run; `None` if it is built in, and for a built-in module.
     #[serde(with = "osbc_store::fs::paths")]
     pub runner_file: Option<PathBuf>,
-    /// What on-disk modules on the host's side work with; none where all those are built in.
+    /// What on-disk modules on the host's side work with; `None` if all those are built in.
     pub host: Option<HostRequest>,
     /// An existing empty directory on the store's file system, this stage's alone, for `/var`, inputs and mount points.
     /// Whoever sends the request removes it afterwards.
@@ -171,9 +171,9 @@ pub struct MountRequest {
 
 /// What the process that runs a stage says to whoever asked for it.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Said {
+pub(crate) enum StageMessage {
     /// A line that a service wrote.
-    Aside(String),
+    ServiceOutput(String),
     /// That all is over.
     Reply(Box<StageReply>),
 }
@@ -183,7 +183,7 @@ pub(crate) enum Said {
 pub struct StageReply {
     /// The metadata that the stage set; `null` when none.
     pub metadata: Value,
-    /// None when the stage succeeded.
+    /// `None` if the stage succeeded.
     pub failure: Option<StageFailure>,
     /// What to say behind the failure: a file system that the stage has mounted and that is full.
     pub hint: Option<String>,

@@ -1,16 +1,16 @@
-//! The helper process: osbc executed anew, once for a build, with a single thread. It does two things, each in a process
-//! of its own.
+//! The helper process: osbc executed anew, once for a build, with a single thread. It does two things, each in a
+//! process of its own.
 //!
-//! The *server* is what was executed. It forks workers, one ahead: the next one is there, in namespaces of its own, before it
-//! is asked for; and it keeps the networks that stages left unchanged for the next ones. It ends when the other side of its
-//! socket goes away.
+//! The *server* is what was executed. It forks workers, one ahead: the next one is there, in namespaces of its own,
+//! before it is asked for; and it keeps the networks that stages left unchanged for the next ones. It ends when the
+//! other side of its socket goes away.
 //!
-//! A *worker* is the first process of a stage's pid namespace. It waits for a stage, prepares it, runs it, takes everything
-//! down and sends the reply ([`crate::stage`]). It dies with the server. All that it makes lives in a mount namespace of
-//! its own or hangs on its descriptors, so its death, however it comes, leaves nothing behind.
+//! A *worker* is the first process of a stage's pid namespace. It waits for a stage, prepares it, runs it, takes
+//! everything down and sends the reply ([`crate::stage`]). It dies with the server. All that it makes lives in a mount
+//! namespace of its own or hangs on its descriptors, so its death, however it comes, leaves nothing behind.
 //!
-//! Forking a small process that is there already takes a fraction of what executing a program takes; and osbc itself has
-//! threads, so it cannot fork.
+//! Forking a small process that is there already takes a fraction of what executing a program takes; and osbc itself
+//! has threads, so it cannot fork.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -30,7 +30,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{DumpableBehavior, PidfdFlags, Signal, pidfd_open};
 
-use crate::request::{Said, StageFailure, StageReply, StageRequest};
+use crate::request::{StageFailure, StageMessage, StageReply, StageRequest};
 use crate::stage::message::{self, StageEnds};
 use crate::stage::{self, Isolation, Network};
 use crate::vm;
@@ -156,10 +156,10 @@ fn wait_until_taken(taken: &OwnedFd, control: &OwnedFd) -> io::Result<bool> {
 
 /// Answers for a worker that there cannot be.
 fn refuse(ends: &StageEnds, failure: StageFailure) {
-    // Without a reader there is nobody to be told.
+    // Without a reader nobody needs it.
     message::send_descriptor(&ends.socket, None).ok();
     let reply = StageReply::failed(failure);
-    message::send(&ends.socket, &Said::Reply(Box::new(reply))).ok();
+    message::send(&ends.socket, &StageMessage::Reply(Box::new(reply))).ok();
 }
 
 /// The failure of a stage for which this could not be done.
@@ -204,8 +204,8 @@ fn fork_worker(processes: &File) -> io::Result<ForkResult> {
     Ok(forked?)
 }
 
-/// All that happens in a worker; gives whether its stage had no right to change the network. `take` is dropped when it has
-/// got a stage.
+/// All that happens in a worker; returns whether its stage had no right to change the network. `take` is dropped when
+/// it has got a stage.
 fn work(server: &OwnedFd, control: OwnedFd, take: OwnedFd, network: Network, catalog: &Catalog) -> io::Result<bool> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     // The server may have died before its death could be noticed.
@@ -220,7 +220,7 @@ fn work(server: &OwnedFd, control: OwnedFd, take: OwnedFd, network: Network, cat
     let isolation = Isolation::make(network).and_then(|isolation| stage::leave_mounts().map(|()| isolation));
 
     let Some(ends) = message::receive_ends(&control)? else { return Ok(true) };
-    // Its end tells osbc of the server's.
+    // osbc detects the server's death by the end of this socket.
     drop(control);
     drop(take);
     nix::unistd::dup2_stdout(&ends.output)?;
@@ -249,7 +249,7 @@ fn work(server: &OwnedFd, control: OwnedFd, take: OwnedFd, network: Network, cat
     let reply = reply.unwrap_or_else(|_| {
         StageReply::failed(StageFailure::Environment("a bug in the preparation of the stage; see its output".into()))
     });
-    let sent = message::send(&ends.socket, &Said::Reply(Box::new(reply)));
+    let sent = message::send(&ends.socket, &StageMessage::Reply(Box::new(reply)));
     // Nor may this be dropped, if the stage ran in this process.
     std::mem::forget((isolation, ends.output));
     sent.map(|()| request.capabilities.is_empty())

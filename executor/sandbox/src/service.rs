@@ -18,11 +18,11 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use serde_json::json;
 
-use event_loop::Desk;
+use event_loop::ServiceLoop;
 use protocol::{Message, ReceiveError};
 
 /// How long a service may take to end after its socket was closed: it unmounts and writes back meanwhile.
-const PATIENCE: Duration = Duration::from_secs(60);
+const END_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why a call to a service gave nothing.
 #[derive(Debug, thiserror::Error)]
@@ -76,8 +76,8 @@ pub enum Home {
 }
 
 impl Service {
-    /// Starts a module as the service `uid` (`input/tree`) in a process group of its own; `desk` passes on what it
-    /// writes. It inherits `passed` besides its socket.
+    /// Starts a module as the service `uid` (`input/tree`) in a process group of its own; `service_loop` passes on what
+    /// it writes. It inherits `passed` besides its socket.
     ///
     /// # Errors
     /// It cannot be started.
@@ -87,7 +87,7 @@ impl Service {
         environment: &BTreeMap<String, String>,
         passed: Option<&OwnedFd>,
         home: Home,
-        desk: &mut Desk<'_>,
+        service_loop: &mut ServiceLoop<'_>,
     ) -> io::Result<Self> {
         let (socket, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let (output, write_end) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -114,15 +114,20 @@ impl Service {
         // From here on it is stopped when this is dropped.
         let service = Self { uid: uid.to_owned(), child, handle, home, socket: Some(socket) };
         let name = module.file.file_name().unwrap_or_default().to_string_lossy();
-        desk.pass_on(output, &format!("{uid} ({name}): "))?;
+        service_loop.pass_on(output, &format!("{uid} ({name}): "))?;
         Ok(service)
     }
 
-    /// Calls a method and waits for its reply; `desk` serves the others meanwhile.
+    /// Calls a method and waits for its reply; `service_loop` serves the others meanwhile.
     ///
     /// # Errors
     /// It raised an exception, broke the protocol, or is gone.
-    pub fn call(&mut self, method: &str, arguments: &Value, desk: &mut Desk<'_>) -> Result<Value, CallError> {
+    pub fn call(
+        &mut self,
+        method: &str,
+        arguments: &Value,
+        service_loop: &mut ServiceLoop<'_>,
+    ) -> Result<Value, CallError> {
         let Some(socket) = &self.socket else { return Err(CallError::Closed(String::new())) };
         let call = json!({"type": "method", "data": {"name": method, "args": arguments}});
         let sent = protocol::send(socket, &call);
@@ -132,16 +137,16 @@ impl Service {
             return Err(error.into());
         }
         loop {
-            desk.wait(socket, None)?;
+            service_loop.wait(socket, None)?;
             match protocol::receive(socket) {
                 Ok(Some(Message { value, .. })) => match understand(value)? {
                     Heard::Signal => {}
                     Heard::Reply(reply) => return Ok(reply),
                 },
                 // It may have closed the connection with our call unread.
-                Ok(None) => return Err(self.closed(desk)),
+                Ok(None) => return Err(self.closed(service_loop)),
                 Err(ReceiveError::Io(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
-                    return Err(self.closed(desk));
+                    return Err(self.closed(service_loop));
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -149,9 +154,9 @@ impl Service {
     }
 
     /// Why it closed its socket: mostly because it ended.
-    fn closed(&mut self, desk: &mut Desk<'_>) -> CallError {
+    fn closed(&mut self, service_loop: &mut ServiceLoop<'_>) -> CallError {
         let soon = Instant::now().checked_add(Duration::from_secs(1));
-        let ended = desk.wait(&self.handle, soon).unwrap_or(false);
+        let ended = service_loop.wait(&self.handle, soon).unwrap_or(false);
         let status = if ended { self.child.try_wait().ok().flatten() } else { None };
         CallError::Closed(status.map_or_else(String::new, |status| format!("; it ended with {status}")))
     }
@@ -161,22 +166,22 @@ impl Service {
     ///
     /// # Errors
     /// It did not end by itself.
-    pub fn stop(mut self, desk: &mut Desk<'_>) -> Result<(), String> {
+    pub fn stop(mut self, service_loop: &mut ServiceLoop<'_>) -> Result<(), String> {
         self.socket = None;
-        let ended = desk.wait(&self.handle, Instant::now().checked_add(PATIENCE)).unwrap_or(false);
+        let ended = service_loop.wait(&self.handle, Instant::now().checked_add(END_TIMEOUT)).unwrap_or(false);
         if !ended {
             end(&mut self.child, self.home).ok();
-            return Err(format!("{} did not end within {PATIENCE:?} after its socket was closed", self.uid));
+            return Err(format!("{} did not end within {END_TIMEOUT:?} after its socket was closed", self.uid));
         }
         if self.home == Home::Stage {
             kill_group(&self.child);
         }
         let status = self.child.wait();
-        desk.drain().ok();
+        service_loop.drain().ok();
         if let Ok(status) = status
             && !status.success()
         {
-            desk.say(&format!("{}: ended with {status}\n", self.uid));
+            service_loop.say(&format!("{}: ended with {status}\n", self.uid));
         }
         Ok(())
     }
@@ -186,7 +191,7 @@ impl Drop for Service {
     /// Ends what was not stopped after an error on our side.
     fn drop(&mut self) {
         if self.socket.take().is_some() {
-            // There is nobody to be told.
+            // Nobody is left to report it to.
             end(&mut self.child, self.home).ok();
         }
     }

@@ -25,21 +25,21 @@ mod host;
 mod inside;
 mod isolation;
 mod lock;
+mod mounts;
 mod network;
 mod on_disk;
 pub(crate) mod root;
 mod shell;
 mod spec;
 mod supervise;
-mod surroundings;
 pub(crate) mod sys;
 mod teardown;
 
 pub(crate) use isolation::Isolation;
+pub(crate) use mounts::leave_mounts;
 pub(crate) use network::Network;
 pub(crate) use spec::{environment, epoch_variable};
 pub(crate) use supervise::Supervisor;
-pub(crate) use surroundings::leave_mounts;
 pub(crate) use sys::close_descriptors;
 
 use std::os::unix::net::UnixStream;
@@ -48,7 +48,7 @@ use std::sync::Arc;
 use osbc_module_api::{Catalog, Entry, Error, ModuleDef, OnDisk, Provider, Requirement, StageContext};
 
 use crate::request::{ModuleRequest, StageFailure, StageReply, StageRequest};
-use surroundings::Surroundings;
+use mounts::StageMounts;
 
 /// Runs a stage from its first mount to its last unmount.
 ///
@@ -66,21 +66,21 @@ pub(crate) fn run_stage(
         Ok(job) => job,
         Err(reason) => return StageReply::failed(StageFailure::Environment(reason)),
     };
-    let mut surroundings = Surroundings::new(client);
-    let mut reply = match surroundings.prepare(request, catalog) {
+    let mut mounts = StageMounts::new(client);
+    let mut reply = match mounts.prepare(request, catalog) {
         Ok(()) => {
-            let mut reply = inside::run(request, &job, &mut surroundings, isolation, client);
+            let mut reply = inside::run(request, &job, &mut mounts, isolation, client);
             if reply.failure.is_some() {
-                reply.hint = surroundings.full_mount();
+                reply.hint = mounts.full_mount();
             }
             reply
         }
         Err(failure) => {
-            let exception = surroundings.host.exception();
+            let exception = mounts.host.exception();
             StageReply { exception, ..StageReply::failed(failure) }
         }
     };
-    let problems = surroundings.close();
+    let problems = mounts.close();
     if !problems.is_empty() {
         reply.add_problem(&problems.join("; "));
     }

@@ -39,14 +39,14 @@ pub const GUEST_PROCESS: &str = "osbc-guest";
 const ROOT: &str = "root";
 /// The name of the port that the guest talks by.
 const PORT: &str = "osbc";
-/// Where the initramfs has the guest's orders.
-const ORDERS: &str = "/orders";
+/// Where the initramfs has the guest's configuration.
+const CONFIG: &str = "/config";
 /// What has a file system of the guest's own: nothing of the host's can be reached there.
 const OWN: [&str; 4] = ["/dev", "/proc", "/run", "/sys"];
 
-/// All that a guest is told.
+/// What a guest gets with its initramfs.
 #[derive(Debug, Serialize, Deserialize)]
-struct Orders {
+struct GuestConfig {
     stage: StageRequest,
     kernel: Kernel,
     /// What stages get as `TERM`.
@@ -55,13 +55,13 @@ struct Orders {
 
 /// What a guest says.
 #[derive(Debug, Serialize, Deserialize)]
-enum Word {
+enum GuestMessage {
     /// The machine is up, and the stage begins.
     Begun,
     /// The stage wrote something.
     Output(String),
     /// A service of the stage wrote a line.
-    Aside(String),
+    ServiceOutput(String),
     /// All is over, and nothing is left to be written.
     Reply(Box<StageReply>),
 }

@@ -1,5 +1,5 @@
 //! Events as JSON lines, to be written down and read back: `docs/events.md` describes them. What a line says about a
-//! node it says by number; the lines after the first tell what each number stands for.
+//! node it says by number; the lines after the first say what each number stands for.
 
 use std::io::{self, BufRead};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -269,7 +269,7 @@ pub fn lines(plan: &Plan, at: Duration, event: &Event<'_>) -> Vec<Line> {
                 error: error.clone(),
                 interrupted: outcome.is_interrupted(),
             },
-            // Both are told before anything starts, or not at all.
+            // Both come before anything starts, or not at all.
             NodeOutcome::Cached { .. } | NodeOutcome::NotStarted => return Vec::new(),
         },
         Event::Interrupted => Happened::Interrupted,

@@ -1,12 +1,12 @@
-//! Fetching by an on-disk source: a service on the host that gets all the items wanted of it at once, and puts them into
-//! the store itself.
+//! Fetching by an on-disk source: a service on the host that gets all the items wanted of it at once, and puts them
+//! into the store itself.
 
 use std::collections::BTreeMap;
 
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Cause, ItemNode, NodeOutcome, Source, redact};
 use osbc_module_api::{Map, OnDisk, Value};
-use osbc_sandbox::service::event_loop::Desk;
+use osbc_sandbox::service::event_loop::ServiceLoop;
 use osbc_sandbox::service::{CallError, Home, Service};
 use osbc_store::{Slot, StoreError};
 use serde::Deserialize;
@@ -119,11 +119,11 @@ fn call(
     let cache = context.transaction.store().sources_to_tell()?;
     std::fs::create_dir_all(&cache).map_err(StoreError::io("make", &cache))?;
     let say = |text: &str| worker.send(WorkerEvent::FetchOutput { node, text: redact::text(text).into_owned() });
-    let mut desk = Desk::new(say).until(context.interrupt.descriptor());
+    let mut service_loop = ServiceLoop::new(say).until(context.interrupt.descriptor());
     let uid = format!("source/{}", source.module.name);
     let failed = |reason: String| FetchError::Service { module: source.module.name.clone(), reason };
     let environment = &context.settings.host_environment;
-    let mut service = Service::start(&uid, module, environment, None, Home::Host, &mut desk)
+    let mut service = Service::start(&uid, module, environment, None, Home::Host, &mut service_loop)
         .map_err(|error| failed(error.to_string()))?;
     let arguments = json!({
         "items": items,
@@ -132,17 +132,17 @@ fn call(
         "output": null,
         "checksums": [],
     });
-    let reply = match service.call("download", &arguments, &mut desk) {
+    let reply = match service.call("download", &arguments, &mut service_loop) {
         Ok(reply) => reply,
         Err(error) => {
             let reason = error.to_string();
             if let CallError::Exception { backtrace, .. } = error {
-                desk.say(&format!("{uid}: Traceback (most recent call last):\n{backtrace}{reason}\n"));
-                service.stop(&mut desk).map_err(failed)?;
+                service_loop.say(&format!("{uid}: Traceback (most recent call last):\n{backtrace}{reason}\n"));
+                service.stop(&mut service_loop).map_err(failed)?;
             }
             return Err(failed(reason));
         }
     };
-    service.stop(&mut desk).map_err(failed)?;
+    service.stop(&mut service_loop).map_err(failed)?;
     Reply::deserialize(&reply).map_err(|error| failed(format!("its reply is not that of a source: {error}")))
 }

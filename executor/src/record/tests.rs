@@ -1,4 +1,4 @@
-//! What is kept of builds that really ran, though on a runner that does as it is told.
+//! What is kept of builds that really ran, though on a runner that does what a test says.
 
 use std::os::unix::fs::MetadataExt as _;
 
@@ -70,13 +70,13 @@ fn every_build_leaves_its_events_its_graph_and_how_it_ended() {
     let events = first.events().expect("reads");
     assert!(events.is_sorted_by_key(|line| line.at), "one worker and one fetch have an order: {events:#?}");
     let node = failing.node("bad").index();
-    let told = events.iter().find_map(|line| match &line.event {
+    let reported = events.iter().find_map(|line| match &line.event {
         Happened::StageFinished { node: at, success, error, log, .. } if *at == node => {
             Some((*success, error.clone().expect("a reason"), log.clone().expect("a log")))
         }
         _ => None,
     });
-    let (success, error, log) = told.expect("it finished");
+    let (success, error, log) = reported.expect("it finished");
     assert_eq!((success, error.as_str()), (false, "it broke"));
     assert_eq!(std::fs::read_to_string(first.directory.join(log)).expect("reads"), "words");
     assert!(matches!(&events.last().expect("some").event, Happened::Ended { success: false, .. }));

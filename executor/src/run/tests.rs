@@ -1,4 +1,4 @@
-//! What a run does, told by what ran and what the monitor saw.
+//! What a run does, by what ran and what the monitor saw.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -318,7 +318,7 @@ fn the_steps_of_a_segment_change_one_tree_and_only_the_last_is_sealed() {
     assert!(bench.run(&sketch, &runner).outcome.success());
     let lease = sketch.lease(&bench.store);
     assert!(lease.object(sketch.id("a")).is_none() && lease.object(sketch.id("b")).is_none());
-    let object = lease.object(sketch.id("c")).expect("is sealed");
+    let object = lease.object(sketch.id("c")).expect("is committed");
     let metadata: Vec<_> = object.steps.iter().map(|step| step.metadata.clone()).collect();
     assert_eq!(metadata, [json!("a"), json!("b"), json!("c")]);
     let tree = lease.tree(sketch.id("c")).expect("is there");

@@ -132,7 +132,7 @@ impl Record {
         Ok(bytes)
     }
 
-    /// The record that [`Record::encode`] gave these bytes for; none if they are damaged or of another format.
+    /// The record that [`Record::encode`] gave these bytes for; `None` if they are damaged or of another format.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (bytes, hash) = bytes.split_last_chunk::<32>()?;
         // What is damaged is not even read.
@@ -159,7 +159,7 @@ impl Listing {
     }
 }
 
-/// Hashes facts in an encoding that tells every two sequences of them apart.
+/// Hashes facts in an encoding in which no two sequences of them are equal.
 struct Encoder(blake3::Hasher);
 
 impl Encoder {

@@ -34,7 +34,7 @@ pub enum StoreError {
         /// The format that is known here.
         known: u32,
     },
-    /// The store's trees belong to other users than this process could tell apart.
+    /// The store's trees belong to other users than this process can distinguish.
     #[error(
         "the store {} was made {}, this osbc runs {}: its files would belong to others; name another store, or run osbc as \
          before",
@@ -102,9 +102,9 @@ pub enum StoreError {
         /// How many inodes there are.
         total: u64,
     },
-    /// On-disk modules would have to be told of paths that they cannot be told of.
+    /// On-disk modules would have to get paths that their messages cannot hold.
     #[error(
-        "the path of the store {} is not UTF-8, and on-disk modules can only be told of paths that are; name another store",
+        "the path of the store {} is not UTF-8, and messages to on-disk modules only hold paths that are; name another store",
         path.display()
     )]
     NotText {
@@ -151,7 +151,7 @@ pub enum StoreError {
         /// Why.
         reason: String,
     },
-    /// A result is not what was sealed.
+    /// A result is not what was committed.
     #[error("the result {} was damaged ({reason}) and has been set aside; the next build makes it again", id.short())]
     Damaged {
         /// Which one.
@@ -194,7 +194,7 @@ pub enum StoreError {
         act: &'static str,
         /// Where.
         path: PathBuf,
-        /// The system's word.
+        /// The OS error.
         source: io::Error,
     },
 }

@@ -87,7 +87,7 @@ pub enum ExportError {
         act: &'static str,
         /// Where.
         path: PathBuf,
-        /// The system's word.
+        /// The OS error.
         source: io::Error,
     },
 }
@@ -98,7 +98,7 @@ impl ExportError {
     }
 }
 
-/// Makes sure that results can be exported to directories called `names` in `output`, as far as that can be told
+/// Makes sure that results can be exported to directories called `names` in `output`, as far as that is known
 /// without writing anything.
 ///
 /// # Errors
@@ -125,7 +125,7 @@ pub fn check_destination<'a>(output: &Path, names: impl IntoIterator<Item = &'a 
 /// Copies the tree of a result, an empty one for none, to the directory `to`. Where that is there already, its entries
 /// of the same names are replaced and all others left alone.
 ///
-/// What the destination cannot take of extended attributes is told in [`Copied::lost`].
+/// What the destination cannot take of extended attributes is in [`Copied::lost`].
 ///
 /// # Errors
 /// The result is not under the lease or is damaged, or the destination cannot be written to; then nothing of it is left

@@ -31,7 +31,7 @@ pub struct HistoryLine {
     /// The most memory that one of its processes had, in bytes.
     #[serde(default)]
     pub memory: u64,
-    /// What its result takes in the store; none where it was not kept.
+    /// What its result takes in the store; `None` if it was not kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
 }

@@ -21,7 +21,7 @@ use crate::store::Store;
 use crate::transaction::Transaction;
 
 /// How often it is asked whether another process is done with an item.
-const PATIENCE: Duration = Duration::from_millis(50);
+const DOWNLOAD_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The modification time of every item, in seconds since 1970: 1 February 1980, which no archive format in any time
 /// zone is too young for. Stages copy items into trees with their times, and when an item was fetched must not show
@@ -66,7 +66,7 @@ impl Store {
     /// Returns the absolute path of the directory with all items, for on-disk modules.
     ///
     /// # Errors
-    /// It is not UTF-8, as all that they are told has to be.
+    /// It is not UTF-8, as everything in their messages has to be.
     pub fn sources_to_tell(&self) -> Result<PathBuf, StoreError> {
         let sources = self.layout().sources();
         let sources = std::path::absolute(&sources).map_err(StoreError::io("find", &sources))?;
@@ -76,7 +76,7 @@ impl Store {
         Ok(sources)
     }
 
-    /// How many bytes the source items among a stage's inputs have, as far as they are here or the manifest tells.
+    /// How many bytes the source items among a stage's inputs have, as far as they are here or the manifest says.
     pub fn input_bytes(&self, graph: &Graph, stage: NodeIndex) -> u64 {
         let items = graph.needs(stage).filter_map(|(node, _)| graph.item_node(node)).map(|item| graph.item(item).1);
         let size = |item: &SourceItem| {
@@ -116,7 +116,7 @@ impl Transaction {
             if interrupted() {
                 return Err(StoreError::Interrupted);
             }
-            std::thread::sleep(PATIENCE);
+            std::thread::sleep(DOWNLOAD_POLL_INTERVAL);
         };
         let download = Download { store: store.clone(), _owner: owner, directory, item, key: key.clone() };
         // What becomes of the part is counted when that is known.
@@ -161,7 +161,7 @@ impl Download {
         Ok(directory)
     }
 
-    /// Puts the fetched and verified item in its place; gives its size in bytes. One that its source keeps elsewhere,
+    /// Puts the fetched and verified item in its place; returns its size in bytes. One that its source keeps elsewhere,
     /// so that nothing was made, has no place and no size.
     ///
     /// # Errors
@@ -185,8 +185,8 @@ impl Download {
         size(&self.item, &metadata)
     }
 
-    /// Takes on the item that an on-disk source put in its place itself; gives its size in bytes, or none where it put
-    /// it elsewhere.
+    /// Takes on the item that an on-disk source put in its place itself; returns its size in bytes, or none where it
+    /// put it elsewhere.
     ///
     /// # Errors
     /// The disk refuses.
@@ -217,7 +217,7 @@ fn unless_absent(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
-/// Gives an item the attributes that every item has, and waits until the disk has it.
+/// Returns an item the attributes that every item has, and waits until the disk has it.
 fn settle(store: &Store, file: &File, metadata: &std::fs::Metadata, path: &Path) -> Result<(), StoreError> {
     if metadata.is_dir() {
         return store.change("write to the disk", path, || Ok(rustix::fs::syncfs(file)?));

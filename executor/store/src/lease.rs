@@ -1,5 +1,5 @@
-//! A lease: the results and items of a store that somebody uses, listed and locked for as long as it lives. What a build
-//! makes is a [`Transaction`](crate::Transaction).
+//! A lease: the results and items of a store that somebody uses, listed and locked for as long as it lives. What a
+//! build makes is a [`Transaction`](crate::Transaction).
 
 use std::collections::{HashMap, HashSet};
 use std::io::Write as _;
@@ -53,7 +53,7 @@ impl Store {
         })
     }
 
-    /// The same for all that `ask` asks for; it is told whether each is there, and may ask on accordingly.
+    /// The same for all that `ask` asks for; it gets whether each is there, and may ask on accordingly.
     pub fn present_asked(&self, graph: &Graph, ask: impl FnOnce(&mut dyn FnMut(NodeId) -> bool)) -> CachedSet {
         let mut reader = self.reader();
         let mut present = Vec::new();
@@ -82,7 +82,7 @@ impl Store {
         })
     }
 
-    /// The same for all that `ask` asks for; it is told whether each is there, and may ask on accordingly.
+    /// The same for all that `ask` asks for; it gets whether each is there, and may ask on accordingly.
     ///
     /// # Errors
     /// The store cannot be written to.
@@ -162,7 +162,7 @@ impl Lease {
         })
     }
 
-    /// Takes one more object under the lease; none if it is not there.
+    /// Takes one more object under the lease; `None` if it is not there.
     ///
     /// # Errors
     /// The store cannot be written to.
@@ -190,8 +190,8 @@ impl Lease {
         &self.present
     }
 
-    /// The description of a result that is leased or was sealed under this lease; of one that stands for another, the
-    /// other's.
+    /// The description of a result that is leased or was committed under this lease; of one that stands for another,
+    /// the other's.
     pub fn object(&self, id: StageId) -> Option<Arc<ObjectMeta>> {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }

@@ -1,13 +1,13 @@
-//! The store: fetched items, sealed results, and what is in progress. Knows files, locks and layers; no manifest, no
+//! The store: fetched items, committed results, and what is in progress. Knows files, locks and layers; no manifest, no
 //! schedule, no sandbox.
 //!
 //! ```text
 //! <store>/format                               the number of this layout; below it the ids of who made it, without root
-//! <store>/CACHEDIR.TAG                         tells backups to leave it out
+//! <store>/CACHEDIR.TAG                         makes backups leave it out
 //! <store>/lock                                 between those who lease and those who evict
 //! <store>/sources/<content type>/<checksum>    fetched items, in osbuild's layout (and place, if it is osbuild's store)
 //! <store>/stamps/<content type>:<checksum>     the stamp of an item when it was found sound, and its last use ([`check::stamps`])
-//! <store>/objects/<id>/meta.json               a sealed result: what it is, and what it lies on
+//! <store>/objects/<id>/meta.json               a committed result: what it is, and what it lies on
 //! <store>/objects/<id>/tree-<instance>/          its whole tree, or what it changes in the tree of those below it
 //!                                                (overlayfs)
 //! <store>/objects/<id>/durable                   all of it has reached the disk
@@ -27,16 +27,17 @@
 //! **Objects.** An object appears by one rename, complete, and never changes after it; there is no other way into
 //! `objects/`. It can be trusted as long as the system runs that made it, since the kernel serves what was written
 //! whether or not it has reached the disk. Once it has, the object gets its mark `durable`, and can be trusted for
-//! good. So a process that dies loses no sealed result; a system that dies loses those of its last seconds, never more
-//! than that, and never silently: without the mark and from another boot an object counts as absent. This keeps the
-//! price of a seal at one rename; the disk is synced behind it, many results at a time, and a build waits for that, and
-//! for the marks themselves, only at its end. A damaged object, a foreign directory, or one whose lower layers are
-//! missing or not those that it was made on counts as absent too, and is set aside when its result is sealed again.
-//! What an object holds has a digest in its description, which is checked when it is exported and by `verify`. Before
-//! stages read it, only its stamp is ([`check::quick_check`]).
+//! good. So a process that dies loses no committed result; a system that dies loses those of its last seconds, never
+//! more than that, and never silently: without the mark and from another boot an object counts as absent. This keeps
+//! the price of a commit at one rename; the disk is synced behind it, many results at a time, and a build waits for
+//! that, and for the marks themselves, only at its end. A damaged object, a directory that is no object, or one whose
+//! lower layers are missing or not those that it was made on counts as absent too, and is set aside when its result is
+//! committed again. What an object holds has a digest in its description, which is checked when it is exported and by
+//! `verify`. Before stages read it, only its stamp is ([`check::quick_check`]).
 //!
 //! **Aliases.** A result that was not built because an earlier one is known to be equal is an object with nothing but
-//! the name of that one ([`objects::alias`]). Reading it gives the other; when that is gone or was built again, it is absent.
+//! the name of that one ([`objects::alias`]). Reading it gives the other; when that is gone or was built again, it is
+//! absent.
 //!
 //! **Locks.** All are `flock`s, gone with the process that holds them.
 //! - Who uses a store holds a [`Lease`]: a directory below `work/`, locked for as long as it lives, with the list of
@@ -75,16 +76,16 @@ pub mod tree_diff;
 mod tree_stack;
 pub mod user_namespace;
 
-pub use check::verify::{CheckItem, Damage, Fate, Verified};
+pub use check::verify::{CheckItem, Damage, DamageAction, Verified};
 pub use error::StoreError;
 pub use items::{Download, Slot};
 pub use lease::{Lease, is_owned};
 pub use objects::abilities::Way;
-pub use objects::commit::Sealing;
-pub use objects::object::{InCommon, Lower, ObjectMeta, StepRecord};
+pub use objects::commit::CommitInfo;
+pub use objects::object::{InCommon, ObjectMeta, ObjectRef, StepRecord};
 pub use objects::work::Work;
 pub use reclaim::evict::Evicted;
-pub use reclaim::inventory::{Census, Item, Kept, Part};
+pub use reclaim::inventory::{Inventory, Item, Kept, Part};
 pub use store::{Layers, Limit, Store, StoreSettings};
 pub use transaction::Transaction;
 pub use tree_stack::{TreeStack, Upper};

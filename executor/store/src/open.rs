@@ -36,8 +36,8 @@ impl Store {
         Self::open_layout(Layout::new(path), settings, disk, true)
     }
 
-    /// Opens osbc's part of a store of osbuild's, making it where there is none. Of what is sealed there nothing stays
-    /// when a build is over, unless `keeps` says so; what the next builds of both tools find are the checkpoints
+    /// Opens osbc's part of a store of osbuild's, making it where there is none. Of what is committed there nothing
+    /// stays when a build is over, unless `keeps` says so; what the next builds of both tools find are the checkpoints
     /// ([`Lease::use_checkpoints`](crate::Lease::use_checkpoints)).
     ///
     /// # Errors
@@ -82,11 +82,11 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens the store at `path` to look at it, changing nothing; none if there is none yet.
+    /// Opens the store at `path` to look at it, changing nothing; `None` if there is none yet.
     ///
     /// # Errors
     /// The directory holds something else or a newer format, or cannot be read.
-    pub fn look(path: &Path) -> Result<Option<Self>, StoreError> {
+    pub fn open_existing(path: &Path) -> Result<Option<Self>, StoreError> {
         let path = match path.canonicalize() {
             Ok(path) => path,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

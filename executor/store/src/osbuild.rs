@@ -110,7 +110,7 @@ impl Cache {
         self.load(id).is_ok_and(|found| found.is_some())
     }
 
-    /// An object, locked against removal; none if it is absent, incomplete or about to be removed. Counts as a use of
+    /// An object, locked against removal; `None` if it is absent, incomplete or about to be removed. Counts as a use of
     /// it.
     pub(crate) fn load(&self, id: CompatId) -> Result<Option<Checkpoint>, StoreError> {
         let object = self.object(&id.to_string());

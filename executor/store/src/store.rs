@@ -19,8 +19,8 @@ use crate::objects::object;
 /// How a result is kept that goes on from another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Layers {
-    /// In the best way that the file system can do: [`Overlay`](crate::Way::Overlay), else [`Reflink`](crate::Way::Reflink), else
-    /// [`Copy`](crate::Way::Copy).
+    /// In the best way that the file system can do: [`Overlay`](crate::Way::Overlay), else
+    /// [`Reflink`](crate::Way::Reflink), else [`Copy`](crate::Way::Copy).
     #[default]
     Auto,
     /// As a layer, or not at all.
@@ -30,7 +30,7 @@ pub enum Layers {
     /// As a whole tree with bytes of its own.
     Copy,
     /// As layers, which list directories' files in another order than all others do, where there are layers.
-    Scattered,
+    Shuffled,
 }
 
 /// How much a store may take.
@@ -162,7 +162,7 @@ impl Store {
         self.change("lock", &path, || lock::share(&path))
     }
 
-    /// Waits until nobody leases, seals or evicts, and keeps others from it.
+    /// Waits until nobody leases, commits or evicts, and keeps others from it.
     pub(crate) fn alone(&self) -> Result<OwnedFd, StoreError> {
         let path = self.layout().lock();
         self.change("lock", &path, || lock::exclude(&path))

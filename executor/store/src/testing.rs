@@ -76,7 +76,7 @@ impl Sketch {
         self
     }
 
-    /// Gives the last pipeline an epoch.
+    /// Returns the last pipeline an epoch.
     pub fn epoch(mut self, epoch: i64) -> Self {
         self.last().source_epoch = Some(epoch);
         self
@@ -116,7 +116,7 @@ impl Sketch {
         self.stage(label, &[])
     }
 
-    /// Seals the manifest.
+    /// Commits the manifest.
     pub fn seal(self) -> Sealed {
         Sealed { graph: Arc::new(self.manifest.finalize()), open: self.open }
     }
@@ -131,7 +131,7 @@ impl Sketch {
     }
 }
 
-/// A sealed manifest.
+/// A finalized manifest.
 pub struct Sealed {
     /// Its graph.
     pub graph: Arc<Graph>,

@@ -27,8 +27,8 @@ use crate::objects::{object, work};
 use crate::store::Shared;
 use crate::testing::{Sealed, Sketch, directory};
 use crate::{
-    CheckItem, Damage, Evicted, Fate, Item, Layers, Limit, ObjectMeta, Sealing, Slot, StepRecord, Store, StoreError,
-    StoreSettings, Transaction, Way,
+    CheckItem, CommitInfo, Damage, DamageAction, Evicted, Item, Layers, Limit, ObjectMeta, Slot, StepRecord, Store,
+    StoreError, StoreSettings, Transaction, Way,
 };
 use crate::{items, osbuild};
 
@@ -36,15 +36,15 @@ fn record(id: StageId, metadata: Value) -> StepRecord {
     StepRecord { id, module: "test.stage".to_owned(), metadata, duration: Duration::from_millis(7) }
 }
 
-fn sealing(id: StageId) -> Sealing {
-    Sealing { source_epoch: None, steps: vec![record(id, Value::Null)] }
+fn info(id: StageId) -> CommitInfo {
+    CommitInfo { source_epoch: None, steps: vec![record(id, Value::Null)] }
 }
 
 /// Builds the result of one stage: `change` is given the merged tree.
 fn build(transaction: &Transaction, base: Option<StageId>, id: StageId, change: impl FnOnce(&Path)) -> Arc<ObjectMeta> {
     let work = transaction.work(base).expect("a tree begins");
     with_tree(&work.stack().expect("a tree"), change);
-    work.seal(sealing(id)).expect("seals")
+    work.commit(info(id)).expect("commits")
 }
 
 fn with_tree<T>(stack: &crate::tree_stack::TreeStack, look: impl FnOnce(&Path) -> T) -> T {
@@ -90,11 +90,11 @@ fn open(path: &Path, layers: Layers) -> Store {
 fn a_new_store_is_made_and_an_old_one_found_again() {
     let directory = directory();
     let path = directory.path().join("a/store");
-    assert!(Store::look(&path).expect("looks").is_none());
+    assert!(Store::open_existing(&path).expect("looks").is_none());
     for _ in 0..2 {
         open(&path, Layers::Auto);
     }
-    assert!(Store::look(&path).expect("looks").is_some());
+    assert!(Store::open_existing(&path).expect("looks").is_some());
     assert!(fs::read_to_string(path.join("CACHEDIR.TAG")).expect("reads").starts_with("Signature: 8a477f597d28d172"));
     assert_eq!(fs::read_to_string(path.join("format")).expect("reads"), "1\n");
 }
@@ -112,7 +112,7 @@ fn a_directory_with_something_else_is_refused_and_left_alone() {
     fs::write(directory.path().join("thesis.tex"), "years of work").expect("writes");
     for error in [
         Store::open(directory.path(), Layers::Auto).expect_err("refuses"),
-        Store::look(directory.path()).expect_err("refuses"),
+        Store::open_existing(directory.path()).expect_err("refuses"),
     ] {
         assert!(matches!(error, StoreError::NotAStore { .. }), "{error}");
     }
@@ -155,8 +155,8 @@ fn whatever_lies_in_the_place_of_a_store_s_file_nobody_waits_for_it() {
                 store.history()?;
                 regular::read(&store.contents()).ok();
                 let transaction = Transaction::begin(store.lease(&sketch.graph, sketch.ids())?)?;
-                transaction.look_over(&sketch.plan(transaction.present()), true, &|_| Ok(()))?;
-                store.census()?;
+                transaction.quick_check(&sketch.plan(transaction.present()), true, &|_| Ok(()))?;
+                store.inventory()?;
                 store.verify(true, &|_| Ok(()))?;
                 store.gc().map(drop)
             };
@@ -226,7 +226,7 @@ fn a_store_of_the_future_is_refused() {
 }
 
 #[test]
-fn a_sealed_result_is_there_for_the_next_lease() {
+fn a_committed_result_is_there_for_the_next_lease() {
     let directory = directory();
     let sketch = Sketch::chain(&["a", "b"]).seal();
     let store = open(directory.path(), Layers::Copy);
@@ -238,7 +238,7 @@ fn a_sealed_result_is_there_for_the_next_lease() {
         fs::write(root.join("file"), "from a").expect("writes");
     });
     let metadata = serde_json::from_str(r#"{"size":123456789012345678901234567890,"version":1.50}"#).expect("JSON");
-    work.seal(Sealing { source_epoch: None, steps: vec![record(sketch.id("a"), metadata)] }).expect("seals");
+    work.commit(CommitInfo { source_epoch: None, steps: vec![record(sketch.id("a"), metadata)] }).expect("commits");
     build(&transaction, Some(sketch.id("a")), sketch.id("b"), |root| {
         fs::write(root.join("other"), "b").expect("writes")
     });
@@ -255,7 +255,7 @@ fn a_sealed_result_is_there_for_the_next_lease() {
 }
 
 #[test]
-fn nothing_remains_of_a_tree_that_is_not_sealed_nor_of_a_lease() {
+fn nothing_remains_of_a_tree_that_is_not_committed_nor_of_a_lease() {
     let directory = directory();
     let sketch = Sketch::chain(&["a"]).seal();
     let store = open(directory.path(), Layers::Copy);
@@ -280,7 +280,7 @@ fn the_loser_of_a_race_takes_the_winner_s_result() {
     let works = [first.work(None).expect("begins"), second.work(None).expect("begins")];
     for (work, text) in works.into_iter().zip(["winner", "loser"]) {
         with_tree(&work.stack().expect("a tree"), |root| fs::write(root.join("who"), text).expect("writes"));
-        work.seal(sealing(sketch.id("a"))).expect("seals");
+        work.commit(info(sketch.id("a"))).expect("commits");
     }
     assert_eq!(read(&second, sketch.id("a"), "who"), "winner");
     drop((first, second));
@@ -363,7 +363,8 @@ fn the_times_of_what_was_written_are_clamped() {
         let long_ago = std::time::UNIX_EPOCH + Duration::from_secs(1000);
         fs::File::open(root.join("old")).expect("opens").set_modified(long_ago).expect("sets");
     });
-    work.seal(Sealing { source_epoch: Some(77), steps: vec![record(sketch.id("a"), Value::Null)] }).expect("seals");
+    work.commit(CommitInfo { source_epoch: Some(77), steps: vec![record(sketch.id("a"), Value::Null)] })
+        .expect("commits");
     let time = |name: &str| {
         with_tree(&transaction.tree(sketch.id("a")).expect("is there"), |root| {
             let metadata = root.join(name).symlink_metadata().expect("is there");
@@ -408,7 +409,7 @@ fn a_cut_off_download_is_gone_on_with_and_a_finished_one_found() {
             other => panic!("{other:?}"),
         });
     let impatient =
-        transaction.download(&ItemKey::new("test.files", "sha256:1"), &|| true).expect_err("was told to end");
+        transaction.download(&ItemKey::new("test.files", "sha256:1"), &|| true).expect_err("was interrupted");
     assert!(matches!(impatient, StoreError::Interrupted));
     fs::write(download.target(), "whole").expect("writes");
     fs::set_permissions(download.target(), fs::Permissions::from_mode(0o600)).expect("sets");
@@ -511,7 +512,7 @@ fn root_several_stages_change_one_layer_one_after_the_other() {
         });
     }
     let steps = vec![record(ids[1], json!(1)), record(ids[2], json!(2))];
-    let object = work.seal(Sealing { source_epoch: Some(1), steps }).expect("seals");
+    let object = work.commit(CommitInfo { source_epoch: Some(1), steps }).expect("commits");
     assert_eq!((object.id, object.steps.len(), object.metadata()), (ids[2], 2, &json!(2)));
     assert_eq!(read(&transaction, ids[2], "file"), "012");
 }
@@ -659,7 +660,8 @@ fn root_layers_and_plain_trees_read_alike() {
             fs::write(root.join("d/e/f"), "1").expect("writes");
             symlink("f", root.join("d/e/l")).expect("links");
         });
-        work.seal(Sealing { source_epoch: Some(9), steps: vec![record(sketch.id("a"), Value::Null)] }).expect("seals");
+        work.commit(CommitInfo { source_epoch: Some(9), steps: vec![record(sketch.id("a"), Value::Null)] })
+            .expect("commits");
         let work = transaction.work(Some(sketch.id("a"))).expect("begins");
         with_tree(&work.stack().expect("a tree"), |root| {
             fs::rename(root.join("d/e"), root.join("moved")).expect("renames");
@@ -668,7 +670,8 @@ fn root_layers_and_plain_trees_read_alike() {
             fs::set_permissions(root.join("moved/f"), fs::Permissions::from_mode(0o600)).expect("sets");
             fs::File::open(root.join("moved/f")).expect("opens").set_modified(long_ago).expect("sets");
         });
-        work.seal(Sealing { source_epoch: Some(9), steps: vec![record(sketch.id("b"), Value::Null)] }).expect("seals");
+        work.commit(CommitInfo { source_epoch: Some(9), steps: vec![record(sketch.id("b"), Value::Null)] })
+            .expect("commits");
         let to = directory.path().join("out");
         crate::export::export(&transaction, Some(sketch.id("b")), &to, Ownership::Keep).expect("exports");
         let mut lines = Vec::new();
@@ -686,7 +689,7 @@ fn root_layers_and_plain_trees_read_alike() {
         lines
     };
     assert_eq!(listing(Layers::Overlay), listing(Layers::Copy));
-    assert_eq!(listing(Layers::Scattered), listing(Layers::Copy));
+    assert_eq!(listing(Layers::Shuffled), listing(Layers::Copy));
 }
 
 /// Runs as a process of its own, which is killed in the middle.
@@ -707,7 +710,7 @@ fn child_that_is_killed() {
 }
 
 #[test]
-fn root_a_killed_process_leaves_what_it_sealed_and_nothing_else() {
+fn root_a_killed_process_leaves_what_it_committed_and_nothing_else() {
     if !osbc_fixtures::has_root() {
         return;
     }
@@ -754,8 +757,8 @@ fn root_a_full_disk_is_told_and_leaves_nothing_half_written() {
             Err(error) => error,
             Ok(work) => {
                 let record = record(ids[1], json!("m".repeat(1 << 20)));
-                let sealing = Sealing { source_epoch: None, steps: vec![record] };
-                work.seal(sealing).map(drop).expect_err("there is no room")
+                let sealing = CommitInfo { source_epoch: None, steps: vec![record] };
+                work.commit(sealing).map(drop).expect_err("there is no room")
             }
         };
         let text = error.to_string();
@@ -786,7 +789,7 @@ fn root_a_read_only_store_is_told() {
     let store = open(&mounted.0, Layers::Auto);
     drop(store);
     run(Command::new("mount").args(["-o", "remount,ro"]).arg(&mounted.0));
-    let looked = Store::look(&mounted.0).expect("looking changes nothing").expect("is there");
+    let looked = Store::open_existing(&mounted.0).expect("looking changes nothing").expect("is there");
     assert_eq!(looked.present(&sketch.graph, sketch.ids()), CachedSet::default());
     let error = match Store::open(&mounted.0, Layers::Auto) {
         Ok(store) => store.lease(&sketch.graph, []).expect_err("cannot be written to"),

@@ -316,7 +316,7 @@ mod tests {
     type Make = dyn Fn(&Path);
 
     /// `path: what` of all that is different in trees that are made like that.
-    fn told(began: i64, first: &Make, second: &Make) -> Vec<String> {
+    fn reported(began: i64, first: &Make, second: &Make) -> Vec<String> {
         let trees = [first, second].map(|make| {
             let tree = tempfile::tempdir().expect("a temporary directory");
             make(tree.path());
@@ -346,7 +346,7 @@ mod tests {
             std::thread::sleep(std::time::Duration::from_millis(5));
             make(root);
         };
-        assert_eq!(told(0, &make, &later), Vec::<String>::new());
+        assert_eq!(reported(0, &make, &later), Vec::<String>::new());
     }
 
     #[test]
@@ -381,7 +381,7 @@ mod tests {
             "/one: only in the first",
             "/other: only in the second",
         ];
-        assert_eq!(told(0, &first, &second), expected);
+        assert_eq!(reported(0, &first, &second), expected);
     }
 
     #[test]
@@ -394,7 +394,7 @@ mod tests {
                 file.set_times(fs::FileTimes::new().set_modified(time)).expect("sets");
             }
         };
-        assert_eq!(told(100, &make(1), &make(2)), ["/file: modified: 1.000000000 and 2.000000000"]);
-        assert_eq!(told(100, &make(101), &make(102)), Vec::<String>::new());
+        assert_eq!(reported(100, &make(1), &make(2)), ["/file: modified: 1.000000000 and 2.000000000"]);
+        assert_eq!(reported(100, &make(101), &make(102)), Vec::<String>::new());
     }
 }

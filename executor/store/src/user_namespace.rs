@@ -1,5 +1,6 @@
 //! Building without root: a user namespace in which an ordinary user is root, with the ids that the system's
-//! administrator has put aside for them (subuid(5), subgid(5)). Knows ids and namespaces, and nothing of builds.
+//! administrator has given them as subordinate ids (subuid(5), subgid(5)). Knows ids and namespaces, and nothing of
+//! builds.
 //!
 //! The process that enters is the same one before and after: its number, descriptors and threads of execution stay, and
 //! what it starts is in there too. Two things stay out of reach, which those who make stages go around: the namespaces
@@ -21,7 +22,7 @@ use nix::unistd::{ForkResult, Gid, Pid, Uid, User, fork, getppid};
 /// The inode of the first user namespace's file, which no other one has (<linux/proc_ns.h>).
 const FIRST_NAMESPACE: u64 = 0xEFFF_FFFD;
 
-/// The files with the ids that are put aside for users, and the tools that map them.
+/// The files with the subordinate ids of users, and the tools that map them.
 const USERS: (&str, &str) = ("/etc/subuid", "newuidmap");
 const GROUPS: (&str, &str) = ("/etc/subgid", "newgidmap");
 
@@ -42,7 +43,7 @@ const SWITCHES: [(&str, &str, &str); 3] = [
 /// Why a user cannot be root in a namespace of their own.
 #[derive(Debug, thiserror::Error)]
 pub enum Obstacle {
-    /// No ids are put aside.
+    /// The user has no subordinate ids.
     #[error("{file} has no ids for the user {user}")]
     NoIds {
         /// The file that should have them.
@@ -69,7 +70,7 @@ pub enum Obstacle {
     #[error("the kernel refuses a user namespace: {0}")]
     Refused(#[source] io::Error),
     /// The ids could not be mapped.
-    #[error("cannot map the ids that are put aside: {0}")]
+    #[error("cannot map the subordinate ids: {0}")]
     Unmapped(String),
 }
 
@@ -117,7 +118,7 @@ impl Ids {
         Self { users: rows("/proc/self/uid_map"), groups: rows("/proc/self/gid_map") }
     }
 
-    /// Root for a user and their group, and behind it the ids that are put aside for them.
+    /// Root for a user and their group, and behind it their subordinate ids.
     fn of(user: Uid, group: Gid) -> Result<Self, Obstacle> {
         let name = User::from_uid(user).ok().flatten().map(|user| user.name);
         let name = name.unwrap_or_else(|| user.to_string());
@@ -221,7 +222,7 @@ pub fn enter() -> Result<(), Obstacle> {
     }
 }
 
-/// The ids that [`enter`] would give, as far as that can be told without trying.
+/// Returns the ids that [`enter`] would give, as far as that is known without trying.
 ///
 /// # Errors
 /// What is in the way.
@@ -236,12 +237,12 @@ pub fn available() -> Result<Ids, Obstacle> {
     }
 }
 
-/// In the child that stays outside: maps the ids for its parent once that is ready, and tells what went wrong.
+/// In the child that stays outside: maps the ids for its parent once that is ready, and reports what went wrong.
 fn map_when_asked(ids: &Ids, mut parent: UnixStream) {
     if parent.read_exact(&mut [0]).is_ok()
         && let Err(problem) = ids.map(getppid())
     {
-        // Without a reader there is nobody to be told.
+        // Without a reader nobody needs it.
         parent.write_all(problem.as_bytes()).ok();
     }
 }

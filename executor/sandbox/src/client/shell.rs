@@ -33,7 +33,7 @@ pub enum When {
 }
 
 /// Connects shells to the user.
-pub trait Attendant: Sync {
+pub trait ShellUi: Sync {
     /// Connects a shell and waits for its end. One at a time, on any thread.
     ///
     /// # Errors
@@ -46,15 +46,15 @@ pub trait Attendant: Sync {
 pub struct ShellRunner<'a> {
     inner: &'a dyn StageRunner,
     when: When,
-    attendant: &'a dyn Attendant,
+    ui: &'a dyn ShellUi,
     /// Whoever has the user's attention.
     turn: Mutex<()>,
 }
 
 impl<'a> ShellRunner<'a> {
     /// Wraps a runner.
-    pub fn new(inner: &'a dyn StageRunner, when: When, attendant: &'a dyn Attendant) -> Self {
-        Self { inner, when, attendant, turn: Mutex::new(()) }
+    pub fn new(inner: &'a dyn StageRunner, when: When, ui: &'a dyn ShellUi) -> Self {
+        Self { inner, when, ui, turn: Mutex::new(()) }
     }
 
     fn request(&self, request: &StageRequest) -> Option<StageRequest> {
@@ -78,7 +78,7 @@ impl<'a> ShellRunner<'a> {
             return Ok(());
         }
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        self.attendant.attend(Shell { connection })
+        self.ui.attend(Shell { connection })
     }
 }
 
@@ -129,7 +129,7 @@ impl Shell {
         message::send_byte(&self.connection, &streams)
     }
 
-    /// Gives it a terminal of the sandbox's own and returns the other end of that. It starts with [`Shell::begin`].
+    /// Returns it a terminal of the sandbox's own and returns the other end of that. It starts with [`Shell::begin`].
     ///
     /// # Errors
     /// The stage is gone, or there is no terminal in its sandbox.

@@ -20,11 +20,11 @@ const CONNECTIONS: usize = 64;
 /// How much of an output is read at once.
 const CHUNK: usize = 64 << 10;
 
-/// Answers what is asked at a socket; none where nothing is to be answered.
+/// Answers what is asked at a socket; `None` if nothing is to be answered.
 pub(crate) type Answer<'a> = Box<dyn FnMut(Message) -> Option<Value> + 'a>;
 
 /// Serves while one waits.
-pub struct Desk<'a> {
+pub struct ServiceLoop<'a> {
     say: Box<dyn FnMut(&str) + 'a>,
     interrupt: Option<BorrowedFd<'a>>,
     outputs: Vec<Output>,
@@ -46,7 +46,7 @@ struct Endpoint<'a> {
     answer: Answer<'a>,
 }
 
-impl<'a> Desk<'a> {
+impl<'a> ServiceLoop<'a> {
     /// One that passes on what services write, line by line.
     pub fn new(say: impl FnMut(&str) + 'a) -> Self {
         Self { say: Box::new(say), interrupt: None, outputs: Vec::new(), endpoints: Vec::new(), supervisor: None }
@@ -225,29 +225,29 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let open = File::open(directory.path()).expect("a directory");
         let said = RefCell::new(String::new());
-        let mut desk = Desk::new(|text| said.borrow_mut().push_str(text));
+        let mut service_loop = ServiceLoop::new(|text| said.borrow_mut().push_str(text));
         let twice = |message: Message| message.value.as_i64().map(|number| json!(2 * number));
-        desk.listen(open.as_fd(), "twice", Box::new(twice)).expect("a socket");
+        service_loop.listen(open.as_fd(), "twice", Box::new(twice)).expect("a socket");
         let (output, mut write) = pipe().map(|(read, write)| (read, File::from(write))).expect("a pipe");
-        desk.pass_on(output, "who: ").expect("a pipe");
+        service_loop.pass_on(output, "who: ").expect("a pipe");
 
         let client = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("one");
         connect(&client, &SocketAddrUnix::new(directory.path().join("twice")).expect("short")).expect("it listens");
         for number in [1, 20] {
             write.write_all(b"line\nand ").expect("somebody reads");
             protocol::send(&client, &json!(number)).expect("sent");
-            assert!(desk.wait(&client, soon()).expect("works"));
+            assert!(service_loop.wait(&client, soon()).expect("works"));
             assert_eq!(protocol::receive(&client).expect("fine").expect("there").value, json!(2 * number));
         }
         // What gets no answer is no reason to wait for ever, and garbage ends only the connection that it came from.
         protocol::send(&client, &json!("no number")).expect("sent");
-        assert!(!desk.wait(&client, Instant::now().checked_add(Duration::from_millis(20))).expect("works"));
+        assert!(!service_loop.wait(&client, Instant::now().checked_add(Duration::from_millis(20))).expect("works"));
         rustix::net::send(&client, b"garbage", rustix::net::SendFlags::empty()).expect("sent");
-        assert!(desk.wait(&client, soon()).expect("works"));
+        assert!(service_loop.wait(&client, soon()).expect("works"));
         assert!(protocol::receive(&client).expect("an end").is_none());
         drop(write);
-        desk.drain().expect("works");
-        drop(desk);
+        service_loop.drain().expect("works");
+        drop(service_loop);
         assert_eq!(said.into_inner(), "who: line\nwho: and line\nwho: and \n");
     }
 
@@ -256,6 +256,6 @@ mod tests {
         let flags = SocketFlags::CLOEXEC;
         let (one, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).expect("sockets");
         drop(other);
-        assert!(Desk::new(|_| ()).wait(&one, None).expect("works"));
+        assert!(ServiceLoop::new(|_| ()).wait(&one, None).expect("works"));
     }
 }

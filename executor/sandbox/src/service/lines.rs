@@ -1,4 +1,4 @@
-//! Output that is told apart by whose it is: each line behind a prefix.
+//! The output of services: each line behind a prefix that says whose it is.
 
 /// The longest line that is kept whole; of a longer one the rest comes as lines of its own.
 const LONGEST: usize = 64 << 10;

@@ -1,5 +1,6 @@
-//! The wire of osbuild's modules: packets of a sequenced socket, one JSON document each, with file descriptors beside it.
-//! A document larger than what the kernel takes in one packet goes in a file in memory, whose descriptor comes first.
+//! The wire of osbuild's modules: packets of a sequenced socket, one JSON document each, with file descriptors beside
+//! it. A document larger than what the kernel takes in one packet goes in a file in memory, whose descriptor comes
+//! first.
 //!
 //! Whoever is at the other end may be broken or hostile: nothing here trusts a size, and descriptors that nobody asked
 //! for are closed.
@@ -90,7 +91,7 @@ fn largest_packet() -> usize {
     text.and_then(|text| text.trim().parse().ok()).unwrap_or(SMALL)
 }
 
-/// Receives the next document; none when the other side has closed the connection. Waits unless the socket does not.
+/// Receives the next document; `None` if the other side has closed the connection. Waits unless the socket does not.
 ///
 /// # Errors
 /// What came is no document, or larger than anything that is read.

@@ -8,9 +8,9 @@ use std::path::Path;
 use osbc_module_api::{Map, Value};
 use serde_json::json;
 
+use super::mounts::StageMounts;
 use super::root::make_directory;
 use super::spec;
-use super::surroundings::Surroundings;
 use crate::request::StageRequest;
 
 /// Where it lies in the sandbox.
@@ -20,12 +20,12 @@ pub(crate) const FILE: &str = "/run/osbuild/api/arguments";
 ///
 /// # Errors
 /// There is no room for it.
-pub(crate) fn write(request: &StageRequest, around: &Surroundings<'_>) -> io::Result<()> {
+pub(crate) fn write(request: &StageRequest, around: &StageMounts<'_>) -> io::Result<()> {
     make_directory(&around.inside(spec::API), 0o755).map_err(io::Error::other)?;
     fs::write(around.inside(FILE), format!("{:#}\n", document(request, around)))
 }
 
-fn document(request: &StageRequest, around: &Surroundings<'_>) -> Value {
+fn document(request: &StageRequest, around: &StageMounts<'_>) -> Value {
     let inputs: Map<String, Value> = around
         .inputs
         .iter()

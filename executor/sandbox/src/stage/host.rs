@@ -17,8 +17,8 @@ use super::api::{self, Report, StoreApi};
 use super::root::make_directory;
 use super::supervise::Supervisor;
 use super::{message, spec};
-use crate::request::{InputRequest, MountRequest, Said, StageFailure, StageRequest};
-use crate::service::event_loop::{self, Desk};
+use crate::request::{InputRequest, MountRequest, StageFailure, StageMessage, StageRequest};
+use crate::service::event_loop::{self, ServiceLoop};
 use crate::service::{CallError, Home, Service};
 
 /// The name of the endpoint that inputs ask.
@@ -26,7 +26,7 @@ const STORE: &str = "store";
 
 /// What runs and listens on the host's side.
 pub(crate) struct HostSide<'a> {
-    desk: Desk<'a>,
+    service_loop: ServiceLoop<'a>,
     report: Rc<RefCell<Report>>,
     /// The directory with the socket `store`, once there is one.
     store: Option<OwnedFd>,
@@ -43,13 +43,13 @@ pub(crate) enum Role {
 }
 
 impl<'a> HostSide<'a> {
-    /// Nothing runs yet. What services write is told to `client`.
+    /// Nothing runs yet. What services write is sent to `client`.
     pub(crate) fn new(client: &'a UnixStream) -> Self {
         let say = move |text: &str| {
             // Whoever reads it is the one who would notice.
-            message::send(client, &Said::Aside(text.to_owned())).ok();
+            message::send(client, &StageMessage::ServiceOutput(text.to_owned())).ok();
         };
-        Self { desk: Desk::new(say), report: Rc::default(), store: None, services: Vec::new() }
+        Self { service_loop: ServiceLoop::new(say), report: Rc::default(), store: None, services: Vec::new() }
     }
 
     /// Whether a service runs.
@@ -60,12 +60,12 @@ impl<'a> HostSide<'a> {
     /// Answers for the mounts of the stage's process while it serves.
     pub(crate) fn supervise(&mut self, stage: OwnedFd, supervisor: Supervisor) {
         self.report.borrow_mut().stage = Some(stage);
-        self.desk.watch(supervisor);
+        self.service_loop.watch(supervisor);
     }
 
     /// Serves until there is something to read from `awaited`.
     pub(crate) fn wait(&mut self, awaited: impl AsFd) -> io::Result<()> {
-        self.desk.wait(awaited, None).map(drop)
+        self.service_loop.wait(awaited, None).map(drop)
     }
 
     /// The exception that the stage reported, or that a service before it raised.
@@ -84,13 +84,13 @@ impl<'a> HostSide<'a> {
     /// They cannot be made.
     pub(crate) fn listen(&mut self, root: &Path) -> io::Result<()> {
         let directory = open_directory(&root.join(spec::API.trim_start_matches('/')))?;
-        self.desk.listen(directory.as_fd(), "osbuild", api::exceptions(&self.report))?;
+        self.service_loop.listen(directory.as_fd(), "osbuild", api::exceptions(&self.report))?;
         let nodes = root.with_file_name("loops");
         make_directory(&nodes, 0o700).map_err(io::Error::other)?;
-        self.desk.listen(directory.as_fd(), "remoteloop", api::loop_devices(&self.report, nodes))
+        self.service_loop.listen(directory.as_fd(), "remoteloop", api::loop_devices(&self.report, nodes))
     }
 
-    /// Lets an input's module make it visible at the directory `target`, and gives its reply.
+    /// Lets an input's module make it visible at the directory `target`, and returns its reply.
     ///
     /// # Errors
     /// Why it could not.
@@ -119,7 +119,7 @@ impl<'a> HostSide<'a> {
         self.start(request, Role::Input, &format!("input/{}", input.name), module, "map", &arguments)
     }
 
-    /// Lets a device's module open it, and gives its reply.
+    /// Lets a device's module open it, and returns its reply.
     ///
     /// # Errors
     /// Why it could not.
@@ -136,7 +136,7 @@ impl<'a> HostSide<'a> {
         self.start(request, Role::Device(index), &format!("device/{}", device.name), module, "open", &arguments)
     }
 
-    /// Lets a mount's module make it, and gives its reply.
+    /// Lets a mount's module make it, and returns its reply.
     ///
     /// # Errors
     /// Why it could not.
@@ -158,12 +158,12 @@ impl<'a> HostSide<'a> {
         self.start(request, Role::Mount, &format!("mount/{}", mount.name), module, "mount", &arguments)
     }
 
-    /// Stops the services of a role, last first, and gives what did not work.
+    /// Stops the services of a role, last first, and returns what did not work.
     pub(crate) fn stop(&mut self, role: Role) -> Vec<String> {
         let mut problems = Vec::new();
         while let Some(position) = self.services.iter().rposition(|(of, _)| *of == role) {
             let (_, service) = self.services.remove(position);
-            problems.extend(service.stop(&mut self.desk).err());
+            problems.extend(service.stop(&mut self.service_loop).err());
         }
         problems
     }
@@ -179,9 +179,10 @@ impl<'a> HostSide<'a> {
         arguments: &Value,
     ) -> Result<Value, StageFailure> {
         let host = request.host.as_ref().ok_or_else(|| "the request says nothing of the host".to_owned())?;
-        let started = Service::start(uid, module, &host.environment, self.store.as_ref(), Home::Stage, &mut self.desk);
+        let started =
+            Service::start(uid, module, &host.environment, self.store.as_ref(), Home::Stage, &mut self.service_loop);
         let mut service = started.map_err(|error| StageFailure::environment(error.to_string(), &error))?;
-        match service.call(method, arguments, &mut self.desk) {
+        match service.call(method, arguments, &mut self.service_loop) {
             Ok(reply) => {
                 self.services.push((role, service));
                 Ok(reply)
@@ -190,13 +191,13 @@ impl<'a> HostSide<'a> {
                 let reason = error.to_string();
                 if let CallError::Exception { name, value, backtrace } = error {
                     let text = format!("Traceback (most recent call last):\n{backtrace}{reason}");
-                    text.lines().for_each(|line| self.desk.say(&format!("{uid}: {line}\n")));
+                    text.lines().for_each(|line| self.service_loop.say(&format!("{uid}: {line}\n")));
                     let exception = json!({"type": name, "value": value, "traceback": backtrace});
                     self.report.borrow_mut().exception = Some(exception);
                     // What it made until then is its own to take down.
-                    service.stop(&mut self.desk)?;
+                    service.stop(&mut self.service_loop)?;
                 }
-                self.desk.drain().ok();
+                self.service_loop.drain().ok();
                 Err(reason.into())
             }
         }
@@ -207,7 +208,7 @@ impl<'a> HostSide<'a> {
         let directory = request.scratch.join("sandbox/api");
         make_directory(&directory, 0o700).map_err(io::Error::other)?;
         let directory = open_directory(&directory)?;
-        self.desk.listen(directory.as_fd(), STORE, StoreApi::new(request, host).answers())?;
+        self.service_loop.listen(directory.as_fd(), STORE, StoreApi::new(request, host).answers())?;
         Ok(directory)
     }
 }

@@ -28,8 +28,8 @@ use rustix::mount::UnmountFlags;
 use rustix::process::{DumpableBehavior, PidfdFlags, pidfd_open};
 
 use super::confine::{Syncs, Who};
+use super::mounts::StageMounts;
 use super::supervise::Supervisor;
-use super::surroundings::Surroundings;
 use super::{Isolation, Job, arguments, confine, full, lock, message, on_disk, root, shell, spec, sys};
 use crate::request::{ShellMoment, StageFailure, StageReply, StageRequest, lacked_task};
 
@@ -41,7 +41,7 @@ const MEMORY: &str = "/tmp";
 pub(crate) fn run(
     request: &StageRequest,
     job: &Job<'_>,
-    around: &mut Surroundings<'_>,
+    around: &mut StageMounts<'_>,
     isolation: &Isolation,
     client: &UnixStream,
 ) -> StageReply {
@@ -59,7 +59,7 @@ pub(crate) fn run(
 fn run_here(
     request: &StageRequest,
     job: &Job<'_>,
-    around: &mut Surroundings<'_>,
+    around: &mut StageMounts<'_>,
     isolation: &Isolation,
     client: &UnixStream,
 ) -> io::Result<StageReply> {
@@ -75,7 +75,7 @@ fn run_here(
 fn start_and_wait(
     request: &StageRequest,
     job: &Job<'_>,
-    around: &mut Surroundings<'_>,
+    around: &mut StageMounts<'_>,
     isolation: &Isolation,
 ) -> io::Result<StageReply> {
     if let Job::Execute(module) = job {
@@ -146,7 +146,7 @@ fn require_single_thread() -> io::Result<()> {
 }
 
 /// Waits for the stage, with which all that it started ends, and serves it and the services meanwhile.
-fn wait_and_serve(stage: Pid, around: &mut Surroundings<'_>) -> io::Result<WaitStatus> {
+fn wait_and_serve(stage: Pid, around: &mut StageMounts<'_>) -> io::Result<WaitStatus> {
     around.host.wait(handle_on(stage)?)?;
     Ok(waitpid(stage, None)?)
 }
@@ -197,7 +197,7 @@ struct Ends<'a> {
 fn inside(
     request: &StageRequest,
     job: &Job<'_>,
-    around: &mut Surroundings<'_>,
+    around: &mut StageMounts<'_>,
     isolation: &Isolation,
     ends: &Ends<'_>,
 ) -> StageReply {
@@ -269,7 +269,7 @@ fn call(function: fn(&StageContext) -> Result<(), Error>, context: &StageContext
 }
 
 /// The failure of a module that gave up. No space means the store's disk, unless the stage has a file system of its own
-/// that may have been meant: then only what is free can tell.
+/// that may have been meant: then only what is free shows it.
 fn failed(error: &Error, context: &StageContext) -> StageFailure {
     let resource = match error {
         Error::WrongArchitecture { .. } => Some(Resource::Emulator),
@@ -286,7 +286,7 @@ fn failed(error: &Error, context: &StageContext) -> StageFailure {
     }
 }
 
-/// Enters the sandbox of a stage, whose root is at `root`, and tells the supervisor that it has.
+/// Enters the sandbox of a stage, whose root is at `root`, and reports to the supervisor that it has.
 fn enter(root: &Path, request: &StageRequest, job: &Job<'_>, supervisor: Option<&UnixStream>) -> io::Result<()> {
     root::mount_views(root).map_err(io::Error::other)?;
     let who = match job {
@@ -317,7 +317,7 @@ fn enter(root: &Path, request: &StageRequest, job: &Job<'_>, supervisor: Option<
 }
 
 /// The devices as the stage sees them. The handles that keep them open stay with the process that closes them.
-fn devices(request: &StageRequest, around: &mut Surroundings<'_>) -> BTreeMap<String, OpenDevice> {
+fn devices(request: &StageRequest, around: &mut StageMounts<'_>) -> BTreeMap<String, OpenDevice> {
     let devices = request.devices.iter().zip(around.devices.drain(..)).map(|(device, opened)| {
         let path = Path::new(spec::DEVICES).join(opened.path);
         (device.name.clone(), OpenDevice { path, data: opened.data, keep: Vec::new() })
@@ -329,7 +329,7 @@ fn devices(request: &StageRequest, around: &mut Surroundings<'_>) -> BTreeMap<St
 fn context(
     request: &StageRequest,
     job: &Job<'_>,
-    around: &mut Surroundings<'_>,
+    around: &mut StageMounts<'_>,
     devices: BTreeMap<String, OpenDevice>,
 ) -> io::Result<StageContext> {
     Ok(StageContext {

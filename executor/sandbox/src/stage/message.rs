@@ -1,8 +1,9 @@
 //! How the two sides of the process boundary talk: osbc and its helper.
 //!
-//! On the helper's standard input osbc asks for stages: a packet of one byte with a stage's ends, which are a socket and the
-//! pipe that the stage's output goes to. On that socket the worker first sends a handle on itself; then it gets the request,
-//! tells what services write, and gives the reply. The end of a socket tells each side of the other's.
+//! On the helper's standard input osbc asks for stages: a packet of one byte with a stage's ends, which are a socket
+//! and the pipe that the stage's output goes to. On that socket the worker first sends a handle on itself; then it gets
+//! the request, sends what services write, and last the reply. Each side detects the other's death by the end of the
+//! socket.
 //!
 //! A message is its length (eight bytes, little-endian), then JSON.
 
@@ -91,7 +92,7 @@ pub(crate) fn send_ends(control: impl AsFd, ends: &StageEnds) -> io::Result<()> 
     send_byte(control, &[ends.socket.as_fd(), ends.output.as_fd()])
 }
 
-/// Waits until a stage is asked for; none when the other side is gone.
+/// Waits until a stage is asked for; `None` if the other side is gone.
 ///
 /// # Errors
 /// What came is something else.
@@ -112,7 +113,7 @@ pub(crate) fn send_descriptor(socket: impl AsFd, descriptor: Option<BorrowedFd<'
     send_byte(socket, descriptor.as_slice())
 }
 
-/// Takes the descriptor that the other side passes on; none when that one ended before.
+/// Takes the descriptor that the other side passes on; `None` if that one ended before.
 ///
 /// # Errors
 /// There is nothing to read yet, on a socket that does not block.

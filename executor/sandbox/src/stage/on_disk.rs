@@ -20,8 +20,8 @@ use nix::unistd::Pid;
 use osbc_module_api::{OnDisk, Value};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
+use super::mounts::StageMounts;
 use super::root::{self, make_directory};
-use super::surroundings::Surroundings;
 use super::{spec, sys};
 use crate::request::{StageFailure, StageReply, StageRequest};
 
@@ -34,7 +34,7 @@ const MOST_METADATA: u64 = 64 << 20;
 ///
 /// # Errors
 /// A file of the module is missing, or the kernel refuses.
-pub(crate) fn prepare(request: &StageRequest, module: &OnDisk, around: &mut Surroundings<'_>) -> io::Result<()> {
+pub(crate) fn prepare(request: &StageRequest, module: &OnDisk, around: &mut StageMounts<'_>) -> io::Result<()> {
     let place = |path: &str| around.root.join(path.trim_start_matches('/'));
     show(&module.file, &place(spec::BIN).join(&request.module.name))?;
     if let Some(runner) = &request.runner_file {
@@ -126,7 +126,7 @@ fn not_started(command: &Command, module: &OnDisk, error: &io::Error) -> String 
 
 /// Puts to the reply what an on-disk stage left besides its exit status: the metadata that it wrote, the exception that
 /// it reported.
-pub(crate) fn complete(reply: &mut StageReply, around: &Surroundings<'_>) {
+pub(crate) fn complete(reply: &mut StageReply, around: &StageMounts<'_>) {
     match metadata(around.own.as_ref()) {
         Ok(metadata) => reply.metadata = metadata,
         Err(reason) if reply.failure.is_none() => reply.failure = Some(StageFailure::Module(reason)),

@@ -45,7 +45,7 @@ pub(crate) fn connect(shell: &ShellRequest) -> io::Result<UnixStream> {
     Ok(UnixStream::from(socket))
 }
 
-/// Runs a shell until it ends, and gives its exit code. `failure` is that of the module; none before it.
+/// Runs a shell until it ends, and returns its exit code. `failure` is that of the module; none before it.
 ///
 /// # Errors
 /// osbc is gone, or the shell cannot be started.

@@ -17,11 +17,11 @@ use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
 /// How long something may stay in use after everything that used it is gone: the kernel and udev let go late.
-const PATIENCE: Duration = Duration::from_secs(10);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a loop device may: with its last user the kernel writes a file system's last changes, and asks the disk
 /// below for them, which takes as long as a busy disk does.
-const LOOP_PATIENCE: Duration = Duration::from_secs(60);
-const PAUSE: Duration = Duration::from_millis(2);
+const LOOP_RELEASE_TIMEOUT: Duration = Duration::from_secs(60);
+const RELEASE_POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// What is mounted in the mount namespace of this process.
 #[derive(Debug)]
@@ -83,7 +83,7 @@ pub(crate) fn unmount_all(before: &MountTable) -> Vec<String> {
     let known_file_systems: HashSet<&String> = before.mounts.iter().map(|mount| &mount.file_system).collect();
     let mut problems = Vec::new();
     for mount in now.mounts.iter().rev().filter(|mount| !known.contains(&mount.id)) {
-        // Unmounting writes everything back, but tells no error of it; and a file system that was mounted before is
+        // Unmounting writes everything back, but reports no error; and a file system that was mounted before is
         // the store's or the host's and goes on.
         if !known_file_systems.contains(&mount.file_system)
             && let Err(error) = write_back(&mount.path)
@@ -103,10 +103,10 @@ fn write_back(mount: &Path) -> io::Result<()> {
 }
 
 fn unmount_patiently(path: &Path) -> io::Result<()> {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + RELEASE_TIMEOUT;
     loop {
         match unmount(path, UnmountFlags::NOFOLLOW) {
-            Err(Errno::BUSY) if Instant::now() < end => sleep(PAUSE),
+            Err(Errno::BUSY) if Instant::now() < end => sleep(RELEASE_POLL_INTERVAL),
             result => return Ok(result?),
         }
     }
@@ -130,7 +130,7 @@ pub(crate) fn release_device(keep: Vec<OwnedFd>) -> io::Result<()> {
         }
     }
     for device in loops {
-        result = result.and(loopdev::release(device, LOOP_PATIENCE));
+        result = result.and(loopdev::release(device, LOOP_RELEASE_TIMEOUT));
     }
     result
 }

@@ -1,5 +1,5 @@
-//! The first process of a machine: makes the host's root its own, has the stage run, tells what it says, and switches the
-//! machine off.
+//! The first process of a machine: makes the host's root its own, has the stage run, passes on its output, and switches
+//! the machine off.
 
 use std::cell::RefCell;
 use std::ffi::OsString;
@@ -13,19 +13,19 @@ use std::time::{Duration, Instant};
 use rustix::mount::MountAttrFlags;
 use rustix::system::RebootCommand;
 
-use super::{ORDERS, Orders, PORT, ROOT, Word, initramfs, modprobe};
+use super::{CONFIG, GuestConfig, GuestMessage, PORT, ROOT, initramfs, modprobe};
 use crate::client::{LocalRunner, StageIo, StageRunner};
 use crate::interrupt::Interrupt;
 use crate::stage::{message, sys};
 
 /// How long the machine's devices may take to appear.
-const PATIENCE: Duration = Duration::from_secs(30);
-const PAUSE: Duration = Duration::from_millis(5);
+const DEVICE_TIMEOUT: Duration = Duration::from_secs(30);
+const DEVICE_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// What the first process of a machine does. `stage_arguments` make osbc run stages, as on the host. Never returns in a
 /// machine; whoever calls it elsewhere is sent away.
 pub fn guest_main(stage_arguments: Vec<OsString>) -> ExitCode {
-    if std::process::id() != 1 || !Path::new(ORDERS).exists() {
+    if std::process::id() != 1 || !Path::new(CONFIG).exists() {
         return ExitCode::FAILURE;
     }
     if let Err(error) = serve(stage_arguments) {
@@ -37,29 +37,29 @@ pub fn guest_main(stage_arguments: Vec<OsString>) -> ExitCode {
 }
 
 fn serve(stage_arguments: Vec<OsString>) -> io::Result<()> {
-    let orders: Orders = serde_json::from_slice(&std::fs::read(ORDERS)?)?;
+    let config: GuestConfig = serde_json::from_slice(&std::fs::read(CONFIG)?)?;
     load_modules()?;
     enter_root().map_err(|error| doing("mount the root that the host shares", error))?;
-    modprobe::install(&orders.kernel).map_err(|error| doing("set up the loading of modules", error))?;
+    modprobe::install(&config.kernel).map_err(|error| doing("set up the loading of modules", error))?;
     let port = RefCell::new(open_port()?);
     let lost = RefCell::new(None);
-    let tell = |word: &Word| {
-        if let Err(error) = message::send(&mut *port.borrow_mut(), word) {
+    let send = |message: &GuestMessage| {
+        if let Err(error) = message::send(&mut *port.borrow_mut(), message) {
             lost.borrow_mut().get_or_insert(error);
         }
     };
-    tell(&Word::Begun);
-    let runner = LocalRunner::new("/proc/self/exe", stage_arguments, &orders.terminal);
+    send(&GuestMessage::Begun);
+    let runner = LocalRunner::new("/proc/self/exe", stage_arguments, &config.terminal);
     let interrupt = Interrupt::new()?;
     let io = StageIo {
-        output: &|text| tell(&Word::Output(text.to_owned())),
-        aside: &|text| tell(&Word::Aside(text.to_owned())),
+        output: &|text| send(&GuestMessage::Output(text.to_owned())),
+        service_output: &|text| send(&GuestMessage::ServiceOutput(text.to_owned())),
         interrupt: &interrupt,
     };
-    let reply = runner.run(&orders.stage, &io);
+    let reply = runner.run(&config.stage, &io);
     // What is only in this machine's memory is gone with it.
     rustix::fs::sync();
-    tell(&Word::Reply(Box::new(reply)));
+    send(&GuestMessage::Reply(Box::new(reply)));
     lost.into_inner().map_or(Ok(()), |error| Err(doing("talk to the host", error)))
 }
 
@@ -94,7 +94,7 @@ fn enter_root() -> io::Result<()> {
 
 /// Opens the port that leads to the host, as soon as it is there.
 fn open_port() -> io::Result<File> {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + DEVICE_TIMEOUT;
     loop {
         for port in std::fs::read_dir("/sys/class/virtio-ports").into_iter().flatten().flatten() {
             let name = std::fs::read_to_string(port.path().join("name")).unwrap_or_default();
@@ -106,7 +106,7 @@ fn open_port() -> io::Result<File> {
         if Instant::now() >= end {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the port that leads to the host does not appear"));
         }
-        sleep(PAUSE);
+        sleep(DEVICE_POLL_INTERVAL);
     }
 }
 

@@ -17,8 +17,8 @@ use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::initramfs::{Archive, LIBRARIES, MODULES};
 use super::kernel::Kernel;
-use super::{GUEST_PROCESS, MEMORY, ORDERS, OWN, Orders, PORT, Programs, ROOT, Word, processor_arguments};
-use crate::request::{ReferenceFrom, Said, StageFailure, StageReply, StageRequest};
+use super::{CONFIG, GUEST_PROCESS, GuestConfig, GuestMessage, MEMORY, OWN, PORT, Programs, ROOT, processor_arguments};
+use crate::request::{ReferenceFrom, StageFailure, StageMessage, StageReply, StageRequest};
 use crate::stage::root::{self, make_directory};
 use crate::stage::{message, sys};
 
@@ -34,7 +34,7 @@ const NEEDED: [&str; 3] = ["virtio_pci", "virtiofs", "virtio_console"];
 const USUAL: [&str; 2] = ["loop", "dm_mod"];
 /// How much of what a machine's console shows is kept, counted from its end, in bytes.
 const CONSOLE: usize = 4096;
-/// How many lines of it are told.
+/// How many of its last lines are in a failure.
 const LINES: usize = 5;
 
 /// Files in the machine's directory, which is the working directory of its programs.
@@ -62,21 +62,21 @@ fn attempt(request: &StageRequest, client: &UnixStream) -> Result<StageReply, St
     let kernel = Kernel::find(&root, whose, if stage.build_root.is_none() { &running } else { "" })?;
     // Of the environment that osbc made for this process.
     let terminal = std::env::var("TERM").unwrap_or_default();
-    let orders = Orders { stage, kernel, terminal };
-    write(&orders, &place)?;
+    let config = GuestConfig { stage, kernel, terminal };
+    write(&config, &place)?;
     let mut last_words = String::new();
     for patience in STARTS {
         let machine = Machine::start(&programs, &place).map_err(|error| format!("cannot start it: {error}"))?;
         match machine.attend(patience, request.timeout, client)? {
-            Attended::Done(reply) => return Ok(*reply),
-            Attended::NotBegun(words) => last_words = words,
+            VmAttempt::Done(reply) => return Ok(*reply),
+            VmAttempt::NotBegun(output) => last_words = output,
         }
     }
     Err(format!("its stage has not begun in {} machines{last_words}", STARTS.len()))
 }
 
 /// What came of a machine.
-enum Attended {
+enum VmAttempt {
     Done(Box<StageReply>),
     /// It took too long until its stage began; with the end of what it said.
     NotBegun(String),
@@ -138,8 +138,8 @@ fn flatten(stack: &mut TreeStack, at: PathBuf, mounts: &mut Vec<(OwnedFd, PathBu
 }
 
 /// Writes what the machine boots with.
-fn write(orders: &Orders, place: &Path) -> Result<(), String> {
-    let kernel = &orders.kernel;
+fn write(config: &GuestConfig, place: &Path) -> Result<(), String> {
+    let kernel = &config.kernel;
     let image = kernel.image().map_err(|error| error.to_string())?;
     let mut modules = Vec::new();
     for name in NEEDED {
@@ -162,7 +162,7 @@ fn write(orders: &Orders, place: &Path) -> Result<(), String> {
         for (number, module) in modules.iter().enumerate() {
             archive.add(&Path::new(MODULES).join(format!("{number:03}-{}", module.name)), &module.image)?;
         }
-        archive.add(Path::new(ORDERS), &serde_json::to_vec(orders)?)?;
+        archive.add(Path::new(CONFIG), &serde_json::to_vec(config)?)?;
         archive.finish()
     };
     written().map_err(|error: io::Error| format!("cannot write what it boots with: {error}"))
@@ -219,7 +219,7 @@ impl Machine {
         patience: Duration,
         timeout: Option<Duration>,
         client: &UnixStream,
-    ) -> Result<Attended, String> {
+    ) -> Result<VmAttempt, String> {
         let (mut deadline, mut begun) = (Instant::now().checked_add(patience), false);
         let (mut received, mut chunk) = (Vec::new(), vec![0; 64 << 10]);
         loop {
@@ -237,14 +237,16 @@ impl Machine {
             while let Some((word, length)) = message::decode(&received).map_err(|error| error.to_string())? {
                 received.drain(..length);
                 let passed = match word {
-                    Word::Begun => {
+                    GuestMessage::Begun => {
                         begun = true;
                         deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
                         Ok(())
                     }
-                    Word::Output(text) => io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()),
-                    Word::Aside(text) => message::send(client, &Said::Aside(text)),
-                    Word::Reply(reply) => return Ok(Attended::Done(reply)),
+                    GuestMessage::Output(text) => {
+                        io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush())
+                    }
+                    GuestMessage::ServiceOutput(text) => message::send(client, &StageMessage::ServiceOutput(text)),
+                    GuestMessage::Reply(reply) => return Ok(VmAttempt::Done(reply)),
                 };
                 passed.map_err(|error| format!("nobody hears what its stage says: {error}"))?;
             }
@@ -253,14 +255,14 @@ impl Machine {
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Ok(match timeout.filter(|_| begun) {
-                    Some(timeout) => Attended::Done(Box::new(StageReply::failed(StageFailure::TimedOut(timeout)))),
+                    Some(timeout) => VmAttempt::Done(Box::new(StageReply::failed(StageFailure::TimedOut(timeout)))),
                     None => {
                         // Nothing that it still says may be lost: a stage that has begun is not begun again.
                         self.qemu.kill().and_then(|()| self.qemu.wait()).map_err(|error| error.to_string())?;
                         if matches!(self.port.read(&mut chunk), Ok(1..)) {
                             return Err("its stage began when it was given up".to_owned());
                         }
-                        Attended::NotBegun(self.last_words())
+                        VmAttempt::NotBegun(self.last_words())
                     }
                 });
             }

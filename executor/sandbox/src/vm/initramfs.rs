@@ -1,5 +1,5 @@
 //! The first file system of a machine, as a cpio archive (`newc`): osbc with the libraries that it has loaded itself,
-//! modules, and orders.
+//! modules, and configuration.
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, OsStr};

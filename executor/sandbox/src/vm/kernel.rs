@@ -185,7 +185,7 @@ pub(crate) fn decompressed(bytes: Vec<u8>) -> io::Result<Vec<u8>> {
     Ok(plain)
 }
 
-/// The modules that a module needs, by what its section `.modinfo` says (ELF, 64 bits, little-endian). None where it is
+/// The modules that a module needs, by what its section `.modinfo` says (ELF, 64 bits, little-endian). `None` if it is
 /// none.
 pub(crate) fn needs(module: &[u8]) -> Option<Vec<String>> {
     let number = |at: usize, length: usize| {

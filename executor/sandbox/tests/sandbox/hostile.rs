@@ -64,8 +64,11 @@ fn failure(place: &Place) -> String {
 fn root_a_hostile_service_fails_its_stage_or_nothing() {
     for kind in KINDS {
         for (how, reason) in FAILING_SERVICES {
-            let told = failure(&with_service(kind, how));
-            assert!(told.starts_with(&format!("{kind} `files`: ")) && told.contains(reason), "{kind} {how}: {told}");
+            let reported = failure(&with_service(kind, how));
+            assert!(
+                reported.starts_with(&format!("{kind} `files`: ")) && reported.contains(reason),
+                "{kind} {how}: {reported}"
+            );
         }
         for how in ["descriptors", "daemon"] {
             with_service(kind, how).succeed();
@@ -103,8 +106,8 @@ fn root_a_hostile_stage_fails_or_does_nothing() {
         ("no-json", "the metadata that it wrote is no JSON"),
         ("raises", "it ended with exit status 1"),
     ] {
-        let told = failure(&stage(how));
-        assert!(told.contains(reason), "{how}: {told}");
+        let reported = failure(&stage(how));
+        assert!(reported.contains(reason), "{how}: {reported}");
     }
 }
 

@@ -112,7 +112,8 @@ fn root_a_flood_of_output_does_not_fill_the_memory() {
     };
     let before = peak();
     let interrupt = Interrupt::new().expect("an eventfd");
-    let reply = runner().run(&place.request, &StageIo { output: &output, aside: &output, interrupt: &interrupt });
+    let reply =
+        runner().run(&place.request, &StageIo { output: &output, service_output: &output, interrupt: &interrupt });
     assert_eq!(reply.failure, None);
     assert_eq!(seen.get(), 100 << 20);
     assert!(transcript.borrow().text().len() < 5 << 20);
@@ -179,7 +180,8 @@ fn disturb(during: impl Fn(&Place) + Sync) -> StageFailure {
             during(&place);
         }
     };
-    let reply = runner().run(&place.request, &StageIo { output: &output, aside: &output, interrupt: &interrupt });
+    let reply =
+        runner().run(&place.request, &StageIo { output: &output, service_output: &output, interrupt: &interrupt });
     assert_eq!(left_of(place.directory()), Vec::<String>::new());
     reply.failure.expect("it was killed")
 }
@@ -213,7 +215,8 @@ fn root_a_killed_helper_is_replaced() {
     let (runner, interrupt) = (runner(), Interrupt::new().expect("an eventfd"));
     let run = || {
         let place = Place::new("write", json!({"path": "file"}));
-        let reply = runner.run(&place.request, &StageIo { output: &|_| (), aside: &|_| (), interrupt: &interrupt });
+        let reply =
+            runner.run(&place.request, &StageIo { output: &|_| (), service_output: &|_| (), interrupt: &interrupt });
         assert_eq!(reply.failure, None);
     };
     run();
@@ -245,7 +248,8 @@ pub(crate) fn be_parent(request: &str) -> ExitCode {
     let request = fs::read(request).expect("the request's file");
     let request = serde_json::from_slice(&request).expect("a request");
     let interrupt = Interrupt::new().expect("an eventfd");
-    runner().run(&request, &StageIo { output: &|text| print!("{text}"), aside: &|_| (), interrupt: &interrupt });
+    runner()
+        .run(&request, &StageIo { output: &|text| print!("{text}"), service_output: &|_| (), interrupt: &interrupt });
     ExitCode::SUCCESS
 }
 
@@ -296,7 +300,7 @@ fn root_a_helper_that_cannot_start_is_the_environments_fault() {
     let interrupt = Interrupt::new().expect("an eventfd");
     let run = |program: &str| {
         let runner = LocalRunner::new(PathBuf::from(program), [], "dumb");
-        runner.run(&place.request, &StageIo { output: &|_| (), aside: &|_| (), interrupt: &interrupt }).failure
+        runner.run(&place.request, &StageIo { output: &|_| (), service_output: &|_| (), interrupt: &interrupt }).failure
     };
     let Some(StageFailure::Environment(reason)) = run("/does/not/exist") else { panic!("the environment") };
     assert!(reason.contains("/does/not/exist"), "{reason}");

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use osbc_fixtures::libdir;
 use osbc_module_api::{InputOrigin, Kind, Value, json};
-use osbc_sandbox::client::shell::{Attendant, Shell, ShellRunner, When};
+use osbc_sandbox::client::shell::{Shell, ShellRunner, ShellUi, When};
 use osbc_sandbox::client::{StageIo, StageRunner};
 use osbc_sandbox::interrupt::Interrupt;
 use osbc_sandbox::request::{DeviceRequest, InputRequest, MountRequest, ReferenceFrom, ReferenceRequest, StageFailure};
@@ -120,7 +120,7 @@ fn root_what_services_write_is_no_output_of_the_stage() {
     let (output, aside) = (RefCell::new(String::new()), RefCell::new(String::new()));
     let io = StageIo {
         output: &|text| output.borrow_mut().push_str(text),
-        aside: &|text| aside.borrow_mut().push_str(text),
+        service_output: &|text| aside.borrow_mut().push_str(text),
         interrupt: &Interrupt::new().expect("an eventfd"),
     };
     assert_eq!(runner().run(&place.request, &io).failure, None);
@@ -224,7 +224,7 @@ struct Typist<'a> {
     output: &'a Path,
 }
 
-impl Attendant for Typist<'_> {
+impl ShellUi for Typist<'_> {
     fn attend(&self, shell: Shell) -> io::Result<()> {
         let (commands, mut typed) = io::pipe()?;
         typed.write_all(b"cat /run/osbuild/api/arguments\n")?;
@@ -278,7 +278,8 @@ fn root_a_shell_finds_the_arguments_that_a_stage_is_given() {
         let output = place.path("seen");
         let (inner, typist) = (runner(), Typist { output: &output });
         let runner = ShellRunner::new(&inner, When::Before("*".into()), &typist);
-        let io = StageIo { output: &|_| (), aside: &|_| (), interrupt: &Interrupt::new().expect("an eventfd") };
+        let io =
+            StageIo { output: &|_| (), service_output: &|_| (), interrupt: &Interrupt::new().expect("an eventfd") };
         assert_eq!(runner.run(&place.request, &io).failure, None);
         let seen = fs::read_to_string(output).expect("the shell wrote it");
         assert_eq!(parsed(&seen), parsed(&given));

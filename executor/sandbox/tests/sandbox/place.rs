@@ -97,20 +97,20 @@ impl Place {
     pub(crate) fn run_until(&self, interrupt: &Interrupt) -> (StageReply, String) {
         let output = RefCell::new(String::new());
         let take = |text: &str| output.borrow_mut().push_str(text);
-        let reply = runner().run(&self.request, &StageIo { output: &take, aside: &take, interrupt });
+        let reply = runner().run(&self.request, &StageIo { output: &take, service_output: &take, interrupt });
         let output = output.into_inner();
         assert_eq!(left_of(self.directory.path()), Vec::<String>::new(), "left of {reply:?}");
         (reply, output)
     }
 
-    /// Runs the stage, which must succeed, and gives the metadata that it set.
+    /// Runs the stage, which must succeed, and returns the metadata that it set.
     pub(crate) fn succeed(&self) -> Value {
         let (reply, output) = self.run();
         assert_eq!(reply.failure, None, "{output}");
         reply.metadata
     }
 
-    /// Runs the stage, which must fail, and gives why.
+    /// Runs the stage, which must fail, and returns why.
     pub(crate) fn fail(&self) -> StageFailure {
         let (reply, output) = self.run();
         reply.failure.unwrap_or_else(|| panic!("the stage succeeded: {output}"))
@@ -178,7 +178,7 @@ pub(crate) fn measure(count: usize) -> ExitCode {
         let place = Place::new("write", json!({"path": "file", "text": "x"}));
         let interrupt = Interrupt::new().expect("an eventfd");
         let runner = runner();
-        let io = StageIo { output: &|_| (), aside: &|_| (), interrupt: &interrupt };
+        let io = StageIo { output: &|_| (), service_output: &|_| (), interrupt: &interrupt };
         let stage = || assert_eq!(runner.run(&place.request, &io).failure, None);
         let times = (0..count).map(|_| {
             let taken = time(&stage);

@@ -1,4 +1,4 @@
-//! Early cutoff, told by what ran.
+//! Early cutoff, by what ran.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};

@@ -1,4 +1,4 @@
-//! What runners prepare, told by what ran.
+//! What runners prepare, by what ran.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,8 +1,8 @@
-//! A look at what a build is about to read of earlier ones, before it begins. It reads no contents: a result whose stamp
-//! ([`crate::digest::stamp`]) is that of when it was sealed is as it was, and so is an item whose stamp is that of when it was
-//! last found sound. Where that does not hold, the contents are read and decide. So what was cut off, removed, replaced or
-//! written to is found, whatever times it was given; a disk that gives other bytes than it was given is found by `verify`
-//! and at an export only, which read everything.
+//! A look at what a build is about to read of earlier ones, before it begins. It reads no contents: a result whose
+//! stamp ([`crate::digest::stamp`]) is that of when it was committed is as it was, and so is an item whose stamp is
+//! that of when it was last found sound. Where that does not hold, the contents are read and decide. So what was cut
+//! off, removed, replaced or written to is found, whatever times it was given; a disk that gives other bytes than it
+//! was given is found by `verify` and at an export only, which read everything.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
@@ -14,7 +14,7 @@ use osbc_ir::{Action, Plan, StageId};
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT};
 
-use crate::check::verify::{CheckItem, Damage, Fate, damage_of_item};
+use crate::check::verify::{CheckItem, Damage, DamageAction, damage_of_item};
 use crate::digest;
 use crate::error::StoreError;
 use crate::fs::regular;
@@ -26,12 +26,17 @@ use crate::reclaim::inventory::Item;
 use crate::store::Store;
 
 impl Lease {
-    /// Looks at the results and items of earlier builds that the stages of a plan read, and with `exports` at those that
-    /// it is to export. What is damaged is set aside, so that who takes a new lease finds it absent.
+    /// Looks at the results and items of earlier builds that the stages of a plan read, and with `exports` at those
+    /// that it is to export. What is damaged is set aside, so that who takes a new lease finds it absent.
     ///
     /// # Errors
     /// The store cannot be written to.
-    pub fn look_over(&self, plan: &Plan, exports: bool, check_item: &CheckItem<'_>) -> Result<Vec<Damage>, StoreError> {
+    pub fn quick_check(
+        &self,
+        plan: &Plan,
+        exports: bool,
+        check_item: &CheckItem<'_>,
+    ) -> Result<Vec<Damage>, StoreError> {
         let graph = &plan.graph;
         let steps = plan.segments.iter().flat_map(|segment| &segment.steps);
         let read = steps.flat_map(|step| graph.needs(*step)).map(|(node, _)| node);
@@ -85,7 +90,7 @@ impl Store {
                 reason
             }
         };
-        Ok(Some(Damage { path, reason, fate: Fate::Left }))
+        Ok(Some(Damage { path, reason, fate: DamageAction::Left }))
     }
 
     fn look_at_item(&self, item: &Item, check: &CheckItem<'_>) -> Result<Option<Damage>, StoreError> {
@@ -110,6 +115,6 @@ impl Store {
     fn put_aside(&self, damage: Damage) -> Result<Damage, StoreError> {
         let path: &PathBuf = &damage.path;
         self.move_aside(path)?;
-        Ok(Damage { fate: Fate::SetAside, ..damage })
+        Ok(Damage { fate: DamageAction::SetAside, ..damage })
     }
 }

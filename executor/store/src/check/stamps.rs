@@ -1,12 +1,12 @@
-//! What is known of source items: the stamp that an item had when it was last found to be what its name says, and when it
-//! was last used. Items lie where osbuild has them too, so this lies elsewhere:
+//! What is known of source items: the stamp that an item had when it was last found to be what its name says, and when
+//! it was last used. Items lie where osbuild has them too, so this lies elsewhere:
 //!
 //! ```text
 //! <store>/stamps/<content type>:<checksum>     a symbolic link with the stamp as its target; its time is that of the last use
 //! ```
 //!
-//! A link takes one look to read, no block of the disk, and appears at once with all that it says. Notes of use change the
-//! change time of what they are made on, which is why an item itself cannot have them: its stamp could never stay.
+//! A link takes one look to read, no block of the disk, and appears at once with all that it says. Notes of use change
+//! the change time of what they are made on, which is why an item itself cannot have them: its stamp could never stay.
 
 use std::fs::Metadata;
 use std::io;
@@ -33,13 +33,13 @@ impl Store {
         known.is_some() && known == stamp(&item).map(PathBuf::from)
     }
 
-    /// Returns the stamp of an item as it is now; none if there is no file or directory in its place.
+    /// Returns the stamp of an item as it is now; `None` if there is no file or directory in its place.
     pub(crate) fn item_stamp(&self, key: &ItemKey) -> Option<String> {
         stamp(&self.layout().item(key)?)
     }
 
-    /// Notes that an item with this stamp is what its name says. Where it cannot be noted, the item is read before it is
-    /// next used.
+    /// Notes that an item with this stamp is what its name says. Where it cannot be noted, the item is read before it
+    /// is next used.
     pub(crate) fn know_item(&self, key: &ItemKey, stamp: &str) {
         if let Some((_, link)) = places(self.layout(), key) {
             put(&link, stamp).ok();
@@ -70,7 +70,7 @@ pub(crate) fn last_use(layout: &Layout, key: &ItemKey, item: &Metadata) -> Syste
     noted.or_else(|| item.accessed().ok()).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-/// Where an item lies, and the link that tells of it.
+/// Where an item lies, and the link with its stamp.
 fn places(layout: &Layout, key: &ItemKey) -> Option<(PathBuf, PathBuf)> {
     let item = layout.item(key)?;
     Some((item, layout.stamps().join(format!("{}:{}", key.content_type, key.checksum))))

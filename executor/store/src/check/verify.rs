@@ -14,7 +14,7 @@ use crate::lease::Lease;
 use crate::objects::layout::META;
 use crate::objects::object;
 use crate::objects::object::ObjectMeta;
-use crate::reclaim::inventory::{Census, Item, bytes_of, entries, holds_item, holds_object};
+use crate::reclaim::inventory::{Inventory, Item, bytes_of, entries, holds_item, holds_object};
 use crate::store::Store;
 
 /// What is wrong with something in a store.
@@ -25,12 +25,12 @@ pub struct Damage {
     /// What is wrong.
     pub reason: String,
     /// What was done about it.
-    pub fate: Fate,
+    pub fate: DamageAction,
 }
 
 /// What was done about a damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub enum DamageAction {
     /// Nothing, as nothing was to be done.
     Left,
     /// It was moved out of the way.
@@ -52,7 +52,7 @@ pub struct Verified {
     pub damages: Vec<Damage>,
 }
 
-/// Tells whether an item is what its name says; else what it is.
+/// Checks whether an item is what its name says; the error says what it is.
 pub type CheckItem<'a> = dyn Fn(&Item) -> Result<(), String> + Sync + 'a;
 
 impl Store {
@@ -62,19 +62,24 @@ impl Store {
     /// # Errors
     /// The store cannot be read, or not be repaired.
     pub fn verify(&self, repair: bool, check_item: &CheckItem<'_>) -> Result<Verified, StoreError> {
-        let census = self.census()?;
+        let inventory = self.inventory()?;
         let objects = entries(&self.layout().objects())?;
         let objects = objects.par_iter().map(|entry| entry.path());
         let mut damages: Vec<Damage> = objects.filter_map(|path| self.damage_of_object(path)).collect();
-        let items = census.items.par_iter().filter_map(|item| damage_of_item(item, check_item));
+        let items = inventory.items.par_iter().filter_map(|item| damage_of_item(item, check_item));
         damages.extend(items.collect::<Vec<_>>());
         damages.sort_by(|one, other| one.path.cmp(&other.path));
         // What went in the meantime is not damaged but evicted.
         damages.retain(|damage| damage.path.symlink_metadata().is_ok());
         if repair && !damages.is_empty() {
-            self.repair(&census, &mut damages)?;
+            self.repair(&inventory, &mut damages)?;
         }
-        Ok(Verified { objects: census.objects.len(), items: census.items.len(), bytes: census.bytes(), damages })
+        Ok(Verified {
+            objects: inventory.objects.len(),
+            items: inventory.items.len(),
+            bytes: inventory.bytes(),
+            damages,
+        })
     }
 
     fn damage_of_object(&self, path: PathBuf) -> Option<Damage> {
@@ -88,7 +93,7 @@ impl Store {
                 None => self.why_useless(id),
             },
         };
-        Some(Damage { path, reason, fate: Fate::Left })
+        Some(Damage { path, reason, fate: DamageAction::Left })
     }
 
     /// What differs between an object and its description.
@@ -124,42 +129,42 @@ impl Store {
     }
 
     /// Sets aside what is damaged and those that lie on it, but nothing that is in use.
-    fn repair(&self, census: &Census, damages: &mut Vec<Damage>) -> Result<(), StoreError> {
+    fn repair(&self, inventory: &Inventory, damages: &mut Vec<Damage>) -> Result<(), StoreError> {
         let _alone = self.alone()?;
         let (held, _) = self.held()?;
         let bad: HashSet<PathBuf> = damages.iter().map(|damage| damage.path.clone()).collect();
         let path_of = |id: StageId| self.layout().object(id);
-        for kept in census.objects.values() {
+        for kept in inventory.objects.values() {
             let path = path_of(kept.meta.id);
             if let Some(lower) = kept.meta.lowers.iter().find(|lower| bad.contains(&path_of(lower.id)))
                 && !bad.contains(&path)
             {
                 let reason = format!("it lies on {}, which is damaged", lower.id.short());
-                damages.push(Damage { path, reason, fate: Fate::Left });
+                damages.push(Damage { path, reason, fate: DamageAction::Left });
             }
         }
         let gone: HashSet<PathBuf> = damages.iter().map(|damage| damage.path.clone()).collect();
-        for (alias, target) in &census.aliases {
+        for (alias, target) in &inventory.aliases {
             let path = path_of(*alias);
             if gone.contains(&path_of(*target)) && !gone.contains(&path) {
                 let reason = format!("it stands for {}, which is damaged", target.short());
-                damages.push(Damage { path, reason, fate: Fate::Left });
+                damages.push(Damage { path, reason, fate: DamageAction::Left });
             }
         }
-        let in_use: HashSet<PathBuf> = census
+        let in_use: HashSet<PathBuf> = inventory
             .objects
             .values()
             .filter(|kept| holds_object(&held, kept.meta.id))
             .flat_map(|kept| kept.meta.lowers.iter().map(|lower| path_of(lower.id)).chain([path_of(kept.meta.id)]))
-            .chain(census.aliases.keys().filter(|alias| holds_object(&held, **alias)).map(|alias| path_of(*alias)))
-            .chain(census.items.iter().filter(|item| holds_item(&held, item)).map(|item| item.path.clone()))
+            .chain(inventory.aliases.keys().filter(|alias| holds_object(&held, **alias)).map(|alias| path_of(*alias)))
+            .chain(inventory.items.iter().filter(|item| holds_item(&held, item)).map(|item| item.path.clone()))
             .collect();
         for damage in damages.iter_mut() {
             damage.fate = if in_use.contains(&damage.path) {
-                Fate::InUse
+                DamageAction::InUse
             } else {
                 self.move_aside(&damage.path)?;
-                Fate::SetAside
+                DamageAction::SetAside
             };
         }
         // Whoever next wants to know counts.
@@ -198,7 +203,7 @@ impl Store {
 
 impl Lease {
     /// Reads a leased result, and those that it lies on, as [`Store::verify`] does; what is damaged is set aside. What
-    /// was made under this lease was read when it was sealed.
+    /// was made under this lease was read when it was committed.
     ///
     /// # Errors
     /// It is damaged.
@@ -228,5 +233,5 @@ impl Lease {
 pub(crate) fn damage_of_item(item: &Item, check: &CheckItem<'_>) -> Option<Damage> {
     let is_item = item.path.symlink_metadata().is_ok_and(|metadata| metadata.is_file() || metadata.is_dir());
     let reason = if is_item { check(item).err()? } else { "it is neither a file nor a directory".to_owned() };
-    Some(Damage { path: item.path.clone(), reason, fate: Fate::Left })
+    Some(Damage { path: item.path.clone(), reason, fate: DamageAction::Left })
 }

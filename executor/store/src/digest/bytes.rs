@@ -1,5 +1,5 @@
-//! The bytes of one file. Cut into blocks so that a large one is hashed by many threads, and so that holes cost nothing:
-//! a block of zeros is left out, whether it lies on the disk or not.
+//! The bytes of one file. Cut into blocks so that a large one is hashed by many threads, and so that holes cost
+//! nothing: a block of zeros is left out, whether it lies on the disk or not.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -36,7 +36,7 @@ fn add(encoder: &mut Encoder, block: Option<(u64, Hash)>) {
     }
 }
 
-/// A block's index and hash; none if it is all zeros.
+/// A block's index and hash; `None` if it is all zeros.
 fn block(file: BorrowedFd<'_>, index: u64, size: u64) -> io::Result<Option<(u64, Hash)>> {
     let start = index * BLOCK;
     let length = usize::try_from(BLOCK.min(size - start)).expect("a block fits");

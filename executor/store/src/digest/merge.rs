@@ -111,7 +111,7 @@ fn continued(
     }
 }
 
-/// The directory of this name in a directory below; none if there is none.
+/// The directory of this name in a directory below; `None` if there is none.
 fn child((path, inside): &Below, name: &OsStr, find: &Find<'_>) -> io::Result<Option<Below>> {
     let Some(entry) = inside.get(name.as_bytes()).filter(|entry| entry.directory.is_some()) else { return Ok(None) };
     Ok(Some((path.join(name), listing(entry.directory.as_ref(), find)?)))
@@ -150,7 +150,7 @@ fn links(scanned: &Scanned, below: &HashMap<&Path, Below>, kind: Kind<'_>) -> Ve
     groups
 }
 
-/// Where an entry of the tree below is to be seen now; none if the layer hides it.
+/// Where an entry of the tree below is to be seen now; `None` if the layer hides it.
 fn moved(name: &Path, now_at: &HashMap<&Path, &Path>, scanned: &Scanned) -> Option<Vec<u8>> {
     let directory = name.ancestors().skip(1).find(|directory| now_at.contains_key(directory))?;
     let rest = name.strip_prefix(directory).ok()?;

@@ -174,7 +174,7 @@ impl Job {
         })
     }
 
-    /// What an entry has of its own, with its content; `note` is told what overlayfs notes in a layer.
+    /// What an entry has of its own, with its content; `note` gets what overlayfs notes in a layer.
     fn own(
         &self,
         directory: BorrowedFd<'_>,

@@ -1,4 +1,4 @@
-//! Digests: what they tell apart and what not, and that layers make no difference.
+//! Digests: what they distinguish and what not, and that layers make no difference.
 
 use std::collections::HashMap;
 use std::fs::{self, File, FileTimes, Permissions};

@@ -8,7 +8,7 @@ use osbc_ir::Value;
 use tempfile::TempDir;
 
 use super::*;
-use crate::objects::commit::Sealing;
+use crate::objects::commit::CommitInfo;
 use crate::objects::object::StepRecord;
 use crate::store::{Layers, Store};
 use crate::testing::{Sealed, Sketch, directory};
@@ -34,7 +34,7 @@ impl Bench {
         make(&work.stack().expect("a tree").upper.expect("is written to").dir);
         let id = self.sketch.id("a");
         let record = StepRecord { id, module: String::new(), metadata: Value::Null, duration: Default::default() };
-        work.seal(Sealing { source_epoch: Some(5), steps: vec![record] }).expect("seals");
+        work.commit(CommitInfo { source_epoch: Some(5), steps: vec![record] }).expect("commits");
         transaction
     }
 
@@ -64,7 +64,7 @@ fn unkept(directory: &TempDir, sketch: &Sealed, base: Option<StageId>) -> Transa
         let stack = work.stack().expect("a tree");
         fs::write(stack.upper.expect("is written to").dir.join("disk.raw"), id.to_string()).expect("writes");
         let record = StepRecord { id, module: String::new(), metadata: Value::Null, duration: Default::default() };
-        work.seal(Sealing { source_epoch: Some(5), steps: vec![record] }).expect("seals");
+        work.commit(CommitInfo { source_epoch: Some(5), steps: vec![record] }).expect("commits");
     }
     transaction
 }

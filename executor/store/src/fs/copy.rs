@@ -85,7 +85,7 @@ pub struct Lost {
 pub struct CopyError {
     /// The entry, below the root of the copy.
     pub path: PathBuf,
-    /// The system's word.
+    /// The OS error.
     pub source: io::Error,
 }
 
@@ -151,7 +151,7 @@ fn copy(
     }
 }
 
-/// Gives the directory `to` the attributes of the directory `from`, of which `stat` was taken, but for what overlayfs
+/// Returns the directory `to` the attributes of the directory `from`, of which `stat` was taken, but for what overlayfs
 /// notes in a layer's directories.
 ///
 /// # Errors
@@ -239,8 +239,8 @@ impl Job {
         })
     }
 
-    /// Copies the entries of a directory, but for directories and large files, which have to wait. Tells how many there
-    /// were.
+    /// Copies the entries of a directory, but for directories and large files, which have to wait. Returns how many
+    /// there were.
     fn directory(
         &self,
         parents: &Pair,

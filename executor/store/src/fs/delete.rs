@@ -74,7 +74,7 @@ impl Job {
         }
     }
 
-    /// Removes all entries of a directory but its directories, which are put to those that wait; tells how many there
+    /// Removes all entries of a directory but its directories, which are put to those that wait; returns how many there
     /// were.
     fn empty(&self, directory: Directory, waiting: &mut Vec<Directory>) -> rustix::io::Result<usize> {
         let Directory { parent, name, path, depth } = directory;

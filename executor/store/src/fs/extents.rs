@@ -43,7 +43,7 @@ struct Extent {
 /// The bytes of all files below `root` that lie in blocks which files have in common, within the tree or without.
 ///
 /// # Errors
-/// A file cannot be read, or the file system does not tell.
+/// A file cannot be read, or the file system does not report its extents.
 pub(crate) fn shared_below(root: &Path) -> io::Result<u64> {
     let bytes = AtomicU64::new(0);
     walk::entries(root, |entry| {
@@ -76,9 +76,9 @@ fn shared(file: BorrowedFd<'_>) -> io::Result<u64> {
         if asked < 0 {
             return Err(io::Error::last_os_error());
         }
-        let told = &request.extents[..(request.mapped as usize).min(MANY)];
-        bytes += told.iter().filter(|extent| extent.flags & SHARED != 0).map(|extent| extent.length).sum::<u64>();
-        match told.last() {
+        let reported = &request.extents[..(request.mapped as usize).min(MANY)];
+        bytes += reported.iter().filter(|extent| extent.flags & SHARED != 0).map(|extent| extent.length).sum::<u64>();
+        match reported.last() {
             Some(last) if last.flags & LAST == 0 => start = last.logical + last.length,
             _ => return Ok(bytes),
         }

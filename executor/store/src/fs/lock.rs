@@ -9,8 +9,8 @@ use rustix::io::Errno;
 
 use crate::fs::regular;
 
-/// Makes the directory at `path` where it is missing, and locks it for its one owner. None if somebody else has it, or
-/// removed it meanwhile.
+/// Makes the directory at `path` where it is missing, and locks it for its one owner. `None` if somebody else has it,
+/// or removed it meanwhile.
 ///
 /// # Errors
 /// It can be neither made nor opened.
@@ -22,7 +22,7 @@ pub(crate) fn own_directory(path: &Path) -> io::Result<Option<OwnedFd>> {
     own_existing(path)
 }
 
-/// Locks the directory at `path` for its one owner. None if somebody else has it or it is gone.
+/// Locks the directory at `path` for its one owner. `None` if somebody else has it or it is gone.
 ///
 /// # Errors
 /// It cannot be opened.

@@ -1,5 +1,5 @@
-//! Paths in messages between processes of osbc. Formats of text have no paths that are not UTF-8; such a path is written as
-//! its bytes in hexadecimal digits behind a NUL, which no path begins with.
+//! Paths in messages between processes of osbc. Formats of text have no paths that are not UTF-8; such a path is
+//! written as its bytes in hexadecimal digits behind a NUL, which no path begins with.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -17,7 +17,7 @@ pub trait Paths: Sized {
     /// Returns what stands for it in a message.
     fn to_texts(&self) -> Self::Texts;
 
-    /// Returns what the texts stand for; none if they stand for nothing.
+    /// Returns what the texts stand for; `None` if they stand for nothing.
     fn from_texts(texts: Self::Texts) -> Option<Self>;
 }
 

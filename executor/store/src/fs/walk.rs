@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 pub(crate) const SHARE: usize = 128;
 
 /// Visits `first` and whatever the visits put to the list, each once; the last put is the next visited, so that what
-/// waits stays short. A visit tells how much work it was.
+/// waits stays short. A visit returns how much work it was.
 pub(crate) fn walk<T: Send>(first: T, visit: impl Fn(T, &mut Vec<T>) -> usize + Sync) {
     rayon::in_place_scope(|scope| go(scope, first, &visit));
 }
@@ -73,7 +73,7 @@ struct Waiting {
     path: PathBuf,
 }
 
-/// Visits what is in a directory; the directories among that have to wait. Tells how many entries there were.
+/// Visits what is in a directory; the directories among that have to wait. Returns how many entries there were.
 fn visit_directory(
     directory: &Waiting,
     waiting: &mut Vec<Waiting>,

@@ -56,7 +56,7 @@ impl Abilities {
 }
 
 /// Tries what layers need: a mount on two lower ones, and the renaming of a directory out of them, which without root
-/// is only refused in the way that tools know from other file systems. Gives why it cannot be done.
+/// is only refused in the way that tools know from other file systems. Returns why it cannot be done.
 fn try_overlay(directory: &Path) -> Result<Option<io::Error>, StoreError> {
     let act = "try layers in";
     let place =
@@ -76,7 +76,7 @@ fn try_overlay(directory: &Path) -> Result<Option<io::Error>, StoreError> {
     }
 }
 
-/// Tries to have one file share the bytes of another. Gives why it cannot be done.
+/// Tries to have one file share the bytes of another. Returns why it cannot be done.
 fn try_reflink(directory: &Path) -> Result<Option<io::Error>, StoreError> {
     use std::io::Write as _;
     let failed = |error: io::Error| StoreError::io("try reflinks in", directory)(error);

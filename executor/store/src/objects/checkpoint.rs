@@ -49,7 +49,7 @@ impl Transaction {
         records.map(|records| self.metadata_with(graph, node, &records)).unwrap_or_default()
     }
 
-    /// The same, where some of the stages have run and nothing of them is sealed yet.
+    /// The same, where some of the stages have run and nothing of them is committed yet.
     fn metadata_with(&self, graph: &Graph, node: NodeIndex, records: &[StepRecord]) -> Vec<(NodeIndex, Value)> {
         let mut known: HashMap<StageId, Value> = HashMap::new();
         let mut reader = self.store().reader();
@@ -69,7 +69,7 @@ impl Transaction {
 }
 
 impl Work<'_> {
-    /// Makes the checkpoint of the stage that ran last, if there is to be one. `records` tell of the stages that ran on
+    /// Makes the checkpoint of the stage that ran last, if there is to be one. `records` are of the stages that ran on
     /// this work.
     ///
     /// # Errors

@@ -25,9 +25,9 @@ use crate::transaction::Transaction;
 /// The name that stands for a stage where a tree was only laid out in another way.
 pub(crate) const DERIVED: &str = "derived";
 
-/// What a seal needs to know besides the tree.
+/// What a commit needs to know besides the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sealing {
+pub struct CommitInfo {
     /// The epoch that the times of what was written are clamped to.
     pub source_epoch: Option<i64>,
     /// The stages that ran, in order; the last one's id becomes the object's.
@@ -35,7 +35,7 @@ pub struct Sealing {
 }
 
 impl Work<'_> {
-    /// Seals the tree as the result of the last of its steps. From then on it can be read under this lease, and by
+    /// Commits the tree as the result of the last of its steps. From then on it can be read under this lease, and by
     /// whoever leases it later.
     ///
     /// # Errors
@@ -43,31 +43,31 @@ impl Work<'_> {
     ///
     /// # Panics
     /// There is no step.
-    pub fn seal(self, sealing: Sealing) -> Result<Arc<ObjectMeta>, StoreError> {
-        let id = sealing.steps.last().expect("a segment has a step").id;
+    pub fn commit(self, info: CommitInfo) -> Result<Arc<ObjectMeta>, StoreError> {
+        let id = info.steps.last().expect("a segment has a step").id;
         let store = self.transaction.store();
         store.with_room(|| {
             store.change("complete the hard links of", self.object(), || links::complete(&self))?;
-            if let Some(epoch) = sealing.source_epoch {
+            if let Some(epoch) = info.source_epoch {
                 let root = &self.upper().dir;
                 store.change("set the times of", root, || mtime_clamp::clamp(root, self.created, epoch))?;
             }
-            self.finish(id, &sealing)
+            self.finish(id, &info)
         })
     }
 
-    /// Seals the tree as that of another object, laid out in another way.
-    pub(crate) fn seal_derived(
+    /// Commits the tree as that of another object, laid out in another way.
+    pub(crate) fn commit_derived(
         self,
         id: StageId,
         of: &ObjectMeta,
         start: Instant,
     ) -> Result<Arc<ObjectMeta>, StoreError> {
         let step = StepRecord { id, module: DERIVED.to_owned(), metadata: Value::Null, duration: start.elapsed() };
-        self.finish(id, &Sealing { source_epoch: of.source_epoch, steps: vec![step] })
+        self.finish(id, &CommitInfo { source_epoch: of.source_epoch, steps: vec![step] })
     }
 
-    fn finish(&self, id: StageId, sealing: &Sealing) -> Result<Arc<ObjectMeta>, StoreError> {
+    fn finish(&self, id: StageId, info: &CommitInfo) -> Result<Arc<ObjectMeta>, StoreError> {
         let (transaction, store) = (self.transaction, self.transaction.store());
         // Its links to the layer's files would change those when they go.
         let overlay = &self.upper().work;
@@ -95,8 +95,8 @@ impl Work<'_> {
             stamp,
             bytes: bytes.saturating_sub(shared.as_ref().map_or(0, |shared| shared.bytes)),
             shared,
-            source_epoch: sealing.source_epoch,
-            steps: sealing.steps.clone(),
+            source_epoch: info.source_epoch,
+            steps: info.steps.clone(),
         };
         let path = self.object().join(META);
         store.change("write", &path, || std::fs::write(&path, object::encode(&meta)?))?;
@@ -135,8 +135,8 @@ impl Work<'_> {
 }
 
 impl Transaction {
-    /// Makes a finished directory that takes so many bytes the object `id`, while nobody evicts. Gives the object that
-    /// another process has put there meanwhile, which is as good.
+    /// Makes a finished directory that takes so many bytes the object `id`, while nobody evicts. Returns the object
+    /// that another process has put there meanwhile, which is as good.
     pub(crate) fn put_in_place(
         &self,
         directory: &Path,

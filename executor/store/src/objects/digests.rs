@@ -31,7 +31,7 @@ impl Store {
         self.reader().read(id)
     }
 
-    /// The digest that is kept with an object; none if none was needed yet.
+    /// The digest that is kept with an object; `None` if none was needed yet.
     pub fn kept_digest(&self, object: &ObjectMeta) -> Option<TreeDigest> {
         kept(&self.layout().object(object.id)).map(|record| record.digest())
     }
@@ -73,7 +73,7 @@ impl Digests {
             return Ok(());
         }
         let is_layer = below.is_some();
-        // A copy of its base: that one's record tells which times are of no account.
+        // A copy of its base: that one's record says which times do not count.
         let below = below.or_else(|| meta.base.filter(|base| self.has(lease, *base)));
         // Without the moment of its beginning every time counts.
         let (tv_sec, tv_nsec) = meta.created.unwrap_or((i64::MAX, 0));

@@ -25,8 +25,8 @@ impl Store {
                 Some(error) => Err(StoreError::NoReflinks { path: path(), source: of(error) }),
             },
             Layers::Copy => Ok(Way::Copy),
-            Layers::Scattered if abilities()?.overlay.is_none() => Ok(Way::Overlay),
-            Layers::Scattered => Ok(Way::Copy),
+            Layers::Shuffled if abilities()?.overlay.is_none() => Ok(Way::Overlay),
+            Layers::Shuffled => Ok(Way::Copy),
         }
     }
 

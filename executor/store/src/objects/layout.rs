@@ -114,7 +114,7 @@ impl Layout {
         self.root.join("history.jsonl")
     }
 
-    /// A source item; none if its name would lead elsewhere.
+    /// A source item; `None` if its name would lead elsewhere.
     pub(crate) fn item(&self, key: &ItemKey) -> Option<PathBuf> {
         key.is_storable().then(|| self.sources().join(&key.content_type).join(&key.checksum))
     }

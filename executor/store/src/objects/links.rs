@@ -2,8 +2,8 @@
 //!
 //! A stage that writes to one name of a file with several of them, all in a lower layer, brings just that name into its
 //! own layer. While its mount lives the others follow it by overlayfs's index; a later mount would show them with the
-//! old content. So before a layer is sealed the other names are brought up too, which only needs doing where the index
-//! holds anything at all.
+//! old content. So before a layer is committed the other names are brought up too, which only needs doing where the
+//! index holds anything at all.
 //!
 //! Without root there is no index, and the link would break unseen within the stage. So there all names of such files
 //! are brought into a layer before a stage gets it.

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use crate::fs::walk;
 use crate::fs::walk::Entry;
 
-/// Gives every entry of `root`, itself included, whose modification time is not before `created` the time `epoch`;
+/// Returns every entry of `root`, itself included, whose modification time is not before `created` the time `epoch`;
 /// symbolic links too, which are not followed.
 pub(crate) fn clamp(root: &Path, created: Timespec, epoch: i64) -> io::Result<()> {
     let time = Timespec { tv_sec: epoch, tv_nsec: 0 };

@@ -1,4 +1,4 @@
-//! One sealed object: its description, and whether it can be trusted. Reads only.
+//! One committed object: its description, and whether it can be trusted. Reads only.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -24,22 +24,22 @@ pub struct ObjectMeta {
     pub format: u32,
     /// The id, which is also the object's name.
     pub id: StageId,
-    /// The running system's boot in which it was sealed: proof enough that its data can be read as long as that lasts.
-    /// None where the system does not tell.
+    /// The running system's boot in which it was committed: proof enough that its data can be read as long as that
+    /// lasts. `None` if the system does not report it.
     pub boot: Option<String>,
     /// The result that it continues; none for one from an empty tree.
     pub base: Option<StageId>,
-    /// Tells it from any other object that is or was made for the same id.
+    /// A random name that no other object of the same id has or had.
     pub instance: String,
-    /// The objects whose layers lie below its own, lowest first; none when it holds a whole tree.
-    pub lowers: Vec<Lower>,
+    /// The objects whose layers lie below its own, lowest first; `None` if it holds a whole tree.
+    pub lowers: Vec<ObjectRef>,
     /// When its tree was begun, in seconds and nanoseconds since 1970: what is not older was written by its stages.
     pub created: Option<(i64, i64)>,
     /// The digest of its own directory as it was written ([`crate::digest::written`]): of what its stages changed, or
     /// of the whole tree when nothing lies below it. Not known of a checkpoint of osbuild's.
     pub digest: Option<TreeDigest>,
-    /// The stamp of its own directory when it was sealed ([`crate::digest::stamp`]); where a file `stamp` lies beside,
-    /// that one counts.
+    /// The stamp of its own directory when it was committed ([`crate::digest::stamp`]); where a file `stamp` lies
+    /// beside, that one counts.
     #[serde(default)]
     pub stamp: Option<String>,
     /// What its own directory takes on disk, but for what it shares.
@@ -56,7 +56,7 @@ pub struct ObjectMeta {
 /// An object that others lie on or stand for. A layer only makes sense on the very one that it was made on: a stage
 /// that runs again need not write the same again, and then the layer would show a mixture that no stage has ever seen.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Lower {
+pub struct ObjectRef {
     /// Its id.
     pub id: StageId,
     /// Its [`ObjectMeta::instance`].
@@ -67,7 +67,7 @@ pub struct Lower {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InCommon {
     /// The other one.
-    pub with: Lower,
+    pub with: ObjectRef,
     /// How much.
     pub bytes: u64,
 }
@@ -87,8 +87,8 @@ pub struct StepRecord {
 
 impl ObjectMeta {
     /// The object as something to lie on or to stand for.
-    pub fn as_lower(&self) -> Lower {
-        Lower { id: self.id, instance: self.instance.clone() }
+    pub fn reference(&self) -> ObjectRef {
+        ObjectRef { id: self.id, instance: self.instance.clone() }
     }
 
     /// The metadata of the object's own stage; `null` when it wrote none.
@@ -113,7 +113,7 @@ impl ObjectMeta {
         layout.object(self.id).join(layout::content(&self.instance))
     }
 
-    /// The object's directories as a tree to read; `place` tells where an object lies.
+    /// The object's directories as a tree to read; `place` returns where an object lies.
     pub(crate) fn stack(&self, place: impl Fn(StageId) -> PathBuf) -> TreeStack {
         let below = self.lowers.iter().map(|lower| place(lower.id).join(layout::content(&lower.instance)));
         let own = place(self.id).join(layout::content(&self.instance));
@@ -121,7 +121,7 @@ impl ObjectMeta {
     }
 }
 
-impl Lower {
+impl ObjectRef {
     /// The directory with its tree or layer.
     pub(crate) fn content(&self, layout: &Layout) -> PathBuf {
         layout.object(self.id).join(layout::content(&self.instance))
@@ -143,7 +143,7 @@ pub(crate) fn encode(meta: &ObjectMeta) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec(&Written { blake3, object: &object })
 }
 
-/// The description in a text; none if it is not what was written.
+/// The description in a text; `None` if it is not what was written.
 pub(crate) fn decode(text: &[u8]) -> Option<ObjectMeta> {
     let written: Written<'_> = serde_json::from_slice(text).ok()?;
     let object = written.object.get();
@@ -152,7 +152,7 @@ pub(crate) fn decode(text: &[u8]) -> Option<ObjectMeta> {
     (meta.format == FORMAT).then_some(meta)
 }
 
-/// The id of the running system's boot; none where it does not tell.
+/// Returns the id of the running system's boot; `None` if it does not report it.
 pub(crate) fn boot() -> Option<String> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let text = text.trim();
@@ -166,7 +166,7 @@ pub(crate) struct Reader<'a> {
     boot: Option<&'a str>,
     known: HashMap<StageId, Option<Arc<ObjectMeta>>>,
     /// The lower objects that were looked for, and whether they are there.
-    lowers: HashMap<Lower, bool>,
+    lowers: HashMap<ObjectRef, bool>,
 }
 
 impl<'a> Reader<'a> {
@@ -174,10 +174,10 @@ impl<'a> Reader<'a> {
         Self { layout, boot, known: HashMap::new(), lowers: HashMap::new() }
     }
 
-    /// The description of an object, for an alias that of the one that it stands for; none if it is absent, damaged,
+    /// The description of an object, for an alias that of the one that it stands for; `None` if it is absent, damaged,
     /// stacked on one that is not there, or may have lost data in a crash of the system.
     ///
-    /// Those below it are not read: a directory's name tells which object it belongs to, and what the upper one can be
+    /// Those below it are not read: a directory's name says which object it belongs to, and what the upper one can be
     /// trusted for was true of them before.
     pub(crate) fn read(&mut self, id: StageId) -> Option<Arc<ObjectMeta>> {
         if let Some(known) = self.known.get(&id) {
@@ -198,7 +198,7 @@ impl<'a> Reader<'a> {
     }
 
     /// What an alias names.
-    pub(crate) fn alias(&self, id: StageId) -> Option<Lower> {
+    pub(crate) fn alias(&self, id: StageId) -> Option<ObjectRef> {
         let text = regular::read(&self.layout.object(id).join(ALIAS)).ok()?;
         serde_json::from_slice(&text).ok()
     }
@@ -212,7 +212,7 @@ impl<'a> Reader<'a> {
         (whole && safe).then_some(meta)
     }
 
-    fn is_there(&mut self, lower: &Lower) -> bool {
+    fn is_there(&mut self, lower: &ObjectRef) -> bool {
         if let Some(known) = self.lowers.get(lower) {
             return *known;
         }

@@ -12,7 +12,7 @@ use crate::transaction::Transaction;
 const KEPT: usize = 100;
 
 impl Transaction {
-    /// The file that was kept under this name, for as long as the lease lives; none if there is none.
+    /// The file that was kept under this name, for as long as the lease lives; `None` if there is none.
     pub fn prepared(&self, name: &str) -> Option<PathBuf> {
         let link = self.new_path();
         // Whoever forgets it leaves the link.
@@ -21,7 +21,7 @@ impl Transaction {
         link.symlink_metadata().is_ok_and(|metadata| metadata.is_file()).then_some(link)
     }
 
-    /// Keeps a text for as long as the lease lives, and where it has a name, for later leases; gives its file.
+    /// Keeps a text for as long as the lease lives, and where it has a name, for later leases; returns its file.
     ///
     /// # Errors
     /// The store cannot be written to.

@@ -24,25 +24,25 @@ use crate::tree_stack::TreeStack;
 
 impl Store {
     /// Whether trees are shown in another order here.
-    pub(crate) fn scatters(&self) -> bool {
-        self.shared.settings.layers == Layers::Scattered
+    pub(crate) fn shuffles(&self) -> bool {
+        self.shared.settings.layers == Layers::Shuffled
     }
 }
 
 impl Transaction {
-    /// The tree of a result that is leased or was sealed under this lease, as a stage is to read it.
+    /// The tree of a result that is leased or was committed under this lease, as a stage is to read it.
     ///
     /// # Errors
-    /// The store scatters trees, and that cannot be done.
+    /// The store shuffles trees, and that cannot be done.
     pub fn tree_for_stages(&self, id: StageId) -> Result<Option<TreeStack>, StoreError> {
         let Some(object) = self.object(id) else { return Ok(None) };
-        let scatters = self.store().scatters() && self.store().way(self.directory())? == Way::Overlay;
-        let object = if scatters { self.scattered(&object)? } else { object };
+        let shuffles = self.store().shuffles() && self.store().way(self.directory())? == Way::Overlay;
+        let object = if shuffles { self.shuffled(&object)? } else { object };
         Ok(Some(self.stack(&object)))
     }
 
     /// The same tree in another order: an object of its own, made once for all that go on from there or read it.
-    pub(crate) fn scattered(&self, whole: &ObjectMeta) -> Result<Arc<ObjectMeta>, StoreError> {
+    pub(crate) fn shuffled(&self, whole: &ObjectMeta) -> Result<Arc<ObjectMeta>, StoreError> {
         let _alone = self.flattening.lock().unwrap_or_else(PoisonError::into_inner);
         let id = whole.derived_id("osbc scattered tree 1");
         if let Some(known) = self.add(id)? {
@@ -52,10 +52,10 @@ impl Transaction {
         let half = self.copy(whole, Sharing::IfPossible)?;
         let tree = &half.upper().dir;
         self.store().change("thin out", tree, || thin_out(tree))?;
-        let half = half.seal_derived(whole.derived_id("osbc thinned out tree 1"), whole, start)?;
+        let half = half.commit_derived(whole.derived_id("osbc thinned out tree 1"), whole, start)?;
         let mut work = self.copy(whole, Sharing::IfPossible)?;
-        work.lowers = vec![half.as_lower()];
-        work.seal_derived(id, whole, start)
+        work.lowers = vec![half.reference()];
+        work.commit_derived(id, whole, start)
     }
 }
 

@@ -1,5 +1,5 @@
-//! Makes sealed objects durable behind the build's back: one sync of the file system for all that were sealed since the
-//! last one, then a mark in each.
+//! Makes committed objects durable behind the build's back: one sync of the file system for all that were committed
+//! since the last one, then a mark in each.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,14 +17,14 @@ use crate::objects::layout::DURABLE;
 use crate::store::Store;
 
 /// For how long results are gathered before the disk is synced.
-const GATHER: Duration = Duration::from_secs(2);
+const COALESCE_DELAY: Duration = Duration::from_secs(2);
 
 /// The thread that syncs; started with the first object.
 #[derive(Debug)]
 pub(crate) struct Syncer {
     store: Store,
-    /// Opened before anything is written in the transaction: the kernel tells of what it could not write back only to who had
-    /// the file system open by then.
+    /// Opened before anything is written in the transaction: the kernel reports what it could not write back only to
+    /// processes that had the file system open by then.
     objects: Arc<OwnedFd>,
     running: Mutex<Option<Running>>,
 }
@@ -88,7 +88,7 @@ impl Syncer {
 fn run(store: &Store, objects: &OwnedFd, appeared: &Receiver<New>) -> Result<(), StoreError> {
     while let Ok(first) = appeared.recv() {
         let mut batch = vec![first];
-        let until = Instant::now() + GATHER;
+        let until = Instant::now() + COALESCE_DELAY;
         while let Ok(new) = appeared.recv_deadline(until) {
             batch.push(new);
         }
@@ -107,8 +107,8 @@ fn make_durable(store: &Store, objects: &OwnedFd, batch: &[New]) -> Result<(), S
     };
     if let Err(error) = sync(store, objects) {
         for id in ids() {
-            // What the disk refused may be part of any of them. One that takes no more changes keeps them in their places,
-            // without a mark.
+            // What the disk refused may be part of any of them. One that takes no more changes keeps them in their
+            // places, without a mark.
             store.set_aside(id).ok();
         }
         return Err(error);

@@ -1,4 +1,4 @@
-//! A tree in the making: what a segment's stages change, on top of a sealed base.
+//! A tree in the making: what a segment's stages change, on top of a committed base.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -16,7 +16,7 @@ use crate::fs::overlay;
 use crate::objects::abilities::Way;
 use crate::objects::layout;
 use crate::objects::links;
-use crate::objects::object::{Lower, ObjectMeta};
+use crate::objects::object::{ObjectMeta, ObjectRef};
 use crate::reclaim::inventory::bytes_of;
 use crate::transaction::Transaction;
 use crate::tree_stack::{TreeStack, Upper};
@@ -31,25 +31,25 @@ const OVERLAY: &str = "overlay";
 /// The directory for a stage's scratch files.
 const SCRATCH: &str = "scratch";
 
-/// A tree in the making. Dropped without being sealed, nothing of it remains.
+/// A tree in the making. Dropped without being committed, nothing of it remains.
 #[derive(Debug)]
 pub struct Work<'a> {
     pub(crate) transaction: &'a Transaction,
     pub(crate) directory: PathBuf,
-    /// What the object will be told by ([`ObjectMeta::instance`]).
+    /// The name that no other object of its id has ([`ObjectMeta::instance`]).
     pub(crate) instance: String,
     pub(crate) base: Option<StageId>,
     /// The objects whose layers lie below, lowest first.
-    pub(crate) lowers: Vec<Lower>,
+    pub(crate) lowers: Vec<ObjectRef>,
     /// The object that the tree is a copy of.
-    pub(crate) copy_of: Option<Lower>,
+    pub(crate) copy_of: Option<ObjectRef>,
     pub(crate) stack: TreeStack,
     /// When the tree was created, by the clock that stamps its files.
     pub(crate) created: Timespec,
 }
 
 impl Transaction {
-    /// Begins a tree that continues a leased or just sealed result, or an empty one.
+    /// Begins a tree that continues a leased or just committed result, or an empty one.
     ///
     /// # Errors
     /// The store cannot be written to, or has no room even after an eviction.
@@ -72,7 +72,7 @@ impl Transaction {
             _ if self.store().keeps() && self.is_elsewhere(id) => self.copy(&below, Sharing::IfPossible),
             Way::Overlay => {
                 let below = match below.lowers.len() + 2 {
-                    _ if self.store().scatters() => self.scattered(&below)?,
+                    _ if self.store().shuffles() => self.shuffled(&below)?,
                     height if height > MAX_LAYERS => self.flattened(&below)?,
                     _ => below,
                 };
@@ -107,7 +107,7 @@ impl Transaction {
         let mut work = self.empty(Some(below.id))?;
         work.make_tree()?;
         work.copy_from(below, sharing)?;
-        work.copy_of = Some(below.as_lower());
+        work.copy_of = Some(below.reference());
         Ok(work)
     }
 
@@ -121,7 +121,7 @@ impl Transaction {
         }
         let start = Instant::now();
         let work = self.copy(tall, Sharing::IfPossible)?;
-        work.seal_derived(id, tall, start)
+        work.commit_derived(id, tall, start)
     }
 }
 
@@ -182,7 +182,7 @@ impl Work<'_> {
             let stat = rustix::fs::fstat(&top)?;
             copy_attributes(top.as_fd(), open_directory(layer)?.as_fd(), &stat)
         })?;
-        self.lowers = below.lowers.iter().cloned().chain([below.as_lower()]).collect();
+        self.lowers = below.lowers.iter().cloned().chain([below.reference()]).collect();
         self.stack.lower = stack.lower;
         store.change("bring hard links to", &self.upper().dir, || links::bring_along(&self.stack))
     }

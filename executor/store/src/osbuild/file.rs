@@ -84,7 +84,7 @@ pub(crate) fn create(store: &Path, path: &Path, content: &[u8]) -> io::Result<()
     }
 }
 
-/// Makes a locked file at `path`; gives its lock.
+/// Makes a locked file at `path`; returns its lock.
 ///
 /// # Errors
 /// It is there already, or the store cannot be written to.

@@ -31,7 +31,7 @@ pub enum Limit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Info {
     version: Option<i64>,
-    /// None where none was ever set. For osbuild that means that nothing is kept; who asks for a checkpoint in such a
+    /// `None` if none was ever set. For osbuild that means that nothing is kept; who asks for a checkpoint in such a
     /// store wants one.
     limit: Option<Limit>,
 }
@@ -67,7 +67,8 @@ impl Info {
         Ok(Self { limit: Some(limit), ..self })
     }
 
-    /// Whether the store is laid out in a way that is known here. Of another one nothing is read or written but sources.
+    /// Whether the store is laid out in a way that is known here. Of another one nothing is read or written but
+    /// sources.
     pub(crate) fn is_known(self) -> bool {
         self.version == Some(VERSION)
     }
@@ -92,8 +93,8 @@ impl Info {
     }
 }
 
-/// The running system's boot as osbuild notes it: a digest of its id, in the form of a UUID; none where the system does
-/// not tell.
+/// The running system's boot as osbuild notes it: a digest of its id, in the form of a UUID; `None` if the system does
+/// not report it.
 pub(crate) fn boot() -> Option<String> {
     let boot = crate::objects::object::boot()?;
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(boot.as_bytes()).ok()?;

@@ -20,7 +20,7 @@ use crate::error::{StoreError, free_space};
 use crate::fs::delete::remove_tree;
 use crate::fs::lock;
 use crate::lease::own_new_directory;
-use crate::reclaim::inventory::{Census, holds_item, holds_object};
+use crate::reclaim::inventory::{Inventory, holds_item, holds_object};
 use crate::reclaim::size;
 use crate::store::{Limit, Store};
 
@@ -53,7 +53,7 @@ pub struct Evicted {
 }
 
 impl Store {
-    /// How many bytes the store may take; none when it may take all.
+    /// How many bytes the store may take; `None` if it may take all.
     pub fn limit(&self) -> Option<u64> {
         match self.shared.settings.limit {
             Limit::Share => Some(self.file_system().0 / SHARE),
@@ -85,8 +85,8 @@ impl Store {
         self.evict(need, self.limit(), false)
     }
 
-    /// Makes room for what a plan is expected to write, by how much its stages wrote the last time. Gives what it needs
-    /// and what there is, if that is less.
+    /// Makes room for what a plan is expected to write, by how much its stages wrote the last time. Returns what it
+    /// needs and what there is, if that is less.
     ///
     /// # Errors
     /// The store cannot be read or written to.
@@ -149,25 +149,25 @@ impl Store {
     /// Evicts as much as it takes, and with `all_parts` every part that nobody goes on with.
     fn evict(&self, need: u64, limit: Option<u64>, all_parts: bool) -> Result<Evicted, StoreError> {
         let (directory, _owner) = own_new_directory(self)?;
-        let mut census = self.census()?;
+        let mut inventory = self.inventory()?;
         let evicted = {
             // Nothing is leased, appears or is evicted by others as long as this is held.
             let _alone = self.alone()?;
-            census.renew(self)?;
+            inventory.renew(self)?;
             let (held, _) = self.held()?;
-            let total = census.bytes();
+            let total = inventory.bytes();
             let (size, free) = self.file_system();
             let over = limit.map_or(0, |limit| total.saturating_sub(limit));
             let mut goal = over.max((floor(size) + need).saturating_sub(free));
             let mut evicted = Evicted::default();
-            for (number, path) in census.useless.iter().enumerate() {
+            for (number, path) in inventory.useless.iter().enumerate() {
                 let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
                 if !name.is_some_and(|id| holds_object(&held, id)) {
                     take(path, &directory.join(format!("useless-{number}")))?;
                     evicted.useless += 1;
                 }
             }
-            for part in &census.parts {
+            for part in &inventory.parts {
                 if (all_parts || goal > 0)
                     && let Ok(Some(_owner)) = lock::own_existing(&part.path)
                 {
@@ -178,10 +178,10 @@ impl Store {
                 }
             }
             let mut aliases: HashMap<StageId, Vec<StageId>> = HashMap::new();
-            for (alias, target) in &census.aliases {
+            for (alias, target) in &inventory.aliases {
                 aliases.entry(*target).or_default().push(*alias);
             }
-            let mut candidates = Candidates::new(&census, &held);
+            let mut candidates = Candidates::new(&inventory, &held);
             while goal > 0
                 && let Some(what) = candidates.pop()
             {
@@ -192,10 +192,10 @@ impl Store {
                         for alias in aliases.get(&id).into_iter().flatten() {
                             take(&self.layout().object(*alias), &directory.join(format!("alias-{alias}")))?;
                         }
-                        (self.layout().object(id), census.objects[&id].bytes)
+                        (self.layout().object(id), inventory.objects[&id].bytes)
                     }
                     Candidate::Item(index) => {
-                        let item = &census.items[index];
+                        let item = &inventory.items[index];
                         evicted.items += 1;
                         self.forget_item(&item.key);
                         (item.path.clone(), item.bytes)
@@ -232,13 +232,13 @@ fn floor(size: u64) -> u64 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Candidate {
     Object(StageId),
-    /// By its place in the census.
+    /// By its place in the inventory.
     Item(usize),
 }
 
 /// What can be evicted, least valuable first. Objects that others lie on come up when those are gone.
 struct Candidates<'a> {
-    census: &'a Census,
+    inventory: &'a Inventory,
     now: SystemTime,
     /// The objects that are held, and those below them.
     held: HashSet<StageId>,
@@ -274,19 +274,19 @@ impl PartialEq for Weighed {
 impl Eq for Weighed {}
 
 impl<'a> Candidates<'a> {
-    fn new(census: &'a Census, lines: &HashSet<String>) -> Self {
-        let holders = census.objects.values().filter(|kept| holds_object(lines, kept.meta.id));
+    fn new(inventory: &'a Inventory, lines: &HashSet<String>) -> Self {
+        let holders = inventory.objects.values().filter(|kept| holds_object(lines, kept.meta.id));
         let held =
             holders.flat_map(|kept| kept.meta.lowers.iter().map(|lower| lower.id).chain([kept.meta.id])).collect();
         let mut load: HashMap<StageId, usize> = HashMap::new();
-        for below in census.objects.values().filter_map(|kept| census.below(&kept.meta)) {
+        for below in inventory.objects.values().filter_map(|kept| inventory.below(&kept.meta)) {
             *load.entry(below).or_default() += 1;
         }
-        let mut candidates = Self { census, now: SystemTime::now(), held, load, heap: BinaryHeap::new() };
-        for &id in census.objects.keys() {
+        let mut candidates = Self { inventory, now: SystemTime::now(), held, load, heap: BinaryHeap::new() };
+        for &id in inventory.objects.keys() {
             candidates.offer(id);
         }
-        for (index, item) in census.items.iter().enumerate().filter(|(_, item)| !holds_item(lines, item)) {
+        for (index, item) in inventory.items.iter().enumerate().filter(|(_, item)| !holds_item(lines, item)) {
             let cost = Duration::from_millis(300 + item.bytes * 1000 / DOWNLOAD);
             let worthless = worthless(candidates.age(item.used), item.bytes, cost);
             candidates.heap.push(Weighed { worthless, what: Candidate::Item(index) });
@@ -297,7 +297,7 @@ impl<'a> Candidates<'a> {
     fn pop(&mut self) -> Option<Candidate> {
         let what = self.heap.pop()?.what;
         if let Candidate::Object(id) = what
-            && let Some(below) = self.census.below(&self.census.objects[&id].meta)
+            && let Some(below) = self.inventory.below(&self.inventory.objects[&id].meta)
         {
             *self.load.entry(below).or_insert(1) -= 1;
             self.offer(below);
@@ -310,14 +310,14 @@ impl<'a> Candidates<'a> {
         if !self.is_free(id, 0) {
             return;
         }
-        let kept = &self.census.objects[&id];
+        let kept = &self.inventory.objects[&id];
         let (mut bytes, mut cost) = (kept.bytes, kept.meta.duration());
-        let mut next = self.census.below(&kept.meta);
+        let mut next = self.inventory.below(&kept.meta);
         while let Some(below) = next.filter(|below| self.is_free(*below, 1)) {
-            let below = &self.census.objects[&below];
+            let below = &self.inventory.objects[&below];
             bytes += below.bytes;
             cost += below.meta.duration();
-            next = self.census.below(&below.meta);
+            next = self.inventory.below(&below.meta);
         }
         let worthless = worthless(self.age(kept.used), bytes, cost);
         self.heap.push(Weighed { worthless, what: Candidate::Object(id) });
@@ -326,7 +326,7 @@ impl<'a> Candidates<'a> {
     /// Whether nobody holds an object, and no more others than that lie on it. One that is only good to lie on, since
     /// its description is damaged, goes as useless later.
     fn is_free(&self, id: StageId, load: usize) -> bool {
-        self.census.objects.contains_key(&id)
+        self.inventory.objects.contains_key(&id)
             && !self.held.contains(&id)
             && self.load.get(&id).copied().unwrap_or(0) <= load
     }

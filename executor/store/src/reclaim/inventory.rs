@@ -16,13 +16,13 @@ use crate::fs::lock;
 use crate::lease::{item_line, listed, object_line};
 use crate::objects::layout::{ALIAS, DIGEST, Layout, META, STAMP};
 use crate::objects::object;
-use crate::objects::object::{Lower, ObjectMeta};
+use crate::objects::object::{ObjectMeta, ObjectRef};
 use crate::reclaim::last_used;
 use crate::store::Store;
 
 /// What a store holds at one moment.
 #[derive(Debug, Default)]
-pub struct Census {
+pub struct Inventory {
     /// The objects that can be used.
     pub objects: HashMap<StageId, Kept>,
     /// The fetched items.
@@ -73,7 +73,7 @@ pub struct Part {
 }
 
 impl Item {
-    /// The item of that name; none if there is nothing. What has no checksum for a name is something that a source
+    /// The item of that name; `None` if there is nothing. What has no checksum for a name is something that a source
     /// keeps for itself.
     pub(crate) fn of(layout: &Layout, key: &ItemKey) -> Option<Self> {
         let path = layout.item(key).filter(|_| key.checksum.contains(':'))?;
@@ -88,7 +88,7 @@ impl Item {
     }
 }
 
-impl Census {
+impl Inventory {
     /// What all of it takes on disk.
     pub fn bytes(&self) -> u64 {
         let objects: u64 = self.objects.values().map(|kept| kept.bytes).sum();
@@ -109,7 +109,7 @@ impl Census {
     }
 
     /// Whether that very object is there.
-    fn has(&self, lower: &Lower) -> bool {
+    fn has(&self, lower: &ObjectRef) -> bool {
         self.objects.get(&lower.id).is_some_and(|kept| kept.meta.instance == lower.instance)
     }
 
@@ -238,10 +238,10 @@ impl Store {
     ///
     /// # Errors
     /// A directory of the store cannot be read.
-    pub fn census(&self) -> Result<Census, StoreError> {
-        let mut census = Census::default();
-        census.renew(self)?;
-        Ok(census)
+    pub fn inventory(&self) -> Result<Inventory, StoreError> {
+        let mut inventory = Inventory::default();
+        inventory.renew(self)?;
+        Ok(inventory)
     }
 
     /// The objects and items that running processes hold, as lines of their lists, and how many such processes there

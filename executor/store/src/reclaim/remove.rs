@@ -37,39 +37,39 @@ impl Store {
         }
     }
 
-    /// Removes results and all that lie on them, or nothing. Gives how many went and what they took.
+    /// Removes results and all that lie on them, or nothing. Returns how many went and what they took.
     ///
     /// # Errors
     /// One of them is in use, or the store cannot be written to.
     pub fn remove(&self, ids: &[StageId]) -> Result<(usize, u64), StoreError> {
         let (directory, _owner) = own_new_directory(self)?;
         let (mut count, mut bytes) = (0, 0);
-        let mut census = self.census()?;
+        let mut inventory = self.inventory()?;
         {
             let _alone = self.alone()?;
-            census.renew(self)?;
+            inventory.renew(self)?;
             let (held, _) = self.held()?;
             let wanted: HashSet<StageId> = ids.iter().copied().collect();
             let lies_on_one = |id: &StageId| {
-                let kept = &census.objects[id];
+                let kept = &inventory.objects[id];
                 wanted.contains(id) || kept.meta.lowers.iter().any(|lower| wanted.contains(&lower.id))
             };
-            let all: Vec<StageId> = census.objects.keys().copied().filter(lies_on_one).collect();
+            let all: Vec<StageId> = inventory.objects.keys().copied().filter(lies_on_one).collect();
             if let Some(used) = all.iter().find(|id| holds_object(&held, **id)) {
                 return Err(StoreError::InUse(*used));
             }
-            // One that cannot be used is in nobody's census.
-            let useless = ids.iter().copied().filter(|id| !census.objects.contains_key(id));
+            // One that cannot be used is in nobody's inventory.
+            let useless = ids.iter().copied().filter(|id| !inventory.objects.contains_key(id));
             // Without what they stand for they are nothing.
-            let aliases = all.iter().flat_map(|id| census.aliases_of(*id)).filter(|id| !wanted.contains(id));
+            let aliases = all.iter().flat_map(|id| inventory.aliases_of(*id)).filter(|id| !wanted.contains(id));
             for id in all.iter().copied().chain(useless).chain(aliases) {
                 let path = self.layout().object(id);
                 self.change("remove", &path, || Ok(rustix::fs::rename(&path, directory.join(id.to_string()))?))?;
                 count += 1;
-                bytes += census.objects.get(&id).map_or(0, |kept| kept.bytes);
+                bytes += inventory.objects.get(&id).map_or(0, |kept| kept.bytes);
             }
             let path = self.layout().usage();
-            self.change("write", &path, || size::set(&path, census.bytes().saturating_sub(bytes)))?;
+            self.change("write", &path, || size::set(&path, inventory.bytes().saturating_sub(bytes)))?;
         }
         remove_tree(&directory).map_err(StoreError::io("remove", &directory))?;
         Ok((count, bytes))

@@ -13,7 +13,7 @@ use crate::error::StoreError;
 use crate::fs::regular;
 use crate::store::Store;
 
-/// Adds to the number, and gives the new one; none where it is not known.
+/// Adds to the number, and returns the new one; `None` if it is not known.
 pub(crate) fn add(path: &Path, difference: i64) -> io::Result<Option<u64>> {
     let mut file = open(path)?;
     let Some(total) = parse(&mut file)?.map(|total| total.saturating_add_signed(difference)) else { return Ok(None) };

@@ -21,7 +21,7 @@ fn store_with(directory: &Path, limit: Limit, results: &[(&str, usize, u64, u64)
         });
         let mut step = record(sketch.id(label), Value::Null);
         step.duration = Duration::from_secs(*seconds);
-        work.seal(Sealing { source_epoch: None, steps: vec![step] }).expect("seals");
+        work.commit(CommitInfo { source_epoch: None, steps: vec![step] }).expect("commits");
     }
     drop(transaction);
     for (label, .., hours) in results {
@@ -94,8 +94,8 @@ fn a_use_is_noted() {
     let results = [("used", 1, 1, 900), ("unused", 1, 1, 800)];
     let (sketch, store) = store_with(directory.path(), Limit::Unlimited, &results);
     drop(store.lease(&sketch.graph, [NodeId::Stage(sketch.id("used"))]).expect("a lease"));
-    let census = store.census().expect("counts");
-    let age = |label: &str| census.objects[&sketch.id(label)].used.elapsed().expect("in the past").as_secs() / 3600;
+    let inventory = store.inventory().expect("counts");
+    let age = |label: &str| inventory.objects[&sketch.id(label)].used.elapsed().expect("in the past").as_secs() / 3600;
     assert_eq!((age("used"), age("unused")), (0, 800));
 }
 
@@ -105,7 +105,7 @@ fn a_number_that_is_lost_is_counted_again() {
     let results = [("a", 1, 1, 9), ("b", 1, 1, 8)];
     let (_, store) = store_with(directory.path(), Limit::Unlimited, &results);
     let total = store.usage().expect("is known");
-    assert_eq!(store.census().expect("counts").bytes(), total);
+    assert_eq!(store.inventory().expect("counts").bytes(), total);
     fs::write(directory.path().join("usage"), "no number").expect("writes");
     assert_eq!(store.usage(), None);
     assert_eq!(store.gc().expect("evicts"), Evicted { left: total, ..Evicted::default() });
@@ -165,7 +165,7 @@ fn a_result_is_removed_by_hand_with_all_that_lies_on_it_unless_it_is_used() {
     drop(transaction);
     assert_eq!(store.remove(&[a]).expect("removes").0, 1);
     assert_eq!(left(&sketch, &store), ["b"]);
-    assert_eq!(store.usage(), Some(store.census().expect("counts").bytes()));
+    assert_eq!(store.usage(), Some(store.inventory().expect("counts").bytes()));
 }
 
 #[test]
@@ -240,7 +240,7 @@ fn nothing_that_is_held_is_ever_missing_while_many_evict() {
     let evicted = store.gc().expect("evicts");
     assert!(evicted.left <= 150 << 10, "{evicted:?}");
     assert_eq!(evicted.useless, 0);
-    assert_eq!(store.usage(), Some(store.census().expect("counts").bytes()));
+    assert_eq!(store.usage(), Some(store.inventory().expect("counts").bytes()));
     assert_eq!(entries(&directory.path().join("work")), 0);
 }
 
@@ -291,7 +291,7 @@ fn parts_of_items_count_and_go_first_of_all() {
     leave_part(&transaction, "sha256:1", 2);
     let with_part = store.usage().expect("is known");
     assert!(with_part >= before + 2 * MB as u64, "{before} and {with_part}");
-    assert_eq!(store.census().expect("counts").bytes(), with_part);
+    assert_eq!(store.inventory().expect("counts").bytes(), with_part);
     // Who goes on with it has it, whatever becomes of it.
     let Slot::Fetch(download) =
         transaction.download(&ItemKey::new("test.files", "sha256:1"), &|| false).expect("begins")

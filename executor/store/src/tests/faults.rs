@@ -1,4 +1,5 @@
-//! A disk that fails at any one change: it is told, nothing half made is ever found, and the next try succeeds.
+//! A disk that fails at any one change: the failure is reported, nothing half made is ever found, and the next try
+//! succeeds.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -55,7 +56,7 @@ fn build_all(store: &Store, sketch: &Sealed) -> Result<(), StoreError> {
             let work = transaction.work(base)?;
             work.scratch()?;
             with_tree(&work.stack()?, |root| fs::write(root.join(label), label).expect("the disk itself is fine"));
-            work.seal(Sealing { source_epoch: Some(7), ..sealing(id) })?;
+            work.commit(CommitInfo { source_epoch: Some(7), ..info(id) })?;
         }
         base = Some(id);
     }
@@ -91,17 +92,17 @@ fn survives_every_fault(layers: Layers, place: &Path) {
             seen.insert(words.join(" ").trim_end().to_owned());
             let case = || format!("{layers:?}, {error} at change {nth}: {first}");
             if let Err(built) = built {
-                let told = match error {
+                let reported = match error {
                     Errno::NOSPC => matches!(built, StoreError::NoSpace { .. }),
                     Errno::ROFS => matches!(built, StoreError::ReadOnly { .. }),
                     _ => matches!(built, StoreError::Io { .. } | StoreError::NoSpace { .. }),
                 };
-                assert!(told, "{}: {built}", case());
+                assert!(reported, "{}: {built}", case());
             }
             let store = open(directory.path(), layers);
             assert_eq!(entries(&directory.path().join("work")), 0, "{}", case());
             let verified = store.verify(false, &|item| whole_item(&item.path)).expect("reads");
-            // A mark that could not be taken back is as good as none: such an object was sealed, and is whole.
+            // A mark that could not be taken back is as good as none: such an object was committed, and is whole.
             assert_eq!(verified.damages, [], "{}", case());
             build_all(&store, &sketch).unwrap_or_else(|error| panic!("{}: {error}", case()));
             let transaction = sketch.begin(&store);
@@ -138,7 +139,7 @@ fn root_a_store_of_layers_survives_every_fault() {
     }
 }
 
-/// Notes what is changed, and fails as it is told to.
+/// Notes what is changed, and fails where the test says.
 #[derive(Debug, Default)]
 struct WatchedDisk {
     /// The first sync fails as a disk that is broken; the file system then takes no more changes.
@@ -176,7 +177,7 @@ fn what_a_finished_build_made_is_on_the_disk_and_so_are_the_marks() {
     let transaction = sketch.begin(&store);
     let object = transaction.object(sketch.id("b")).expect("was built");
     fs::remove_dir_all(object_path(&store, sketch.id("a"))).expect("removes");
-    transaction.adopt(sketch.id("a"), &object.as_lower()).expect("the disk takes it").expect("it is there");
+    transaction.adopt(sketch.id("a"), &object.reference()).expect("the disk takes it").expect("it is there");
     transaction.settle().expect("settles");
     assert_eq!(marks_and_syncs()[4..], ["sync", "sync"]);
     // Who makes nothing waits for nothing.

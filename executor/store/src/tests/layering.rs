@@ -12,7 +12,7 @@ fn used(path: &Path) -> u64 {
     (stat.f_blocks - stat.f_bfree) * stat.f_frsize
 }
 
-/// Ten small stages on a file of eight megabytes; gives what they took besides it.
+/// Ten small stages on a file of eight megabytes; returns what they took besides it.
 fn ten_stages(store: &Store) -> u64 {
     let (sketch, ids) = long_chain(11);
     let transaction = sketch.begin(store);
@@ -64,7 +64,7 @@ fn root_shared_bytes_are_counted_once() {
     let settings = StoreSettings { layers: Layers::Reflink, limit: Limit::Unlimited };
     let store = Store::open(&mounted.0.join("store"), settings).expect("opens");
     ten_stages(&store);
-    let counted = || store.census().expect("counts").bytes();
+    let counted = || store.inventory().expect("counts").bytes();
     let all = counted();
     assert!((8 * MB..9 * MB).contains(&all), "{all}");
     assert_eq!(store.usage(), Some(all));
@@ -128,8 +128,8 @@ fn root_a_scattered_tree_is_the_same_in_another_order() {
         });
         orders
     };
-    let (plain, scattered) = (tree(Layers::Copy), tree(Layers::Scattered));
-    for (mut one, mut other) in plain.into_iter().zip(scattered) {
+    let (plain, shuffled) = (tree(Layers::Copy), tree(Layers::Shuffled));
+    for (mut one, mut other) in plain.into_iter().zip(shuffled) {
         assert_ne!(one, other);
         one.sort();
         other.sort();

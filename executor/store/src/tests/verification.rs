@@ -69,10 +69,13 @@ fn every_damage_is_found_and_built_again(layers: Layers) {
         let damaged = object_path(&store, sketch.id("a"));
         damage(&damaged);
         let found = store.verify(false, &no_items).expect("verifies");
-        assert!(found.damages.iter().any(|damage| damage.path == damaged && damage.fate == Fate::Left), "{name}");
+        assert!(
+            found.damages.iter().any(|damage| damage.path == damaged && damage.fate == DamageAction::Left),
+            "{name}"
+        );
         assert!(damaged.exists(), "{name}: without repair everything stays");
         let repaired = store.verify(true, &no_items).expect("repairs");
-        assert!(repaired.damages.iter().all(|damage| damage.fate == Fate::SetAside), "{name}: {repaired:?}");
+        assert!(repaired.damages.iter().all(|damage| damage.fate == DamageAction::SetAside), "{name}: {repaired:?}");
         // A whole tree needs nothing below it.
         let expected: &[&str] = if layers == Layers::Copy { &["a"] } else { &["a", "b"] };
         assert_eq!(store.damaged().0, expected.len(), "{name}: {repaired:?}");
@@ -83,7 +86,7 @@ fn every_damage_is_found_and_built_again(layers: Layers) {
         drop(transaction);
         store.gc().expect("clears away");
         assert_eq!(store.damaged(), (0, 0), "{name}");
-        assert_eq!(store.usage(), Some(store.census().expect("counts").bytes()), "{name}");
+        assert_eq!(store.usage(), Some(store.inventory().expect("counts").bytes()), "{name}");
     }
 }
 
@@ -120,7 +123,7 @@ fn nothing_damaged_is_exported() {
 /// What a build that lacks `b` finds damaged of what it is about to read, and then builds.
 fn looked_over(sketch: &Sealed, store: &Store) -> (Vec<Damage>, Vec<&'static str>) {
     let transaction = sketch.begin(store);
-    let found = transaction.look_over(&sketch.plan(transaction.present()), false, &no_items).expect("looks");
+    let found = transaction.quick_check(&sketch.plan(transaction.present()), false, &no_items).expect("looks");
     drop(transaction);
     (found, build_missing(sketch, store))
 }
@@ -139,7 +142,7 @@ fn damage_is_found_before_a_stage_reads_it(layers: Layers) {
         let (found, made) = looked_over(&sketch, &store);
         // Without its description it is not there in the first place.
         let is_there = !name.contains("description") && name != "a missing layer";
-        let expected = if is_there { vec![(damaged, Fate::SetAside)] } else { Vec::new() };
+        let expected = if is_there { vec![(damaged, DamageAction::SetAside)] } else { Vec::new() };
         let found: Vec<_> = found.into_iter().map(|damage| (damage.path, damage.fate)).collect();
         assert_eq!((found, made), (expected, vec!["a", "b"]), "{name}");
         assert_eq!(store.verify(false, &no_items).expect("verifies").damages, [], "{name}");
@@ -261,7 +264,7 @@ fn an_item_that_is_no_longer_what_its_name_says_is_set_aside_whatever_its_time()
         assert_eq!(verified.len(), found.len(), "{name}");
         for damage in found {
             assert!(damage.reason.starts_with(reason), "{name}: {}", damage.reason);
-            assert_eq!(damage.fate, Fate::SetAside, "{name}");
+            assert_eq!(damage.fate, DamageAction::SetAside, "{name}");
         }
         assert_eq!(*sketch.begin(&store).present(), CachedSet::default(), "{name}");
         fetch_good(&sketch, &store);
@@ -292,7 +295,7 @@ fn an_item_of_osbuild_s_store_is_read_before_its_first_use() {
     assert_eq!(item.metadata().expect("is there").mtime(), time, "its time is osbuild's");
     tick();
     fs::write(&item, "evil").expect("writes");
-    assert_eq!(look_at_items(&sketch, &store, &check_good)[0].fate, Fate::SetAside);
+    assert_eq!(look_at_items(&sketch, &store, &check_good)[0].fate, DamageAction::SetAside);
     assert!(!item.exists());
 }
 
@@ -333,7 +336,7 @@ fn check_good(item: &Item) -> Result<(), String> {
 
 fn look_at_items(sketch: &Sealed, store: &Store, check: &CheckItem<'_>) -> Vec<Damage> {
     let transaction = sketch.begin(store);
-    transaction.look_over(&sketch.plan(transaction.present()), false, check).expect("looks")
+    transaction.quick_check(&sketch.plan(transaction.present()), false, check).expect("looks")
 }
 
 /// Makes the result `b` one that stands for `a`.
@@ -342,7 +345,7 @@ fn with_alias(directory: &Path) -> (Sealed, Store) {
     let store = open(directory, Layers::Copy);
     let transaction = sketch.begin(&store);
     let object = build(&transaction, None, sketch.id("a"), |root| fs::write(root.join("a-file"), "a").expect("writes"));
-    transaction.adopt(sketch.id("b"), &object.as_lower()).expect("the disk takes it").expect("it is there");
+    transaction.adopt(sketch.id("b"), &object.reference()).expect("the disk takes it").expect("it is there");
     drop(transaction);
     assert_eq!(*sketch.begin(&store).present(), sketch.ids().collect::<CachedSet>());
     (sketch, store)
@@ -371,11 +374,11 @@ fn what_stands_for_a_result_goes_with_it() {
     for (name, away) in ways {
         let directory = directory();
         let (sketch, store) = with_alias(directory.path());
-        assert_eq!(store.usage(), Some(store.census().expect("counts").bytes()), "{name}");
+        assert_eq!(store.usage(), Some(store.inventory().expect("counts").bytes()), "{name}");
         away(&sketch, &store);
         assert_eq!(entries(&directory.path().join("objects")), 0, "{name}");
         assert_eq!(store.verify(false, &no_items).expect("verifies").damages, [], "{name}");
-        assert_eq!(store.census().expect("counts").bytes(), 0, "{name}");
+        assert_eq!(store.inventory().expect("counts").bytes(), 0, "{name}");
     }
 }
 
@@ -397,10 +400,10 @@ fn what_is_damaged_and_in_use_is_told_and_left() {
     flip(&content(&object_path(&store, sketch.id("c"))).join("c-file"), 5);
     let transaction = sketch.begin(&store);
     let found = store.verify(true, &no_items).expect("verifies").damages;
-    assert_eq!(found.iter().map(|damage| damage.fate).collect::<Vec<_>>(), [Fate::InUse]);
+    assert_eq!(found.iter().map(|damage| damage.fate).collect::<Vec<_>>(), [DamageAction::InUse]);
     assert!(object_path(&store, sketch.id("c")).exists());
     drop(transaction);
-    assert_eq!(store.verify(true, &no_items).expect("verifies").damages[0].fate, Fate::SetAside);
+    assert_eq!(store.verify(true, &no_items).expect("verifies").damages[0].fate, DamageAction::SetAside);
 }
 
 #[test]
@@ -426,7 +429,7 @@ fn a_damaged_item_is_set_aside_and_fetched_again() {
     flip(&directory.path().join("sources/test.files/sha256:1"), 0);
     let found = store.verify(true, &check).expect("verifies").damages;
     assert_eq!(found.len(), 1);
-    assert_eq!((found[0].reason.as_str(), found[0].fate), ("it is cood", Fate::SetAside));
+    assert_eq!((found[0].reason.as_str(), found[0].fate), ("it is cood", DamageAction::SetAside));
     assert_eq!(*sketch.begin(&store).present(), CachedSet::default());
     fetch();
     assert_eq!(store.verify(true, &check).expect("verifies").damages, []);

@@ -12,10 +12,10 @@ use rustix::io::Errno;
 
 use super::Ownership;
 
-/// Told of every extended attribute that cannot be kept.
+/// Gets every extended attribute that cannot be kept.
 type Losing<'a> = dyn FnMut(&CStr, Errno) + 'a;
 
-/// Gives `to` what `from` has, of which `stat` is known already.
+/// Returns `to` what `from` has, of which `stat` is known already.
 pub(crate) fn copy(
     from: BorrowedFd<'_>,
     to: BorrowedFd<'_>,

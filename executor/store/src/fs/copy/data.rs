@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use osbc_module_api::data_extents::data_extents;
 use rustix::io::Errno;
 
-use super::writeback::{Departure, PORTION};
+use super::writeback::{PORTION, Writeback};
 use super::{Destination, Sharing};
 
 /// What is copied at a time where the kernel cannot copy by itself.
@@ -37,7 +37,7 @@ pub(crate) fn copy(
             Err(_) => {}
         }
     }
-    let mut copy = Copying { from, to, departure: Departure::of(to, size, destination) };
+    let mut copy = Copying { from, to, writeback: Writeback::of(to, size, destination) };
     for (start, length) in data_extents(from, size)? {
         if sharing == Sharing::Never {
             // The kernel's own copying shares bytes where it can.
@@ -53,14 +53,14 @@ pub(crate) fn copy(
 struct Copying<'a> {
     from: BorrowedFd<'a>,
     to: BorrowedFd<'a>,
-    departure: Departure<'a>,
+    writeback: Writeback<'a>,
 }
 
 impl Copying<'_> {
     fn in_the_kernel(&mut self, start: u64, end: u64) -> io::Result<()> {
         let (mut read_at, mut write_at) = (start, start);
         while read_at < end {
-            self.departure.reached(read_at);
+            self.writeback.reached(read_at);
             let length = usize::try_from(PORTION.min(end - read_at)).unwrap_or(usize::MAX);
             match rustix::fs::copy_file_range(self.from, Some(&mut read_at), self.to, Some(&mut write_at), length) {
                 // Nothing although the file has more: some file systems only read by reading.
@@ -80,7 +80,7 @@ impl Copying<'_> {
         let mut buffer = vec![0; BLOCK.min(usize::try_from(end - start).unwrap_or(BLOCK))];
         let mut position = start;
         while position < end {
-            self.departure.reached(position);
+            self.writeback.reached(position);
             let wanted = buffer.len().min(usize::try_from(end - position).unwrap_or(BLOCK));
             let got = rustix::io::retry_on_intr(|| rustix::io::pread(self.from, &mut buffer[..wanted], position))?;
             if got == 0 {

@@ -236,12 +236,12 @@ fn root_without_ownership_nobody_gains_rights() {
         fs::set_permissions(case.from(name), fs::Permissions::from_mode(0o6755)).expect("sets");
     }
     case.copy(Ownership::Drop).expect("copies");
-    let told = |name: &str| {
+    let reported = |name: &str| {
         let metadata = case.to(name).metadata().expect("is there");
         (metadata.mode() & 0o7777, metadata.uid(), metadata.gid())
     };
-    assert_eq!(told("theirs"), (0o755, 0, 0));
-    assert_eq!(told("ours"), (0o6755, 0, 0));
+    assert_eq!(reported("theirs"), (0o755, 0, 0));
+    assert_eq!(reported("ours"), (0o6755, 0, 0));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Large files that are copied out of the store: their bytes are on their way to the disk while the copy goes
-//! on, and then leave the page cache, where what builds read has its place. Memory that is used again is faster than new
-//! one, too.
+//! on, and then leave the page cache, where what builds read has its place. Memory that is used again is faster than
+//! new one, too.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use super::Destination;
 /// Bytes that are written and handed on at a time. A file of a few of them stays in memory.
 pub(crate) const PORTION: u64 = 16 << 20;
 /// How long handing on a portion may take: a slower disk (500 MB/s) would hold the copy up, and is left to the kernel.
-const PATIENCE: Duration = Duration::from_millis(32);
+const PORTION_TIMEOUT: Duration = Duration::from_millis(32);
 
 /// A file that is written from its beginning to its end.
-pub(crate) struct Departure<'a> {
+pub(crate) struct Writeback<'a> {
     file: BorrowedFd<'a>,
     /// Up to where the disk was asked to take it.
     handed_on: u64,
@@ -25,15 +25,15 @@ pub(crate) struct Departure<'a> {
     stays: bool,
 }
 
-impl<'a> Departure<'a> {
+impl<'a> Writeback<'a> {
     /// That of a file that will have so many bytes; a small one, and one for the store, stays.
     pub(crate) fn of(file: BorrowedFd<'a>, size: u64, destination: Destination) -> Self {
         let stays = destination == Destination::Store || size <= 4 * PORTION;
         Self { file, handed_on: 0, forgotten: 0, stays }
     }
 
-    /// Takes notice that the file is written up to a position. That it leaves memory is a help, no duty: what the system
-    /// refuses is left.
+    /// Takes notice that the file is written up to a position. That it leaves memory is a help, no duty: what the
+    /// system refuses is left.
     pub(crate) fn reached(&mut self, position: u64) {
         if self.stays || position < self.handed_on + PORTION {
             return;
@@ -46,7 +46,7 @@ impl<'a> Departure<'a> {
             self.forgotten += length.get();
         }
         self.handed_on = position;
-        self.stays = begun.elapsed() > PATIENCE;
+        self.stays = begun.elapsed() > PORTION_TIMEOUT;
     }
 }
 
@@ -72,17 +72,17 @@ mod tests {
     fn nothing_is_lost_and_small_files_stay() {
         let mut file = tempfile::tempfile().unwrap();
         for (size, destination) in [(4 * PORTION, Destination::Elsewhere), (8 * PORTION, Destination::Store)] {
-            assert!(Departure::of(file.as_fd(), size, destination).stays);
+            assert!(Writeback::of(file.as_fd(), size, destination).stays);
         }
         let reader = file.try_clone().unwrap();
-        let mut departure = Departure::of(reader.as_fd(), 8 * PORTION, Destination::Elsewhere);
-        assert!(!departure.stays);
+        let mut writeback = Writeback::of(reader.as_fd(), 8 * PORTION, Destination::Elsewhere);
+        assert!(!writeback.stays);
         let portion: Vec<u8> = (0..PORTION).map(|index| (index % 251).to_le_bytes()[0]).collect();
         for number in 0..8 {
             file.write_all(&portion).unwrap();
-            departure.reached((number + 1) * PORTION);
+            writeback.reached((number + 1) * PORTION);
         }
-        assert!(departure.stays || departure.forgotten == 6 * PORTION, "{}", departure.forgotten);
+        assert!(writeback.stays || writeback.forgotten == 6 * PORTION, "{}", writeback.forgotten);
         let mut again = Vec::new();
         std::io::Seek::rewind(&mut file).unwrap();
         File::read_to_end(&mut file, &mut again).unwrap();

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use super::*;
-use crate::objects::commit::Sealing;
+use crate::objects::commit::CommitInfo;
 use crate::store::Store;
 use crate::testing::{Sealed, Sketch, directory};
 use crate::transaction::Transaction;
@@ -45,7 +45,7 @@ fn run(transaction: &Transaction, sketch: &Sealed, base: Option<&str>, labels: &
         steps.push(record(sketch, label));
         work.keep_checkpoint(&sketch.graph, sketch.node(label), &steps).expect("keeps");
     }
-    work.seal(Sealing { source_epoch: None, steps }).expect("seals");
+    work.commit(CommitInfo { source_epoch: None, steps }).expect("commits");
 }
 
 /// The files in the checkpoint of a stage, and who has said something about it.

@@ -14,18 +14,18 @@ use rustix::process::{Signal, pidfd_send_signal};
 use super::StageIo;
 use super::text::Utf8Stream;
 use crate::interrupt::Interrupt;
-use crate::request::{Said, StageFailure, StageReply};
+use crate::request::{StageFailure, StageMessage, StageReply};
 use crate::stage::message;
 
 /// How much of a stage's output is read at once.
 const CHUNK: usize = 64 << 10;
-/// How long a text is waited for to become whole once it has begun: what a program writes in one go, such as a traceback
-/// that Python writes mark by mark, is passed on in one piece.
-const GO: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+/// How long a text is waited for to become whole once it has begun: what a program writes in one go, such as a
+/// traceback that Python writes mark by mark, is passed on in one piece.
+const COALESCE_DELAY: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 
 /// A stage that runs.
-pub(crate) struct Attended {
-    worker: Worker,
+pub(crate) struct RunningStage {
+    worker: PidState,
     /// None after its end.
     socket: Option<UnixStream>,
     unsent: Vec<u8>,
@@ -38,22 +38,22 @@ pub(crate) struct Attended {
 
 /// The first process of the stage's pid namespace, whose end is the end of everything in there.
 #[derive(Debug)]
-enum Worker {
-    /// It has not told of itself yet.
+enum PidState {
+    /// It has not sent its handle yet.
     Unknown,
     /// It has, by this handle.
     Known(OwnedFd),
-    /// There is none. Why not is told until the end of the socket.
+    /// There is none. The reason comes on the socket.
     Refused,
     /// There is none, or it has ended.
     Gone,
 }
 
-impl Attended {
+impl RunningStage {
     /// A stage whose worker has been asked for, by our ends of what it is connected by, neither of which blocks.
     pub(crate) fn new(request: Vec<u8>, socket: UnixStream, output: OwnedFd) -> Self {
         Self {
-            worker: Worker::Unknown,
+            worker: PidState::Unknown,
             socket: Some(socket),
             unsent: request,
             sent: 0,
@@ -64,7 +64,7 @@ impl Attended {
         }
     }
 
-    /// Talks to the worker until it and all that it started is gone. None when no worker took the stage, which thus has
+    /// Talks to the worker until it and all that it started is gone. `None` if no worker took the stage, which thus has
     /// not begun.
     ///
     /// # Errors
@@ -73,7 +73,7 @@ impl Attended {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let (mut taken, mut ending) = (false, None);
         let mut chunk = vec![0; CHUNK];
-        while !matches!(self.worker, Worker::Gone) {
+        while !matches!(self.worker, PidState::Gone) {
             let going_on = ending.is_none();
             let ready = self.wait(going_on.then_some(io.interrupt), deadline.filter(|_| going_on))?;
             if ready.output {
@@ -83,9 +83,9 @@ impl Attended {
             if ready.socket {
                 self.talk(&mut chunk, io)?;
             }
-            taken |= matches!(self.worker, Worker::Known(_));
+            taken |= matches!(self.worker, PidState::Known(_));
             if ready.worker {
-                self.worker = Worker::Gone;
+                self.worker = PidState::Gone;
             }
             if ready.interrupt {
                 ending = Some(StageFailure::Interrupted);
@@ -114,7 +114,7 @@ impl Attended {
         if let Some(socket) = &self.socket {
             socket.shutdown(Shutdown::Write).ok();
         }
-        if let Worker::Known(worker) = &self.worker {
+        if let PidState::Known(worker) = &self.worker {
             pidfd_send_signal(worker, Signal::KILL).ok();
         }
     }
@@ -133,7 +133,7 @@ impl Attended {
             polled.push(PollFd::new(socket, PollFlags::IN | writes));
             flags.push(&mut ready.socket);
         }
-        if let Worker::Known(worker) = &self.worker {
+        if let PidState::Known(worker) = &self.worker {
             polled.push(PollFd::new(worker, PollFlags::IN));
             flags.push(&mut ready.worker);
         }
@@ -158,8 +158,8 @@ impl Attended {
 
     /// Lets the stage write on for a moment, unless it has ended.
     fn gather(&self) -> io::Result<()> {
-        if let Worker::Known(worker) = &self.worker {
-            match poll(&mut [PollFd::new(worker, PollFlags::IN)], Some(&GO)) {
+        if let PidState::Known(worker) = &self.worker {
+            match poll(&mut [PollFd::new(worker, PollFlags::IN)], Some(&COALESCE_DELAY)) {
                 Err(Errno::INTR) => {}
                 result => drop(result?),
             }
@@ -195,8 +195,8 @@ impl Attended {
         }
         while let Some(socket) = &mut self.socket {
             let received = match self.worker {
-                Worker::Unknown => message::receive_descriptor(&*socket).map(|worker| {
-                    self.worker = worker.map_or(Worker::Refused, Worker::Known);
+                PidState::Unknown => message::receive_descriptor(&*socket).map(|worker| {
+                    self.worker = worker.map_or(PidState::Refused, PidState::Known);
                     None
                 }),
                 _ => socket.read(chunk).map(Some),
@@ -215,8 +215,8 @@ impl Attended {
                 Err(error) => return Err(error),
             }
         }
-        if self.socket.is_none() && matches!(self.worker, Worker::Unknown | Worker::Refused) {
-            self.worker = Worker::Gone;
+        if self.socket.is_none() && matches!(self.worker, PidState::Unknown | PidState::Refused) {
+            self.worker = PidState::Gone;
         }
         Ok(false)
     }
@@ -227,18 +227,18 @@ impl Attended {
         while let Some((said, length)) = message::decode(&self.received)? {
             self.received.drain(..length);
             match said {
-                Said::Aside(text) => (io.aside)(&text),
-                Said::Reply(reply) => self.reply = Some(*reply),
+                StageMessage::ServiceOutput(text) => (io.service_output)(&text),
+                StageMessage::Reply(reply) => self.reply = Some(*reply),
             }
         }
         Ok(())
     }
 }
 
-impl Drop for Attended {
+impl Drop for RunningStage {
     /// Ends what still runs after an error or a panic on our side.
     fn drop(&mut self) {
-        if !matches!(self.worker, Worker::Gone) {
+        if !matches!(self.worker, PidState::Gone) {
             self.end();
         }
     }

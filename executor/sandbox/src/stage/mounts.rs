@@ -31,7 +31,7 @@ const MEMORY: &str = "25%";
 const USERS: [(&str, &str); 2] = [("/etc/passwd", "root:x:0:0:root:/root:/bin/bash\n"), ("/etc/group", "root:x:0:\n")];
 
 /// What was made for a stage so far.
-pub(crate) struct Surroundings<'a> {
+pub(crate) struct StageMounts<'a> {
     /// The sandbox's root, seen from outside.
     pub(crate) root: PathBuf,
     /// The directory of an on-disk stage's own things, opened before the stage can put another one there.
@@ -59,8 +59,8 @@ pub(crate) fn leave_mounts() -> io::Result<()> {
     Ok(mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?)
 }
 
-impl<'a> Surroundings<'a> {
-    /// Nothing is made yet. What services will write is told to `client`.
+impl<'a> StageMounts<'a> {
+    /// Nothing is made yet. What services will write is sent to `client`.
     pub(crate) fn new(client: &'a UnixStream) -> Self {
         Self {
             root: PathBuf::new(),
