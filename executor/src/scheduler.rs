@@ -333,7 +333,7 @@ mod tests {
         }
 
         #[test]
-        fn after_a_failure_no_task_is_given_out(
+        fn after_a_failure_no_task_is_started(
             tasks in dag(), failing in proptest::collection::btree_set(0..40usize, 1..5), width in 1..6usize
         ) {
             // By one thread that holds several tickets: what it sees is exact.

@@ -36,3 +36,4 @@ mod rootless;
 mod secrets;
 mod shell;
 mod store;
+mod words;

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use osbc_sandbox::interrupt::Interrupt;
 use osbc_store::Layers;
-use osbc_store::testing::{Sealed, Sketch, directory};
+use osbc_store::testing::{FinalizedSketch, Sketch, directory};
 use serde_json::json;
 
 use super::*;
@@ -15,7 +15,7 @@ use crate::run::run;
 use crate::testing::{about, catalog, label_of, settings};
 
 /// Builds a sketch with a runner whose stage `bad` fails.
-fn build(store: &Store, sketch: &Sealed) -> Outcome {
+fn build(store: &Store, sketch: &FinalizedSketch) -> Outcome {
     let runner = FakeRunner::new(|request, io| {
         (io.output)("words");
         if label_of(request) == "bad" { failure("it broke") } else { success() }
@@ -33,9 +33,9 @@ fn build(store: &Store, sketch: &Sealed) -> Outcome {
     run(&sketch.plan(transaction.present()), &transaction, parts).expect("the disk takes it")
 }
 
-fn sketch(labels: &[&str]) -> Sealed {
+fn sketch(labels: &[&str]) -> FinalizedSketch {
     let first = Sketch::new().item("sha256:1", json!({"data": "fetched"})).pipeline("main", None);
-    labels.iter().fold(first, |sketch, label| sketch.stage(label, &["#sha256:1"])).seal()
+    labels.iter().fold(first, |sketch, label| sketch.stage(label, &["#sha256:1"])).finalize()
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn every_build_leaves_its_events_its_graph_and_how_it_ended() {
 }
 
 #[test]
-fn a_build_that_died_is_told_from_one_that_runs() {
+fn a_dead_build_is_distinguished_from_a_running_one() {
     let directory = directory();
     let store = Store::open(&directory.path().join("store"), Layers::Copy).expect("opens");
     let sketch = sketch(&["good"]);
@@ -104,7 +104,7 @@ fn a_manifest_is_recognised_by_its_file_or_by_its_pipelines() {
     let file = directory.path().join("m.json");
     std::fs::write(&file, "{}").expect("writes");
     std::os::unix::fs::symlink(&file, directory.path().join("link")).expect("links");
-    let (one, other) = (sketch(&["a"]).graph, Sketch::new().pipeline("other", None).seal().graph);
+    let (one, other) = (sketch(&["a"]).graph, Sketch::new().pipeline("other", None).finalize().graph);
     let name = |path: &Path, graph: &Graph| ManifestName::new(path, graph);
     assert_eq!(name(&file, &one), name(&directory.path().join("link"), &other));
     let piped = Path::new("-");

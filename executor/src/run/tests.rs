@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use osbc_ir::{CachedSet, Cause, Resource, StageResult};
 use osbc_sandbox::request::{ReferenceFrom, StageFailure, StageReply};
-use osbc_store::testing::{Sealed, Sketch, directory};
+use osbc_store::testing::{FinalizedSketch, Sketch, directory};
 use osbc_store::{Layers, Limit, Store, StoreSettings};
 use serde_json::json;
 use tempfile::TempDir;
@@ -40,7 +40,7 @@ impl Bench {
         Self { store, directory, settings: settings(jobs), machine: Arc::new(FakeMachine::plenty()), interrupt }
     }
 
-    fn run(&self, sketch: &Sealed, runner: &FakeRunner) -> Done {
+    fn run(&self, sketch: &FinalizedSketch, runner: &FakeRunner) -> Done {
         let transaction = sketch.begin(&self.store);
         let plan = sketch.plan(transaction.present());
         let mut monitor = RecordingMonitor::default();
@@ -57,7 +57,7 @@ impl Bench {
         Done { outcome, events: monitor.events }
     }
 
-    fn present(&self, sketch: &Sealed) -> CachedSet {
+    fn present(&self, sketch: &FinalizedSketch) -> CachedSet {
         self.store.present(&sketch.graph, sketch.ids())
     }
 }
@@ -66,7 +66,7 @@ fn labels(ran: &[Ran]) -> Vec<&str> {
     ran.iter().map(|ran| label_of(&ran.request)).collect()
 }
 
-fn result<'a>(done: &'a Done, sketch: &Sealed, label: &str) -> &'a StageResult {
+fn result<'a>(done: &'a Done, sketch: &FinalizedSketch, label: &str) -> &'a StageResult {
     match &done.outcome.nodes[&sketch.node(label)] {
         NodeOutcome::Ran(result) => result,
         other => panic!("{label}: {other:?}"),
@@ -91,7 +91,7 @@ fn stages_run_on_each_other_s_trees_and_the_second_build_runs_none() {
         .pipeline("disk", Some("build"))
         .epoch(7)
         .stage("image", &["os", "empty"])
-        .seal();
+        .finalize();
     let runner = FakeRunner::new(|request, io| {
         let label = label_of(request).to_owned();
         in_tree(request, |root| {
@@ -166,7 +166,7 @@ fn independent_pipelines_run_side_by_side_and_share_their_beginning() {
     for name in ["a", "b", "c"] {
         sketch = sketch.pipeline(name, Some("base")).stage(name, &[]);
     }
-    let sketch = sketch.seal();
+    let sketch = sketch.finalize();
     let waiting = Arc::new(AtomicUsize::new(0));
     let runner = FakeRunner::new(move |request, _| {
         if label_of(request) != "base" {
@@ -196,7 +196,7 @@ fn a_stage_waits_for_its_own_fetches_only() {
         .stage("needs it", &["#sha256:1"])
         .pipeline("quick", None)
         .stage("needs nothing", &[])
-        .seal();
+        .finalize();
     // The item never comes; that the other stage runs at all is the point.
     let parts = bench.directory.path().join("store/downloads");
     let runner = FakeRunner::new(move |_, _| {
@@ -217,9 +217,9 @@ fn a_stage_waits_for_its_own_fetches_only() {
 }
 
 #[test]
-fn a_failure_is_told_and_nothing_of_it_is_kept() {
+fn a_failure_is_reported_and_nothing_of_it_is_kept() {
     let bench = Bench::new(1);
-    let sketch = Sketch::chain(&["a", "b", "c"]).seal();
+    let sketch = Sketch::chain(&["a", "b", "c"]).finalize();
     let runner = FakeRunner::new(|request, io| {
         (io.output)("about to\n");
         in_tree(request, |root| std::fs::write(root.join("x"), "x").expect("writes"));
@@ -240,7 +240,7 @@ fn a_failure_is_told_and_nothing_of_it_is_kept() {
 }
 
 #[test]
-fn keep_going_goes_on_with_what_does_not_depend_on_it_and_tells_every_failure() {
+fn keep_going_goes_on_with_what_does_not_depend_on_it_and_reports_every_failure() {
     let sketch = || {
         Sketch::new()
             .item("sha256:bad", json!({"url": "http://example.invalid/x"}))
@@ -252,7 +252,7 @@ fn keep_going_goes_on_with_what_does_not_depend_on_it_and_tells_every_failure() 
             .pipeline("c", None)
             .stage("c1", &[])
             .stage("c2", &[])
-            .seal()
+            .finalize()
     };
     let (sketch, mut bench) = (sketch(), Bench::new(1));
     bench.settings.keep_going = true;
@@ -279,7 +279,7 @@ fn without_it_what_runs_is_finished_and_nothing_begins() {
         .pipeline("b", None)
         .stage("runs on", &[])
         .stage("never begins", &[])
-        .seal();
+        .finalize();
     let failed = Arc::new(AtomicUsize::new(0));
     let runner = FakeRunner::new(move |request, _| {
         match label_of(request) {
@@ -306,7 +306,7 @@ fn without_it_what_runs_is_finished_and_nothing_begins() {
 #[test]
 fn the_steps_of_a_segment_change_one_tree_and_only_the_last_is_sealed() {
     let bench = Bench::new(1);
-    let sketch = Sketch::chain(&["a"]).same_segment("b").same_segment("c").seal();
+    let sketch = Sketch::chain(&["a"]).same_segment("b").same_segment("c").finalize();
     let runner = FakeRunner::new(|request, _| {
         in_tree(request, |root| {
             use std::io::Write as _;
@@ -328,7 +328,7 @@ fn the_steps_of_a_segment_change_one_tree_and_only_the_last_is_sealed() {
 #[test]
 fn an_interrupted_segment_keeps_what_its_steps_have_done() {
     let bench = Bench::new(1);
-    let sketch = Sketch::chain(&["a"]).same_segment("b").same_segment("c").seal();
+    let sketch = Sketch::chain(&["a"]).same_segment("b").same_segment("c").finalize();
     let interrupt = bench.interrupt.clone();
     let runner = FakeRunner::new(move |request, _| {
         if label_of(request) == "b" {
@@ -346,7 +346,7 @@ fn an_interrupted_segment_keeps_what_its_steps_have_done() {
 #[test]
 fn an_interrupted_stage_says_so() {
     let bench = Bench::new(1);
-    let sketch = Sketch::chain(&["a", "b"]).seal();
+    let sketch = Sketch::chain(&["a", "b"]).finalize();
     let interrupt = bench.interrupt.clone();
     let runner = FakeRunner::new(move |_, io| {
         interrupt.raise();
@@ -361,7 +361,7 @@ fn an_interrupted_stage_says_so() {
 #[test]
 fn very_much_output_is_shortened_but_its_log_is_whole() {
     let bench = Bench::new(1);
-    let sketch = Sketch::chain(&["a"]).seal();
+    let sketch = Sketch::chain(&["a"]).finalize();
     let runner = FakeRunner::new(|_, io| {
         for line in 0..200_000 {
             (io.output)(&format!("this is line {line} of a stage that talks a lot\n"));
@@ -376,10 +376,10 @@ fn very_much_output_is_shortened_but_its_log_is_whole() {
 }
 
 #[test]
-fn a_stage_that_fails_of_an_exhausted_machine_is_told_apart() {
+fn a_stage_that_fails_of_an_exhausted_machine_is_recognized() {
     let died = || StageReply { failure: Some(StageFailure::Died("killed".into())), ..success() };
     let bench = Bench::new(1);
-    let sketch = Sketch::chain(&["a"]).seal();
+    let sketch = Sketch::chain(&["a"]).finalize();
     let done = bench.run(&sketch, &FakeRunner::new(move |_, _| died()));
     assert_eq!(result(&done, &sketch, "a").cause, Some(Cause::Module));
 
@@ -404,7 +404,7 @@ fn only_a_stage_that_lacked_room_is_given_some_and_run_again() {
     let lacked = || StageFailure::Exhausted(Resource::Disk, full.to_owned());
     for (reply, runs) in [(failure(full), 1), (StageReply::failed(lacked()), 2)] {
         let mut bench = Bench::new(1);
-        let kept = Sketch::chain(&["kept"]).seal();
+        let kept = Sketch::chain(&["kept"]).finalize();
         let runner = FakeRunner::new(|request, _| {
             in_tree(request, |root| std::fs::write(root.join("file"), [1; 5000]).expect("writes"));
             success()
@@ -414,7 +414,7 @@ fn only_a_stage_that_lacked_room_is_given_some_and_run_again() {
         let settings = StoreSettings { layers: Layers::Copy, limit: Limit::Bytes(1) };
         bench.store = Store::open(bench.store.path(), settings).expect("opens");
 
-        let sketch = Sketch::chain(&["a"]).seal();
+        let sketch = Sketch::chain(&["a"]).finalize();
         let runner = FakeRunner::new(move |_, io| {
             (io.output)(&format!("{full}\n"));
             reply.clone()
@@ -428,7 +428,7 @@ fn only_a_stage_that_lacked_room_is_given_some_and_run_again() {
 #[test]
 fn what_a_stage_took_is_known_the_next_time() {
     let bench = Bench::new(1);
-    let sketch = Sketch::chain(&["a"]).seal();
+    let sketch = Sketch::chain(&["a"]).finalize();
     bench.run(&sketch, &FakeRunner::new(|_, _| StageReply { memory: Some(12_345), ..success() }));
     let history = bench.store.history().expect("reads");
     assert_eq!(history.memory(sketch.id("a"), ""), 12_345);

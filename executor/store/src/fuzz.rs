@@ -16,8 +16,8 @@ pub type Parser = (&'static str, fn(&[u8]));
 /// The parsers.
 pub const PARSERS: &[Parser] = &[
     ("digests", |data| {
-        let sealed = [data, blake3::hash(data).as_bytes()].concat();
-        for bytes in [data, &sealed] {
+        let checked = [data, blake3::hash(data).as_bytes()].concat();
+        for bytes in [data, &checked] {
             if let Some(record) = digest::Record::decode(bytes) {
                 record.encode().expect("it has a form");
             }
@@ -31,8 +31,8 @@ pub const PARSERS: &[Parser] = &[
     ("objects", |data| {
         // With the hash that it must have, as that of a description that was written.
         let text = String::from_utf8_lossy(data);
-        let sealed = format!(r#"{{"blake3":"{}","object":{text}}}"#, blake3::hash(text.as_bytes()).to_hex());
-        for text in [data, sealed.as_bytes()] {
+        let checked = format!(r#"{{"blake3":"{}","object":{text}}}"#, blake3::hash(text.as_bytes()).to_hex());
+        for text in [data, checked.as_bytes()] {
             object::decode(text);
         }
     }),

@@ -36,9 +36,10 @@ impl Store {
         Self::open_layout(Layout::new(path), settings, disk, true)
     }
 
-    /// Opens osbc's part of a store of osbuild's, making it where there is none. Of what is committed there nothing
-    /// stays when a build is over, unless `keeps` says so; what the next builds of both tools find are the checkpoints
-    /// ([`Lease::use_checkpoints`](crate::Lease::use_checkpoints)).
+    /// Opens osbc's part of a store of osbuild's, and makes it if there is none.
+    ///
+    /// What is committed there ends with the build, unless `keeps`. The next builds of both tools find the checkpoints
+    /// ([`Transaction::with_checkpoints`](crate::Transaction::with_checkpoints)).
     ///
     /// # Errors
     /// The directory cannot be written to, or was made by a newer osbc.

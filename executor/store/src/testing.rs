@@ -23,8 +23,14 @@ pub struct Sketch {
     open: BTreeSet<String>,
 }
 
+impl Default for Sketch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Sketch {
-    /// An empty manifest with a source.
+    /// Returns an empty manifest with a source.
     pub fn new() -> Self {
         let manifest = Manifest {
             version: FormatVersion::V2,
@@ -117,8 +123,8 @@ impl Sketch {
     }
 
     /// Commits the manifest.
-    pub fn seal(self) -> Sealed {
-        Sealed { graph: Arc::new(self.manifest.finalize()), open: self.open }
+    pub fn finalize(self) -> FinalizedSketch {
+        FinalizedSketch { graph: Arc::new(self.manifest.finalize()), open: self.open }
     }
 
     fn index(&self, name: &str) -> PipelineIndex {
@@ -132,13 +138,13 @@ impl Sketch {
 }
 
 /// A finalized manifest.
-pub struct Sealed {
+pub struct FinalizedSketch {
     /// Its graph.
     pub graph: Arc<Graph>,
     open: BTreeSet<String>,
 }
 
-impl Sealed {
+impl FinalizedSketch {
     /// The ids of all nodes.
     pub fn ids(&self) -> impl Iterator<Item = NodeId> {
         self.graph.dag.node_weights().map(osbc_ir::Node::id)

@@ -25,7 +25,7 @@ use crate::fs::copy::Ownership;
 use crate::fs::{overlay, regular};
 use crate::objects::{object, work};
 use crate::store::Shared;
-use crate::testing::{Sealed, Sketch, directory};
+use crate::testing::{FinalizedSketch, Sketch, directory};
 use crate::{
     CheckItem, CommitInfo, Damage, DamageAction, Evicted, Item, Layers, Limit, ObjectMeta, Slot, StepRecord, Store,
     StoreError, StoreSettings, Transaction, Way,
@@ -123,7 +123,7 @@ fn a_directory_with_something_else_is_refused_and_left_alone() {
 
 #[test]
 fn whatever_lies_in_the_place_of_a_store_s_file_nobody_waits_for_it() {
-    let sketch = Sketch::chain(&["a", "b"]).seal();
+    let sketch = Sketch::chain(&["a", "b"]).finalize();
     let mut files = vec!["format".to_owned(), "lock".to_owned(), "usage".to_owned(), "history.jsonl".to_owned()];
     files.extend(["contents".to_owned(), "CACHEDIR.TAG".to_owned()]);
     let object = PathBuf::from("objects").join(sketch.id("a").to_string());
@@ -182,7 +182,7 @@ fn a_store_may_lie_anywhere() {
     use std::os::unix::ffi::OsStrExt as _;
     let directory = directory();
     let path = directory.path().join(std::ffi::OsStr::from_bytes(b"st\xff\n\xfe"));
-    let sketch = Sketch::chain(&["a"]).seal();
+    let sketch = Sketch::chain(&["a"]).finalize();
     let store = open(&path, Layers::Auto);
     let transaction = sketch.begin(&store);
     build(&transaction, None, sketch.id("a"), |root| fs::write(root.join("f"), "a").expect("writes"));
@@ -193,7 +193,7 @@ fn a_store_may_lie_anywhere() {
 }
 
 #[test]
-fn root_no_room_for_more_files_is_told_from_no_room_for_bytes() {
+fn root_no_room_for_more_files_is_distinguished_from_no_room_for_bytes() {
     if !osbc_fixtures::has_root() {
         return;
     }
@@ -228,7 +228,7 @@ fn a_store_of_the_future_is_refused() {
 #[test]
 fn a_committed_result_is_there_for_the_next_lease() {
     let directory = directory();
-    let sketch = Sketch::chain(&["a", "b"]).seal();
+    let sketch = Sketch::chain(&["a", "b"]).finalize();
     let store = open(directory.path(), Layers::Copy);
     let transaction = sketch.begin(&store);
     assert_eq!(*transaction.present(), CachedSet::default());
@@ -257,7 +257,7 @@ fn a_committed_result_is_there_for_the_next_lease() {
 #[test]
 fn nothing_remains_of_a_tree_that_is_not_committed_nor_of_a_lease() {
     let directory = directory();
-    let sketch = Sketch::chain(&["a"]).seal();
+    let sketch = Sketch::chain(&["a"]).finalize();
     let store = open(directory.path(), Layers::Copy);
     let transaction = sketch.begin(&store);
     let work = transaction.work(None).expect("begins");
@@ -274,7 +274,7 @@ fn nothing_remains_of_a_tree_that_is_not_committed_nor_of_a_lease() {
 #[test]
 fn the_loser_of_a_race_takes_the_winner_s_result() {
     let directory = directory();
-    let sketch = Sketch::chain(&["a"]).seal();
+    let sketch = Sketch::chain(&["a"]).finalize();
     let store = open(directory.path(), Layers::Copy);
     let (first, second) = (sketch.begin(&store), sketch.begin(&store));
     let works = [first.work(None).expect("begins"), second.work(None).expect("begins")];
@@ -289,7 +289,7 @@ fn the_loser_of_a_race_takes_the_winner_s_result() {
 
 #[test]
 fn what_is_damaged_is_absent_and_built_again() {
-    let sketch = Sketch::chain(&["a"]).seal();
+    let sketch = Sketch::chain(&["a"]).finalize();
     let object = |root: &Path| root.join("objects").join(sketch.id("a").to_string());
     type Damage = fn(&Path);
     let damages: [(&str, Damage); 7] = [
@@ -336,7 +336,7 @@ fn what_is_damaged_is_absent_and_built_again() {
 #[test]
 fn after_a_crash_of_the_system_only_what_had_reached_the_disk_counts() {
     let directory = directory();
-    let sketch = Sketch::chain(&["a"]).seal();
+    let sketch = Sketch::chain(&["a"]).finalize();
     let store = open(directory.path(), Layers::Copy);
     let transaction = sketch.begin(&store);
     build(&transaction, None, sketch.id("a"), |_| {});
@@ -351,7 +351,7 @@ fn after_a_crash_of_the_system_only_what_had_reached_the_disk_counts() {
 #[test]
 fn the_times_of_what_was_written_are_clamped() {
     let directory = directory();
-    let sketch = Sketch::chain(&["a", "b"]).seal();
+    let sketch = Sketch::chain(&["a", "b"]).finalize();
     let store = open(directory.path(), Layers::Copy);
     let transaction = sketch.begin(&store);
     let work = transaction.work(None).expect("begins");
@@ -380,7 +380,7 @@ fn the_times_of_what_was_written_are_clamped() {
 #[test]
 fn a_cut_off_download_is_gone_on_with_and_a_finished_one_found() {
     let directory = directory();
-    let sketch = Sketch::new().item("sha256:1", json!({"data": "x"})).seal();
+    let sketch = Sketch::new().item("sha256:1", json!({"data": "x"})).finalize();
     let store = open(directory.path(), Layers::Auto);
     let never = || false;
     let fetch = |transaction: &Transaction| match transaction
@@ -447,9 +447,9 @@ fn an_old_part_of_a_download_is_swept() {
 }
 
 /// The stages `s0`, `s1`, … of one pipeline.
-fn long_chain(length: usize) -> (Sealed, Vec<StageId>) {
+fn long_chain(length: usize) -> (FinalizedSketch, Vec<StageId>) {
     let labels: Vec<String> = (0..length).map(|index| format!("s{index}")).collect();
-    let sketch = Sketch::chain(&labels.iter().map(String::as_str).collect::<Vec<_>>()).seal();
+    let sketch = Sketch::chain(&labels.iter().map(String::as_str).collect::<Vec<_>>()).finalize();
     let ids = labels.iter().map(|label| sketch.id(label)).collect();
     (sketch, ids)
 }
@@ -489,7 +489,7 @@ fn root_a_layer_holds_only_what_its_stage_wrote() {
         assert_eq!(names, ["large", "renamed"]);
         let metadata = root.metadata().expect("is there");
         assert_eq!((metadata.mode() & 0o7777, metadata.uid(), metadata.gid()), (0o750, 3, 4));
-        fs::write(root.join("x"), "x").expect_err("a sealed tree is read-only");
+        fs::write(root.join("x"), "x").expect_err("a committed tree is read-only");
     });
     assert_eq!(read(&transaction, ids[0], "directory/file"), "old");
 }
@@ -648,7 +648,7 @@ fn root_layers_and_plain_trees_read_alike() {
     if !osbc_fixtures::has_root() {
         return;
     }
-    let sketch = Sketch::chain(&["a", "b"]).seal();
+    let sketch = Sketch::chain(&["a", "b"]).finalize();
     let listing = |layers: Layers| {
         let directory = directory();
         let store = open(directory.path(), layers);
@@ -740,7 +740,7 @@ fn root_a_killed_process_leaves_what_it_committed_and_nothing_else() {
 }
 
 #[test]
-fn root_a_full_disk_is_told_and_leaves_nothing_half_written() {
+fn root_a_full_disk_is_reported_and_leaves_nothing_half_written() {
     if !osbc_fixtures::has_root() || !osbc_fixtures::has_tool("mkfs.ext4") {
         return;
     }
@@ -757,8 +757,8 @@ fn root_a_full_disk_is_told_and_leaves_nothing_half_written() {
             Err(error) => error,
             Ok(work) => {
                 let record = record(ids[1], json!("m".repeat(1 << 20)));
-                let sealing = CommitInfo { source_epoch: None, steps: vec![record] };
-                work.commit(sealing).map(drop).expect_err("there is no room")
+                let info = CommitInfo { source_epoch: None, steps: vec![record] };
+                work.commit(info).map(drop).expect_err("there is no room")
             }
         };
         let text = error.to_string();
@@ -775,13 +775,13 @@ fn root_a_full_disk_is_told_and_leaves_nothing_half_written() {
 }
 
 #[test]
-fn root_a_read_only_store_is_told() {
+fn root_a_read_only_store_is_reported() {
     if !osbc_fixtures::has_root() || !osbc_fixtures::has_tool("mkfs.ext4") {
         return;
     }
     let directory = directory();
     let mounted = Mounted::new(directory.path(), 8);
-    let sketch = Sketch::chain(&["a"]).seal();
+    let sketch = Sketch::chain(&["a"]).finalize();
     run(Command::new("mount").args(["-o", "remount,ro"]).arg(&mounted.0));
     let error = Store::open(&mounted.0, Layers::Auto).expect_err("cannot be made");
     assert!(matches!(error, StoreError::ReadOnly { .. }), "{error}");

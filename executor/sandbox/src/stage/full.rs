@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn full_file_systems_are_told_from_those_with_room() {
+    fn full_file_systems_are_distinguished_from_those_with_room() {
         assert_eq!(describe(&stat(20_000, 150, 10, 5)).as_deref(), Some("146.5 KiB of 19.1 MiB are free"));
         assert_eq!(describe(&stat(20_000, 5000, 10, 0)).as_deref(), Some("all of its 10 inodes are in use"));
         assert_eq!(describe(&stat(20_000, 5000, 10, 5)), None);

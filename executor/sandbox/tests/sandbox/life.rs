@@ -18,9 +18,9 @@ use crate::harness::tests;
 use crate::place::{Place, left_of, runner};
 
 tests![
-    root_failures_of_the_module_are_told,
-    root_a_stage_that_exhausted_the_machine_is_told_apart,
-    root_a_stage_that_loses_its_process_is_told_apart,
+    root_failures_of_the_module_are_reported,
+    root_a_stage_that_exhausted_the_machine_is_recognized,
+    root_a_stage_that_loses_its_process_is_recognized,
     root_output_comes_in_order_and_whole,
     root_a_flood_of_output_does_not_fill_the_memory,
     root_a_stage_may_close_its_output,
@@ -36,7 +36,7 @@ tests![
     root_a_module_may_start_threads,
 ];
 
-fn root_failures_of_the_module_are_told() {
+fn root_failures_of_the_module_are_reported() {
     let (reply, _) = Place::new("fail", json!({})).run();
     let failure = Some(StageFailure::Module("it cannot work".into()));
     assert_eq!((reply.metadata, reply.failure), (Value::Null, failure));
@@ -45,7 +45,7 @@ fn root_failures_of_the_module_are_told() {
     assert!(output.contains("modules.rs"), "where it happened is in the output: {output}");
 }
 
-fn root_a_stage_that_exhausted_the_machine_is_told_apart() {
+fn root_a_stage_that_exhausted_the_machine_is_recognized() {
     let refused = |errno: rustix::io::Errno| Place::new("refused", json!({"errno": errno.raw_os_error()}));
     for (errno, resource) in [
         (rustix::io::Errno::NOSPC, Some(Resource::Disk)),
@@ -73,7 +73,7 @@ fn root_a_stage_that_exhausted_the_machine_is_told_apart() {
     assert!(matches!(place.fail(), StageFailure::Module(reason) if reason.contains("No space left on device")));
 }
 
-fn root_a_stage_that_loses_its_process_is_told_apart() {
+fn root_a_stage_that_loses_its_process_is_recognized() {
     let died = |stage: &str| match Place::new(stage, json!({})).fail() {
         StageFailure::Died(reason) => reason,
         other => panic!("{other:?}"),

@@ -240,13 +240,13 @@ fn root_a_shell_finds_the_arguments_that_a_stage_is_given() {
         return;
     }
     let directory = tempfile::tempdir().expect("a directory");
-    let module = directory.path().join("stages/tells");
+    let module = directory.path().join("stages/reports");
     fs::create_dir(directory.path().join("stages")).expect("a directory");
     fs::write(&module, "#!/bin/sh\ncat /run/osbuild/api/arguments\n").expect("writes");
     assert!(Command::new("chmod").arg("+x").arg(&module).status().expect("chmod is there").success());
     // What a stage has apart from its module: options, an input with data, a device, a mount, an epoch.
     let place = |stage| {
-        let mut place = with_image("tells", json!({"path": "file", "text": "x"}));
+        let mut place = with_image("reports", json!({"path": "file", "text": "x"}));
         place.request.module = stage;
         let tree = place.path("other");
         fs::create_dir(&tree).expect("a directory");
@@ -260,7 +260,7 @@ fn root_a_shell_finds_the_arguments_that_a_stage_is_given() {
         place.request.source_epoch = Some(7);
         place
     };
-    let on_disk = || on_disk(directory.path(), Kind::Stage, "tells");
+    let on_disk = || on_disk(directory.path(), Kind::Stage, "reports");
     let (reply, given) = place(on_disk()).run();
     assert_eq!(reply.failure, None, "{given}");
     // Each run has a loop device of its own.

@@ -19,7 +19,7 @@ fn writing() -> FakeRunner {
 }
 
 /// `os` is built in `build`, `image` in `build` from the tree of `os`.
-fn three(compiler: &str, os: &str) -> Sealed {
+fn three(compiler: &str, os: &str) -> FinalizedSketch {
     Sketch::new()
         .pipeline("build", None)
         .stage(compiler, &[])
@@ -29,7 +29,7 @@ fn three(compiler: &str, os: &str) -> Sealed {
         .pipeline("image", Some("build"))
         .stage("image", &["os"])
         .same_segment("in place")
-        .seal()
+        .finalize()
 }
 
 fn bench(layers: Layers) -> Bench {
@@ -43,7 +43,7 @@ fn kinds() -> Vec<Layers> {
     if osbc_fixtures::has_root() { vec![Layers::Copy, Layers::Overlay] } else { vec![Layers::Copy] }
 }
 
-fn ran(bench: &Bench, sketch: &Sealed) -> (Vec<String>, Done) {
+fn ran(bench: &Bench, sketch: &FinalizedSketch) -> (Vec<String>, Done) {
     let runner = writing();
     let done = bench.run(sketch, &runner);
     assert!(done.outcome.success(), "{:?}", done.outcome);
@@ -90,7 +90,7 @@ fn a_stage_can_go_on_from_a_result_that_stands_for_another() {
             .stage("first", &[])
             .stage("second", &[])
             .stage("third", &[])
-            .seal();
+            .finalize();
         assert_eq!(ran(&bench, &longer).0, ["third"]);
     }
 }
@@ -106,7 +106,7 @@ fn what_depends_on_other_content_runs_up_to_where_it_is_equal_again() {
             .stage(first, &[])
             .pipeline("image", None)
             .stage("image", &["os"])
-            .seal()
+            .finalize()
     };
     ran(&bench, &sketch("compiler", "first"));
     // Another compiler gives another build tree, in which the same is built: the image does not see it.
@@ -132,7 +132,7 @@ fn a_time_that_a_stage_sets_is_content() {
     };
     for (first, expected) in [("a?set 1", vec!["a?set 1", "b"]), ("a?set 2", vec!["a?set 2", "b"])] {
         let runner = runner();
-        assert!(bench.run(&Sketch::chain(&[first, "b"]).seal(), &runner).outcome.success());
+        assert!(bench.run(&Sketch::chain(&[first, "b"]).finalize(), &runner).outcome.success());
         assert_eq!(labels(&runner.ran()), expected);
     }
 }
@@ -140,14 +140,14 @@ fn a_time_that_a_stage_sets_is_content() {
 #[test]
 fn an_earlier_result_that_is_gone_is_built() {
     let bench = bench(Layers::Copy);
-    let before = Sketch::chain(&["a", "b"]).seal();
+    let before = Sketch::chain(&["a", "b"]).finalize();
     ran(&bench, &before);
     std::fs::remove_dir_all(bench.store.path().join("objects").join(before.id("b").to_string())).expect("removes");
-    let sketch = Sketch::chain(&["a?other", "b"]).seal();
+    let sketch = Sketch::chain(&["a?other", "b"]).finalize();
     assert_eq!(ran(&bench, &sketch).0, ["a?other", "b"]);
 
     // And what stands for a result that goes is gone with it.
-    let third = Sketch::chain(&["a?third", "b"]).seal();
+    let third = Sketch::chain(&["a?third", "b"]).finalize();
     assert_eq!(ran(&bench, &third).0, ["a?third"]);
     std::fs::remove_dir_all(bench.store.path().join("objects").join(sketch.id("b").to_string())).expect("removes");
     assert_eq!(ran(&bench, &third).0, ["b"]);

@@ -10,7 +10,7 @@ use osbc_sandbox::request::StageRequest;
 use super::*;
 
 /// `os` and `image` are built in `build`, by a built-in runner; `compiler` is built in the host's tree, by none.
-fn sketch(remark: &str) -> Sealed {
+fn sketch(remark: &str) -> FinalizedSketch {
     Sketch::new()
         .pipeline("build", None)
         .runner("test.preparing")
@@ -20,7 +20,7 @@ fn sketch(remark: &str) -> Sealed {
         .same_segment(&format!("second {remark}"))
         .pipeline("image", Some("build"))
         .stage(&format!("image {remark}"), &["os"])
-        .seal()
+        .finalize()
 }
 
 /// Runners make nothing, and say so in their output.
@@ -38,7 +38,7 @@ fn runner() -> FakeRunner {
 }
 
 /// The requests of a build to runners, and to stages.
-fn requests(bench: &Bench, sketch: &Sealed) -> (Vec<StageRequest>, Vec<StageRequest>) {
+fn requests(bench: &Bench, sketch: &FinalizedSketch) -> (Vec<StageRequest>, Vec<StageRequest>) {
     let runner = runner();
     let done = bench.run(sketch, &runner);
     assert!(done.outcome.success(), "{:?}", done.outcome);

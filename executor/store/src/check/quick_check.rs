@@ -57,7 +57,7 @@ impl Lease {
         let objects = objects.into_par_iter().map(|id| self.store().look_at_object(id));
         let items = items.into_par_iter().map(|item| self.store().look_at_item(&item, check_item));
         let found = objects.chain(items).collect::<Result<Vec<_>, _>>()?;
-        found.into_iter().flatten().map(|damage| self.store().put_aside(damage)).collect()
+        found.into_iter().flatten().map(|damage| self.store().quarantine(damage)).collect()
     }
 }
 
@@ -112,7 +112,7 @@ impl Store {
         Ok(damage)
     }
 
-    fn put_aside(&self, damage: Damage) -> Result<Damage, StoreError> {
+    fn quarantine(&self, damage: Damage) -> Result<Damage, StoreError> {
         let path: &PathBuf = &damage.path;
         self.move_aside(path)?;
         Ok(Damage { fate: DamageAction::SetAside, ..damage })

@@ -100,7 +100,7 @@ impl Store {
     pub(crate) fn difference(&self, meta: &ObjectMeta) -> Option<String> {
         match digest::written(&meta.content(self.layout()), !meta.lowers.is_empty()) {
             Ok(written) if Some(written.digest) == meta.digest => None,
-            Ok(_) => Some("its content is not what was sealed".to_owned()),
+            Ok(_) => Some("its content is not what was committed".to_owned()),
             Err(error) => Some(format!("it cannot be read: {error}")),
         }
     }

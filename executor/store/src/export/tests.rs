@@ -11,20 +11,20 @@ use super::*;
 use crate::objects::commit::CommitInfo;
 use crate::objects::object::StepRecord;
 use crate::store::{Layers, Store};
-use crate::testing::{Sealed, Sketch, directory};
+use crate::testing::{FinalizedSketch, Sketch, directory};
 use crate::transaction::Transaction;
 
 struct Bench {
     directory: TempDir,
     store: Store,
-    sketch: Sealed,
+    sketch: FinalizedSketch,
 }
 
 impl Bench {
     fn new() -> Self {
         let directory = directory();
         let store = Store::open(&directory.path().join("store"), Layers::Copy).expect("opens");
-        Self { directory, store, sketch: Sketch::chain(&["a"]).seal() }
+        Self { directory, store, sketch: Sketch::chain(&["a"]).finalize() }
     }
 
     /// A transaction on a result with the content that `make` makes.
@@ -56,7 +56,7 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 /// A transaction on a result in a store that keeps nothing: a whole tree, or a layer on one.
-fn unkept(directory: &TempDir, sketch: &Sealed, base: Option<StageId>) -> Transaction {
+fn unkept(directory: &TempDir, sketch: &FinalizedSketch, base: Option<StageId>) -> Transaction {
     let cache = crate::osbuild::Cache::open(&directory.path().join("osbuild"), None).expect("opens");
     let transaction = sketch.begin(&Store::open_within(&cache, false).expect("opens"));
     for (base, id) in base.map(|base| (None, base)).into_iter().chain([(base, sketch.id("b"))]) {
@@ -72,7 +72,7 @@ fn unkept(directory: &TempDir, sketch: &Sealed, base: Option<StageId>) -> Transa
 #[test]
 fn what_nobody_else_needs_is_moved() {
     let directory = directory();
-    let sketch = Sketch::chain(&["a", "b"]).seal();
+    let sketch = Sketch::chain(&["a", "b"]).finalize();
     for (name, there) in [("new", false), ("there", true)] {
         let transaction = unkept(&directory, &sketch, None);
         let to = directory.path().join(name);
@@ -102,7 +102,7 @@ fn what_others_need_is_not_moved() {
     if !osbc_fixtures::has_root() {
         return;
     }
-    let sketch = Sketch::chain(&["a", "b"]).seal();
+    let sketch = Sketch::chain(&["a", "b"]).finalize();
     let transaction = unkept(&bench.directory, &sketch, Some(sketch.id("a")));
     for label in ["a", "b"] {
         assert!(
@@ -199,7 +199,7 @@ fn a_large_sparse_image_takes_no_more_room_than_its_data() {
 }
 
 #[test]
-fn root_a_full_destination_is_told_and_left_clean() {
+fn root_a_full_destination_is_reported_and_left_clean() {
     if !osbc_fixtures::has_root() {
         return;
     }

@@ -1,5 +1,6 @@
-//! What runners made in build roots ([`crate::prepared`]), as files: one for each build tree and runner, as many as are
-//! kept; that of the host's tree, which may change, with the lease.
+//! Keeps what runners made in build roots, in one file for each build tree and runner.
+//!
+//! The number of files is limited. That of the host's tree, which may change, ends with the lease.
 
 use std::fs;
 use std::io;

@@ -66,7 +66,7 @@ impl Transaction {
             work.make_tree()?;
             return Ok(work);
         };
-        let below = self.object(id).expect("a base is leased or was sealed under the lease");
+        let below = self.object(id).expect("a base is leased or was committed under the lease");
         match self.store().way(self.directory())? {
             // What is kept must not lie on what is not.
             _ if self.store().keeps() && self.is_elsewhere(id) => self.copy(&below, Sharing::IfPossible),

@@ -8,9 +8,11 @@ const MB: usize = 1 << 20;
 
 /// A store with a limit and independent results, each a file of so many megabytes that took so long to build and was
 /// last used so many hours ago.
-fn store_with(directory: &Path, limit: Limit, results: &[(&str, usize, u64, u64)]) -> (Sealed, Store) {
-    let sketch =
-        results.iter().fold(Sketch::new(), |sketch, (label, ..)| sketch.pipeline(label, None).stage(label, &[])).seal();
+fn store_with(directory: &Path, limit: Limit, results: &[(&str, usize, u64, u64)]) -> (FinalizedSketch, Store) {
+    let sketch = results
+        .iter()
+        .fold(Sketch::new(), |sketch, (label, ..)| sketch.pipeline(label, None).stage(label, &[]))
+        .finalize();
     let settings = StoreSettings { layers: Layers::Copy, limit: Limit::Unlimited };
     let store = Store::open(directory, settings).expect("opens");
     let transaction = sketch.begin(&store);
@@ -35,7 +37,7 @@ fn unused_for(store: &Store, id: StageId, hours: u64) {
     fs::File::open(object_path(store, id)).expect("opens").set_modified(when).expect("sets");
 }
 
-fn left(sketch: &Sealed, store: &Store) -> Vec<String> {
+fn left(sketch: &FinalizedSketch, store: &Store) -> Vec<String> {
     let nodes = sketch.graph.dag.node_indices().filter(|node| is_there(sketch, store, *node));
     let mut labels: Vec<String> = nodes.map(|node| sketch.label(node)).collect();
     labels.sort();
@@ -43,7 +45,7 @@ fn left(sketch: &Sealed, store: &Store) -> Vec<String> {
     labels
 }
 
-fn is_there(sketch: &Sealed, store: &Store, node: osbc_ir::graph::NodeIndex) -> bool {
+fn is_there(sketch: &FinalizedSketch, store: &Store, node: osbc_ir::graph::NodeIndex) -> bool {
     store.present(&sketch.graph, [sketch.graph.id(node)]) != CachedSet::default()
 }
 
@@ -127,7 +129,7 @@ fn what_is_of_no_use_goes_with_every_eviction() {
 #[test]
 fn items_go_too_when_they_are_worth_less() {
     let directory = directory();
-    let sketch = Sketch::new().item("sha256:1", json!({"data": "x"})).item("sha256:2", json!({"data": "x"})).seal();
+    let sketch = Sketch::new().item("sha256:1", json!({"data": "x"})).item("sha256:2", json!({"data": "x"})).finalize();
     let settings = StoreSettings { layers: Layers::Copy, limit: Limit::Bytes(MB as u64) };
     let store = Store::open(directory.path(), settings).expect("opens");
     let transaction = sketch.begin(&store);
@@ -177,7 +179,7 @@ fn root_layers_stay_as_long_as_something_lies_on_them() {
     // base ── middle ── old
     //              └─── new
     let sketch = Sketch::chain(&["base", "middle", "old"]).pipeline("other", None);
-    let sketch = ["base", "middle", "new"].iter().fold(sketch, |sketch, label| sketch.stage(label, &[])).seal();
+    let sketch = ["base", "middle", "new"].iter().fold(sketch, |sketch, label| sketch.stage(label, &[])).finalize();
     let settings = StoreSettings { layers: Layers::Overlay, limit: Limit::Unlimited };
     let store = Store::open(directory.path(), settings).expect("opens");
     let transaction = sketch.begin(&store);
@@ -212,7 +214,7 @@ fn nothing_that_is_held_is_ever_missing_while_many_evict() {
     let directory = directory();
     let labels = ["a", "b", "c", "d", "e", "f"];
     let sketch = labels.iter().fold(Sketch::new(), |sketch, label| sketch.pipeline(label, None).stage(label, &[]));
-    let sketch = sketch.seal();
+    let sketch = sketch.finalize();
     let settings = StoreSettings { layers: Layers::Copy, limit: Limit::Bytes(150 << 10) };
     std::thread::scope(|scope| {
         for thread in 0..4 {
@@ -251,7 +253,7 @@ fn root_a_full_disk_is_made_room_on_once() {
     }
     let directory = directory();
     let mounted = Mounted::new(directory.path(), 24);
-    let sketch = Sketch::chain(&["old"]).pipeline("other", None).stage("base", &[]).stage("new", &[]).seal();
+    let sketch = Sketch::chain(&["old"]).pipeline("other", None).stage("base", &[]).stage("new", &[]).finalize();
     let settings = StoreSettings { layers: Layers::Copy, limit: Limit::Unlimited };
     let store = Store::open(&mounted.0, settings).expect("opens");
     let megabytes =

@@ -43,7 +43,7 @@ impl Disk for FaultyDisk {
 }
 
 /// Makes two results and an item, the second result on the first; says how far it came.
-fn build_all(store: &Store, sketch: &Sealed) -> Result<(), StoreError> {
+fn build_all(store: &Store, sketch: &FinalizedSketch) -> Result<(), StoreError> {
     let transaction = Transaction::begin(store.lease(&sketch.graph, sketch.ids())?)?;
     if let Slot::Fetch(download) = transaction.download(&ItemKey::new("test.files", "sha256:1"), &|| false)? {
         fs::write(download.target(), "item").expect("the disk itself is fine");
@@ -64,7 +64,7 @@ fn build_all(store: &Store, sketch: &Sealed) -> Result<(), StoreError> {
 }
 
 fn survives_every_fault(layers: Layers, place: &Path) {
-    let sketch = Sketch::chain(&["a", "b"]).item("sha256:1", json!({"data": "item"})).seal();
+    let sketch = Sketch::chain(&["a", "b"]).item("sha256:1", json!({"data": "item"})).finalize();
     let mut seen = std::collections::BTreeSet::new();
     let errors = [
         (Errno::NOSPC, false, true),
@@ -163,7 +163,7 @@ impl Disk for WatchedDisk {
 #[test]
 fn what_a_finished_build_made_is_on_the_disk_and_so_are_the_marks() {
     let directory = directory();
-    let sketch = Sketch::chain(&["a", "b"]).seal();
+    let sketch = Sketch::chain(&["a", "b"]).finalize();
     let disk = Arc::new(WatchedDisk::default());
     let store =
         Store::open_on(directory.path(), Layers::Copy.into(), Arc::<WatchedDisk>::clone(&disk) as _).expect("opens");
@@ -186,9 +186,9 @@ fn what_a_finished_build_made_is_on_the_disk_and_so_are_the_marks() {
 }
 
 #[test]
-fn a_broken_disk_is_told_as_such_though_it_takes_no_changes_then() {
+fn a_broken_disk_is_reported_as_such_though_it_takes_no_changes_then() {
     let directory = directory();
-    let sketch = Sketch::chain(&["a", "b"]).seal();
+    let sketch = Sketch::chain(&["a", "b"]).finalize();
     let disk = Arc::new(WatchedDisk { breaks: true, acts: Mutex::default() });
     let store = Store::open_on(directory.path(), Layers::Copy.into(), disk as _).expect("opens");
     let error = build_all(&store, &sketch).expect_err("the disk is broken");

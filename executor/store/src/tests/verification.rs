@@ -9,15 +9,15 @@ fn no_items(item: &Item) -> Result<(), String> {
 }
 
 /// Two results, `a` below `b`, and `c` on its own.
-fn built(directory: &Path, layers: Layers) -> (Sealed, Store) {
-    let sketch = Sketch::chain(&["a", "b"]).pipeline("other", None).stage("c", &[]).seal();
+fn built(directory: &Path, layers: Layers) -> (FinalizedSketch, Store) {
+    let sketch = Sketch::chain(&["a", "b"]).pipeline("other", None).stage("c", &[]).finalize();
     let store = open(directory, layers);
     build_missing(&sketch, &store);
     (sketch, store)
 }
 
 /// Builds what is not there, and says what that was.
-fn build_missing(sketch: &Sealed, store: &Store) -> Vec<&'static str> {
+fn build_missing(sketch: &FinalizedSketch, store: &Store) -> Vec<&'static str> {
     let transaction = sketch.begin(store);
     let mut made = Vec::new();
     for (label, base) in [("a", None), ("b", Some("a")), ("c", None)] {
@@ -121,7 +121,7 @@ fn nothing_damaged_is_exported() {
 }
 
 /// What a build that lacks `b` finds damaged of what it is about to read, and then builds.
-fn looked_over(sketch: &Sealed, store: &Store) -> (Vec<Damage>, Vec<&'static str>) {
+fn looked_over(sketch: &FinalizedSketch, store: &Store) -> (Vec<Damage>, Vec<&'static str>) {
     let transaction = sketch.begin(store);
     let found = transaction.quick_check(&sketch.plan(transaction.present()), false, &no_items).expect("looks");
     drop(transaction);
@@ -307,19 +307,19 @@ fn tick() {
 }
 
 /// A stage that reads an item.
-fn item_sketch() -> Sealed {
-    Sketch::new().item("sha256:1", json!({"data": "x"})).pipeline("p", None).stage("s", &["#sha256:1"]).seal()
+fn item_sketch() -> FinalizedSketch {
+    Sketch::new().item("sha256:1", json!({"data": "x"})).pipeline("p", None).stage("s", &["#sha256:1"]).finalize()
 }
 
 /// A store with the item, which is good.
-fn with_item() -> (tempfile::TempDir, Sealed, Store) {
+fn with_item() -> (tempfile::TempDir, FinalizedSketch, Store) {
     let (directory, sketch) = (directory(), item_sketch());
     let store = open(directory.path(), Layers::Copy);
     fetch_good(&sketch, &store);
     (directory, sketch, store)
 }
 
-fn fetch_good(sketch: &Sealed, store: &Store) {
+fn fetch_good(sketch: &FinalizedSketch, store: &Store) {
     match sketch.begin(store).download(&ItemKey::new("test.files", "sha256:1"), &|| false).expect("begins") {
         Slot::Fetch(download) => {
             fs::write(download.target(), "good").expect("writes");
@@ -334,14 +334,14 @@ fn check_good(item: &Item) -> Result<(), String> {
     if text == "good" { Ok(()) } else { Err(format!("it is {text}")) }
 }
 
-fn look_at_items(sketch: &Sealed, store: &Store, check: &CheckItem<'_>) -> Vec<Damage> {
+fn look_at_items(sketch: &FinalizedSketch, store: &Store, check: &CheckItem<'_>) -> Vec<Damage> {
     let transaction = sketch.begin(store);
     transaction.quick_check(&sketch.plan(transaction.present()), false, check).expect("looks")
 }
 
 /// Makes the result `b` one that stands for `a`.
-fn with_alias(directory: &Path) -> (Sealed, Store) {
-    let sketch = Sketch::new().pipeline("one", None).stage("a", &[]).pipeline("other", None).stage("b", &[]).seal();
+fn with_alias(directory: &Path) -> (FinalizedSketch, Store) {
+    let sketch = Sketch::new().pipeline("one", None).stage("a", &[]).pipeline("other", None).stage("b", &[]).finalize();
     let store = open(directory, Layers::Copy);
     let transaction = sketch.begin(&store);
     let object = build(&transaction, None, sketch.id("a"), |root| fs::write(root.join("a-file"), "a").expect("writes"));
@@ -353,7 +353,7 @@ fn with_alias(directory: &Path) -> (Sealed, Store) {
 
 #[test]
 fn what_stands_for_a_result_goes_with_it() {
-    type Away = fn(&Sealed, &Store);
+    type Away = fn(&FinalizedSketch, &Store);
     let ways: [(&str, Away); 4] = [
         ("eviction", |_, store| {
             store.make_room(u64::MAX / 4).expect("evicts");
@@ -394,7 +394,7 @@ fn who_holds_what_stands_for_a_result_holds_it() {
 }
 
 #[test]
-fn what_is_damaged_and_in_use_is_told_and_left() {
+fn what_is_damaged_and_in_use_is_reported_and_left() {
     let directory = directory();
     let (sketch, store) = built(directory.path(), Layers::Copy);
     flip(&content(&object_path(&store, sketch.id("c"))).join("c-file"), 5);
@@ -409,7 +409,7 @@ fn what_is_damaged_and_in_use_is_told_and_left() {
 #[test]
 fn a_damaged_item_is_set_aside_and_fetched_again() {
     let directory = directory();
-    let sketch = Sketch::new().item("sha256:1", json!({"data": "x"})).seal();
+    let sketch = Sketch::new().item("sha256:1", json!({"data": "x"})).finalize();
     let store = open(directory.path(), Layers::Copy);
     let fetch =
         || match sketch.begin(&store).download(&ItemKey::new("test.files", "sha256:1"), &|| false).expect("begins") {

@@ -10,11 +10,11 @@ use tempfile::TempDir;
 use super::*;
 use crate::objects::commit::CommitInfo;
 use crate::store::Store;
-use crate::testing::{Sealed, Sketch, directory};
+use crate::testing::{FinalizedSketch, Sketch, directory};
 use crate::transaction::Transaction;
 
 /// A build on osbuild's store in a directory, with checkpoints of these stages.
-fn begin(directory: &TempDir, sketch: &Sealed, keeps: bool, wanted: &[&str]) -> Transaction {
+fn begin(directory: &TempDir, sketch: &FinalizedSketch, keeps: bool, wanted: &[&str]) -> Transaction {
     let cache = Cache::open(directory.path(), None).expect("opens");
     let store = Store::open_within(&cache, keeps).expect("opens");
     let mut lease = store.lease(&sketch.graph, sketch.ids()).expect("leases");
@@ -25,7 +25,7 @@ fn begin(directory: &TempDir, sketch: &Sealed, keeps: bool, wanted: &[&str]) -> 
     Transaction::begin(lease).expect("begins").with_checkpoints(Some(checkpoints))
 }
 
-fn record(sketch: &Sealed, label: &str) -> StepRecord {
+fn record(sketch: &FinalizedSketch, label: &str) -> StepRecord {
     StepRecord {
         id: sketch.id(label),
         module: "test.stage".to_owned(),
@@ -35,7 +35,7 @@ fn record(sketch: &Sealed, label: &str) -> StepRecord {
 }
 
 /// Runs stages on one work: each writes a file of its own.
-fn run(transaction: &Transaction, sketch: &Sealed, base: Option<&str>, labels: &[&str]) {
+fn run(transaction: &Transaction, sketch: &FinalizedSketch, base: Option<&str>, labels: &[&str]) {
     let work = transaction.work(base.map(|label| sketch.id(label))).expect("begins");
     let mut steps = Vec::new();
     for label in labels {
@@ -49,7 +49,7 @@ fn run(transaction: &Transaction, sketch: &Sealed, base: Option<&str>, labels: &
 }
 
 /// The files in the checkpoint of a stage, and who has said something about it.
-fn kept(directory: &TempDir, sketch: &Sealed, label: &str) -> Option<(Vec<String>, usize)> {
+fn kept(directory: &TempDir, sketch: &FinalizedSketch, label: &str) -> Option<(Vec<String>, usize)> {
     let compat = sketch.graph.stage_node(sketch.node(label)).expect("a stage").compat;
     let data = directory.path().join("objects").join(compat.to_string()).join("data");
     let names = |path: PathBuf| {
@@ -66,7 +66,7 @@ fn kept(directory: &TempDir, sketch: &Sealed, label: &str) -> Option<(Vec<String
 }
 
 /// The files in a leased tree.
-fn tree(transaction: &Transaction, sketch: &Sealed, label: &str) -> Vec<String> {
+fn tree(transaction: &Transaction, sketch: &FinalizedSketch, label: &str) -> Vec<String> {
     let root = overlay::open(&transaction.tree(sketch.id(label)).expect("is leased")).expect("opens");
     let entries = fs::read_dir(format!("/proc/self/fd/{}", root.as_raw_fd())).expect("reads");
     let mut names: Vec<String> =
@@ -82,7 +82,7 @@ fn objects(directory: &TempDir) -> usize {
 #[test]
 fn only_checkpoints_outlive_a_build() {
     let directory = directory();
-    let sketch = Sketch::chain(&["a", "b", "c"]).seal();
+    let sketch = Sketch::chain(&["a", "b", "c"]).finalize();
     let transaction = begin(&directory, &sketch, false, &["b"]);
     run(&transaction, &sketch, None, &["a"]);
     run(&transaction, &sketch, Some("a"), &["b"]);
@@ -101,7 +101,7 @@ fn only_checkpoints_outlive_a_build() {
 fn the_next_build_goes_on_from_a_checkpoint_whether_or_not_it_keeps_its_own() {
     for keeps in [false, true] {
         let directory = directory();
-        let sketch = Sketch::chain(&["a", "b", "c", "d"]).seal();
+        let sketch = Sketch::chain(&["a", "b", "c", "d"]).finalize();
         run(&begin(&directory, &sketch, false, &["b"]), &sketch, None, &["a", "b"]);
         let transaction = begin(&directory, &sketch, keeps, &["d"]);
         assert_eq!(*transaction.present(), [NodeId::Stage(sketch.id("b"))].into_iter().collect());
@@ -125,7 +125,7 @@ fn the_next_build_goes_on_from_a_checkpoint_whether_or_not_it_keeps_its_own() {
 #[test]
 fn a_checkpoint_can_be_made_while_its_segment_goes_on() {
     let directory = directory();
-    let sketch = Sketch::chain(&["a", "b", "c"]).epoch(1_000_000).seal();
+    let sketch = Sketch::chain(&["a", "b", "c"]).epoch(1_000_000).finalize();
     let transaction = begin(&directory, &sketch, false, &["a", "b"]);
     run(&transaction, &sketch, None, &["a", "b", "c"]);
     assert_eq!(kept(&directory, &sketch, "a"), Some((vec!["a".to_owned()], 1)));
@@ -138,7 +138,7 @@ fn a_checkpoint_can_be_made_while_its_segment_goes_on() {
 #[test]
 fn a_checkpoint_in_use_is_not_removed_to_make_room() {
     let directory = directory();
-    let sketch = Sketch::chain(&["a", "b"]).seal();
+    let sketch = Sketch::chain(&["a", "b"]).finalize();
     run(&begin(&directory, &sketch, false, &["a"]), &sketch, None, &["a"]);
     let transaction = begin(&directory, &sketch, false, &[]);
     let size = fs::read_to_string(directory.path().join("cache.size")).expect("reads").parse().expect("a number");
