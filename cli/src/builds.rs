@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use osbc_engine::timeline::{BuildTimeline, TimelineNode};
-use osbc_executor::event::line::{Line, NodeLine};
-use osbc_executor::record::Record;
+use osbc_executor::event::line::{EventLine, NodeLine};
+use osbc_executor::record::BuildRecord;
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::{Action, Graph, PipelineIndex};
 use osbc_store::Store;
@@ -17,7 +17,7 @@ const LAST: &str = "last";
 
 /// The recorded builds of a store, the newest first.
 pub(crate) struct Builds {
-    records: Vec<Record>,
+    records: Vec<BuildRecord>,
 }
 
 impl Builds {
@@ -25,19 +25,19 @@ impl Builds {
     pub(crate) fn of(store: Option<&Path>) -> Result<Self, Failure> {
         let path = wiring::store_path(store)?;
         let records = match Store::open_existing(&path)? {
-            Some(store) => Record::all(&store).map_err(|error| unreadable(&path.join("logs"), &error))?,
+            Some(store) => BuildRecord::all(&store).map_err(|error| unreadable(&path.join("logs"), &error))?,
             None => Vec::new(),
         };
         Ok(Self { records })
     }
 
     /// All of them.
-    pub(crate) fn all(&self) -> &[Record] {
+    pub(crate) fn all(&self) -> &[BuildRecord] {
         &self.records
     }
 
     /// The last one.
-    pub(crate) fn last(&self) -> Result<&Record, Failure> {
+    pub(crate) fn last(&self) -> Result<&BuildRecord, Failure> {
         self.records
             .first()
             .ok_or_else(|| Failure::arguments("no build is recorded in this store; `--store` names another"))
@@ -45,12 +45,12 @@ impl Builds {
 
     /// Returns a build by name: `last`, or the beginning of its name or of the part after the time. `None` if there is
     /// none.
-    pub(crate) fn find(&self, name: &str) -> Result<Option<&Record>, Failure> {
+    pub(crate) fn find(&self, name: &str) -> Result<Option<&BuildRecord>, Failure> {
         if name == LAST {
             return self.last().map(Some);
         }
         let unique = |build: &str| build.split_once('-').is_some_and(|(_, unique)| unique.starts_with(name));
-        let is_meant = |record: &&Record| {
+        let is_meant = |record: &&BuildRecord| {
             let build = &record.header.build;
             !name.is_empty() && (build.starts_with(name) || unique(build))
         };
@@ -59,7 +59,7 @@ impl Builds {
 }
 
 /// The events of a build.
-pub(crate) fn events(record: &Record) -> Result<Vec<Line>, Failure> {
+pub(crate) fn events(record: &BuildRecord) -> Result<Vec<EventLine>, Failure> {
     record.events().map_err(|error| unreadable(&record.directory, &error))
 }
 
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     fn past() -> BuildTimeline {
-        let node = |node: usize, id: &str, pipeline: &str, module: &str| Line {
+        let node = |node: usize, id: &str, pipeline: &str, module: &str| EventLine {
             at: 0,
             event: Happened::Node(NodeLine {
                 node,

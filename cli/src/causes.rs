@@ -5,7 +5,7 @@ use std::path::Path;
 
 use osbc_compiler::compare::{Cause, Change, Comparison};
 use osbc_engine::timeline::{BuildTimeline, State};
-use osbc_executor::record::{ManifestName, Record};
+use osbc_executor::record::{BuildRecord, ManifestName};
 use osbc_ir::graph::NodeIndex;
 use osbc_ir::identity::ABSENT;
 use osbc_ir::{Edge, Graph, NodeId, Plan, Value, redact};
@@ -21,7 +21,7 @@ const SHOWN: usize = 60;
 
 /// The last build of a manifest, as recorded.
 pub(crate) struct LastBuild<'p> {
-    pub(crate) record: Record,
+    pub(crate) record: BuildRecord,
     pub(crate) graph: Graph,
     /// The graph of the manifest now, in the form of its record.
     now: Cow<'p, Graph>,
@@ -33,7 +33,7 @@ impl<'p> LastBuild<'p> {
     ///
     /// A damaged record counts as none, and the user is warned.
     pub(crate) fn of(store: &Store, path: &Path, now: &'p Graph) -> Option<Self> {
-        let record = Record::last_of(store, &ManifestName::new(path, now)).ok()??;
+        let record = BuildRecord::last_of(store, &ManifestName::new(path, now)).ok()??;
         match record.graph().and_then(|graph| Ok((graph, record.events()?))) {
             Ok((graph, events)) => {
                 Some(Self { record, graph, now: redact::graph(now), past: BuildTimeline::new(&events) })

@@ -10,7 +10,7 @@ use askama::Template;
 use osbc_compiler::draw::{Annotation, Format, Level, Mark, draw_annotated};
 use osbc_engine::timeline::{BuildTimeline, State, TimelineNode};
 use osbc_executor::event::Wait;
-use osbc_executor::event::line::Line;
+use osbc_executor::event::line::EventLine;
 use osbc_executor::record::Header;
 use osbc_ir::Graph;
 use osbc_ir::graph::NodeIndex;
@@ -124,7 +124,7 @@ impl Row {
 
 impl Page {
     /// What there is to say about a build. `logs` is the directory of its logs.
-    pub(crate) fn new(header: &Header, result: &'static str, lines: &[Line], graph: &Graph, logs: &Path) -> Self {
+    pub(crate) fn new(header: &Header, result: &'static str, lines: &[EventLine], graph: &Graph, logs: &Path) -> Self {
         let past = BuildTimeline::new(lines);
         let path = path::critical(&past, graph);
         let whole = past.last.max(1);

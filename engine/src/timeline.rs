@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use osbc_executor::event::Wait;
-use osbc_executor::event::line::{Happened, Line, NodeLine};
+use osbc_executor::event::line::{EventLine, Happened, NodeLine};
 use osbc_ir::Action;
 use serde::Serialize;
 
@@ -118,7 +118,7 @@ impl TimelineNode {
 
 impl BuildTimeline {
     /// Returns what the lines of a build's events say.
-    pub fn new(lines: &[Line]) -> Self {
+    pub fn new(lines: &[EventLine]) -> Self {
         let mut timeline = Self::default();
         for line in lines {
             timeline.last = timeline.last.max(line.at);
@@ -223,7 +223,7 @@ mod tests {
             (14, finished),
             (15, Happened::StageStarted { node: 99, worker: 0 }),
         ];
-        let lines: Vec<Line> = happened.into_iter().map(|(at, event)| Line { at, event }).collect();
+        let lines: Vec<EventLine> = happened.into_iter().map(|(at, event)| EventLine { at, event }).collect();
         let timeline = BuildTimeline::new(&lines);
         let states: Vec<_> = timeline.nodes.values().map(|node| node.state).collect();
         assert_eq!(states, [State::Cached, State::Failed, State::Unfinished, State::NotStarted]);

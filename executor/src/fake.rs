@@ -127,13 +127,13 @@ pub fn failure(reason: &str) -> StageReply {
 #[derive(Debug, Default)]
 pub struct RecordingMonitor {
     /// What happened, in order.
-    pub events: Vec<Record>,
+    pub events: Vec<RecordedEvent>,
 }
 
 /// An event, without what it borrows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "they are those of `Event`")]
-pub enum Record {
+pub enum RecordedEvent {
     Started,
     Cached(NodeIndex),
     FetchStarted(NodeIndex),
@@ -150,17 +150,17 @@ pub enum Record {
 impl Monitor for RecordingMonitor {
     fn event(&mut self, _: Duration, event: &Event<'_>) {
         self.events.push(match *event {
-            Event::Started { .. } => Record::Started,
-            Event::Cached { node } => Record::Cached(node),
-            Event::FetchStarted { node, .. } => Record::FetchStarted(node),
-            Event::FetchProgress { node, done, total } => Record::FetchProgress(node, done, total),
-            Event::Waited { node, .. } => Record::Waited(node),
-            Event::FetchOutput { node, text } => Record::FetchOutput(node, text.to_owned()),
-            Event::StageStarted { node, worker } => Record::StageStarted(node, worker),
-            Event::StageOutput { node, text } => Record::StageOutput(node, text.to_owned()),
-            Event::Finished { node, outcome } => Record::Finished(node, outcome.clone()),
-            Event::Interrupted => Record::Interrupted,
-            Event::Ended { .. } => Record::Ended,
+            Event::Started { .. } => RecordedEvent::Started,
+            Event::Cached { node } => RecordedEvent::Cached(node),
+            Event::FetchStarted { node, .. } => RecordedEvent::FetchStarted(node),
+            Event::FetchProgress { node, done, total } => RecordedEvent::FetchProgress(node, done, total),
+            Event::Waited { node, .. } => RecordedEvent::Waited(node),
+            Event::FetchOutput { node, text } => RecordedEvent::FetchOutput(node, text.to_owned()),
+            Event::StageStarted { node, worker } => RecordedEvent::StageStarted(node, worker),
+            Event::StageOutput { node, text } => RecordedEvent::StageOutput(node, text.to_owned()),
+            Event::Finished { node, outcome } => RecordedEvent::Finished(node, outcome.clone()),
+            Event::Interrupted => RecordedEvent::Interrupted,
+            Event::Ended { .. } => RecordedEvent::Ended,
         });
     }
 }

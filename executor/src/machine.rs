@@ -69,16 +69,16 @@ fn field(text: &str, name: &str) -> Option<u64> {
 
 /// What a stage takes of the machine while it runs, as far as known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Need {
+pub(crate) struct ResourceNeed {
     /// Bytes of memory.
     pub(crate) memory: u64,
     /// Loop devices.
     pub(crate) loop_devices: u64,
 }
 
-impl Need {
+impl ResourceNeed {
     /// Whether what is free does for this beside stages that take `running`, of which some may be in use already.
-    pub(crate) fn fits(self, running: Need, free: Free, loop_devices: Option<u64>) -> bool {
+    pub(crate) fn fits(self, running: ResourceNeed, free: Free, loop_devices: Option<u64>) -> bool {
         let does = |free: Option<u64>, needed: u64| free.is_none_or(|free| free >= needed);
         does(free.memory, MEMORY_FLOOR.saturating_add(running.memory).saturating_add(self.memory))
             && does(free.disk, DISK_FLOOR)
@@ -86,16 +86,16 @@ impl Need {
     }
 
     /// Both together.
-    pub(crate) fn plus(self, other: Need) -> Need {
-        Need {
+    pub(crate) fn plus(self, other: ResourceNeed) -> ResourceNeed {
+        ResourceNeed {
             memory: self.memory.saturating_add(other.memory),
             loop_devices: self.loop_devices.saturating_add(other.loop_devices),
         }
     }
 
     /// This without a part of it.
-    pub(crate) fn minus(self, part: Need) -> Need {
-        Need {
+    pub(crate) fn minus(self, part: ResourceNeed) -> ResourceNeed {
+        ResourceNeed {
             memory: self.memory.saturating_sub(part.memory),
             loop_devices: self.loop_devices.saturating_sub(part.loop_devices),
         }
@@ -110,12 +110,12 @@ mod tests {
 
     #[test]
     fn a_stage_fits_when_floors_and_all_that_run_are_provided_for() {
-        let need = |memory, loop_devices| Need { memory: memory * MB, loop_devices };
+        let need = |memory, loop_devices| ResourceNeed { memory: memory * MB, loop_devices };
         let running = need(100, 1);
-        let fits = |what: Need, memory, disk, loop_devices| {
+        let fits = |what: ResourceNeed, memory, disk, loop_devices| {
             what.fits(running, Free { memory: Some(memory * MB), disk: Some(disk * MB) }, Some(loop_devices))
         };
-        assert!(need(0, 0).fits(Need::default(), Free::default(), None));
+        assert!(need(0, 0).fits(ResourceNeed::default(), Free::default(), None));
         assert!(fits(need(100, 1), 456, 64, 2));
         assert!(!fits(need(100, 1), 455, 64, 2), "memory");
         assert!(!fits(need(100, 1), 456, 63, 2), "disk");

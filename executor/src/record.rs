@@ -24,7 +24,7 @@ use osbc_store::fs::{lock, regular};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
-use crate::event::line::{self, JsonLines, Line, micros, micros_since_1970};
+use crate::event::line::{self, EventLine, JsonLines, micros, micros_since_1970};
 use crate::event::writer::Writer;
 use crate::event::{Event, Monitor};
 
@@ -137,14 +137,14 @@ impl End {
 
 /// The record of a build that is kept.
 #[derive(Debug, Clone)]
-pub struct Record {
+pub struct BuildRecord {
     /// Where it lies. Others may keep files of their own there.
     pub directory: PathBuf,
     /// Its header.
     pub header: Header,
 }
 
-impl Record {
+impl BuildRecord {
     /// The records of a store, the newest first.
     ///
     /// # Errors
@@ -188,7 +188,7 @@ impl Record {
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn events(&self) -> io::Result<Vec<Line>> {
+    pub fn events(&self) -> io::Result<Vec<EventLine>> {
         line::read(BufReader::new(regular::open(&self.directory.join(EVENTS), OFlags::RDONLY, regular::PRIVATE)?))
     }
 
@@ -246,7 +246,7 @@ impl<'a> Recording<'a> {
     }
 
     fn open(store: &Store, plan: &'a Plan, header: &mut Header) -> io::Result<Option<Open<'a>>> {
-        let before = Record::all(store)?;
+        let before = BuildRecord::all(store)?;
         let directory = store.logs().join(&header.build);
         std::fs::create_dir(&directory)?;
         let Some(owner) = lock::own_existing(&directory)? else { return Ok(None) };
@@ -319,7 +319,7 @@ fn forget_old(all: &Path) {
     let Ok(entries) = std::fs::read_dir(all) else { return };
     let mut builds: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     builds.sort();
-    let is_idle = |directory: &PathBuf| Record::read(directory.clone()).is_some_and(|record| record.header.idle);
+    let is_idle = |directory: &PathBuf| BuildRecord::read(directory.clone()).is_some_and(|record| record.header.idle);
     let (idle, busy): (Vec<_>, Vec<_>) = builds.into_iter().partition(is_idle);
     for builds in [idle, busy] {
         for build in &builds[..builds.len().saturating_sub(KEPT)] {

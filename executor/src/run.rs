@@ -20,7 +20,7 @@ use crate::build::{Context, Parts, Worker, WorkerEvent};
 use crate::cutoff::Cutoff;
 use crate::event::{Event, Monitor, Tee, Wait};
 use crate::log::BuildLogs;
-use crate::machine::Need;
+use crate::machine::ResourceNeed;
 use crate::prepared::Preparations;
 use crate::record::Recording;
 use crate::scheduler::{Pool, Scheduler, Task, Ticket};
@@ -192,21 +192,24 @@ fn tasks(
         pool: Pool::Fetches,
         rank: (fetches - index) as u64,
         needs: Vec::new(),
-        takes: Need::default(),
+        takes: ResourceNeed::default(),
     };
     let takes = |segment: &Segment| {
         // One after the other, so the most that any of them takes.
-        segment.steps.iter().fold(Need::default(), |most, step| {
+        segment.steps.iter().fold(ResourceNeed::default(), |most, step| {
             let Some(node) = plan.graph.stage_node(*step) else { return most };
             let stage = plan.graph.stage(node).1;
             let need = match in_vm.contains(step) {
-                true => Need { memory: vm::MEMORY, loop_devices: 0 },
-                false => Need {
+                true => ResourceNeed { memory: vm::MEMORY, loop_devices: 0 },
+                false => ResourceNeed {
                     memory: history.memory(node.id, &stage.module.name),
                     loop_devices: step::loop_devices(catalog, stage),
                 },
             };
-            Need { memory: most.memory.max(need.memory), loop_devices: most.loop_devices.max(need.loop_devices) }
+            ResourceNeed {
+                memory: most.memory.max(need.memory),
+                loop_devices: most.loop_devices.max(need.loop_devices),
+            }
         })
     };
     let segment = |segment: &Segment| Task {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use osbc_sandbox::interrupt::Interrupt;
 
 use crate::event::Wait;
-use crate::machine::{Free, Machine, Need};
+use crate::machine::{Free, Machine, ResourceNeed};
 
 /// How soon the machine is asked again what it has free.
 const MACHINE_POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -38,7 +38,7 @@ pub(crate) struct Task {
     /// The tasks that must have succeeded before.
     pub(crate) needs: Vec<usize>,
     /// What it takes of the machine.
-    pub(crate) takes: Need,
+    pub(crate) takes: ResourceNeed,
 }
 
 /// The state of all tasks.
@@ -63,7 +63,7 @@ struct State {
     running: usize,
     /// How many of those are stages, and what they take.
     stages: usize,
-    taken: Need,
+    taken: ResourceNeed,
     /// Tasks that the machine had no room for.
     put_off: HashSet<usize>,
     /// What the machine had free when it was last asked.
@@ -93,7 +93,7 @@ impl<'a> Scheduler<'a> {
             since: vec![None; tasks.len()],
             running: 0,
             stages: 0,
-            taken: Need::default(),
+            taken: ResourceNeed::default(),
             put_off: HashSet::new(),
             free: None,
             failed: false,
@@ -155,7 +155,7 @@ impl<'a> Scheduler<'a> {
         taken
     }
 
-    fn has_room(&self, state: &mut State, need: Need) -> bool {
+    fn has_room(&self, state: &mut State, need: ResourceNeed) -> bool {
         let free = match state.free {
             Some((asked, free)) if asked.elapsed() < MACHINE_POLL_INTERVAL => free,
             _ => {
@@ -266,7 +266,7 @@ mod tests {
     static PLENTY: FakeMachine = FakeMachine::plenty();
 
     fn task(pool: Pool, rank: u64, needs: Vec<usize>) -> Task {
-        Task { pool, rank, needs, takes: Need::default() }
+        Task { pool, rank, needs, takes: ResourceNeed::default() }
     }
 
     fn began(moments: &[Moment]) -> Vec<usize> {
@@ -421,8 +421,10 @@ mod tests {
     fn what_does_not_fit_waits_while_others_overtake_it() {
         let machine = FakeMachine { memory: AtomicU64::new(1 << 30), ..FakeMachine::plenty() };
         let interrupt = Interrupt::new().expect("an eventfd");
-        let large =
-            |rank| Task { takes: Need { memory: 900 << 20, loop_devices: 0 }, ..task(Pool::Stages, rank, vec![]) };
+        let large = |rank| Task {
+            takes: ResourceNeed { memory: 900 << 20, loop_devices: 0 },
+            ..task(Pool::Stages, rank, vec![])
+        };
         let tasks = vec![large(5), large(4), task(Pool::Stages, 3, vec![])];
         let scheduler = Scheduler::new(tasks, false, &machine, &interrupt);
         let first = scheduler.next(Pool::Stages).expect("beside nothing there is always room");

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use osbc_engine::timeline::{BuildTimeline, State, TimelineNode};
-use osbc_executor::record::{Header, Record};
+use osbc_executor::record::{BuildRecord, Header};
 use osbc_ir::printable;
 use osbc_store::fs::regular;
 use serde::Serialize;
@@ -54,7 +54,7 @@ pub(crate) fn no_such_build(name: &str) -> Failure {
 }
 
 /// How a build ended, in a word.
-pub(crate) fn result(record: &Record) -> &'static str {
+pub(crate) fn result(record: &BuildRecord) -> &'static str {
     match &record.header.end {
         Some(end) if end.interrupted => "interrupted",
         Some(end) if end.success => "done",
@@ -71,7 +71,7 @@ struct Listed<'a> {
     header: &'a Header,
 }
 
-fn list(records: &[Record], json: bool) -> String {
+fn list(records: &[BuildRecord], json: bool) -> String {
     if json {
         let listed: Vec<_> =
             records.iter().map(|record| Listed { result: result(record), header: &record.header }).collect();
@@ -107,7 +107,7 @@ fn in_order(past: &BuildTimeline) -> Vec<&TimelineNode> {
     nodes
 }
 
-fn show_build(record: &Record, past: &BuildTimeline, json: bool) -> String {
+fn show_build(record: &BuildRecord, past: &BuildTimeline, json: bool) -> String {
     let header = &record.header;
     if json {
         let document = json!({"result": result(record), "header": header, "nodes": in_order(past)});
@@ -161,7 +161,7 @@ fn row(node: &TimelineNode) -> Vec<String> {
     ]
 }
 
-fn show_stage(builds: &Builds, record: &Record, node: &TimelineNode, json: bool) -> Result<ExitCode, Failure> {
+fn show_stage(builds: &Builds, record: &BuildRecord, node: &TimelineNode, json: bool) -> Result<ExitCode, Failure> {
     let found = match &node.log {
         Some(log) => Some((record, log.clone())),
         None => made_by(builds, record, &node.about.id),
@@ -194,7 +194,7 @@ fn show_stage(builds: &Builds, record: &Record, node: &TimelineNode, json: bool)
 }
 
 /// The newest build before this one that ran a stage, and the log of it there.
-fn made_by<'a>(builds: &'a Builds, record: &Record, id: &str) -> Option<(&'a Record, String)> {
+fn made_by<'a>(builds: &'a Builds, record: &BuildRecord, id: &str) -> Option<(&'a BuildRecord, String)> {
     let older = builds.all().iter().filter(|other| other.header.started < record.header.started);
     older.into_iter().find_map(|other| {
         let past = BuildTimeline::new(&builds::events(other).ok()?);

@@ -25,7 +25,7 @@ fn graph(pipeline: &str, stages: usize) -> Graph {
     serde_json::from_value::<Manifest>(manifest).expect("a manifest").finalize()
 }
 
-fn lines(graph: &Graph) -> Vec<Line> {
+fn lines(graph: &Graph) -> Vec<EventLine> {
     let nodes = graph.dag.node_indices().map(|node| Happened::Node(NodeLine::new(graph, node, Action::Run)));
     let finished = |node, success: bool, log: &str| Happened::StageFinished {
         node,
@@ -43,8 +43,8 @@ fn lines(graph: &Graph) -> Vec<Line> {
         (9_000, Happened::StageStarted { node: 1, worker: 1 }),
         (12_000, finished(1, false, "002.log")),
     ];
-    let nodes = nodes.map(|event| Line { at: 0, event });
-    nodes.chain(happened.into_iter().map(|(at, event)| Line { at, event })).collect()
+    let nodes = nodes.map(|event| EventLine { at: 0, event });
+    nodes.chain(happened.into_iter().map(|(at, event)| EventLine { at, event })).collect()
 }
 
 fn header(path: &str) -> Header {

@@ -19,7 +19,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use serde_json::json;
 
 use event_loop::ServiceLoop;
-use protocol::{Message, ReceiveError};
+use protocol::{ReceiveError, ServiceMessage};
 
 /// How long a service may take to end after its socket was closed: it unmounts and writes back meanwhile.
 const END_TIMEOUT: Duration = Duration::from_secs(60);
@@ -139,7 +139,7 @@ impl Service {
         loop {
             service_loop.wait(socket, None)?;
             match protocol::receive(socket) {
-                Ok(Some(Message { value, .. })) => match understand(value)? {
+                Ok(Some(ServiceMessage { value, .. })) => match understand(value)? {
                     Heard::Signal => {}
                     Heard::Reply(reply) => return Ok(reply),
                 },

@@ -17,7 +17,7 @@ pub const VERSION: u32 = 1;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Line {
+pub struct EventLine {
     /// Microseconds since the start.
     pub at: u64,
     /// What happened.
@@ -226,7 +226,7 @@ pub fn micros_since_1970(moment: SystemTime) -> u64 {
 }
 
 /// The lines that an event comes to: one, or at the start one more for each node.
-pub fn lines(plan: &Plan, at: Duration, event: &Event<'_>) -> Vec<Line> {
+pub fn lines(plan: &Plan, at: Duration, event: &Event<'_>) -> Vec<EventLine> {
     let at = micros(at);
     let happened = match event {
         Event::Started { wall, workers } => {
@@ -239,7 +239,7 @@ pub fn lines(plan: &Plan, at: Duration, event: &Event<'_>) -> Vec<Line> {
             let nodes = plan.graph.dag.node_indices().map(|node| (node, plan.decision(node).action));
             let nodes = nodes.filter(|(_, action)| *action != Action::Unneeded);
             let nodes = nodes.map(|(node, action)| Happened::Node(NodeLine::new(&plan.graph, node, action)));
-            return std::iter::once(started).chain(nodes).map(|event| Line { at, event }).collect();
+            return std::iter::once(started).chain(nodes).map(|event| EventLine { at, event }).collect();
         }
         Event::Cached { node } => Happened::Cached { node: node.index() },
         Event::FetchStarted { node, worker } => Happened::FetchStarted { node: node.index(), worker: *worker },
@@ -279,7 +279,7 @@ pub fn lines(plan: &Plan, at: Duration, event: &Event<'_>) -> Vec<Line> {
             duration: micros(*duration),
         },
     };
-    vec![Line { at, event: happened }]
+    vec![EventLine { at, event: happened }]
 }
 
 /// JSON, a line each.
@@ -287,7 +287,7 @@ pub fn lines(plan: &Plan, at: Duration, event: &Event<'_>) -> Vec<Line> {
 pub struct JsonLines;
 
 impl Form for JsonLines {
-    fn put(&mut self, line: &Line, out: &mut Vec<u8>) -> io::Result<()> {
+    fn put(&mut self, line: &EventLine, out: &mut Vec<u8>) -> io::Result<()> {
         serde_json::to_writer(&mut *out, line)?;
         out.push(b'\n');
         Ok(())
@@ -299,11 +299,11 @@ impl Form for JsonLines {
 ///
 /// # Errors
 /// What is read is something else, or of a newer version.
-pub fn read(from: impl BufRead) -> io::Result<Vec<Line>> {
+pub fn read(from: impl BufRead) -> io::Result<Vec<EventLine>> {
     let mut lines = Vec::new();
     for text in from.split(b'\n') {
         let text = text?;
-        let line: Line = match serde_json::from_slice(&text) {
+        let line: EventLine = match serde_json::from_slice(&text) {
             Ok(line) => line,
             Err(error) if error.is_eof() && !lines.is_empty() => break,
             Err(error) if error.is_data() && !lines.is_empty() => continue,
@@ -331,7 +331,7 @@ mod tests {
 
     fn started(version: u32) -> String {
         let event = Happened::Started { version, osbc: "1".to_owned(), wall: 7, workers: 2 };
-        serde_json::to_string(&Line { at: 0, event }).expect("has a JSON form") + "\n"
+        serde_json::to_string(&EventLine { at: 0, event }).expect("has a JSON form") + "\n"
     }
 
     #[test]

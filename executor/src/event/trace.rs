@@ -1,6 +1,6 @@
 //! Events in Chrome's trace format, which Perfetto and `chrome://tracing` open: a row for each worker, for each that
-//! fetches, for the cache, and for what waits. It is an array that is valid without its end, so that the trace of a build
-//! that died opens too.
+//! fetches, for the cache, and for what waits. It is an array that is valid without its end, so that the trace of a
+//! build that died opens too.
 
 use std::collections::HashMap;
 use std::io;
@@ -8,7 +8,7 @@ use std::io;
 use osbc_ir::{Action, Value};
 use serde_json::json;
 
-use super::line::{Happened, Line, NodeLine};
+use super::line::{EventLine, Happened, NodeLine};
 use super::writer::Form;
 
 /// The groups of rows, as processes of the trace.
@@ -106,7 +106,7 @@ impl Trace {
 }
 
 impl Form for Trace {
-    fn put(&mut self, line: &Line, out: &mut Vec<u8>) -> io::Result<()> {
+    fn put(&mut self, line: &EventLine, out: &mut Vec<u8>) -> io::Result<()> {
         let at = line.at;
         match &line.event {
             Happened::Started { workers, .. } => self.start(*workers, out),
@@ -224,7 +224,7 @@ mod tests {
         let mut trace = Trace::default();
         let mut out = Vec::new();
         for (at, event) in happened.into_iter().take(lines) {
-            trace.put(&Line { at, event }, &mut out).expect("has a JSON form");
+            trace.put(&EventLine { at, event }, &mut out).expect("has a JSON form");
         }
         String::from_utf8(out).expect("JSON is text")
     }

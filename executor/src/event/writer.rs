@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use osbc_ir::Plan;
 
-use super::line::{Line, lines};
+use super::line::{EventLine, lines};
 use super::{Event, Monitor};
 
 /// How lines look where they are written to.
@@ -16,7 +16,7 @@ pub trait Form {
     ///
     /// # Errors
     /// It has no such form.
-    fn put(&mut self, line: &Line, out: &mut Vec<u8>) -> io::Result<()>;
+    fn put(&mut self, line: &EventLine, out: &mut Vec<u8>) -> io::Result<()>;
 }
 
 /// Why not all could be written, for whoever gave the writer away to a build.

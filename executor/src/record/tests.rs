@@ -42,28 +42,28 @@ fn sketch(labels: &[&str]) -> FinalizedSketch {
 fn every_build_leaves_its_events_its_graph_and_how_it_ended() {
     let directory = directory();
     let store = Store::open(&directory.path().join("store"), Layers::Copy).expect("opens");
-    assert!(Record::all(&store).expect("reads").is_empty());
+    assert!(BuildRecord::all(&store).expect("reads").is_empty());
     let failing = sketch(&["good", "bad", "never"]);
     build(&store, &failing);
     let fixed = sketch(&["good", "better"]);
     build(&store, &fixed);
     build(&store, &fixed);
 
-    let records = Record::all(&store).expect("reads");
+    let records = BuildRecord::all(&store).expect("reads");
     let [idle, second, first] = &records[..] else { panic!("three builds: {records:?}") };
-    let end = |record: &Record| record.header.end.clone().expect("it ended");
+    let end = |record: &BuildRecord| record.header.end.clone().expect("it ended");
     assert!((idle.header.idle, second.header.idle) == (true, false) && end(idle).success);
     assert_eq!((end(first).ran, end(first).failed, end(first).fetched), (1, 1, 1));
     assert_eq!((end(second).ran, end(second).cached, end(second).success), (1, 2, true));
     assert_eq!((first.header.exports.as_slice(), first.is_running()), (["main".to_owned()].as_slice(), false));
-    let last = Record::last_of(&store, &about().manifest).expect("reads").expect("there are three");
+    let last = BuildRecord::last_of(&store, &about().manifest).expect("reads").expect("there are three");
     assert_eq!(last.header, idle.header);
     let other = ManifestName { path: "-".to_owned(), pipelines: None };
-    assert!(Record::last_of(&store, &other).expect("reads").is_none());
+    assert!(BuildRecord::last_of(&store, &other).expect("reads").is_none());
 
     let graph = first.graph().expect("reads");
     assert_eq!((&graph.manifest, &graph.by_id), (&failing.graph.manifest, &failing.graph.by_id));
-    let inode = |record: &Record| std::fs::metadata(record.directory.join(GRAPH)).expect("is there").ino();
+    let inode = |record: &BuildRecord| std::fs::metadata(record.directory.join(GRAPH)).expect("is there").ino();
     assert_eq!(inode(idle), inode(second));
     assert_ne!(inode(first), inode(second));
 
@@ -92,7 +92,7 @@ fn a_dead_build_is_distinguished_from_a_running_one() {
     let sketch = sketch(&["good"]);
     let plan = sketch.plan(&Default::default());
     let recording = Recording::begin(&store, &plan, &about());
-    let record = |store: &Store| Record::all(store).expect("reads").pop().expect("it has begun");
+    let record = |store: &Store| BuildRecord::all(store).expect("reads").pop().expect("it has begun");
     assert!(record(&store).is_running());
     drop(recording);
     assert!(!record(&store).is_running() && record(&store).header.end.is_none());
@@ -148,7 +148,7 @@ fn a_record_is_its_owner_s_alone_and_a_damaged_one_is_not_gone_on_with() {
     for _ in 0..2 {
         build(&store, &sketch);
     }
-    let records = Record::all(&store).expect("reads");
+    let records = BuildRecord::all(&store).expect("reads");
     let files = records.iter().flat_map(|record| std::fs::read_dir(&record.directory).expect("reads"));
     for file in files.map(|file| file.expect("reads")) {
         assert_eq!(file.metadata().expect("is there").mode() & 0o777, 0o600, "{}", file.path().display());
@@ -159,10 +159,10 @@ fn a_record_is_its_owner_s_alone_and_a_damaged_one_is_not_gone_on_with() {
         // All have the one file.
         std::fs::write(&graph, damage).expect("writes");
         build(&store, &sketch);
-        let newest = &Record::all(&store).expect("reads")[0];
+        let newest = &BuildRecord::all(&store).expect("reads")[0];
         assert_eq!(newest.graph().expect("is whole").by_id, sketch.graph.by_id);
     }
-    let newest = Record::all(&store).expect("reads").remove(0);
+    let newest = BuildRecord::all(&store).expect("reads").remove(0);
     std::fs::remove_file(newest.directory.join(GRAPH)).expect("removes");
     rustix::fs::mkfifoat(rustix::fs::CWD, newest.directory.join(GRAPH), rustix::fs::Mode::RUSR).expect("makes");
     let error = newest.graph().expect_err("is no file").to_string();

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::build::Settings;
-use crate::fake::{FakeMachine, FakeRunner, Ran, Record, RecordingMonitor, failure, success};
+use crate::fake::{FakeMachine, FakeRunner, Ran, RecordedEvent, RecordingMonitor, failure, success};
 use crate::testing::{about, catalog, in_tree, label_of, settings};
 
 mod cutoff;
@@ -29,7 +29,7 @@ struct Bench {
 
 struct Done {
     outcome: Outcome,
-    events: Vec<Record>,
+    events: Vec<RecordedEvent>,
 }
 
 impl Bench {
@@ -138,19 +138,23 @@ fn stages_run_on_each_other_s_trees_and_the_second_build_runs_none() {
     assert!(log.ends_with("003-os-test.stage.log"), "{}", log.display());
     assert_eq!(done.outcome.nodes[&sketch.node("#sha256:1")], NodeOutcome::Fetched { bytes: 7 });
 
-    assert_eq!(done.events.first(), Some(&Record::Started));
-    assert_eq!(done.events.last(), Some(&Record::Ended));
-    let at = |wanted: &dyn Fn(&Record) -> bool| done.events.iter().position(wanted).expect("happened");
+    assert_eq!(done.events.first(), Some(&RecordedEvent::Started));
+    assert_eq!(done.events.last(), Some(&RecordedEvent::Ended));
+    let at = |wanted: &dyn Fn(&RecordedEvent) -> bool| done.events.iter().position(wanted).expect("happened");
     let node = sketch.node("second");
-    let started = at(&|event| matches!(event, Record::StageStarted(at, _) if *at == node));
-    let output = at(&|event| *event == Record::StageOutput(node, "hello from second\n".to_owned()));
-    let finished = at(&|event| matches!(event, Record::Finished(at, _) if *at == node));
+    let started = at(&|event| matches!(event, RecordedEvent::StageStarted(at, _) if *at == node));
+    let output = at(&|event| *event == RecordedEvent::StageOutput(node, "hello from second\n".to_owned()));
+    let finished = at(&|event| matches!(event, RecordedEvent::Finished(at, _) if *at == node));
     assert!(started < output && output < finished);
 
     let again = FakeRunner::succeeding();
     let done = bench.run(&sketch, &again);
     assert!(again.ran().is_empty() && done.outcome.success());
-    assert!(matches!(done.events[..], [Record::Started, Record::Cached(_), .., Record::Ended]), "{:?}", done.events);
+    assert!(
+        matches!(done.events[..], [RecordedEvent::Started, RecordedEvent::Cached(_), .., RecordedEvent::Ended]),
+        "{:?}",
+        done.events
+    );
     let NodeOutcome::Cached { metadata } = &done.outcome.nodes[&sketch.node("second")] else { panic!("cached") };
     assert_eq!(metadata, &json!({"made": "second"}));
 
@@ -213,7 +217,7 @@ fn a_stage_waits_for_its_own_fetches_only() {
         matches!(&done.outcome.nodes[&sketch.node("#sha256:1")], NodeOutcome::FetchFailed { error, cause: Cause::Interrupted } if error == "interrupted")
     );
     assert_eq!(done.outcome.nodes[&sketch.node("needs it")], NodeOutcome::NotStarted);
-    assert!(done.events.contains(&Record::Interrupted));
+    assert!(done.events.contains(&RecordedEvent::Interrupted));
 }
 
 #[test]

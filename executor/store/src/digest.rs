@@ -11,7 +11,7 @@
 //! epoch) counts to the nanosecond. So trees with equal digests differ at most in when a stage ran, just as a result
 //! from the cache differs from one built today.
 //!
-//! **Layers.** A digest is the root of a hash tree over directories. A [`Record`] holds the listings of those
+//! **Layers.** A digest is the root of a hash tree over directories. A [`TreeRecord`] holds the listings of those
 //! directories that its own layer changed; all others are found by their hash in the records below. So a digest costs
 //! what was written, and the listings of the directories that it was written to. Hard links, which cross directories,
 //! are a list of their own.
@@ -37,14 +37,14 @@ pub(crate) use written::written;
 /// A BLAKE3 hash; which function of what, each field says.
 pub(crate) type Hash = [u8; 32];
 
-/// The format of an encoded [`Record`].
+/// The format of an encoded [`TreeRecord`].
 const FORMAT: u32 = 1;
 const TREE_CONTEXT: &str = "osbc tree digest 1";
 const LISTING_CONTEXT: &str = "osbc directory listing 1";
 
 /// The digest of a tree, and what the digest of a layer on it needs to know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Record {
+pub(crate) struct TreeRecord {
     format: u32,
     /// The root's own attributes.
     root: Entry,
@@ -79,13 +79,13 @@ pub(crate) type Find<'a> = dyn Fn(&Hash) -> Option<Arc<Listing>> + 'a;
 #[derive(Clone, Copy)]
 pub(crate) enum Kind<'a> {
     /// As a whole tree, made from nothing or by copying the tree of a record.
-    Whole(Option<(&'a Record, &'a Find<'a>)>),
+    Whole(Option<(&'a TreeRecord, &'a Find<'a>)>),
     /// As an overlayfs layer on the tree of a record.
-    Layer(&'a Record, &'a Find<'a>),
+    Layer(&'a TreeRecord, &'a Find<'a>),
 }
 
 impl<'a> Kind<'a> {
-    fn below(&self) -> Option<(&'a Record, &'a Find<'a>)> {
+    fn below(&self) -> Option<(&'a TreeRecord, &'a Find<'a>)> {
         match *self {
             Kind::Whole(below) => below,
             Kind::Layer(record, find) => Some((record, find)),
@@ -97,12 +97,12 @@ impl<'a> Kind<'a> {
 ///
 /// # Errors
 /// An entry cannot be read, or a listing of the tree below is missing.
-pub(crate) fn record(root: &Path, created: Timespec, kind: Kind<'_>) -> io::Result<Record> {
+pub(crate) fn record(root: &Path, created: Timespec, kind: Kind<'_>) -> io::Result<TreeRecord> {
     let scanned = scan::scan(root, matches!(kind, Kind::Layer(..)))?;
     merge::merge(scanned, created, kind)
 }
 
-impl Record {
+impl TreeRecord {
     /// The digest of the tree.
     pub(crate) fn digest(&self) -> TreeDigest {
         let mut encoder = Encoder::new(TREE_CONTEXT);
@@ -132,12 +132,12 @@ impl Record {
         Ok(bytes)
     }
 
-    /// The record that [`Record::encode`] gave these bytes for; `None` if they are damaged or of another format.
+    /// The record that [`TreeRecord::encode`] gave these bytes for; `None` if they are damaged or of another format.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (bytes, hash) = bytes.split_last_chunk::<32>()?;
         // What is damaged is not even read.
         let whole = (blake3::hash(bytes) == *hash).then_some(bytes)?;
-        postcard::from_bytes(whole).ok().filter(|record: &Record| record.format == FORMAT)
+        postcard::from_bytes(whole).ok().filter(|record: &TreeRecord| record.format == FORMAT)
     }
 }
 

@@ -1,5 +1,5 @@
-//! The parsers of outside bytes in this crate as functions of bytes: what fuzzers and the tests feed. None may panic, take
-//! long, or take much memory, whatever it is fed.
+//! The parsers of outside bytes in this crate as functions of bytes: what fuzzers and the tests feed. None may panic,
+//! take long, or take much memory, whatever it is fed.
 
 use std::io::Write as _;
 
@@ -18,7 +18,7 @@ pub const PARSERS: &[Parser] = &[
     ("digests", |data| {
         let checked = [data, blake3::hash(data).as_bytes()].concat();
         for bytes in [data, &checked] {
-            if let Some(record) = digest::Record::decode(bytes) {
+            if let Some(record) = digest::TreeRecord::decode(bytes) {
                 record.encode().expect("it has a form");
             }
         }

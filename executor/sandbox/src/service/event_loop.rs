@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with};
 
 use super::lines::Lines;
-use super::protocol::{self, Message};
+use super::protocol::{self, ServiceMessage};
 use crate::stage::Supervisor;
 
 /// How many connections there may be at a time; who wants one more waits.
@@ -21,7 +21,7 @@ const CONNECTIONS: usize = 64;
 const CHUNK: usize = 64 << 10;
 
 /// Answers what is asked at a socket; `None` if nothing is to be answered.
-pub(crate) type Answer<'a> = Box<dyn FnMut(Message) -> Option<Value> + 'a>;
+pub(crate) type Answer<'a> = Box<dyn FnMut(ServiceMessage) -> Option<Value> + 'a>;
 
 /// Serves while one waits.
 pub struct ServiceLoop<'a> {
@@ -226,7 +226,7 @@ mod tests {
         let open = File::open(directory.path()).expect("a directory");
         let said = RefCell::new(String::new());
         let mut service_loop = ServiceLoop::new(|text| said.borrow_mut().push_str(text));
-        let twice = |message: Message| message.value.as_i64().map(|number| json!(2 * number));
+        let twice = |message: ServiceMessage| message.value.as_i64().map(|number| json!(2 * number));
         service_loop.listen(open.as_fd(), "twice", Box::new(twice)).expect("a socket");
         let (output, mut write) = pipe().map(|(read, write)| (read, File::from(write))).expect("a pipe");
         service_loop.pass_on(output, "who: ").expect("a pipe");

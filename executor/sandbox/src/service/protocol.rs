@@ -30,7 +30,7 @@ const SMALL: usize = 64_000;
 
 /// A document, and what came beside it.
 #[derive(Debug)]
-pub(crate) struct Message {
+pub(crate) struct ServiceMessage {
     pub(crate) value: Value,
     pub(crate) descriptors: Vec<OwnedFd>,
 }
@@ -95,7 +95,7 @@ fn largest_packet() -> usize {
 ///
 /// # Errors
 /// What came is no document, or larger than anything that is read.
-pub(crate) fn receive(socket: impl AsFd) -> Result<Option<Message>, ReceiveError> {
+pub(crate) fn receive(socket: impl AsFd) -> Result<Option<ServiceMessage>, ReceiveError> {
     // How much there is: asked without taking anything.
     let flags = RecvFlags::PEEK | RecvFlags::TRUNC;
     let peeked = recvmsg(&socket, &mut [IoSliceMut::new(&mut [])], &mut RecvAncillaryBuffer::default(), flags);
@@ -133,7 +133,7 @@ pub(crate) fn receive(socket: impl AsFd) -> Result<Option<Message>, ReceiveError
         return Err(ReceiveError::TooMany);
     }
     let value = serde_json::from_slice(&packet).map_err(ReceiveError::NoJson)?;
-    Ok(Some(Message { value, descriptors }))
+    Ok(Some(ServiceMessage { value, descriptors }))
 }
 
 /// About how many values a document has: what stands before, between and in brackets.

@@ -21,7 +21,7 @@ use super::root::{self, make_directory, mount_stack};
 use super::{supervise, sys};
 use crate::request::{HostRequest, ReferenceFrom, StageRequest};
 use crate::service::event_loop::Answer;
-use crate::service::protocol::Message;
+use crate::service::protocol::ServiceMessage;
 
 /// What a stage left at its endpoints.
 #[derive(Debug, Default)]
@@ -78,7 +78,7 @@ struct LoopRequest {
     sector_size: Option<u32>,
 }
 
-fn loop_device(message: Message, nodes: &Path, stage: Option<&OwnedFd>) -> io::Result<LoopDevice> {
+fn loop_device(message: ServiceMessage, nodes: &Path, stage: Option<&OwnedFd>) -> io::Result<LoopDevice> {
     let request = LoopRequest::deserialize(&message.value)?;
     let descriptor = |index: usize| {
         let missing = || io::Error::new(io::ErrorKind::InvalidInput, format!("there is no descriptor {index}"));

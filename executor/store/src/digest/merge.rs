@@ -10,12 +10,12 @@ use std::sync::Arc;
 use rustix::fs::Timespec;
 
 use super::scan::{Directory, Inode, Own, Scanned, What};
-use super::{Entry, FORMAT, Find, Hash, Kind, Listing, Record};
+use super::{Entry, FORMAT, Find, Hash, Kind, Listing, TreeRecord};
 
 /// A directory of the tree below: its path there, and its listing.
 type Below = (PathBuf, Arc<Listing>);
 
-pub(crate) fn merge(scanned: Scanned, created: Timespec, kind: Kind<'_>) -> io::Result<Record> {
+pub(crate) fn merge(scanned: Scanned, created: Timespec, kind: Kind<'_>) -> io::Result<TreeRecord> {
     let created = (created.tv_sec, created.tv_nsec);
     let is_layer = matches!(kind, Kind::Layer(..));
     let below = directories_below(&scanned, kind)?;
@@ -57,7 +57,7 @@ pub(crate) fn merge(scanned: Scanned, created: Timespec, kind: Kind<'_>) -> io::
     let inner = finished.get(Path::new("")).copied();
     let root = entry(b"", &scanned[Path::new("")].own, inner, root_before, created);
     let links = links(&scanned, &below, kind);
-    Ok(Record { format: FORMAT, root, links, listings: listings.into_values().collect() })
+    Ok(TreeRecord { format: FORMAT, root, links, listings: listings.into_values().collect() })
 }
 
 /// An entry with its time as it counts: "now" if it was written by this run, or was so by the run that it comes from.

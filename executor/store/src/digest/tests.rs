@@ -21,7 +21,7 @@ use crate::tree_stack::{TreeStack, Upper};
 /// Before everything that a test writes.
 const BEFORE: Timespec = Timespec { tv_sec: 1_000_000_000, tv_nsec: 0 };
 
-fn whole(root: &Path) -> Record {
+fn whole(root: &Path) -> TreeRecord {
     record(root, BEFORE, Kind::Whole(None)).expect("the tree can be read")
 }
 
@@ -148,13 +148,13 @@ fn a_record_survives_being_kept_and_a_damaged_one_is_none() {
     write(root.path().join("file"), "text");
     let record = whole(root.path());
     let bytes = record.encode().expect("encodes");
-    assert_eq!(Record::decode(&bytes).as_ref(), Some(&record));
-    assert_eq!(Record::decode(b""), None);
-    assert_eq!(Record::decode(&bytes[..bytes.len() - 1]), None);
+    assert_eq!(TreeRecord::decode(&bytes).as_ref(), Some(&record));
+    assert_eq!(TreeRecord::decode(b""), None);
+    assert_eq!(TreeRecord::decode(&bytes[..bytes.len() - 1]), None);
     for index in 0..bytes.len() {
         let mut damaged = bytes.clone();
         damaged[index] ^= 1;
-        assert_eq!(Record::decode(&damaged), None, "byte {index}");
+        assert_eq!(TreeRecord::decode(&damaged), None, "byte {index}");
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use osbc_ir::{StageId, TreeDigest};
 use rustix::fs::Timespec;
 
-use crate::digest::{Find, Hash, Kind, Listing, Record, record};
+use crate::digest::{Find, Hash, Kind, Listing, TreeRecord, record};
 use crate::error::StoreError;
 use crate::fs::regular;
 use crate::lease::Lease;
@@ -21,7 +21,7 @@ use crate::store::Store;
 /// What is known of digests in one transaction.
 #[derive(Debug, Default)]
 pub(crate) struct Digests {
-    records: HashMap<StageId, Record>,
+    records: HashMap<StageId, TreeRecord>,
     listings: HashMap<Hash, Arc<Listing>>,
 }
 
@@ -103,18 +103,18 @@ impl Digests {
         self.records.contains_key(&id)
     }
 
-    fn take_up(&mut self, id: StageId, mut record: Record) {
+    fn take_up(&mut self, id: StageId, mut record: TreeRecord) {
         self.listings.extend(record.take_listings());
         self.records.insert(id, record);
     }
 }
 
 /// The record in an object's directory, if there is a good one.
-fn kept(directory: &Path) -> Option<Record> {
-    Record::decode(&regular::read(&directory.join(DIGEST)).ok()?)
+fn kept(directory: &Path) -> Option<TreeRecord> {
+    TreeRecord::decode(&regular::read(&directory.join(DIGEST)).ok()?)
 }
 
-fn keep(lease: &Lease, directory: &Path, record: &Record) -> Result<(), StoreError> {
+fn keep(lease: &Lease, directory: &Path, record: &TreeRecord) -> Result<(), StoreError> {
     let path = directory.join(DIGEST);
     let (store, unfinished) = (lease.store(), lease.new_path());
     let bytes = record.encode().map_err(StoreError::io("write", &path))?;
