@@ -1,5 +1,7 @@
 //! Early cutoff: a segment whose trees hold what those of an earlier run held does not run; the result of that run is
-//! its result too. So when a rebuilt stage gives what it gave before, what depends on it is not built again.
+//! its result too.
+//!
+//! So when a rebuilt stage gives what it gave before, what depends on it is not built again.
 //!
 //! `<store>/contents` notes of every committed result its own key, its content key ([`osbc_ir::content`]) and the very
 //! object, a line each. Digests are needed only where the own key is known, as it is when the same stage was built on
@@ -61,8 +63,10 @@ pub(crate) fn parse(line: &str) -> Option<(StageKey, ContentKey, ObjectRef)> {
     Some((own, key, ObjectRef { id, instance: words.next()?.to_owned() }))
 }
 
-/// Which of these stages, given after all that they need, a build would not run since it would find them cut off at
-/// once: the store has all trees that they work on, knows their digests, and has an equal result. Computes no digest.
+/// Returns the stages that a build would cut off at once.
+///
+/// `stages` come after all that they need. A stage is cut off if the store has all trees that it uses, knows their
+/// digests, and has an equal result. Computes no digest.
 pub fn foreseen(store: &Store, graph: &Graph, stages: &[NodeIndex]) -> Vec<NodeIndex> {
     let contents = Contents::read(store);
     let mut equal: HashMap<NodeIndex, Arc<ObjectMeta>> = HashMap::new();

@@ -1,6 +1,7 @@
-//! What happens during a build, as one typed stream. Monitors take `&Event` and return nothing; a new display never
-//! touches the run. All events reach a monitor on one thread, each with the moment at which it happened; those of one
-//! node come in order.
+//! What happens during a build, as one typed stream.
+//!
+//! Monitors take `&Event` and return nothing; a new display never touches the run. All events reach a monitor on one
+//! thread, each with the moment at which it happened; those of one node come in order.
 
 pub mod line;
 pub mod trace;

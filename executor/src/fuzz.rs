@@ -1,5 +1,6 @@
-//! The parsers of outside bytes in this crate as functions of bytes: what fuzzers and the tests feed. None may panic, take
-//! long, or take much memory, whatever it is fed.
+//! The parsers of outside bytes in this crate as functions of bytes: what fuzzers and the tests feed.
+//!
+//! None may panic, take long, or take much memory, whatever it is fed.
 
 use osbc_ir::Graph;
 use osbc_ir::content::{own_facts, stage_key};

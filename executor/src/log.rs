@@ -1,5 +1,7 @@
 //! The output of every stage that ran, as files in the directory of the build's record:
-//! `<store>/logs/<build>/<NNN>-<pipeline>-<module>.log`. Knows names and bytes; nothing of what a build is.
+//! `<store>/logs/<build>/<NNN>-<pipeline>-<module>.log`.
+//!
+//! Knows names and bytes; nothing of what a build is.
 
 use std::fs::File;
 use std::io::Write as _;

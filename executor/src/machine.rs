@@ -1,6 +1,7 @@
-//! What the machine has to give: memory, disk, loop devices. Asked before a stage begins beside others, and when one
-//! has failed, to distinguish a stage that could not work from a machine that did not let it. Knows neither stages nor
-//! the store.
+//! What the machine has to give: memory, disk, loop devices.
+//!
+//! Asked before a stage begins beside others, and when one has failed, to distinguish a stage that could not work from
+//! a machine that did not let it. Knows neither stages nor the store.
 
 use std::fs;
 use std::path::PathBuf;

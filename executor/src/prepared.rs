@@ -1,4 +1,5 @@
 //! Build roots made ready: what a built-in runner makes in one is made once, and given to every stage that runs there.
+//!
 //! Knows when what was made may be used again; neither what a runner does nor where it is kept ([`osbc_store`]).
 //!
 //! A build tree is named by its id, so what was made in it stays right, in later builds too. Nothing says whether the
@@ -48,7 +49,9 @@ impl<'a> Preparations<'a> {
     }
 
     /// The file with what this runner makes in a build tree, or in the host's where none is given; `None` if it is no
-    /// built-in one. Who needs the same at the same time waits.
+    /// built-in one.
+    ///
+    /// Who needs the same at the same time waits.
     ///
     /// # Errors
     /// Why it could not be made.

@@ -1,5 +1,7 @@
 //! Runs a plan from its first event to its last: fetches and segments as tasks, workers for both, one thread for the
-//! monitor. Knows which task is what; neither how it is done nor what comes first.
+//! monitor.
+//!
+//! Knows which task is what; neither how it is done nor what comes first.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::AtomicU64;
@@ -47,8 +49,10 @@ pub enum RunError {
     Store(#[from] StoreError),
 }
 
-/// Does what a plan says. The transaction must have the lease that the plan was made with. Every failure of a stage or
-/// fetch is in the outcome; the monitor is called on this thread only.
+/// Does what a plan says.
+///
+/// The transaction must have the lease that the plan was made with. Every failure of a stage or fetch is in the
+/// outcome; the monitor is called on this thread only.
 ///
 /// # Errors
 /// See [`RunError`].

@@ -1,5 +1,7 @@
-//! Decides what runs next. Counts what is missing and knows indices, ranks, pools and what tasks take of the machine;
-//! what a task is, is its caller's business.
+//! Decides what runs next.
+//!
+//! Counts what is missing and knows indices, ranks, pools and what tasks take of the machine; what a task is, is its
+//! caller's business.
 //!
 //! A task is ready when all that it needs has succeeded. Each pool's workers ask for the ready task of the highest rank
 //! that the machine has room for beside those that run, and say how it went. If no stage is running, the next one is

@@ -1,5 +1,7 @@
 //! The tokens of `make -j`: under a jobserver, a stage runs with a token that make gave, or with the one that osbc has
-//! by being run at all. Without a jobserver there is nothing to wait for.
+//! by being run at all.
+//!
+//! Without a jobserver there is nothing to wait for.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Running one stage somewhere: the trait, and the runner that has a helper process on this machine fork a process for
-//! each. Knows the process boundary ([`crate::request`]) and nothing of what happens behind it.
+//! each.
+//!
+//! Knows the process boundary ([`crate::request`]) and nothing of what happens behind it.
 
 mod helper;
 mod running_stage;
@@ -33,7 +35,9 @@ pub trait StageRunner: Send + Sync {
 /// What a stage is connected to while it runs.
 pub struct StageIo<'a> {
     /// Takes what the stage writes to its standard output and error, as it comes: text cut anywhere but within a
-    /// character, invalid UTF-8 replaced. Called on the thread that called [`StageRunner::run`].
+    /// character, invalid UTF-8 replaced.
+    ///
+    /// Called on the thread that called [`StageRunner::run`].
     pub output: &'a dyn Fn(&str),
     /// Takes what the services of its inputs, devices and mounts write, line by line. Called on the same thread.
     pub service_output: &'a dyn Fn(&str),
@@ -52,7 +56,9 @@ pub struct LocalRunner {
 
 impl LocalRunner {
     /// A runner that starts `program` with `arguments`, which must lead to [`stage_main`](crate::server::stage_main):
-    /// osbc itself is `/proc/self/exe` with its hidden command. `terminal` is what stages get as `TERM`.
+    /// osbc itself is `/proc/self/exe` with its hidden command.
+    ///
+    /// `terminal` is what stages get as `TERM`.
     pub fn new(program: impl Into<PathBuf>, arguments: impl IntoIterator<Item = OsString>, terminal: &str) -> Self {
         Self {
             program: program.into(),

@@ -1,5 +1,7 @@
 //! Runs one stage in a process of its own: what crosses the boundary to it, the fork server, the mounts, services and
-//! the virtual machine. Knows one stage; no graph, no schedule, and of the store only what a tree is made of.
+//! the virtual machine.
+//!
+//! Knows one stage; no graph, no schedule, and of the store only what a tree is made of.
 //!
 //! ```text
 //! StageRequest → client ══ socket ══► server ─ fork ─► stage: mounts, services → module → StageReply

@@ -1,5 +1,7 @@
 //! What crosses the boundary to the process that runs one stage: plain data, so that the same stage could run in a
-//! virtual machine or on a remote worker. Trees are named by directories of the store, never by content.
+//! virtual machine or on a remote worker.
+//!
+//! Trees are named by directories of the store, never by content.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -45,6 +47,7 @@ pub struct StageRequest {
     /// What on-disk modules on the host's side work with; `None` if all those are built in.
     pub host: Option<HostRequest>,
     /// An existing empty directory on the store's file system, this stage's alone, for `/var`, inputs and mount points.
+    ///
     /// Whoever sends the request removes it afterwards.
     #[serde(with = "osbc_store::fs::paths")]
     pub scratch: PathBuf,

@@ -41,9 +41,10 @@ const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWPID
     .union(CloneFlags::CLONE_NEWIPC)
     .union(CloneFlags::CLONE_NEWUTS);
 
-/// What the helper does; to be called first thing in a process started by [`LocalRunner`](crate::client::LocalRunner),
-/// before any thread is started or any file is opened, with the catalog of the process that started it. The process is
-/// to end with what this returns.
+/// Runs the fork server, and returns the exit code to end with.
+///
+/// To be called first of all in a process that [`LocalRunner`](crate::client::LocalRunner) started, before any thread
+/// is started or any file is opened, with the catalog of the process that started it.
 ///
 /// Its standard input is the socket that stages are asked for on ([`message`]).
 pub fn stage_main(catalog: &Catalog) -> ExitCode {

@@ -1,5 +1,7 @@
-//! Services: the on-disk modules that are programs on the host's side. One is started, called, and stopped by closing
-//! its socket; what it writes goes to whoever watches. Knows osbuild's messages, and nothing of sources or devices.
+//! Services: the on-disk modules that are programs on the host's side.
+//!
+//! One is started, called, and stopped by closing its socket; what it writes goes to whoever watches. Knows osbuild's
+//! messages, and nothing of sources or devices.
 
 pub mod event_loop;
 pub(crate) mod lines;
@@ -77,7 +79,9 @@ pub enum Home {
 
 impl Service {
     /// Starts a module as the service `uid` (`input/tree`) in a process group of its own; `service_loop` passes on what
-    /// it writes. It inherits `passed` besides its socket.
+    /// it writes.
+    ///
+    /// It inherits `passed` besides its socket.
     ///
     /// # Errors
     /// It cannot be started.
@@ -161,8 +165,9 @@ impl Service {
         CallError::Closed(status.map_or_else(String::new, |status| format!("; it ended with {status}")))
     }
 
-    /// Stops it: closes its socket and waits for its end, so that it can take down what it made. One that does not end
-    /// is killed, and what it left running with it.
+    /// Stops it: closes its socket and waits for its end, so that it can take down what it made.
+    ///
+    /// One that does not end is killed, and what it left running with it.
     ///
     /// # Errors
     /// It did not end by itself.

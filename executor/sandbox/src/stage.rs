@@ -1,6 +1,8 @@
 //! One stage, as the process that prepares it sees it: surroundings, inputs, devices, mounts, the stage, and all of it
-//! taken down in reverse. Runs in the helper (`helper`), as the first process of a pid namespace; what it does to
-//! mounts stays in its own mount namespace and ends with it. Knows nothing of the store, the scheduler, or the build.
+//! taken down in reverse.
+//!
+//! Runs in the helper (`helper`), as the first process of a pid namespace; what it does to mounts stays in its own
+//! mount namespace and ends with it. Knows nothing of the store, the scheduler, or the build.
 //!
 //! In the request's scratch directory, on the store's file system:
 //!

@@ -1,5 +1,6 @@
-//! Events as JSON lines, to be written down and read back: `docs/events.md` describes them. What a line says about a
-//! node it says by number; the lines after the first say what each number stands for.
+//! Events as JSON lines, to be written down and read back: `docs/events.md` describes them.
+//!
+//! What a line says about a node it says by number; the lines after the first say what each number stands for.
 
 use std::io::{self, BufRead};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

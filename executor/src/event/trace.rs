@@ -1,6 +1,7 @@
 //! Events in Chrome's trace format, which Perfetto and `chrome://tracing` open: a row for each worker, for each that
-//! fetches, for the cache, and for what waits. It is an array that is valid without its end, so that the trace of a
-//! build that died opens too.
+//! fetches, for the cache, and for what waits.
+//!
+//! It is an array that is valid without its end, so that the trace of a build that died opens too.
 
 use std::collections::HashMap;
 use std::io;

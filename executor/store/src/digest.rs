@@ -1,4 +1,5 @@
 //! The digest of a tree: equal exactly when two trees hold the same, however they are layered and wherever they lie.
+//!
 //! Knows directories and layers; which objects they belong to is its caller's part.
 //!
 //! **What it covers.** Of every entry: name, type, mode, owner, extended attributes and ACLs, the bytes of a file

@@ -1,5 +1,6 @@
-//! The one way by which the store changes what is on its disk. It is chosen when a store is opened, so that a test can
-//! have any single change fail as a disk would.
+//! The one way by which the store changes what is on its disk.
+//!
+//! It is chosen when a store is opened, so that a test can have any single change fail as a disk would.
 
 use std::fmt;
 use std::io;

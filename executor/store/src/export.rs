@@ -1,5 +1,6 @@
-//! Brings a result out of the store: a tree as a directory, with everything that it has. Knows trees and directories;
-//! which pipeline goes where is its caller's part.
+//! Brings a result out of the store: a tree as a directory, with everything that it has.
+//!
+//! Knows trees and directories; which pipeline goes where is its caller's part.
 //!
 //! The copy is made under a name of its own and renamed when it is complete, so that nobody meets a half of it.
 
@@ -122,8 +123,9 @@ pub fn check_destination<'a>(output: &Path, names: impl IntoIterator<Item = &'a 
     Ok(())
 }
 
-/// Copies the tree of a result, an empty one for none, to the directory `to`. Where that is there already, its entries
-/// of the same names are replaced and all others left alone.
+/// Copies the tree of a result, an empty one for none, to the directory `to`.
+///
+/// Where that is there already, its entries of the same names are replaced and all others left alone.
 ///
 /// What the destination cannot take of extended attributes is in [`Copied::lost`].
 ///
@@ -158,8 +160,10 @@ pub fn export(lease: &Lease, id: Option<StageId>, to: &Path, ownership: Ownershi
 }
 
 /// Moves the tree of a result to the directory `to`, which is then as after [`export`]; says whether that could be
-/// done. It cannot where the store keeps the result, where it is spread over layers, where others lie on it, or where
-/// `to` is on another file system. The result is not to be read any more after it.
+/// done.
+///
+/// It cannot where the store keeps the result, where it is spread over layers, where others lie on it, or where `to` is
+/// on another file system. The result is not to be read any more after it.
 ///
 /// # Errors
 /// The destination cannot be written to.

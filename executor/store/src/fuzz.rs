@@ -1,5 +1,6 @@
-//! The parsers of outside bytes in this crate as functions of bytes: what fuzzers and the tests feed. None may panic,
-//! take long, or take much memory, whatever it is fed.
+//! The parsers of outside bytes in this crate as functions of bytes: what fuzzers and the tests feed.
+//!
+//! None may panic, take long, or take much memory, whatever it is fed.
 
 use std::io::Write as _;
 

@@ -1,6 +1,7 @@
 //! How long stages took, how much memory and how much of the store, in `<store>/history.jsonl`: a line for each that
-//! ran, the newest last. Many processes append at the same time, each a whole line by one write; a line that cannot be
-//! read is passed over.
+//! ran, the newest last.
+//!
+//! Many processes append at the same time, each a whole line by one write; a line that cannot be read is passed over.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead as _, BufReader};

@@ -24,8 +24,9 @@ use crate::transaction::Transaction;
 const DOWNLOAD_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The modification time of every item, in seconds since 1970: 1 February 1980, which no archive format in any time
-/// zone is too young for. Stages copy items into trees with their times, and when an item was fetched must not show
-/// there.
+/// zone is too young for.
+///
+/// Stages copy items into trees with their times, and when an item was fetched must not show there.
 pub(crate) const TIME: i64 = 318_211_200;
 /// The mode of every item, whatever the umask was when it was fetched.
 const MODE: Mode = Mode::RUSR.union(Mode::WUSR).union(Mode::RGRP).union(Mode::ROTH);
@@ -161,8 +162,9 @@ impl Download {
         Ok(directory)
     }
 
-    /// Puts the fetched and verified item in its place; returns its size in bytes. One that its source keeps elsewhere,
-    /// so that nothing was made, has no place and no size.
+    /// Puts the fetched and verified item in its place; returns its size in bytes.
+    ///
+    /// One that its source keeps elsewhere, so that nothing was made, has no place and no size.
     ///
     /// # Errors
     /// The disk refuses.

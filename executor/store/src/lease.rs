@@ -1,5 +1,6 @@
-//! A lease: the results and items of a store that somebody uses, listed and locked for as long as it lives. What a
-//! build makes is a [`Transaction`](crate::Transaction).
+//! A lease: the results and items of a store that somebody uses, listed and locked for as long as it lives.
+//!
+//! What a build makes is a [`Transaction`](crate::Transaction).
 
 use std::collections::{HashMap, HashSet};
 use std::io::Write as _;
@@ -24,8 +25,10 @@ use crate::tree_stack::TreeStack;
 /// `item <content type>/<checksum>`.
 const LIST: &str = "lease";
 
-/// What somebody uses of a store. Nothing that it names is evicted while it lives, and its directory below `work/` is
-/// nobody else's; both end with it or with its process.
+/// What somebody uses of a store.
+///
+/// Nothing that it names is evicted while it lives, and its directory below `work/` is nobody else's; both end with it
+/// or with its process.
 #[derive(Debug)]
 pub struct Lease {
     store: Store,

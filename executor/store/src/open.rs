@@ -97,8 +97,9 @@ impl Store {
         Ok(store.check_format()?.then_some(store))
     }
 
-    /// Whether who made the store had the ids of this process: else what is one user's to them is another's to it. A
-    /// store that has no trees takes those of whoever comes.
+    /// Whether who made the store had the ids of this process: else what is one user's to them is another's to it.
+    ///
+    /// A store that has no trees takes those of whoever comes.
     fn check_ids(&self) -> Result<(), StoreError> {
         let format = self.layout().format();
         let text = regular::read_to_string(&format).map_err(StoreError::io("read", &format))?;

@@ -1,4 +1,5 @@
 //! A store of osbuild's, as osbuild lays it out and locks it, so that both can use one store, also at the same time.
+//!
 //! Knows its files; what a checkpoint means for a build is in [`crate::osbuild::checkpoints`].
 //!
 //! ```text

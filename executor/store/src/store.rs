@@ -114,7 +114,9 @@ impl Store {
     }
 
     /// What to say behind the failure of a stage, which has written so many bytes, when the store's file system has
-    /// nearly no room left; none while it has. `known` is what the stage's result took before.
+    /// nearly no room left; none while it has.
+    ///
+    /// `known` is what the stage's result took before.
     pub fn full(&self, written: impl FnOnce() -> u64, known: Option<u64>) -> Option<String> {
         let (free, store) = (free_space(self.path()), self.path().display());
         if let Some(total) = inodes_in_use(self.path()) {

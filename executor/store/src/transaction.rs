@@ -1,5 +1,7 @@
-//! A transaction: what one build makes in a store. Trees begin and are committed here, downloads are put in their places,
-//! and [`Transaction::settle`] waits until the disk has all of it. What it makes is pinned by the lease that it has.
+//! A transaction: what one build makes in a store.
+//!
+//! Trees begin and are committed here, downloads are put in their places, and [`Transaction::settle`] waits until the
+//! disk has all of it. What it makes is pinned by the lease that it has.
 
 use std::ops::Deref;
 use std::path::PathBuf;

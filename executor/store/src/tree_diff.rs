@@ -1,4 +1,5 @@
 //! What is different between two trees, entry by entry: for people who want to know why a build does not repeat itself.
+//!
 //! Knows open directories; what they are trees of is its caller's part.
 //!
 //! Times of the run itself are passed over, as they are in digests ([`crate::digest`]): those that are not before the

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// A tree as directories: layers for overlayfs, or one plain directory. Opened and mounted by [`crate::fs::overlay`] only,
-/// on either side of the boundary.
+/// A tree as directories: layers for overlayfs, or one plain directory.
+///
+/// Opened and mounted by [`crate::fs::overlay`] only, on either side of the boundary.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TreeStack {
     /// Read-only layers, lowest first. May be empty when there is an `upper`.

@@ -1,6 +1,7 @@
 //! Building without root: a user namespace in which an ordinary user is root, with the ids that the system's
-//! administrator has given them as subordinate ids (subuid(5), subgid(5)). Knows ids and namespaces, and nothing of
-//! builds.
+//! administrator has given them as subordinate ids (subuid(5), subgid(5)).
+//!
+//! Knows ids and namespaces, and nothing of builds.
 //!
 //! The process that enters is the same one before and after: its number, descriptors and threads of execution stay, and
 //! what it starts is in there too. Two things stay out of reach, which those who make stages go around: the namespaces

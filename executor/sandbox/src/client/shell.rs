@@ -1,5 +1,7 @@
 //! Shells in the place of stages: a runner that wraps another one and waits for the sandbox to ask for a shell
-//! ([`crate::stage`] has the other side). Knows no terminal; whoever attends to a shell does.
+//! ([`crate::stage`] has the other side).
+//!
+//! Knows no terminal; whoever attends to a shell does.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -1,5 +1,7 @@
 //! Waiting without leaving anybody else waiting: while one thing is awaited, what services write is passed on and what
-//! programs ask at a socket is answered. One thread, no other ones: whoever waits here may fork.
+//! programs ask at a socket is answered.
+//!
+//! One thread, no other ones: whoever waits here may fork.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

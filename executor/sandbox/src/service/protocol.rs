@@ -1,6 +1,7 @@
 //! The wire of osbuild's modules: packets of a sequenced socket, one JSON document each, with file descriptors beside
-//! it. A document larger than what the kernel takes in one packet goes in a file in memory, whose descriptor comes
-//! first.
+//! it.
+//!
+//! A document larger than what the kernel takes in one packet goes in a file in memory, whose descriptor comes first.
 //!
 //! Whoever is at the other end may be broken or hostile: nothing here trusts a size, and descriptors that nobody asked
 //! for are closed.

@@ -1,6 +1,7 @@
-//! What programs ask for at a socket while a stage is prepared and runs: the endpoints of osbuild's interface. A stage
-//! reports an exception or asks for a loop device, an input asks for trees and items. Each answer is made by the
-//! process that prepared the stage, with the host's root and in the stage's mount namespace.
+//! What programs ask for at a socket while a stage is prepared and runs: the endpoints of osbuild's interface.
+//!
+//! A stage reports an exception or asks for a loop device, an input asks for trees and items. Each answer is made by
+//! the process that prepared the stage, with the host's root and in the stage's mount namespace.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -1,5 +1,6 @@
-//! The arguments document of a stage, [`FILE`]: what a built-in module gets as its context, as JSON. An on-disk module
-//! is given it, and a shell in the place of any stage finds it.
+//! The arguments document of a stage, [`FILE`]: what a built-in module gets as its context, as JSON.
+//!
+//! An on-disk module is given it, and a shell in the place of any stage finds it.
 
 use std::fs;
 use std::io;

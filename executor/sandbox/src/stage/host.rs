@@ -1,6 +1,8 @@
 //! The host's side of a stage's on-disk modules: services for its inputs, devices and mounts, and the sockets at which
-//! they and the stage ask. All of it lives in the stage's own mount namespace and ends with it; orderly, services end
-//! in the reverse of the order in which they were started.
+//! they and the stage ask.
+//!
+//! All of it lives in the stage's own mount namespace and ends with it; orderly, services end in the reverse of the
+//! order in which they were started.
 
 use std::cell::RefCell;
 use std::io;

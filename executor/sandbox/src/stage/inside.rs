@@ -36,8 +36,10 @@ use crate::request::{ShellMoment, StageFailure, StageReply, StageRequest, lacked
 /// A directory on the file system in memory that a stage has for its temporary files.
 const MEMORY: &str = "/tmp";
 
-/// Runs the stage in the sandbox. Afterwards nothing that it started is alive, or this process is itself in the sandbox
-/// and can do no more than send the reply to `client` and end.
+/// Runs the stage in the sandbox.
+///
+/// Afterwards nothing that it started is alive, or this process is itself in the sandbox and can do no more than send
+/// the reply to `client` and end.
 pub(crate) fn run(
     request: &StageRequest,
     job: &Job<'_>,
@@ -268,8 +270,10 @@ fn call(function: fn(&StageContext) -> Result<(), Error>, context: &StageContext
     }
 }
 
-/// The failure of a module that gave up. No space means the store's disk, unless the stage has a file system of its own
-/// that may have been meant: then only what is free shows it.
+/// The failure of a module that gave up.
+///
+/// No space means the store's disk, unless the stage has a file system of its own that may have been meant: then only
+/// what is free shows it.
 fn failed(error: &Error, context: &StageContext) -> StageFailure {
     let resource = match error {
         Error::WrongArchitecture { .. } => Some(Resource::Emulator),

@@ -1,5 +1,8 @@
-//! The namespaces of a stage besides those of mounts and processes: network, System V objects, host name, control groups. The
-//! worker has all but the last before it has a stage, and stays outside itself: what it prepares belongs to the host.
+//! The namespaces of a stage besides those of mounts and processes: network, System V objects, host name, control
+//! groups.
+//!
+//! The worker has all but the last before it has a stage, and stays outside itself: what it prepares belongs to the
+//! host.
 
 use std::fs::File;
 use std::io;

@@ -1,5 +1,7 @@
-//! What a stage finds besides the root: its tree, inputs, devices and mounts. Calls the modules that make them, in the
-//! mount namespace of the process that prepares, with the host's root; and closes them in reverse.
+//! What a stage finds besides the root: its tree, inputs, devices and mounts.
+//!
+//! Calls the modules that make them, in the mount namespace of the process that prepares, with the host's root; and
+//! closes them in reverse.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -132,8 +134,9 @@ impl<'a> StageMounts<'a> {
         !self.devices.is_empty() || self.before.is_some() || self.host.has_services()
     }
 
-    /// Returns what to say of a mount that is full behind the failure of the stage; `None` if all have room. Where
-    /// mounts are, this process has stayed outside of the sandbox.
+    /// Returns what to say of a mount that is full behind the failure of the stage; `None` if all have room.
+    ///
+    /// Where mounts are, this process has stayed outside of the sandbox.
     pub(crate) fn full_mount(&self) -> Option<String> {
         self.before.as_ref()?;
         let device = |path: &Path| std::fs::metadata(path).ok().map(|metadata| metadata.dev());

@@ -1,5 +1,7 @@
-//! The network of a stage: a namespace with the loopback interface alone. The kernel takes most of a millisecond to make one
-//! and more to take it down, so the helper's server has a stage use one again that another one left as it was.
+//! The network of a stage: a namespace with the loopback interface alone.
+//!
+//! The kernel takes most of a millisecond to make one and more to take it down, so the helper's server has a stage use
+//! one again that another one left as it was.
 
 use std::fs::File;
 use std::io;

@@ -73,7 +73,9 @@ fn show(from: &Path, at: &Path) -> io::Result<()> {
 }
 
 /// Executes the module and waits for its end; all that it left running ends with the calling process, the first one of
-/// its pid namespace. To be called in the sandbox.
+/// its pid namespace.
+///
+/// To be called in the sandbox.
 pub(crate) fn execute(request: &StageRequest, module: &OnDisk) -> Option<StageFailure> {
     let program = Path::new(spec::BIN).join(&request.module.name);
     let runner = request.runner_file.as_ref().map(|_| Path::new(spec::RUNNER).join(&request.runner));

@@ -1,5 +1,6 @@
-//! Builds the sandbox's root below a directory of the calling process's own mount namespace. Knows what belongs there
-//! from `spec`, and nothing of modules.
+//! Builds the sandbox's root below a directory of the calling process's own mount namespace.
+//!
+//! Knows what belongs there from `spec`, and nothing of modules.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -75,9 +76,10 @@ pub(crate) fn stack_mount(stack: &TreeStack) -> io::Result<OwnedFd> {
     Ok(mount)
 }
 
-/// Makes the root at `place`/root; other things beside it are out of the stage's sight. `place` is a directory in
-/// memory, the umask is 0. `build_root` is the tree that the stage runs in, none for the host's; `more` is what belongs
-/// there besides.
+/// Makes the root at `place`/root; other things beside it are out of the stage's sight.
+///
+/// `place` is a directory in memory, the umask is 0. `build_root` is the tree that the stage runs in, none for the
+/// host's; `more` is what belongs there besides.
 ///
 /// # Errors
 /// Some part of it could not be made.

@@ -1,5 +1,7 @@
-//! A shell in the place of a stage: the sandbox's side. It runs in the stage's process, before the module, instead of
-//! it or after it has failed, and sees what the module sees.
+//! A shell in the place of a stage: the sandbox's side.
+//!
+//! It runs in the stage's process, before the module, instead of it or after it has failed, and sees what the module
+//! sees.
 //!
 //! It talks to osbc ([`crate::client::shell`]) on a connection made before the sandbox was entered:
 //!

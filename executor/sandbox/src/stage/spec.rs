@@ -1,5 +1,6 @@
-//! What a stage finds around itself, as data: the sandbox's root, its environment, its capabilities. Makes no system
-//! call; `root` and `confine` carry it out.
+//! What a stage finds around itself, as data: the sandbox's root, its environment, its capabilities.
+//!
+//! Makes no system call; `root` and `confine` carry it out.
 
 use std::collections::HashSet;
 use std::str::FromStr;

@@ -1,6 +1,7 @@
-//! The mounts of a stage that is an on-disk module. Its calls of `mount(2)` are answered here, in the process that
-//! prepared it: what is allowed is done for it, in its own mount namespace, root and directory, from arguments that it
-//! cannot change any more.
+//! The mounts of a stage that is an on-disk module.
+//!
+//! Its calls of `mount(2)` are answered here, in the process that prepared it: what is allowed is done for it, in its
+//! own mount namespace, root and directory, from arguments that it cannot change any more.
 //!
 //! - File systems of images and in memory are mounted, and device nodes do not work in them.
 //! - Whoever mounts `proc`, `sysfs` or `devtmpfs`, mostly to run programs of its tree, gets what the sandbox has at

@@ -22,8 +22,10 @@ use crate::stage::{message, sys};
 const DEVICE_TIMEOUT: Duration = Duration::from_secs(30);
 const DEVICE_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// What the first process of a machine does. `stage_arguments` make osbc run stages, as on the host. Never returns in a
-/// machine; whoever calls it elsewhere is sent away.
+/// What the first process of a machine does.
+///
+/// `stage_arguments` make osbc run stages, as on the host. Never returns in a machine; whoever calls it elsewhere is
+/// sent away.
 pub fn guest_main(stage_arguments: Vec<OsString>) -> ExitCode {
     if std::process::id() != 1 || !Path::new(CONFIG).exists() {
         return ExitCode::FAILURE;

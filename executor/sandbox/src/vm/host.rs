@@ -22,9 +22,9 @@ use crate::request::{ReferenceFrom, StageFailure, StageMessage, StageReply, Stag
 use crate::stage::root::{self, make_directory};
 use crate::stage::{message, sys};
 
-/// How long a machine may take until its stage begins, and how long those may that are started in place of one that
-/// took longer: without KVM it takes some seconds, on a busy machine many, and one of hundreds never gets there (QEMU
-/// 7.2).
+/// How long a machine may take until its stage begins, and how long its replacements may take.
+///
+/// Without KVM it takes some seconds, on a busy machine many, and one of hundreds never gets there (QEMU 7.2).
 const STARTS: [Duration; 3] = [Duration::from_secs(60), Duration::from_secs(120), Duration::from_secs(300)];
 /// The most processors that a machine gets.
 const PROCESSORS: usize = 8;
@@ -43,8 +43,10 @@ const FILES_LOG: &str = "files.log";
 const IMAGE: &str = "kernel";
 const INITRAMFS: &str = "initramfs";
 
-/// Runs a stage in a machine of its own. To be called by the only thread of the first process of a pid namespace, in a
-/// mount namespace of its own, which ends with it.
+/// Runs a stage in a machine of its own.
+///
+/// To be called by the only thread of the first process of a pid namespace, in a mount namespace of its own, which ends
+/// with it.
 pub(crate) fn run(request: &StageRequest, client: &UnixStream) -> StageReply {
     let ran = attempt(request, client);
     ran.unwrap_or_else(|reason| StageReply::failed(StageFailure::Environment(format!("virtual machine: {reason}"))))
@@ -83,7 +85,9 @@ enum VmAttempt {
 }
 
 /// Mounts the stage's trees at directories below `place`, and makes everything read-only that is neither the stage's
-/// tree nor its scratch directory. Returns the stage as its helper in the machine is to have it.
+/// tree nor its scratch directory.
+///
+/// Returns the stage as its helper in the machine is to have it.
 fn share(request: &StageRequest, place: &Path) -> Result<StageRequest, String> {
     let own = OWN.iter().find(|own| request.scratch.starts_with(own));
     if let Some(own) = own {

@@ -1,5 +1,7 @@
-//! Stages in their sandbox, for real: every test starts the helper process as osbc does. The helper is this very program,
-//! which is why it brings its own harness: libtest's runs tests beside other threads, and the helper must begin alone.
+//! Stages in their sandbox, for real: every test starts the helper process as osbc does.
+//!
+//! The helper is this very program, which is why it brings its own harness: libtest's runs tests beside other threads,
+//! and the helper must begin alone.
 
 mod contained;
 mod devices;

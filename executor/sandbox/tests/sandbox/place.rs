@@ -157,8 +157,9 @@ pub(crate) fn left_of(directory: &Path) -> Vec<String> {
     left
 }
 
-/// Prints what a stage that writes one file costs, with what starting and awaiting an empty process costs beside it:
-/// the quickest, which is nearest to what it would be on a machine with nothing else to do, and the median.
+/// Prints the cost of a stage that writes one file, beside that of an empty process.
+///
+/// It prints the minimum, which is nearest to the cost on an idle machine, and the median.
 #[expect(clippy::print_stdout, reason = "this is what was asked for")]
 pub(crate) fn measure(count: usize) -> ExitCode {
     let show = |what: &str, mut times: Vec<Duration>| {

@@ -1,8 +1,9 @@
-//! A look at what a build is about to read of earlier ones, before it begins. It reads no contents: a result whose
-//! stamp ([`crate::digest::stamp`]) is that of when it was committed is as it was, and so is an item whose stamp is
-//! that of when it was last found sound. Where that does not hold, the contents are read and decide. So what was cut
-//! off, removed, replaced or written to is found, whatever times it was given; a disk that gives other bytes than it
-//! was given is found by `verify` and at an export only, which read everything.
+//! A look at what a build is about to read of earlier ones, before it begins.
+//!
+//! It reads no contents: a result whose stamp ([`crate::digest::stamp`]) is that of when it was committed is as it was,
+//! and so is an item whose stamp is that of when it was last found sound. Where that does not hold, the contents are
+//! read and decide. So what was cut off, removed, replaced or written to is found, whatever times it was given; a disk
+//! that gives other bytes than it was given is found by `verify` and at an export only, which read everything.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
@@ -27,7 +28,9 @@ use crate::store::Store;
 
 impl Lease {
     /// Looks at the results and items of earlier builds that the stages of a plan read, and with `exports` at those
-    /// that it is to export. What is damaged is set aside, so that who takes a new lease finds it absent.
+    /// that it is to export.
+    ///
+    /// What is damaged is set aside, so that who takes a new lease finds it absent.
     ///
     /// # Errors
     /// The store cannot be written to.

@@ -1,5 +1,7 @@
 //! What is known of source items: the stamp that an item had when it was last found to be what its name says, and when
-//! it was last used. Items lie where osbuild has them too, so this lies elsewhere:
+//! it was last used.
+//!
+//! Items lie where osbuild has them too, so this lies elsewhere:
 //!
 //! ```text
 //! <store>/stamps/<content type>:<checksum>     a symbolic link with the stamp as its target; its time is that of the last use

@@ -1,5 +1,6 @@
-//! Verification: reads all that a store holds, and sets aside what is not as it was written. A result that was set
-//! aside is absent, so that the next build that needs it makes it again.
+//! Verification: reads all that a store holds, and sets aside what is not as it was written.
+//!
+//! A result that was set aside is absent, so that the next build that needs it makes it again.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -202,8 +203,9 @@ impl Store {
 }
 
 impl Lease {
-    /// Reads a leased result, and those that it lies on, as [`Store::verify`] does; what is damaged is set aside. What
-    /// was made under this lease was read when it was committed.
+    /// Reads a leased result, and those that it lies on, as [`Store::verify`] does; what is damaged is set aside.
+    ///
+    /// What was made under this lease was read when it was committed.
     ///
     /// # Errors
     /// It is damaged.

@@ -1,5 +1,7 @@
-//! The bytes of one file. Cut into blocks so that a large one is hashed by many threads, and so that holes cost
-//! nothing: a block of zeros is left out, whether it lies on the disk or not.
+//! The bytes of one file.
+//!
+//! Cut into blocks so that a large one is hashed by many threads, and so that holes cost nothing: a block of zeros is
+//! left out, whether it lies on the disk or not.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -1,8 +1,9 @@
-//! The stamp of one directory or file: of its attributes and those of a directory's entries, without reading any. The
-//! change time that a file system keeps cannot be set, so whoever writes to a file, cuts it off, removes or replaces it
-//! also changes the stamp of its directory. What it cannot see is a disk that gives other bytes than it was given,
-//! which only reading finds; and it changes where nothing is wrong, as when a store is copied or brought back from a
-//! backup.
+//! The stamp of one directory or file: of its attributes and those of a directory's entries, without reading any.
+//!
+//! The change time that a file system keeps cannot be set, so whoever writes to a file, cuts it off, removes or
+//! replaces it also changes the stamp of its directory. What it cannot see is a disk that gives other bytes than it was
+//! given, which only reading finds; and it changes where nothing is wrong, as when a store is copied or brought back
+//! from a backup.
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;

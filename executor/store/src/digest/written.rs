@@ -1,5 +1,7 @@
-//! The digest of one directory as a stage left it: of a layer by itself, or of a whole tree. It shows whether what lies
-//! on the disk is still what was written there; for what a tree shows to a stage there is [`super::TreeRecord`].
+//! The digest of one directory as a stage left it: of a layer by itself, or of a whole tree.
+//!
+//! It shows whether what lies on the disk is still what was written there; for what a tree shows to a stage there is
+//! [`super::TreeRecord`].
 
 use std::collections::HashMap;
 use std::io;

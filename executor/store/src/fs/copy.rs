@@ -1,6 +1,7 @@
-//! Copies a tree with everything that a file system keeps: owners, modes, times to the nanosecond, extended
-//! attributes and ACLs, hard links, holes, device nodes, pipes and sockets. Knows descriptors and names, nothing of
-//! objects or layers.
+//! Copies a tree with everything that a file system keeps: owners, modes, times to the nanosecond, extended attributes
+//! and ACLs, hard links, holes, device nodes, pipes and sockets.
+//!
+//! Knows descriptors and names, nothing of objects or layers.
 //!
 //! Small trees are copied by one thread, large ones by all of rayon's; symbolic links are copied, never followed.
 //! Directories get their attributes last and the deepest first, since making an entry changes the times of its

@@ -1,5 +1,6 @@
-//! Deletes trees, in parallel and whatever their depth. Knows nothing of objects: renaming a tree aside first, so that
-//! nobody meets a half of it, is the caller's part.
+//! Deletes trees, in parallel and whatever their depth.
+//!
+//! Knows nothing of objects: renaming a tree aside first, so that nobody meets a half of it, is the caller's part.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
@@ -16,8 +17,10 @@ use crate::fs::walk::walk;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Deletes what is at `path`, with all that is in it; nothing there is fine. Symbolic links are not followed, and
-/// neither marks against deletion nor missing permissions of the owner's own directories stand in the way.
+/// Deletes what is at `path`, with all that is in it; nothing there is fine.
+///
+/// Symbolic links are not followed, and neither marks against deletion nor missing permissions of the owner's own
+/// directories stand in the way.
 ///
 /// # Errors
 /// The first entry that cannot be deleted; the others are deleted all the same.

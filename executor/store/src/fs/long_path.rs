@@ -1,5 +1,6 @@
-//! Paths below an open directory that may be longer than the kernel takes in one call (4096 bytes). Knows neither
-//! copying nor deleting, which both walk trees of any depth.
+//! Paths below an open directory that may be longer than the kernel takes in one call (4096 bytes).
+//!
+//! Knows neither copying nor deleting, which both walk trees of any depth.
 
 use std::borrow::Cow;
 use std::io;

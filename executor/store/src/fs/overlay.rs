@@ -1,6 +1,7 @@
-//! Layers as one tree: how this crate mounts overlayfs, in the one place that knows its options. Knows directories and
-//! nothing of the store; the store's side and a stage's process both mount through here, since a layer written under
-//! other options (redirected directories, indexed hard links) would not read back the same.
+//! Layers as one tree: how this crate mounts overlayfs, in the one place that knows its options.
+//!
+//! Knows directories and nothing of the store; the store's side and a stage's process both mount through here, since a
+//! layer written under other options (redirected directories, indexed hard links) would not read back the same.
 //!
 //! A mount is made detached: no other process and no mount namespace sees it, it is gone when its descriptor is
 //! closed, whatever happens to the process.
@@ -27,8 +28,9 @@ pub(crate) fn notes() -> &'static str {
     if user_namespace::in_namespace() { "user.overlay." } else { "trusted.overlay." }
 }
 
-/// Opens the root of a stack: of a plain directory for a single one, of a detached overlay mount otherwise. Writing to
-/// it changes the stack's upper directory; without one it is read-only.
+/// Opens the root of a stack: of a plain directory for a single one, of a detached overlay mount otherwise.
+///
+/// Writing to it changes the stack's upper directory; without one it is read-only.
 ///
 /// Options of the mount: `volatile` (else the kernel syncs the whole file system when a stage's mount goes; the store
 /// syncs by itself), `index=on` (a hard-linked file stays one file when it is written to), `redirect_dir=on` (a

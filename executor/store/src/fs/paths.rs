@@ -1,5 +1,7 @@
-//! Paths in messages between processes of osbc. Formats of text have no paths that are not UTF-8; such a path is
-//! written as its bytes in hexadecimal digits behind a NUL, which no path begins with.
+//! Paths in messages between processes of osbc.
+//!
+//! Formats of text have no paths that are not UTF-8; such a path is written as its bytes in hexadecimal digits behind a
+//! NUL, which no path begins with.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};

@@ -1,5 +1,6 @@
-//! Opens files that have to be regular ones, as all are that the store keeps for itself. A named pipe, a device, a
-//! directory or a symbolic link in the place of one is an error, and nothing waits for it.
+//! Opens files that have to be regular ones, as all are that the store keeps for itself.
+//!
+//! A named pipe, a device, a directory or a symbolic link in the place of one is an error, and nothing waits for it.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};

@@ -1,5 +1,7 @@
 //! Files of lines that many processes append to at the same time, each whole lines by one write, and that forget their
-//! older half when they grow long. Knows nothing of what the lines say.
+//! older half when they grow long.
+//!
+//! Knows nothing of what the lines say.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};

@@ -1,5 +1,7 @@
 //! Temporary directories that are owned: removed when their owner is done or, if it was killed, by the next one that
-//! makes such a directory at the same place. A lock, which the kernel releases with its holder, says who is alive.
+//! makes such a directory at the same place.
+//!
+//! A lock, which the kernel releases with its holder, says who is alive.
 
 use std::io;
 use std::os::fd::OwnedFd;

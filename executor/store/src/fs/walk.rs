@@ -1,5 +1,6 @@
-//! Works through a tree: alone as long as it is small, with all of rayon's threads when it turns out to be large. Knows
-//! neither what the things are nor what is done with them.
+//! Works through a tree: alone as long as it is small, with all of rayon's threads when it turns out to be large.
+//!
+//! Knows neither what the things are nor what is done with them.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
@@ -15,7 +16,9 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 pub(crate) const SHARE: usize = 128;
 
 /// Visits `first` and whatever the visits put to the list, each once; the last put is the next visited, so that what
-/// waits stays short. A visit returns how much work it was.
+/// waits stays short.
+///
+/// A visit returns how much work it was.
 pub(crate) fn walk<T: Send>(first: T, visit: impl Fn(T, &mut Vec<T>) -> usize + Sync) {
     rayon::in_place_scope(|scope| go(scope, first, &visit));
 }

@@ -56,7 +56,9 @@ impl Abilities {
 }
 
 /// Tries what layers need: a mount on two lower ones, and the renaming of a directory out of them, which without root
-/// is only refused in the way that tools know from other file systems. Returns why it cannot be done.
+/// is only refused in the way that tools know from other file systems.
+///
+/// Returns why it cannot be done.
 fn try_overlay(directory: &Path) -> Result<Option<io::Error>, StoreError> {
     let act = "try layers in";
     let place =

@@ -38,6 +38,7 @@ impl Transaction {
     }
 
     /// What the stages that led to a result said about it, the result's own stage included, as far as it is known.
+    ///
     /// Of one that is neither there nor was made, nothing.
     pub fn metadata(&self, graph: &Graph, node: NodeIndex) -> Vec<(NodeIndex, Value)> {
         let Some(stage) = graph.stage_node(node) else { return Vec::new() };

@@ -135,8 +135,9 @@ impl Work<'_> {
 }
 
 impl Transaction {
-    /// Makes a finished directory that takes so many bytes the object `id`, while nobody evicts. Returns the object
-    /// that another process has put there meanwhile, which is as good.
+    /// Makes a finished directory that takes so many bytes the object `id`, while nobody evicts.
+    ///
+    /// Returns the object that another process has put there meanwhile, which is as good.
     pub(crate) fn put_in_place(
         &self,
         directory: &Path,

@@ -16,9 +16,10 @@ pub(crate) const DIGEST: &str = "digest";
 /// The file in an object with a stamp of its tree that is newer than that in its description.
 pub(crate) const STAMP: &str = "stamp";
 
-/// The directory of an object that holds its tree, or its changes to the layers below it. It is named after this one
-/// object, so that who lies on it finds out with one look whether it is still the same. A checkpoint of osbuild's has
-/// no name.
+/// The directory of an object that holds its tree, or its changes to the layers below it.
+///
+/// It is named after this one object, so that who lies on it finds out with one look whether it is still the same. A
+/// checkpoint of osbuild's has no name.
 pub(crate) fn content(instance: &str) -> String {
     if instance.is_empty() { "tree".to_owned() } else { format!("tree-{instance}") }
 }

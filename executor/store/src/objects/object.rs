@@ -25,7 +25,9 @@ pub struct ObjectMeta {
     /// The id, which is also the object's name.
     pub id: StageId,
     /// The running system's boot in which it was committed: proof enough that its data can be read as long as that
-    /// lasts. `None` if the system does not report it.
+    /// lasts.
+    ///
+    /// `None` if the system does not report it.
     pub boot: Option<String>,
     /// The result that it continues; none for one from an empty tree.
     pub base: Option<StageId>,
@@ -36,7 +38,9 @@ pub struct ObjectMeta {
     /// When its tree was begun, in seconds and nanoseconds since 1970: what is not older was written by its stages.
     pub created: Option<(i64, i64)>,
     /// The digest of its own directory as it was written ([`crate::digest::written`]): of what its stages changed, or
-    /// of the whole tree when nothing lies below it. Not known of a checkpoint of osbuild's.
+    /// of the whole tree when nothing lies below it.
+    ///
+    /// Not known of a checkpoint of osbuild's.
     pub digest: Option<TreeDigest>,
     /// The stamp of its own directory when it was committed ([`crate::digest::stamp`]); where a file `stamp` lies
     /// beside, that one counts.
@@ -53,8 +57,10 @@ pub struct ObjectMeta {
     pub steps: Vec<StepRecord>,
 }
 
-/// An object that others lie on or stand for. A layer only makes sense on the very one that it was made on: a stage
-/// that runs again need not write the same again, and then the layer would show a mixture that no stage has ever seen.
+/// An object that others lie on or stand for.
+///
+/// A layer only makes sense on the very one that it was made on: a stage that runs again need not write the same again,
+/// and then the layer would show a mixture that no stage has ever seen.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ObjectRef {
     /// Its id.

@@ -41,7 +41,9 @@ impl Checkpoints {
     }
 
     /// Has the build start from the checkpoints that lie on the way back from `exports`: they become results under the
-    /// lease. To be called before the build is planned.
+    /// lease.
+    ///
+    /// To be called before the build is planned.
     ///
     /// # Errors
     /// The store cannot be read.

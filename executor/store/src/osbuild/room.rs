@@ -53,7 +53,9 @@ impl Cache {
     }
 
     /// Removes objects, the one that was used longest ago first, until twice as much has become free as is needed, so
-    /// that it need not be done again soon. Leaves alone what is in use.
+    /// that it need not be done again soon.
+    ///
+    /// Leaves alone what is in use.
     fn make_room(&self, needed: u64) -> Result<(), StoreError> {
         let directory = self.root.join("objects");
         let mut objects = Vec::new();

@@ -10,8 +10,10 @@ use super::{Cache, DATA, OBJECT_INFO, OBJECT_LOCK, file, info, room};
 use crate::error::StoreError;
 
 impl Cache {
-    /// Makes an object whose data directory is filled by `fill`. As osbuild has it, nobody can rely on it being there
-    /// afterwards: it is dropped where it exceeds the store's limit, and where there is one of that id already.
+    /// Makes an object whose data directory is filled by `fill`.
+    ///
+    /// As osbuild has it, nobody can rely on it being there afterwards: it is dropped where it exceeds the store's
+    /// limit, and where there is one of that id already.
     ///
     /// # Errors
     /// The store cannot be written to, or `fill` fails; nothing of it remains.

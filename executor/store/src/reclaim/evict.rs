@@ -130,8 +130,9 @@ impl Store {
         }
     }
 
-    /// Evicts when the store has grown beyond its limit. What cannot be done now is tried again by the next one to add
-    /// something, but not before there is more to win.
+    /// Evicts when the store has grown beyond its limit.
+    ///
+    /// What cannot be done now is tried again by the next one to add something, but not before there is more to win.
     pub(crate) fn keep_within_limit(&self) {
         let Some(limit) = self.limit() else { return };
         let again = &self.shared.evict_above;
@@ -323,8 +324,9 @@ impl<'a> Candidates<'a> {
         self.heap.push(Weighed { worthless, what: Candidate::Object(id) });
     }
 
-    /// Whether nobody holds an object, and no more others than that lie on it. One that is only good to lie on, since
-    /// its description is damaged, goes as useless later.
+    /// Whether nobody holds an object, and no more others than that lie on it.
+    ///
+    /// One that is only good to lie on, since its description is damaged, goes as useless later.
     fn is_free(&self, id: StageId, load: usize) -> bool {
         self.inventory.objects.contains_key(&id)
             && !self.held.contains(&id)

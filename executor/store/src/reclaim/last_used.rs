@@ -1,5 +1,6 @@
-//! When an object was last used: the modification time of its directory. One system call a use, and no list to keep. Of
-//! items that is noted elsewhere ([`crate::check::stamps`]).
+//! When an object was last used: the modification time of its directory.
+//!
+//! One system call a use, and no list to keep. Of items that is noted elsewhere ([`crate::check::stamps`]).
 
 use std::fs::Metadata;
 use std::time::SystemTime;

@@ -1,6 +1,8 @@
 //! How much the store takes: one number in a file, kept up to date by whoever adds or removes something, so that nobody
-//! has to count. A process that dies in between leaves too large a number at most; whoever evicts counts, and puts the
-//! right one there.
+//! has to count.
+//!
+//! A process that dies in between leaves too large a number at most; whoever evicts counts, and puts the right one
+//! there.
 
 use std::fs::File;
 use std::io::{self, Read as _};

@@ -1,5 +1,7 @@
-//! What an entry has besides its content, in the one order that keeps it all: the owner first, since changing it
-//! takes away capabilities and setuid bits; extended attributes and ACLs; the mode; the times.
+//! Copies what an entry has besides its content, in the one order that keeps all of it.
+//!
+//! The owner comes first, since changing it drops capabilities and setuid bits; then extended attributes and ACLs, the
+//! mode, and the times.
 
 use std::ffi::{CStr, CString};
 use std::io;

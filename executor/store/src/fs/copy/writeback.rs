@@ -1,6 +1,7 @@
-//! Large files that are copied out of the store: their bytes are on their way to the disk while the copy goes
-//! on, and then leave the page cache, where what builds read has its place. Memory that is used again is faster than
-//! new one, too.
+//! Large files that are copied out of the store: their bytes are on their way to the disk while the copy goes on, and
+//! then leave the page cache, where what builds read has its place.
+//!
+//! Memory that is used again is faster than new one, too.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
