@@ -224,10 +224,10 @@ mod tests {
         let done = case().run(json!({"filename": "/out.tar"})).ok();
         assert_eq!(
             listed(&done, "out.tar"),
-            ["./", "./file1", "./file2", "./directory/", "./directory/inner", "./outside"]
+            ["./", "./directory/", "./directory/inner", "./file1", "./file2", "./outside"]
         );
         let done = case().run(json!({"filename": "out.tar", "root-node": "omit"})).ok();
-        assert_eq!(listed(&done, "out.tar"), ["file1", "file2", "directory/", "directory/inner", "outside"]);
+        assert_eq!(listed(&done, "out.tar"), ["directory/", "directory/inner", "file1", "file2", "outside"]);
     }
 
     #[test]

@@ -113,8 +113,10 @@ fn ssl_cert_file_names_the_authorities_of_the_system() {
     }
     let Some(certificates) = Certificates::new() else { return };
     let server = certificates.server();
+    let (_, module) = module_path!().split_once("::").unwrap();
     let again = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "download::tests::certificates::ssl_cert_file_names_the_authorities_of_the_system"])
+        .arg("--exact")
+        .arg(format!("{module}::ssl_cert_file_names_the_authorities_of_the_system"))
         .env("OSBC_TEST_URL", format!("https://{}/a", server.address))
         .env("OSBC_TEST_CERTIFICATES", certificates.directory.path())
         .env("SSL_CERT_FILE", certificates.path("ca.pem"))
