@@ -14,6 +14,7 @@ pub mod host;
 pub mod host_program;
 pub mod location;
 pub mod loopdev;
+pub mod mount_change;
 pub mod outside;
 pub mod owners;
 pub mod requirement;
@@ -36,6 +37,7 @@ pub use context::{
 pub use def::{Entry, ModuleDef, Registered, SourceEntry, parse};
 pub use error::Error;
 pub use location::Location;
+pub use mount_change::MountChange;
 pub use osbc_ir::{InputOrigin, Kind, Map, Revision, Value};
 pub use requirement::Requirement;
 pub use schema::{Schema, StageSchema, options_schema};

@@ -3,11 +3,11 @@
 //! Knows nothing of modules. Callers work in a mount namespace of their own; nothing here is unmounted.
 
 use std::io;
-use std::mem::size_of;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
+use osbc_module_api::MountChange;
 use rustix::io::Errno;
-use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 /// What may be done through a bind mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,44 +56,17 @@ pub(crate) fn attach(mount: &OwnedFd, target: impl AsFd) -> Result<(), Errno> {
     move_mount(mount, "", target, "", flags)
 }
 
-/// Of <linux/mount.h>.
-#[repr(C)]
-struct MountAttributes {
-    set: u64,
-    clear: u64,
-    propagation: u64,
-    user_namespace: u64,
-}
-
-const MOUNT_ATTR_RDONLY: u64 = 1;
-const MOUNT_ATTR_NOSUID: u64 = 2;
-const MOUNT_ATTR_NODEV: u64 = 4;
-const MS_PRIVATE: u64 = 1 << 18;
-
 /// Cuts a mount that is not attached yet off from what happens to its source, and makes it read-only or not where
 /// asked.
 fn restrict(mount: &OwnedFd, access: Access) -> io::Result<()> {
+    let none = MountAttrFlags::empty();
     let (set, clear) = match access {
-        Access::AsIs => (0, 0),
-        Access::ReadOnly => (MOUNT_ATTR_RDONLY, 0),
-        Access::WithoutDevices => (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, 0),
-        Access::Writable => (0, MOUNT_ATTR_RDONLY),
+        Access::AsIs => (none, none),
+        Access::ReadOnly => (MountAttrFlags::MOUNT_ATTR_RDONLY, none),
+        Access::WithoutDevices => (MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV, none),
+        Access::Writable => (none, MountAttrFlags::MOUNT_ATTR_RDONLY),
     };
-    let attributes = MountAttributes { set, clear, propagation: MS_PRIVATE, user_namespace: 0 };
-    #[expect(unsafe_code, reason = "no safe wrapper for this system call in our dependencies")]
-    // SAFETY: the path is a string that ends with NUL, the kernel only reads the attributes, whose size is given, and
-    // it keeps no reference to either.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
-            &raw const attributes,
-            size_of::<MountAttributes>(),
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    MountChange { set, clear, private: true, recursive: true }.apply(mount)
 }
 
 /// Runs a test's work in a mount namespace of its own, so that what it mounts is gone afterwards however it ends.

@@ -2,10 +2,10 @@
 //! a mount is made detached, gets its attributes, and only then appears at its place.
 
 use std::io;
-use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
+use osbc_module_api::MountChange;
 use rustix::fs::CWD;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string,
@@ -17,42 +17,18 @@ pub(crate) const PLAIN: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union
 /// The same, read-only.
 pub(crate) const READ_ONLY: MountAttrFlags = PLAIN.union(MountAttrFlags::MOUNT_ATTR_RDONLY);
 
-/// Of <linux/mount.h>.
-#[repr(C)]
-struct MountAttributes {
-    set: u64,
-    clear: u64,
-    propagation: u64,
-    user_namespace: u64,
-}
-
 /// Switches attributes on for a mount and all mounts below it.
 pub(crate) fn set_attributes(mount: impl AsFd, attributes: MountAttrFlags) -> io::Result<()> {
-    change_attributes(mount, attributes, libc::AT_RECURSIVE)
+    change_attributes(mount, attributes, true)
 }
 
 /// Switches attributes on for a mount alone.
 pub(crate) fn set_attributes_of_one(mount: impl AsFd, attributes: MountAttrFlags) -> io::Result<()> {
-    change_attributes(mount, attributes, 0)
+    change_attributes(mount, attributes, false)
 }
 
-fn change_attributes(mount: impl AsFd, attributes: MountAttrFlags, recursive: libc::c_int) -> io::Result<()> {
-    let argument = MountAttributes { set: u64::from(attributes.bits()), clear: 0, propagation: 0, user_namespace: 0 };
-    let flags = libc::AT_EMPTY_PATH | recursive;
-    #[expect(unsafe_code, reason = "no dependency wraps mount_setattr")]
-    // SAFETY: the path is a terminated string, the argument has the layout and the size that the call expects, and
-    // the kernel keeps no reference to either.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mount.as_fd().as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-            &raw const argument,
-            size_of::<MountAttributes>(),
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+fn change_attributes(mount: impl AsFd, set: MountAttrFlags, recursive: bool) -> io::Result<()> {
+    MountChange { set, clear: MountAttrFlags::empty(), private: false, recursive }.apply(mount)
 }
 
 /// A detached copy of what is mounted at an open directory or file, with the mounts below it.
