@@ -1,21 +1,9 @@
 //! No files of different directories import each other in a circle. A file and the directory of its name are one place.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-const CRATES: [&str; 11] = [
-    "ir",
-    "pytext",
-    "modules/api",
-    "modules",
-    "compiler",
-    "executor/store",
-    "executor/sandbox",
-    "executor",
-    "engine",
-    "engine/debian",
-    "cli",
-];
+use crate::layering::{ALLOWED, sources};
 
 /// A module by its path in the crate: `["store", "lease"]`.
 type Module = Vec<String>;
@@ -23,7 +11,7 @@ type Module = Vec<String>;
 #[test]
 fn files_of_different_directories_do_not_import_each_other_in_a_circle() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    for name in CRATES {
+    for (name, _) in ALLOWED {
         let files = modules(&root.join(name).join("src"));
         let imports: BTreeMap<&Module, BTreeSet<&Module>> =
             files.iter().map(|(module, text)| (module, imports(module, text, &files))).collect();
@@ -40,26 +28,14 @@ fn files_of_different_directories_do_not_import_each_other_in_a_circle() {
 /// Returns the modules of a crate that are no tests, with their text.
 fn modules(source: &Path) -> BTreeMap<Module, String> {
     let mut found = BTreeMap::new();
-    let mut directories = vec![PathBuf::new()];
-    while let Some(directory) = directories.pop() {
-        for entry in std::fs::read_dir(source.join(&directory)).expect("a directory") {
-            let entry = entry.expect("an entry");
-            let path = directory.join(entry.file_name());
-            let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
-            if ["tests", "testing", "fuzz", "fake"].contains(&name.as_str()) {
-                continue;
-            }
-            if entry.path().is_dir() {
-                directories.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let mut module: Module = directory.iter().map(|part| part.to_string_lossy().into_owned()).collect();
-                if !["lib", "main"].contains(&name.as_str()) {
-                    module.push(name);
-                }
-                let text = std::fs::read_to_string(entry.path()).expect("a source");
-                found.insert(module, text);
-            }
+    for path in sources(source) {
+        let path_of_module = path.strip_prefix(source).expect("it is below").with_extension("");
+        let mut module: Module = path_of_module.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+        if module.iter().any(|part| ["tests", "testing", "fuzz", "fake"].contains(&part.as_str())) {
+            continue;
         }
+        module.pop_if(|name| ["lib", "main"].contains(&name.as_str()));
+        found.insert(module, std::fs::read_to_string(path).expect("a source"));
     }
     assert!(!found.is_empty(), "{} has modules", source.display());
     found

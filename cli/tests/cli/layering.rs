@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Each crate of ours with the crates of ours that it may use outside tests.
-const ALLOWED: [(&str, &[&str]); 11] = [
+pub(crate) const ALLOWED: [(&str, &[&str]); 11] = [
     ("pytext", &[]),
     ("ir", &[]),
     ("modules/api", &["osbc-ir"]),
@@ -83,7 +83,7 @@ fn commands_and_the_drop_in_do_not_import_each_other() {
 }
 
 /// All sources of a directory, and the one beside it that it belongs to.
-fn sources(directory: &Path) -> Vec<PathBuf> {
+pub(crate) fn sources(directory: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> =
         Some(directory.with_extension("rs")).into_iter().filter(|file| file.is_file()).collect();
     let mut directories = vec![directory.to_owned()];
