@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use osbc_compiler::SourceText;
-use osbc_engine::{BuildOptions, Request, Session, SessionConfig, StoreConfig, builtin, exports};
+use osbc_engine::{BuildOptions, Request, Session, SessionConfig, StoreConfig, builtin, directory, exports};
 use osbc_ir::{Export, Graph, Plan};
 use osbc_module_api::Library;
 use osbc_store::{Store, StoreSettings};
@@ -31,12 +31,8 @@ pub(crate) fn session(libdir: Option<&Path>, order: &[Modules]) -> Result<Sessio
     for modules in order {
         match (modules, libdir) {
             (Modules::BuiltIn, _) => libraries.push(builtin()),
-            (Modules::Directory(directory), _) => {
-                libraries.push(osbc_engine::directory(directory, env::python_path())?)
-            }
-            (Modules::Libdir, Some(directory)) => {
-                libraries.push(osbc_engine::directory(directory, env::python_path())?)
-            }
+            (Modules::Directory(path), _) => libraries.push(directory(path, env::python_path())?),
+            (Modules::Libdir, Some(path)) => libraries.push(directory(path, env::python_path())?),
             (Modules::Libdir, None) => {}
         }
     }

@@ -87,9 +87,8 @@ impl<'a> Check<'a> {
 
     /// Stores name files by the keys of items.
     fn item_keys(&mut self) {
-        let description: &'a Description = self.description;
-        for source in &description.sources {
-            let items = match description.version {
+        for source in &self.description.sources {
+            let items = match self.description.version {
                 FormatVersion::V1 => source_module(&source.module).1.unwrap_or_default(),
                 FormatVersion::V2 => "items",
             };

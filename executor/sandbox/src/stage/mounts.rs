@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Component, Path, PathBuf};
 
 use nix::sched::{CloneFlags, unshare};
+use osbc_ir::is_file_name;
 use osbc_module_api::loopdev::Guard;
 use osbc_module_api::snapshot::Snapshot;
 use osbc_module_api::{
@@ -338,7 +339,7 @@ fn unexpected(reply: &Value) -> String {
 
 /// The directory that an input is to appear in.
 fn input_directory(input: &InputRequest, inputs: &Path) -> Result<PathBuf, String> {
-    if !is_plain(&input.name) {
+    if !is_file_name(&input.name) {
         return Err(
             "an input's name becomes a directory's name, so it can have no `/` and be neither `.` nor `..`".into()
         );
@@ -384,11 +385,6 @@ fn of_module(error: Error) -> StageFailure {
     StageFailure::environment(error.to_string(), &error)
 }
 
-fn is_plain(name: &str) -> bool {
-    let mut components = Path::new(name).components();
-    matches!(components.next(), Some(Component::Normal(only)) if only == name) && components.next().is_none()
-}
-
 /// A path that a module returned, absolute or relative to `root`, as one below `inside`.
 fn below(path: &Path, root: &Path, inside: impl AsRef<Path>) -> Result<PathBuf, String> {
     let relative = if path.is_absolute() { path.strip_prefix(root).ok() } else { Some(path) };
@@ -416,9 +412,9 @@ mod tests {
 
     #[test]
     fn names_of_inputs_are_single_components() {
-        assert!(is_plain("tree") && is_plain("org.osbuild.files") && is_plain("a b"));
+        assert!(is_file_name("tree") && is_file_name("org.osbuild.files") && is_file_name("a b"));
         for name in ["", ".", "..", "a/b", "/a", "a/", "./a"] {
-            assert!(!is_plain(name), "{name}");
+            assert!(!is_file_name(name), "{name}");
         }
     }
 }
