@@ -620,6 +620,32 @@ fn root_a_hard_link_stays_one_across_layers() {
 }
 
 #[test]
+fn root_what_is_left_of_a_hard_linked_file_has_as_many_names_as_there_are() {
+    if !osbc_fixtures::has_root() {
+        return;
+    }
+    let directory = directory();
+    let (sketch, ids) = long_chain(2);
+    let store = open(directory.path(), Layers::Overlay);
+    let transaction = sketch.begin(&store);
+    build(&transaction, None, ids[0], |root| {
+        fs::write(root.join("one"), "old").expect("writes");
+        for name in ["two", "three"] {
+            fs::hard_link(root.join("one"), root.join(name)).expect("links");
+        }
+    });
+    build(&transaction, Some(ids[0]), ids[1], |root| {
+        fs::write(root.join("two"), "new").expect("writes");
+        fs::remove_file(root.join("two")).expect("removes");
+    });
+    with_tree(&transaction.tree(ids[1]).expect("is there"), |root| {
+        let [one, three] = ["one", "three"].map(|name| root.join(name).metadata().expect("is there"));
+        assert_eq!((one.nlink(), one.ino()), (2, three.ino()));
+        assert_eq!(fs::read_to_string(root.join("three")).expect("reads"), "new");
+    });
+}
+
+#[test]
 fn root_an_object_without_its_lower_layers_is_absent() {
     if !osbc_fixtures::has_root() {
         return;

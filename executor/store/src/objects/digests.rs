@@ -93,14 +93,19 @@ impl Digests {
         Ok(())
     }
 
-    /// Whether the record of a whole tree is there to be had without computing it.
+    /// Whether the record of a result is there to be had without computing it, with those of the layers below it, which
+    /// have the rest of its listings.
     fn has(&mut self, lease: &Lease, id: StageId) -> bool {
-        if !self.records.contains_key(&id)
-            && let Some(known) = lease.object(id).and_then(|meta| kept(&lease.store().layout().object(meta.id)))
-        {
-            self.take_up(id, known);
-        }
-        self.records.contains_key(&id)
+        let Some(meta) = lease.object(id) else { return self.records.contains_key(&id) };
+        let lowers = meta.lowers.iter().map(|lower| lower.id);
+        lowers.chain([meta.id]).all(|id| {
+            if !self.records.contains_key(&id)
+                && let Some(known) = kept(&lease.store().layout().object(id))
+            {
+                self.take_up(id, known);
+            }
+            self.records.contains_key(&id)
+        })
     }
 
     fn take_up(&mut self, id: StageId, mut record: TreeRecord) {

@@ -2,8 +2,8 @@
 //!
 //! A stage that writes to one name of a file with several of them, all in a lower layer, brings just that name into its
 //! own layer. While its mount lives the others follow it by overlayfs's index; a later mount would show them with the
-//! old content. So before a layer is committed the other names are brought up too, which only needs doing where the
-//! index holds anything at all.
+//! old content, and those that are left of a file that lost names with the old number of them. So before a layer is
+//! committed the other names are brought up too, which only needs doing where the index holds anything at all.
 //!
 //! Without root there is no index, and the link would break unseen within the stage. So there all names of such files
 //! are brought into a layer before a stage gets it.
@@ -19,10 +19,10 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, Timespec, Time
 
 use crate::fs::{long_path, overlay};
 use crate::objects::work::Work;
-use crate::tree_stack::TreeStack;
+use crate::tree_stack::{TreeStack, Upper};
 use crate::user_namespace;
 
-/// Brings every name of a hard-linked file that has one in the layer into it.
+/// Brings every name of a hard-linked file that was changed, or has lost or got a name, into the layer.
 pub(crate) fn complete(work: &Work<'_>) -> io::Result<()> {
     let upper = work.upper();
     let index = match std::fs::read_dir(upper.work.join("index")) {
@@ -32,18 +32,37 @@ pub(crate) fn complete(work: &Work<'_>) -> io::Result<()> {
     if index.count() == 0 {
         return Ok(());
     }
+    let names = left_below(&work.stack, upper)?;
+    if names.is_empty() {
+        return Ok(());
+    }
     overlay::settle(&upper.work)?;
     let merged = overlay::open(&work.stack)?;
-    let own = rustix::fs::openat(CWD, &upper.dir, DIRECTORY, Mode::empty())?;
-    for names in linked_names(merged.as_fd())?.into_values() {
-        if names.iter().any(|(name, _)| is_there(own.as_fd(), name)) {
-            for (name, stat) in names.iter().filter(|(name, _)| !is_there(own.as_fd(), name)) {
-                bring_up(merged.as_fd(), name, stat)?;
-            }
-        }
+    for name in names {
+        let place = long_path::place(merged.as_fd(), &name)?;
+        let stat = rustix::fs::statat(place.directory(), &*place.path, AtFlags::SYMLINK_NOFOLLOW)?;
+        bring_up(merged.as_fd(), &name, &stat)?;
     }
     drop(merged);
     overlay::settle(&upper.work)
+}
+
+/// The names of hard-linked files in lower layers of which not all names are to be seen there any more: the others are
+/// in the layer, or gone. A mount without the index would show these files as they were, with the old number of names.
+fn left_below(stack: &TreeStack, upper: &Upper) -> io::Result<Vec<PathBuf>> {
+    let mut shown = stack.clone();
+    shown.lower.extend(shown.upper.take().map(|upper| upper.dir));
+    let shown = overlay::open(&shown)?;
+    let own = rustix::fs::openat(CWD, &upper.dir, DIRECTORY, Mode::empty())?;
+    let mut left = Vec::new();
+    for names in linked_names(shown.as_fd())?.into_values() {
+        let is_whole = names.len() as u64 == u64::from(names[0].1.st_nlink);
+        // The index is one more name of what the layer has, and goes.
+        if !is_whole && !names.iter().any(|(name, _)| is_there(own.as_fd(), name)) {
+            left.extend(names.into_iter().map(|(name, _)| name));
+        }
+    }
+    Ok(left)
 }
 
 /// Without root, brings the hard-linked files of the layers below into a new one, each with all of its names.

@@ -138,6 +138,24 @@ fn root_a_scattered_tree_is_the_same_in_another_order() {
 }
 
 #[test]
+fn root_a_copy_of_layers_of_an_earlier_build_has_a_digest() {
+    if !osbc_fixtures::has_root() {
+        return;
+    }
+    let directory = directory();
+    let (sketch, ids) = long_chain(4);
+    let store = open(directory.path(), Layers::Shuffled);
+    for (index, id) in ids.iter().enumerate() {
+        let transaction = sketch.begin(&store);
+        build(&transaction, index.checked_sub(1).map(|before| ids[before]), *id, |root| {
+            fs::create_dir_all(root.join("d/e")).expect("makes");
+            fs::write(root.join(format!("d/{index}")), "x").expect("writes");
+        });
+        transaction.digest(*id).expect("is made of those of the layers below");
+    }
+}
+
+#[test]
 fn root_a_way_that_the_file_system_lacks_is_refused() {
     if !osbc_fixtures::has_root() || !osbc_fixtures::has_tool("mkfs.ext4") {
         return;
