@@ -14,8 +14,10 @@ use osbc_fixtures::mounted::{Mounted, fill_up, run};
 use osbc_ir::{CachedSet, ItemKey, NodeId, StageId, Value};
 use serde_json::json;
 
+mod differential;
 mod eviction;
 mod faults;
+mod file_systems;
 mod layering;
 mod power;
 mod verification;

@@ -56,7 +56,7 @@ fn left_below(stack: &TreeStack, upper: &Upper) -> io::Result<Vec<PathBuf>> {
     let own = rustix::fs::openat(CWD, &upper.dir, DIRECTORY, Mode::empty())?;
     let mut left = Vec::new();
     for names in linked_names(shown.as_fd())?.into_values() {
-        let is_whole = names.len() as u64 == u64::from(names[0].1.st_nlink);
+        let is_whole = names.len() == names[0].1.st_nlink as usize;
         // The index is one more name of what the layer has, and goes.
         if !is_whole && !names.iter().any(|(name, _)| is_there(own.as_fd(), name)) {
             left.extend(names.into_iter().map(|(name, _)| name));
