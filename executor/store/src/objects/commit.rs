@@ -17,7 +17,7 @@ use crate::objects::object;
 use crate::objects::object::{FORMAT, InCommon, ObjectMeta, StepRecord};
 use crate::objects::sync::New;
 use crate::objects::work::Work;
-use crate::objects::{links, mtime_clamp};
+use crate::objects::{links, marks, mtime_clamp};
 use crate::reclaim::inventory::notes;
 use crate::reclaim::size::Placed;
 use crate::transaction::Transaction;
@@ -76,13 +76,16 @@ impl Work<'_> {
         // What ends with the lease is never looked at again.
         let seen = store.keeps().then(|| {
             let written = digest::written(tree, !self.lowers.is_empty())?;
-            Ok((written, digest::stamp(tree)?, self.shared()?))
+            let marks = self.lowers.is_empty().then(|| marks::are_below(tree)).transpose()?;
+            Ok((written, digest::stamp(tree)?, self.shared()?, marks))
         });
-        let (digest, stamp, bytes, shared) =
-            match seen.transpose().map_err(StoreError::io::<io::Error>("read", tree))? {
-                Some((written, stamp, shared)) => (Some(written.digest), Some(stamp), written.bytes, shared),
-                None => (None, None, 0, None),
-            };
+        let (digest, stamp, bytes, shared, marks) = match seen
+            .transpose()
+            .map_err(StoreError::io::<io::Error>("read", tree))?
+        {
+            Some((written, stamp, shared, marks)) => (Some(written.digest), Some(stamp), written.bytes, shared, marks),
+            None => (None, None, 0, None, None),
+        };
         let meta = ObjectMeta {
             format: FORMAT,
             id,
@@ -93,6 +96,7 @@ impl Work<'_> {
             created: Some((self.created.tv_sec, self.created.tv_nsec)),
             digest,
             stamp,
+            marks,
             bytes: bytes.saturating_sub(shared.as_ref().map_or(0, |shared| shared.bytes)),
             shared,
             source_epoch: info.source_epoch,
