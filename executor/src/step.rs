@@ -23,6 +23,9 @@ use osbc_store::{StoreError, Work};
 
 use crate::build::{Context, Worker, WorkerEvent};
 
+/// What programs say of a disk that is full (`ENOSPC`).
+const NO_SPACE: &str = "No space left on device";
+
 /// Why a stage could not be prepared.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PrepareError {
@@ -74,7 +77,7 @@ pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex, work: &Work<'_>) -> Opti
                 }
                 error => StageFailure::Environment(error.to_string()),
             };
-            return Some(result(StageReply::failed(classify(failure, node, work, context))));
+            return Some(result(StageReply::failed(classify(failure, "", node, work, context))));
         }
     };
     let log = RefCell::new(context.logs.stage(&pipeline.name, &stage.module.name));
@@ -102,7 +105,8 @@ pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex, work: &Work<'_>) -> Opti
     };
     let hint = reply.hint.take();
     if hint.is_none() {
-        reply.failure = reply.failure.map(|failure| classify(failure, node, work, context));
+        let said = transcript.borrow().text();
+        reply.failure = reply.failure.map(|failure| classify(failure, &said, node, work, context));
     }
     // What cannot be removed now goes with the segment's work.
     remove_tree(&request.scratch).ok();
@@ -128,8 +132,14 @@ pub(crate) fn needs_plain_tree(context: &Context<'_>, node: NodeIndex) -> bool {
 }
 
 /// Returns the failure of a stage as that of an exhausted machine if what the machine has left says so: what a stage
-/// says itself is mostly that it was killed, or an input/output error.
-fn classify(failure: StageFailure, node: NodeIndex, work: &Work<'_>, context: &Context<'_>) -> StageFailure {
+/// says itself is mostly that it was killed, or an input/output error. `said` is its output.
+fn classify(
+    failure: StageFailure,
+    said: &str,
+    node: NodeIndex,
+    work: &Work<'_>,
+    context: &Context<'_>,
+) -> StageFailure {
     match failure.cause() {
         Cause::Module | Cause::Environment | Cause::Exhausted(Resource::Disk) => {}
         Cause::Exhausted(_) | Cause::TimedOut | Cause::Interrupted => return failure,
@@ -139,6 +149,10 @@ fn classify(failure: StageFailure, node: NodeIndex, work: &Work<'_>, context: &C
         exhausted(Resource::Disk, &fact)
     } else if failure.cause() == Cause::Exhausted(Resource::Disk) {
         failure
+    } else if said.contains(NO_SPACE)
+        && let Some(fact) = context.transaction.store().perhaps_full()
+    {
+        exhausted(Resource::Disk, &fact)
     } else if context.memory_ran_out() {
         exhausted(Resource::Memory, "; the kernel ran out of memory meanwhile")
     } else if !context.settings.in_vm.contains(&node)
