@@ -14,7 +14,6 @@ mod fetch;
 pub mod fuzz;
 mod log;
 pub mod machine;
-mod needs;
 mod prepared;
 pub mod record;
 mod run;

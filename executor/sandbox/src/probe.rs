@@ -55,7 +55,7 @@ pub fn layers(directory: &Path) -> io::Result<()> {
     for name in ["lower", "upper", "work"] {
         std::fs::create_dir(path(name))?;
     }
-    let upper = Upper { dir: path("upper"), work: path("work") };
+    let upper = Upper { dir: path("upper"), work: path("work"), metacopy: true };
     overlay::open(&TreeStack { lower: vec![path("lower")], upper: Some(upper) }).map(drop)
 }
 

@@ -14,8 +14,9 @@
 //!
 //! **Layers.** A digest is the root of a hash tree over directories. A [`TreeRecord`] holds the listings of those
 //! directories that its own layer changed; all others are found by their hash in the records below. So a digest costs
-//! what was written, and the listings of the directories that it was written to. Hard links, which cross directories,
-//! are a list of their own.
+//! what was written, and the listings of the directories that it was written to. The data of a file may lie below its
+//! layer ([`crate::fs::overlay::METACOPY`]); then its content is that of an entry of the record below, and is not read.
+//! Hard links, which cross directories, are a list of their own.
 
 mod bytes;
 mod merge;
@@ -33,13 +34,15 @@ use rustix::fs::Timespec;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use stamp::stamp;
-pub(crate) use written::written;
+pub(crate) use written::{Naming, Written, written};
 
 /// A BLAKE3 hash; which function of what, each field says.
 pub(crate) type Hash = [u8; 32];
 
 /// The format of an encoded [`TreeRecord`].
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// Longer paths are no part of a digest ([`Encoder::place`]).
+const LONGEST_PATH: usize = 4096;
 const TREE_CONTEXT: &str = "osbc tree digest 1";
 const LISTING_CONTEXT: &str = "osbc directory listing 1";
 
@@ -69,6 +72,8 @@ struct Entry {
     own: Hash,
     /// For a directory, the hash of its listing.
     directory: Option<Hash>,
+    /// For a file, the hash of its content, which [`Entry::own`] covers.
+    content: Option<Hash>,
     /// The modification time where that was "now" when it was written; no part of any hash.
     now: Option<(i64, i64)>,
 }
@@ -100,7 +105,7 @@ impl<'a> Kind<'a> {
 /// An entry cannot be read, or a listing of the tree below is missing.
 pub(crate) fn record(root: &Path, created: Timespec, kind: Kind<'_>) -> io::Result<TreeRecord> {
     let scanned = scan::scan(root, matches!(kind, Kind::Layer(..)))?;
-    merge::merge(scanned, created, kind)
+    merge::merge(&scanned, created, kind)
 }
 
 impl TreeRecord {
@@ -138,14 +143,15 @@ impl TreeRecord {
         let (bytes, hash) = bytes.split_last_chunk::<32>()?;
         // What is damaged is not even read.
         let whole = (blake3::hash(bytes) == *hash).then_some(bytes)?;
-        postcard::from_bytes(whole).ok().filter(|record: &TreeRecord| record.format == FORMAT)
+        let (format, _) = postcard::take_from_bytes::<u32>(whole).ok()?;
+        (format == FORMAT).then(|| postcard::from_bytes(whole).ok())?
     }
 }
 
 impl Listing {
     fn hash(&self) -> Hash {
         let mut encoder = Encoder::new(LISTING_CONTEXT);
-        for Entry { name, own, directory, now: _ } in &self.entries {
+        for Entry { name, own, directory, content: _, now: _ } in &self.entries {
             encoder.bytes(name);
             encoder.raw(own);
             encoder.raw(&[u8::from(directory.is_some())]);
@@ -180,6 +186,18 @@ impl Encoder {
     fn bytes(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as i64);
         self.raw(bytes);
+    }
+
+    /// Where a directory or an entry is, in a sequence in which every directory comes before what is in it: its path
+    /// or, where that is long, its depth and its name. A directory at any depth takes a bounded time so.
+    fn place(&mut self, path: &[u8], depth: usize, name: &[u8]) {
+        if path.len() <= LONGEST_PATH {
+            return self.bytes(path);
+        }
+        // No path has that length.
+        self.number(-1);
+        self.number(depth as i64);
+        self.bytes(name);
     }
 
     fn finish(self) -> Hash {

@@ -3,6 +3,7 @@
 
 pub mod copy;
 pub mod delete;
+pub(crate) mod directories;
 pub(crate) mod extents;
 pub mod lock;
 pub(crate) mod long_path;

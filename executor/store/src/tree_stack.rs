@@ -26,4 +26,7 @@ pub struct Upper {
     /// after the other.
     #[serde(with = "crate::fs::paths")]
     pub work: PathBuf,
+    /// Whether a file of a lower layer keeps its data there when only its attributes or its name change. Layers that
+    /// have such files can only be mounted with it.
+    pub metacopy: bool,
 }

@@ -45,7 +45,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.skopeo",
     revision: 1,
     capabilities: &[],
-    requires: &[Requirement::MayCall("skopeo"), Requirement::PlainTree(lays_layers)],
+    requires: &[Requirement::MayCall("skopeo")],
     schema: || {
         let any = json!({"type": "object", "additionalProperties": true});
         let inputs = json!({
@@ -106,11 +106,6 @@ enum Destination {
         /// The directory
         path: String,
     },
-}
-
-/// Whether a container storage is made, whose usual driver refuses to work on an overlay.
-fn lays_layers(options: &Value) -> bool {
-    options["destination"]["type"] == "containers-storage"
 }
 
 fn usual_storage() -> String {

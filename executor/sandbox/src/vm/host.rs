@@ -134,7 +134,7 @@ fn flatten(stack: &mut TreeStack, at: PathBuf, mounts: &mut Vec<(OwnedFd, PathBu
     }
     let mount = root::stack_mount(stack).map_err(|error| format!("cannot open a tree: {error}"))?;
     *stack = match stack.upper.take() {
-        Some(Upper { work, .. }) => TreeStack { lower: Vec::new(), upper: Some(Upper { dir: at.clone(), work }) },
+        Some(upper) => TreeStack { lower: Vec::new(), upper: Some(Upper { dir: at.clone(), ..upper }) },
         None => TreeStack { lower: vec![at.clone()], upper: None },
     };
     mounts.push((mount, at));

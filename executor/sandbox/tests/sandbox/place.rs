@@ -38,7 +38,10 @@ impl Place {
             devices: Vec::new(),
             mounts: Vec::new(),
             source_epoch: None,
-            tree: TreeStack { lower: Vec::new(), upper: Some(Upper { dir: made("tree"), work: made("work") }) },
+            tree: TreeStack {
+                lower: Vec::new(),
+                upper: Some(Upper { dir: made("tree"), work: made("work"), metacopy: true }),
+            },
             build_root: None,
             runner: "org.osbuild.linux".into(),
             prepared: None,

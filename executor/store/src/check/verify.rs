@@ -99,7 +99,7 @@ impl Store {
 
     /// What differs between an object and its description.
     pub(crate) fn difference(&self, meta: &ObjectMeta) -> Option<String> {
-        match digest::written(&meta.content(self.layout()), !meta.lowers.is_empty()) {
+        match digest::written(&meta.content(self.layout()), !meta.lowers.is_empty(), meta.naming()) {
             Ok(written) if Some(written.digest) == meta.digest => None,
             Ok(_) => Some("its content is not what was committed".to_owned()),
             Err(error) => Some(format!("it cannot be read: {error}")),

@@ -5,14 +5,15 @@
 //! given, which only reading finds; and it changes where nothing is wrong, as when a store is copied or brought back
 //! from a backup.
 
+use std::ffi::{CStr, CString};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FileType, Stat};
 
 use super::Encoder;
+use crate::fs::directories::{ROOT, Steps};
 use crate::fs::walk;
 
 const CONTEXT: &str = "osbc directory stamp 1";
@@ -24,23 +25,49 @@ const CONTEXT: &str = "osbc directory stamp 1";
 pub(crate) fn stamp(root: &Path) -> io::Result<String> {
     let stat = rustix::fs::lstat(root)?;
     if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
-        return Ok(encode(vec![(PathBuf::new(), stat)]));
+        return Ok(encode(Seen::new(c"", None, &stat), Vec::new()));
     }
-    let seen: Mutex<Vec<(PathBuf, Stat)>> = Mutex::default();
-    walk::entries(root, |entry| {
-        seen.lock().unwrap_or_else(PoisonError::into_inner).push((entry.path.to_owned(), entry.stat));
+    let seen: Mutex<Vec<(usize, Seen)>> = Mutex::default();
+    let known = walk::entries(root, |entry| {
+        let name = if entry.number == Some(ROOT) { c"" } else { entry.name };
+        let one = (entry.within, Seen::new(name, entry.number, &entry.stat));
+        seen.lock().unwrap_or_else(PoisonError::into_inner).push(one);
         Ok(())
     })?;
-    Ok(encode(seen.into_inner().unwrap_or_else(PoisonError::into_inner)))
+    let mut seen = seen.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter();
+    let Some((_, first)) = seen.next() else { return Err(io::ErrorKind::NotFound.into()) };
+    let mut within: Vec<Vec<Seen>> = (0..known.len()).map(|_| Vec::new()).collect();
+    seen.for_each(|(directory, one)| within[directory].push(one));
+    Ok(encode(first, within))
 }
 
-fn encode(mut seen: Vec<(PathBuf, Stat)>) -> String {
-    seen.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+/// What counts of an entry.
+struct Seen {
+    name: CString,
+    /// For a directory its number.
+    number: Option<usize>,
+    inode: [i64; 4],
+}
+
+impl Seen {
+    fn new(name: &CStr, number: Option<usize>, stat: &Stat) -> Self {
+        let inode = [stat.st_ino as i64, stat.st_size, stat.st_ctime, stat.st_ctime_nsec as i64];
+        Self { name: name.to_owned(), number, inode }
+    }
+}
+
+/// Encodes the first of all and what is in the directories, by their numbers: in the order of paths.
+fn encode(first: Seen, mut within: Vec<Vec<Seen>>) -> String {
     let mut encoder = Encoder::new(CONTEXT);
-    for (path, stat) in seen {
-        encoder.bytes(path.as_os_str().as_bytes());
-        let numbers = [stat.st_ino as i64, stat.st_size, stat.st_ctime, stat.st_ctime_nsec as i64];
-        numbers.into_iter().for_each(|number| encoder.number(number));
+    let mut steps = Steps::default();
+    let mut waiting = vec![(0, first)];
+    while let Some((depth, Seen { name, number, inode })) = waiting.pop() {
+        steps.go_to(depth, name.to_bytes());
+        encoder.place(steps.path().as_os_str().as_encoded_bytes(), depth, name.to_bytes());
+        inode.into_iter().for_each(|number| encoder.number(number));
+        let mut next = number.and_then(|number| within.get_mut(number)).map(std::mem::take).unwrap_or_default();
+        next.sort_unstable_by(|one, other| other.name.cmp(&one.name));
+        waiting.extend(next.into_iter().map(|one| (depth + 1, one)));
     }
     blake3::Hash::from_bytes(encoder.finish()).to_hex().to_string()
 }

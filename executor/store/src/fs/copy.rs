@@ -23,11 +23,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 
+use crate::fs::directories::{Cursor, Directories, ROOT};
 use crate::fs::walk::{SHARE, walk};
 use crate::fs::{long_path, overlay};
 
 /// A file from this size on is worth a thread of its own.
 const LARGE: i64 = 256 << 10;
+
+/// The path of a directory with no more than so many above it is as fast as steps.
+const SHALLOW: usize = 64;
 
 /// Whether the copy belongs to the owners of the original.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,15 +136,11 @@ fn copy(
         lost: Mutex::default(),
         first_names: Mutex::default(),
         links: Mutex::default(),
-        directories: Mutex::new(vec![Directory {
-            path: PathBuf::from("."),
-            depth: 0,
-            stat: rustix::fs::fstat(from).map_err(at_root)?,
-        }]),
+        known: Mutex::default(),
+        stats: Mutex::new(vec![(ROOT, rustix::fs::fstat(from).map_err(at_root)?)]),
     };
     let pair = Pair { from: reopen(from).map_err(at_root)?, to: reopen(to).map_err(at_root)? };
-    let (parents, name, path) = (Arc::new(pair), CString::from(c"."), PathBuf::new());
-    let root = Waiting { parents, name, path, depth: 0, kind: Kind::Directory };
+    let root = Waiting { parents: Arc::new(pair), name: CString::from(c"."), kind: Kind::Directory(ROOT) };
     walk(root, |next, waiting| job.visit(next, waiting));
     job.link_all(to);
     job.finish_directories(from, to);
@@ -173,14 +173,6 @@ pub(crate) fn attributes_of(directory: BorrowedFd<'_>, name: &CStr) -> io::Resul
     attributes::read(directory, name)
 }
 
-/// Returns whether the entry `name` of a directory has an extended attribute whose name begins so.
-///
-/// # Errors
-/// They cannot be read.
-pub(crate) fn has_attribute(directory: BorrowedFd<'_>, name: &CStr, beginning: &[u8]) -> io::Result<bool> {
-    attributes::has(directory, name, beginning)
-}
-
 /// A directory and its copy.
 struct Pair {
     from: OwnedFd,
@@ -191,21 +183,14 @@ struct Pair {
 struct Waiting {
     parents: Arc<Pair>,
     name: CString,
-    path: PathBuf,
-    depth: usize,
     kind: Kind,
 }
 
 enum Kind {
-    Directory,
-    File(Stat),
-}
-
-/// A directory whose attributes are still to be set.
-struct Directory {
-    path: PathBuf,
-    depth: usize,
-    stat: Stat,
+    /// By its number.
+    Directory(usize),
+    /// With the number of the directory that it is in.
+    File(usize, Stat),
 }
 
 /// One copy in progress.
@@ -224,10 +209,24 @@ struct Job {
     first_names: Mutex<HashMap<(u64, u64), PathBuf>>,
     /// The further names: where the first one is, and the new one.
     links: Mutex<Vec<(PathBuf, PathBuf)>>,
-    directories: Mutex<Vec<Directory>>,
+    known: Mutex<Directories>,
+    /// The directories whose attributes are still to be set, by their numbers.
+    stats: Mutex<Vec<(usize, Stat)>>,
+}
+
+/// An entry, as messages name it: the number of the directory that it is in, and its name.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    within: usize,
+    name: &'a CStr,
 }
 
 impl Job {
+    /// The path of an entry, below the root of the copy.
+    fn path(&self, at: At<'_>) -> PathBuf {
+        lock(&self.known).path(at.within).join(OsStr::from_bytes(at.name.to_bytes()))
+    }
+
     fn fail(&self, path: PathBuf, source: impl Into<io::Error>) {
         self.failed.store(true, Ordering::Relaxed);
         lock(&self.first_failure).get_or_insert(CopyError { path, source: source.into() });
@@ -237,27 +236,26 @@ impl Job {
         if self.failed.load(Ordering::Relaxed) {
             return 0;
         }
-        let Waiting { parents, name, path, depth, kind } = next;
-        let done = match kind {
-            Kind::Directory => self.directory(&parents, &name, &path, depth, waiting),
-            Kind::File(stat) => self.file(&parents, &name, &path, &stat).map(|()| 1),
+        let Waiting { parents, name, kind } = next;
+        let (at, done) = match kind {
+            Kind::Directory(number) => {
+                let within = lock(&self.known).parent(number);
+                (At { within, name: &name }, self.directory(&parents, &name, number, waiting))
+            }
+            Kind::File(within, stat) => {
+                let at = At { within, name: &name };
+                (at, self.file(&parents, at, &stat).map(|()| 1))
+            }
         };
         done.unwrap_or_else(|error| {
-            self.fail(path, error);
+            self.fail(self.path(at), error);
             0
         })
     }
 
     /// Copies the entries of a directory, but for directories and large files, which have to wait. Returns how many
     /// there were.
-    fn directory(
-        &self,
-        parents: &Pair,
-        name: &CStr,
-        path: &Path,
-        depth: usize,
-        waiting: &mut Vec<Waiting>,
-    ) -> io::Result<usize> {
+    fn directory(&self, parents: &Pair, name: &CStr, number: usize, waiting: &mut Vec<Waiting>) -> io::Result<usize> {
         let pair = Arc::new(open_pair(parents, name)?);
         self.entries.fetch_add(1, Ordering::Relaxed);
         let mut work = 0;
@@ -267,17 +265,16 @@ impl Job {
             if name == c"." || name == c".." {
                 continue;
             }
-            let at = path.join(OsStr::from_bytes(name.to_bytes()));
+            let at = At { within: number, name };
             work += 1;
-            match self.entry(&pair, name, &at, depth) {
+            match self.entry(&pair, at) {
                 Ok(None) => {}
                 Ok(Some(kind)) => {
                     // A large file is worth help at once.
-                    work += if matches!(kind, Kind::File(_)) { SHARE } else { 0 };
-                    let (parents, name) = (Arc::clone(&pair), CString::from(name));
-                    waiting.push(Waiting { parents, name, path: at, depth: depth + 1, kind });
+                    work += if matches!(kind, Kind::File(..)) { SHARE } else { 0 };
+                    waiting.push(Waiting { parents: Arc::clone(&pair), name: CString::from(name), kind });
                 }
-                Err(error) => self.fail(at, error),
+                Err(error) => self.fail(self.path(at), error),
             }
             if self.failed.load(Ordering::Relaxed) {
                 break;
@@ -287,64 +284,68 @@ impl Job {
     }
 
     /// Copies an entry, or says that it has to wait as what it is.
-    fn entry(&self, pair: &Pair, name: &CStr, at: &Path, depth: usize) -> io::Result<Option<Kind>> {
-        let stat = rustix::fs::statat(&pair.from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    fn entry(&self, pair: &Pair, at: At<'_>) -> io::Result<Option<Kind>> {
+        let stat = rustix::fs::statat(&pair.from, at.name, AtFlags::SYMLINK_NOFOLLOW)?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind == FileType::Directory {
-            rustix::fs::mkdirat(&pair.to, name, Mode::RWXU)?;
-            lock(&self.directories).push(Directory { path: at.to_owned(), depth: depth + 1, stat });
-            return Ok(Some(Kind::Directory));
+            rustix::fs::mkdirat(&pair.to, at.name, Mode::RWXU)?;
+            let number = lock(&self.known).add(at.within, at.name);
+            lock(&self.stats).push((number, stat));
+            return Ok(Some(Kind::Directory(number)));
         }
         self.entries.fetch_add(1, Ordering::Relaxed);
         if stat.st_nlink > 1
             && let Some(first) = self.first_name(&stat, at)
         {
-            lock(&self.links).push((first, at.to_owned()));
+            lock(&self.links).push((first, self.path(at)));
         } else if kind != FileType::RegularFile {
-            self.special(pair, name, at, kind, &stat)?;
+            self.special(pair, at, kind, &stat)?;
         } else if stat.st_size >= LARGE {
-            return Ok(Some(Kind::File(stat)));
+            return Ok(Some(Kind::File(at.within, stat)));
         } else {
-            self.file(pair, name, at, &stat)?;
+            self.file(pair, at, &stat)?;
         }
         Ok(None)
     }
 
     /// Where the file was copied to already, or none if this is the first of its names.
-    fn first_name(&self, stat: &Stat, at: &Path) -> Option<PathBuf> {
+    fn first_name(&self, stat: &Stat, at: At<'_>) -> Option<PathBuf> {
+        let path = self.path(at);
         let mut names = lock(&self.first_names);
         let known = names.get(&(stat.st_dev, stat.st_ino)).cloned();
         if known.is_none() {
-            names.insert((stat.st_dev, stat.st_ino), at.to_owned());
+            names.insert((stat.st_dev, stat.st_ino), path);
         }
         known
     }
 
-    fn file(&self, pair: &Pair, name: &CStr, at: &Path, stat: &Stat) -> io::Result<()> {
+    fn file(&self, pair: &Pair, at: At<'_>, stat: &Stat) -> io::Result<()> {
         let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let from = rustix::fs::openat(&pair.from, name, read, Mode::empty())?;
-        let to = rustix::fs::openat(&pair.to, name, write, Mode::RUSR | Mode::WUSR)?;
+        let from = rustix::fs::openat(&pair.from, at.name, read, Mode::empty())?;
+        let to = rustix::fs::openat(&pair.to, at.name, write, Mode::RUSR | Mode::WUSR)?;
         let size = stat.st_size.unsigned_abs();
         data::copy(from.as_fd(), to.as_fd(), size, self.sharing, self.destination, &self.clones)?;
         self.bytes.fetch_add(size, Ordering::Relaxed);
-        attributes::copy(from.as_fd(), to.as_fd(), stat, self.ownership, &mut self.losing(at))
+        attributes::copy(from.as_fd(), to.as_fd(), stat, self.ownership, &mut self.losing(|| self.path(at)))
     }
 
-    fn special(&self, pair: &Pair, name: &CStr, at: &Path, kind: FileType, stat: &Stat) -> io::Result<()> {
+    fn special(&self, pair: &Pair, at: At<'_>, kind: FileType, stat: &Stat) -> io::Result<()> {
+        let name = at.name;
         if kind == FileType::Symlink {
             let target = rustix::fs::readlinkat(&pair.from, name, Vec::new())?;
             rustix::fs::symlinkat(&*target, &pair.to, name)?;
         } else {
             rustix::fs::mknodat(&pair.to, name, kind, Mode::RUSR | Mode::WUSR, stat.st_rdev)?;
         }
-        attributes::copy_by_name(pair.from.as_fd(), pair.to.as_fd(), name, stat, self.ownership, &mut self.losing(at))
+        let losing = &mut self.losing(|| self.path(at));
+        attributes::copy_by_name(pair.from.as_fd(), pair.to.as_fd(), name, stat, self.ownership, losing)
     }
 
-    fn losing<'a>(&'a self, at: &'a Path) -> impl FnMut(&CStr, rustix::io::Errno) + 'a {
+    fn losing<'a>(&'a self, path: impl Fn() -> PathBuf + 'a) -> impl FnMut(&CStr, rustix::io::Errno) + 'a {
         move |attribute, reason| {
             let attribute = attribute.to_string_lossy().into_owned();
-            lock(&self.lost).push(Lost { path: at.to_owned(), attribute, reason: reason.to_string() });
+            lock(&self.lost).push(Lost { path: path(), attribute, reason: reason.to_string() });
         }
     }
 
@@ -364,26 +365,69 @@ impl Job {
         }
     }
 
-    /// Sets the attributes of all directories, the deepest first, those of one depth at the same time.
+    /// Sets the attributes of all directories, the deepest first.
     fn finish_directories(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
-        let mut directories = std::mem::take(&mut *lock(&self.directories));
-        directories.sort_unstable_by_key(|directory| std::cmp::Reverse(directory.depth));
-        for same_depth in directories.chunk_by(|a, b| a.depth == b.depth) {
+        let known = std::mem::take(&mut *lock(&self.known));
+        let mut directories = std::mem::take(&mut *lock(&self.stats));
+        directories.sort_unstable_by_key(|(number, _)| std::cmp::Reverse(known.depth(*number)));
+        let shallow = directories.partition_point(|(number, _)| known.depth(*number) > SHALLOW);
+        let (deep, shallow) = directories.split_at(shallow);
+        self.finish_deep(&known, deep, from, to);
+        // Those of one depth at the same time.
+        for same_depth in shallow.chunk_by(|one, other| known.depth(one.0) == known.depth(other.0)) {
             if self.failed.load(Ordering::Relaxed) {
                 return;
             }
-            same_depth.par_iter().with_min_len(SHARE).for_each(|directory| {
-                let finished = open_directory_below(from, &directory.path).and_then(|from| {
-                    let to = open_directory_below(to, &directory.path)?;
-                    let lost = &mut self.losing(&directory.path);
-                    attributes::copy(from.as_fd(), to.as_fd(), &directory.stat, self.ownership, lost)
+            same_depth.par_iter().with_min_len(SHARE).for_each(|(number, stat)| {
+                let path = path_of(&known, *number);
+                let finished = open_directory_below(from, &path).and_then(|from| {
+                    let to = open_directory_below(to, &path)?;
+                    self.finish(from.as_fd(), to.as_fd(), stat, || path.clone())
                 });
                 if let Err(error) = finished {
-                    self.fail(directory.path.clone(), error);
+                    self.fail(path, error);
                 }
             });
         }
     }
+
+    /// The same of directories that each path leads to in many steps: one after the other, by the steps between them.
+    fn finish_deep(&self, known: &Directories, deep: &[(usize, Stat)], from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
+        if deep.is_empty() {
+            return;
+        }
+        let stats: HashMap<usize, &Stat> = deep.iter().map(|(number, stat)| (*number, stat)).collect();
+        let finish_all = |at: &mut usize| {
+            let (mut from, mut to) = (Cursor::new(known, from)?, Cursor::new(known, to)?);
+            for number in known.in_order().into_iter().rev() {
+                *at = number;
+                if let Some(stat) = stats.get(&number) {
+                    self.finish(from.go_to(number)?, to.go_to(number)?, stat, || path_of(known, number))?;
+                }
+            }
+            Ok(())
+        };
+        let mut at = ROOT;
+        if let Err(error) = finish_all(&mut at) {
+            let error: io::Error = error;
+            self.fail(path_of(known, at), error);
+        }
+    }
+
+    fn finish(
+        &self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        stat: &Stat,
+        path: impl Fn() -> PathBuf,
+    ) -> io::Result<()> {
+        attributes::copy(from, to, stat, self.ownership, &mut self.losing(path))
+    }
+}
+
+/// The path of a directory, as messages name it and as it is opened.
+fn path_of(known: &Directories, number: usize) -> PathBuf {
+    if number == ROOT { PathBuf::from(".") } else { known.path(number) }
 }
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);

@@ -6,13 +6,13 @@ use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, IFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::fs::long_path;
+use crate::fs::directories::{Cursor, Directories, ROOT};
 use crate::fs::walk::walk;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -32,21 +32,21 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
         Err(error) => return Err(error.into()),
     };
     let job = Job { directories: Mutex::default(), failure: Mutex::default() };
-    let parent = Arc::new(root.try_clone()?);
-    let start = Directory { parent, name: CString::from(c"."), path: PathBuf::new(), depth: 0 };
+    let start = Directory { parent: Arc::new(root.try_clone()?), name: CString::from(c"."), number: ROOT };
     walk(start, |directory, waiting| {
         job.empty(directory, waiting).unwrap_or_else(|error| {
             job.note(Err(error));
             1
         })
     });
-    let mut directories = job.directories.into_inner().unwrap_or_else(PoisonError::into_inner);
-    directories.sort_unstable_by_key(|(depth, _)| std::cmp::Reverse(*depth));
+    let directories = job.directories.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut failure = job.failure.into_inner().unwrap_or_else(PoisonError::into_inner);
-    for (_, directory) in &directories {
-        let removed = long_path::place(root.as_fd(), directory)
-            .and_then(|place| Ok(unlink(place.directory(), &place.path, AtFlags::REMOVEDIR)?));
-        if let Err(error) = removed {
+    let mut cursor = Cursor::new(&directories, root.as_fd())?;
+    // What is in a directory goes before it.
+    for number in directories.in_order().into_iter().skip(1).rev() {
+        let name = Path::new(OsStr::from_bytes(directories.name(number).to_bytes()));
+        let removed = cursor.go_to(directories.parent(number));
+        if let Err(error) = removed.and_then(|parent| Ok(unlink(parent, name, AtFlags::REMOVEDIR)?)) {
             failure.get_or_insert(error);
         }
     }
@@ -60,13 +60,12 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
 struct Directory {
     parent: Arc<OwnedFd>,
     name: CString,
-    path: PathBuf,
-    depth: usize,
+    number: usize,
 }
 
 struct Job {
-    /// The directories below the root with their depths; removed last.
-    directories: Mutex<Vec<(usize, PathBuf)>>,
+    /// The root and the directories below it, which are removed last.
+    directories: Mutex<Directories>,
     failure: Mutex<Option<io::Error>>,
 }
 
@@ -80,7 +79,7 @@ impl Job {
     /// Removes all entries of a directory but its directories, which are put to those that wait; returns how many there
     /// were.
     fn empty(&self, directory: Directory, waiting: &mut Vec<Directory>) -> rustix::io::Result<usize> {
-        let Directory { parent, name, path, depth } = directory;
+        let Directory { parent, name, number } = directory;
         let opened = Arc::new(open_directory(parent.as_fd(), name.as_c_str())?);
         drop(parent);
         let mut entries = 0;
@@ -91,14 +90,12 @@ impl Job {
                 continue;
             }
             entries += 1;
-            let text = Path::new(OsStr::from_bytes(name.to_bytes()));
             if is_directory(&opened, name, entry.file_type()) {
-                let path = path.join(text);
-                self.directories.lock().unwrap_or_else(PoisonError::into_inner).push((depth + 1, path.clone()));
-                let (parent, name) = (Arc::clone(&opened), CString::from(name));
-                waiting.push(Directory { parent, name, path, depth: depth + 1 });
+                let number = self.directories.lock().unwrap_or_else(PoisonError::into_inner).add(number, name);
+                waiting.push(Directory { parent: Arc::clone(&opened), name: CString::from(name), number });
             } else {
-                self.note(unlink(opened.as_fd(), text, AtFlags::empty()));
+                let name = Path::new(OsStr::from_bytes(name.to_bytes()));
+                self.note(unlink(opened.as_fd(), name, AtFlags::empty()));
             }
         }
         Ok(entries)

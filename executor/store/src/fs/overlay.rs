@@ -22,6 +22,18 @@ use crate::user_namespace;
 /// the same upper directory is refused until it is gone ([`settle`]).
 const VOLATILE: &str = "work/incompat";
 
+/// What marks a file of a layer as a placeholder: its data is that of the file of the same name below or, if there is
+/// the other attribute, of the one that this names, as for a directory.
+pub(crate) const METACOPY: &str = "metacopy";
+pub(crate) const REDIRECT: &str = "redirect";
+/// What marks what was copied from a lower layer, and a directory that hides the one below.
+pub(crate) const ORIGIN: &str = "origin";
+pub(crate) const OPAQUE: &str = "opaque";
+
+/// The longest path of a file that overlayfs notes as [`REDIRECT`] (the default of the kernel's `redirect_max`, less the
+/// first `/`). Renaming or linking a placeholder of a file with a longer one gives `EXDEV`.
+pub(crate) const LONGEST_REDIRECT: u64 = 255;
+
 /// How the names of the attributes begin that overlayfs keeps its notes in. Only the machine's root may set `trusted.`
 /// ones.
 pub(crate) fn notes() -> &'static str {
@@ -34,9 +46,13 @@ pub(crate) fn notes() -> &'static str {
 ///
 /// Options of the mount: `volatile` (else the kernel syncs the whole file system when a stage's mount goes; the store
 /// syncs by itself), `index=on` (a hard-linked file stays one file when it is written to), `redirect_dir=on` (a
-/// directory of a lower layer can be renamed), `metacopy=off` (a layer holds its files' data). Without root `userxattr`
-/// takes the place of all but the first: the kernel then keeps no index, and who renames a directory of a lower layer
-/// gets `EXDEV`, as between file systems.
+/// directory of a lower layer can be renamed), and `metacopy=on`, but for an upper directory that has
+/// [`Upper::metacopy`](crate::tree_stack::Upper::metacopy) off: when the mode, owner, times, attributes or names of a
+/// file of a lower layer change, the layer holds a placeholder, with the attribute [`METACOPY`], and the data stays
+/// where it is. The data is copied when the file is opened for writing: then its time is that moment's, as if it had been
+/// written to. Without root `userxattr` takes the place of all but the first: the kernel then keeps no index and makes
+/// no placeholders (it copies the file), and who renames a directory of a lower layer gets `EXDEV`, as between file
+/// systems.
 ///
 /// # Errors
 /// A directory is not there, the stack is empty, or the kernel refuses (it needs Linux 6.7 and `CAP_SYS_ADMIN`).
@@ -111,7 +127,8 @@ fn mount(stack: &TreeStack) -> io::Result<OwnedFd> {
             set("index", "on")?;
         }
         set("redirect_dir", "on")?;
-        set("metacopy", "off")?;
+        let makes_placeholders = stack.upper.as_ref().is_none_or(|upper| upper.metacopy);
+        set("metacopy", if makes_placeholders { "on" } else { "off" })?;
     }
     rustix::mount::fsconfig_create(&context).map_err(|error| explained(context.try_clone(), error))?;
     let attributes = if stack.upper.is_some() { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };

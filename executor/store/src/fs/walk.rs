@@ -2,15 +2,16 @@
 //!
 //! Knows neither what the things are nor what is done with them.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rayon::Scope;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
+
+use crate::fs::directories::{Directories, ROOT};
 
 /// From this much work on, what is left is shared. One is about an entry of a directory.
 pub(crate) const SHARE: usize = 128;
@@ -44,45 +45,48 @@ fn go<'scope, T: Send + 'scope, V: Fn(T, &mut Vec<T>) -> usize + Sync>(
 pub(crate) struct Entry<'a> {
     /// The directory.
     pub(crate) directory: BorrowedFd<'a>,
+    /// Its number.
+    pub(crate) within: usize,
     /// Its name there; that of the first directory of all is `.`, in itself.
     pub(crate) name: &'a CStr,
-    /// Where it is below that first one.
-    pub(crate) path: &'a Path,
+    /// For a directory its own number.
+    pub(crate) number: Option<usize>,
     /// What it is, links not followed.
     pub(crate) stat: Stat,
 }
 
-/// Visits the directory `root` and all that is below it, each entry once and in no order.
-pub(crate) fn entries(root: &Path, visit: impl Fn(&Entry<'_>) -> io::Result<()> + Sync) -> io::Result<()> {
-    let failure = Mutex::new(None);
-    let first =
-        Waiting { parent: Arc::new(open_directory(CWD, root)?), name: CString::from(c"."), path: PathBuf::new() };
-    let stat = rustix::fs::fstat(&first.parent)?;
-    visit(&Entry { directory: first.parent.as_fd(), name: c".", path: &first.path, stat })?;
-    walk(first, |directory, waiting| {
-        visit_directory(&directory, waiting, &visit).unwrap_or_else(|error| {
-            let error = io::Error::new(error.kind(), format!("{}: {error}", root.join(&directory.path).display()));
-            failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+/// Visits the directory `root` and all that is below it, each entry once and in no order. Returns the directories.
+pub(crate) fn entries(root: &Path, visit: impl Fn(&Entry<'_>) -> io::Result<()> + Sync) -> io::Result<Directories> {
+    let (failure, known) = (Mutex::new(None), Mutex::new(Directories::default()));
+    let first = Arc::new(open_directory(CWD, root)?);
+    let stat = rustix::fs::fstat(&first)?;
+    visit(&Entry { directory: first.as_fd(), within: ROOT, name: c".", number: Some(ROOT), stat })?;
+    walk((first, ROOT), |(parent, number), waiting| {
+        visit_directory(&parent, number, &known, waiting, &visit).unwrap_or_else(|error| {
+            let path = root.join(lock(&known).path(number));
+            lock(&failure).get_or_insert(io::Error::new(error.kind(), format!("{}: {error}", path.display())));
             1
         })
     });
-    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(failure) => Err(failure),
+        None => Ok(known.into_inner().unwrap_or_else(PoisonError::into_inner)),
+    }
 }
 
-/// A directory that is not opened yet, since descriptors are few.
-struct Waiting {
-    parent: Arc<OwnedFd>,
-    name: CString,
-    path: PathBuf,
-}
+/// A directory that is not opened yet, since descriptors are few: the one that it is in, and its number.
+type Waiting = (Arc<OwnedFd>, usize);
 
 /// Visits what is in a directory; the directories among that have to wait. Returns how many entries there were.
 fn visit_directory(
-    directory: &Waiting,
+    parent: &OwnedFd,
+    within: usize,
+    known: &Mutex<Directories>,
     waiting: &mut Vec<Waiting>,
     visit: &impl Fn(&Entry<'_>) -> io::Result<()>,
 ) -> io::Result<usize> {
-    let opened = Arc::new(open_directory(&directory.parent, directory.name.as_c_str())?);
+    let name = if within == ROOT { c".".to_owned() } else { lock(known).name(within).to_owned() };
+    let opened = Arc::new(open_directory(parent, &*name)?);
     let mut count = 0;
     for entry in Dir::read_from(&opened)? {
         let entry = entry?;
@@ -91,14 +95,19 @@ fn visit_directory(
             continue;
         }
         count += 1;
-        let path = directory.path.join(OsStr::from_bytes(name.to_bytes()));
         let stat = rustix::fs::statat(&opened, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        visit(&Entry { directory: opened.as_fd(), name, path: &path, stat })?;
-        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            waiting.push(Waiting { parent: Arc::clone(&opened), name: CString::from(name), path });
+        let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let number = is_directory.then(|| lock(known).add(within, name));
+        visit(&Entry { directory: opened.as_fd(), within, name, number, stat })?;
+        if let Some(number) = number {
+            waiting.push((Arc::clone(&opened), number));
         }
     }
     Ok(count)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn open_directory(directory: impl AsFd, name: impl rustix::path::Arg) -> io::Result<OwnedFd> {

@@ -67,7 +67,7 @@ fn try_overlay(directory: &Path) -> Result<Option<io::Error>, StoreError> {
     for name in ["lower", "lower/directory", "middle", "upper", "work"] {
         std::fs::create_dir(path(name)).map_err(StoreError::io(act, path(name)))?;
     }
-    let upper = Upper { dir: path("upper"), work: path("work") };
+    let upper = Upper { dir: path("upper"), work: path("work"), metacopy: true };
     let stack = TreeStack { lower: vec![path("lower"), path("middle")], upper: Some(upper) };
     let renamed =
         overlay::open(&stack).and_then(|root| Ok(rustix::fs::renameat(&root, "directory", &root, "renamed")?));

@@ -8,7 +8,7 @@ use std::time::Instant;
 use osbc_ir::{StageId, Value};
 use rustix::io::Errno;
 
-use crate::digest;
+use crate::digest::{self, Naming, Written};
 use crate::error::StoreError;
 use crate::fs::delete::remove_tree;
 use crate::fs::extents;
@@ -17,7 +17,7 @@ use crate::objects::object;
 use crate::objects::object::{FORMAT, InCommon, ObjectMeta, StepRecord};
 use crate::objects::sync::New;
 use crate::objects::work::Work;
-use crate::objects::{links, marks, mtime_clamp};
+use crate::objects::{links, mtime_clamp, placeholders};
 use crate::reclaim::inventory::notes;
 use crate::reclaim::size::Placed;
 use crate::transaction::Transaction;
@@ -48,8 +48,9 @@ impl Work<'_> {
         let store = self.transaction.store();
         store.with_room(|| {
             store.change("complete the hard links of", self.object(), || links::complete(&self))?;
+            let root = &self.upper().dir;
+            store.change("take what is the same below out of", root, || placeholders::make(&self))?;
             if let Some(epoch) = info.source_epoch {
-                let root = &self.upper().dir;
                 store.change("set the times of", root, || mtime_clamp::clamp(root, self.created, epoch))?;
             }
             self.finish(id, &info)
@@ -75,17 +76,16 @@ impl Work<'_> {
         let tree = &self.upper().dir;
         // What ends with the lease is never looked at again.
         let seen = store.keeps().then(|| {
-            let written = digest::written(tree, !self.lowers.is_empty())?;
-            let marks = self.lowers.is_empty().then(|| marks::are_below(tree)).transpose()?;
-            Ok((written, digest::stamp(tree)?, self.shared()?, marks))
+            let written = digest::written(tree, !self.lowers.is_empty(), Naming::Bounded)?;
+            Ok((written, digest::stamp(tree)?, self.shared()?))
         });
-        let (digest, stamp, bytes, shared, marks) = match seen
-            .transpose()
-            .map_err(StoreError::io::<io::Error>("read", tree))?
-        {
-            Some((written, stamp, shared, marks)) => (Some(written.digest), Some(stamp), written.bytes, shared, marks),
-            None => (None, None, 0, None, None),
+        let seen = seen.transpose().map_err(StoreError::io::<io::Error>("read", tree))?;
+        let (written, stamp, shared) = match seen {
+            Some((written, stamp, shared)) => (Some(written), Some(stamp), shared),
+            None => (None, None, None),
         };
+        let bytes = written.as_ref().map_or(0, |written| written.bytes);
+        let makes_placeholders = self.upper().metacopy;
         let meta = ObjectMeta {
             format: FORMAT,
             id,
@@ -94,11 +94,13 @@ impl Work<'_> {
             instance: self.instance.clone(),
             lowers: self.lowers.clone(),
             created: Some((self.created.tv_sec, self.created.tv_nsec)),
-            digest,
+            digest: written.as_ref().map(|written| written.digest),
             stamp,
-            marks,
             bytes: bytes.saturating_sub(shared.as_ref().map_or(0, |shared| shared.bytes)),
             shared,
+            longest_path: written.as_ref().and_then(|written| self.longest_path(written)),
+            has_placeholders: written.as_ref().map_or(makes_placeholders, |written| written.has_placeholders)
+                || self.below.as_ref().is_some_and(|below| below.has_placeholders),
             source_epoch: info.source_epoch,
             steps: info.steps.clone(),
         };
@@ -128,6 +130,13 @@ impl Work<'_> {
 }
 
 impl Work<'_> {
+    /// How long the path of a file in the whole tree is at most, as far as it is known of the tree below.
+    fn longest_path(&self, written: &Written) -> Option<u64> {
+        let Some(below) = &self.below else { return Some(written.longest) };
+        // What is in a directory that was renamed was not read.
+        Some(written.longest.max(below.longest_path? + written.longer_by))
+    }
+
     /// What it has in common with the tree that it is a copy of.
     fn shared(&self) -> io::Result<Option<InCommon>> {
         let Some(with) = self.copy_of.clone().filter(|_| self.transaction.store().has_reflinks()) else {

@@ -93,19 +93,23 @@ impl Digests {
         Ok(())
     }
 
-    /// Whether the record of a result is there to be had without computing it, with those of the layers below it, which
-    /// have the rest of its listings.
+    /// Whether the record of a result was needed before, with those of the layers below it, which have the rest of its
+    /// listings. Those of an older format are computed again.
     fn has(&mut self, lease: &Lease, id: StageId) -> bool {
         let Some(meta) = lease.object(id) else { return self.records.contains_key(&id) };
-        let lowers = meta.lowers.iter().map(|lower| lower.id);
-        lowers.chain([meta.id]).all(|id| {
-            if !self.records.contains_key(&id)
-                && let Some(known) = kept(&lease.store().layout().object(id))
-            {
-                self.take_up(id, known);
+        let mut is_older = false;
+        for id in meta.lowers.iter().map(|lower| lower.id).chain([meta.id]) {
+            let directory = lease.store().layout().object(id);
+            if self.records.contains_key(&id) {
+                continue;
             }
-            self.records.contains_key(&id)
-        })
+            match kept(&directory) {
+                Some(known) => self.take_up(id, known),
+                None if directory.join(DIGEST).exists() => is_older = true,
+                None => return false,
+            }
+        }
+        (!is_older || self.digest(lease, meta.id).is_ok()) && self.records.contains_key(&id)
     }
 
     fn take_up(&mut self, id: StageId, mut record: TreeRecord) {
@@ -123,10 +127,13 @@ fn keep(lease: &Lease, directory: &Path, record: &TreeRecord) -> Result<(), Stor
     let path = directory.join(DIGEST);
     let (store, unfinished) = (lease.store(), lease.new_path());
     let bytes = record.encode().map_err(StoreError::io("write", &path))?;
+    let blocks = |path: &Path| path.symlink_metadata().map_or(0, |metadata| metadata.blocks() * 512);
+    // One of an older format.
+    let replaced = blocks(&path);
     store.change("write", &unfinished, || std::fs::write(&unfinished, &bytes))?;
-    let taken = unfinished.metadata().map_or(0, |metadata| metadata.blocks() * 512);
-    store.count(taken, || {
+    store.count(blocks(&unfinished), || {
         store.change("write", &path, || std::fs::rename(&unfinished, &path)).map(|()| Placed::There)
     })?;
+    store.uncount(replaced);
     Ok(())
 }

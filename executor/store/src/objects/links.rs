@@ -11,13 +11,14 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 
-use crate::fs::{long_path, overlay};
+use crate::fs::{long_path, overlay, walk};
 use crate::objects::work::Work;
 use crate::tree_stack::{TreeStack, Upper};
 use crate::user_namespace;
@@ -98,27 +99,19 @@ type Names = BTreeMap<(u64, u64), Vec<(PathBuf, Stat)>>;
 
 /// The names of all files that have several.
 fn linked_names(root: BorrowedFd<'_>) -> io::Result<Names> {
-    let mut found = Names::new();
-    let mut directories = vec![PathBuf::from(".")];
-    while let Some(path) = directories.pop() {
-        let place = long_path::place(root, &path)?;
-        let directory = rustix::fs::openat(place.directory(), &*place.path, DIRECTORY, Mode::empty())?;
-        for entry in Dir::read_from(&directory)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if name == c"." || name == c".." {
-                continue;
-            }
-            let at = path.join(OsStr::from_bytes(name.to_bytes()));
-            if entry.file_type() == FileType::Directory {
-                directories.push(at);
-                continue;
-            }
-            let stat = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-            if stat.st_nlink > 1 {
-                found.entry((stat.st_dev, stat.st_ino)).or_default().push((at, stat));
-            }
+    let met = Mutex::new(Vec::new());
+    let path = PathBuf::from(format!("/proc/self/fd/{}/.", root.as_raw_fd()));
+    let directories = walk::entries(&path, |entry| {
+        if entry.number.is_none() && entry.stat.st_nlink > 1 {
+            let one = (entry.within, entry.name.to_owned(), entry.stat);
+            met.lock().unwrap_or_else(PoisonError::into_inner).push(one);
         }
+        Ok(())
+    })?;
+    let mut found = Names::new();
+    for (within, name, stat) in met.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        let at = Path::new(".").join(directories.path(within)).join(OsStr::from_bytes(name.to_bytes()));
+        found.entry((stat.st_dev, stat.st_ino)).or_default().push((at, stat));
     }
     Ok(found)
 }

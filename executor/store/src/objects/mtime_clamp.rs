@@ -19,6 +19,7 @@ pub(crate) fn clamp(root: &Path, created: Timespec, epoch: i64) -> io::Result<()
         let is_older = (entry.stat.st_mtime, i128::from(entry.stat.st_mtime_nsec)) < created;
         if is_older { Ok(()) } else { set(entry, &times) }
     })
+    .map(drop)
 }
 
 fn set(entry: &Entry<'_>, times: &Timestamps) -> io::Result<()> {

@@ -9,13 +9,17 @@ use osbc_ir::{StageId, TreeDigest, Value};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::digest::Naming;
+use crate::fs::overlay::LONGEST_REDIRECT;
 use crate::fs::regular;
 use crate::objects::layout;
 use crate::objects::layout::{ALIAS, DURABLE, Layout, META};
 use crate::tree_stack::TreeStack;
 
-/// The format of [`ObjectMeta`]; an object of another one counts as absent.
-pub(crate) const FORMAT: u32 = 2;
+/// The format of [`ObjectMeta`]; an object of another one but [`WITHOUT_PLACEHOLDERS`] counts as absent.
+pub(crate) const FORMAT: u32 = 3;
+/// The format of objects whose layers have the data of all their files.
+pub(crate) const WITHOUT_PLACEHOLDERS: u32 = 2;
 
 /// What an object says about itself, in `meta.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,15 +50,17 @@ pub struct ObjectMeta {
     /// beside, that one counts.
     #[serde(default)]
     pub stamp: Option<String>,
-    /// Whether its tree, if it is a whole one, holds what overlayfs takes for its own notes ([`crate::objects::marks`]);
-    /// then nothing is laid on it. `None` if nobody has looked.
-    #[serde(default)]
-    pub marks: Option<bool>,
     /// What its own directory takes on disk, but for what it shares.
     pub bytes: u64,
     /// What it has in common with the tree that it is a copy of, by reflinks.
     #[serde(default)]
     pub shared: Option<InCommon>,
+    /// How long the path of a file in its whole tree is at most; `None` if that is not known.
+    #[serde(default)]
+    pub longest_path: Option<u64>,
+    /// Whether its layer, or one below, has files whose data lies in the layers below them.
+    #[serde(default)]
+    pub has_placeholders: bool,
     /// The epoch that its times are clamped to.
     pub source_epoch: Option<i64>,
     /// The stages that made it from its base, the last one being its own.
@@ -118,6 +124,16 @@ impl ObjectMeta {
         StageId::from_bytes(*hasher.finalize().as_bytes())
     }
 
+    /// Whether a layer on it may have files whose data lies below: not where overlayfs could not note where that is.
+    pub(crate) fn takes_placeholders(&self) -> bool {
+        self.longest_path.is_some_and(|longest| longest <= LONGEST_REDIRECT)
+    }
+
+    /// How the digest of its own directory names directories.
+    pub(crate) fn naming(&self) -> Naming {
+        if self.format == WITHOUT_PLACEHOLDERS { Naming::Paths } else { Naming::Bounded }
+    }
+
     /// The object's own directory, with its tree or layer.
     pub(crate) fn content(&self, layout: &Layout) -> PathBuf {
         layout.object(self.id).join(layout::content(&self.instance))
@@ -159,7 +175,7 @@ pub(crate) fn decode(text: &[u8]) -> Option<ObjectMeta> {
     let object = written.object.get();
     let whole = blake3::hash(object.as_bytes()).to_hex().as_str() == written.blake3;
     let meta: ObjectMeta = whole.then(|| serde_json::from_str(object).ok())??;
-    (meta.format == FORMAT).then_some(meta)
+    matches!(meta.format, FORMAT | WITHOUT_PLACEHOLDERS).then_some(meta)
 }
 
 /// Returns the id of the running system's boot; `None` if it does not report it.

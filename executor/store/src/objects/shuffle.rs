@@ -63,18 +63,18 @@ impl Transaction {
 /// first.
 fn thin_out(root: &Path) -> std::io::Result<()> {
     // A directory's entries are visited in the order in which they are listed.
-    let met: Mutex<HashMap<std::path::PathBuf, usize>> = Mutex::default();
+    let met: Mutex<HashMap<usize, usize>> = Mutex::default();
     walk::entries(root, |entry| {
         if FileType::from_raw_mode(entry.stat.st_mode) == FileType::Directory {
             return Ok(());
         }
-        let directory = entry.path.parent().unwrap_or(Path::new("")).to_owned();
         let mut met = met.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = met.entry(directory).or_default();
+        let count = met.entry(entry.within).or_default();
         *count += 1;
         if *count % 2 == 1 {
             rustix::fs::unlinkat(entry.directory, entry.name, AtFlags::empty())?;
         }
         Ok(())
     })
+    .map(drop)
 }

@@ -24,11 +24,6 @@ use crate::tree_stack::{TreeStack, Upper};
 /// How many layers a tree may have: look-ups through a hundred cost seventeen times those through one.
 pub(crate) const MAX_LAYERS: usize = 32;
 
-/// Why a tree is a plain directory: a stage asked for one.
-const NEEDED: &str = "the stage makes what no overlayfs layer can hold";
-/// The same: of what it continues.
-const MARKS: &str = "it holds devices or attributes that overlayfs marks its layers with";
-
 /// The future object in the directory of a work.
 const OBJECT: &str = "object";
 /// The directory for overlayfs's own use.
@@ -46,11 +41,11 @@ pub struct Work<'a> {
     pub(crate) base: Option<StageId>,
     /// The objects whose layers lie below, lowest first.
     pub(crate) lowers: Vec<ObjectRef>,
+    /// The object that the layer lies on; none for a whole tree.
+    pub(crate) below: Option<Arc<ObjectMeta>>,
     /// The object that the tree is a copy of.
     pub(crate) copy_of: Option<ObjectRef>,
     pub(crate) stack: TreeStack,
-    /// Why the tree is a plain directory where the store has layers.
-    why_plain: Option<&'static str>,
     /// When the tree was created, by the clock that stamps its files.
     pub(crate) created: Timespec,
 }
@@ -64,21 +59,10 @@ impl Transaction {
     /// # Panics
     /// The base is not under this lease.
     pub fn work(&self, base: Option<StageId>) -> Result<Work<'_>, StoreError> {
-        self.store().with_room(|| self.begin_tree(base, false))
+        self.store().with_room(|| self.begin_tree(base))
     }
 
-    /// Begins a tree likewise, which is a plain directory whatever the store's way of layering is.
-    ///
-    /// # Errors
-    /// As for [`Transaction::work`].
-    ///
-    /// # Panics
-    /// The base is not under this lease.
-    pub fn plain_work(&self, base: Option<StageId>) -> Result<Work<'_>, StoreError> {
-        self.store().with_room(|| self.begin_tree(base, true))
-    }
-
-    fn begin_tree(&self, base: Option<StageId>, is_plain: bool) -> Result<Work<'_>, StoreError> {
+    fn begin_tree(&self, base: Option<StageId>) -> Result<Work<'_>, StoreError> {
         let Some(id) = base else {
             let work = self.empty(None)?;
             work.make_tree()?;
@@ -88,18 +72,13 @@ impl Transaction {
         match self.store().way(self.directory())? {
             // What is kept must not lie on what is not.
             _ if self.store().keeps() && self.is_elsewhere(id) => self.copy(&below, Sharing::IfPossible),
-            Way::Overlay if is_plain => self.plain_copy(&below, NEEDED),
-            Way::Overlay if self.has_marks(&below)? => self.plain_copy(&below, MARKS),
             Way::Overlay => {
                 let below = match below.lowers.len() + 2 {
                     _ if self.store().shuffles() => self.shuffled(&below)?,
                     height if height > MAX_LAYERS => self.flattened(&below)?,
+                    _ if below.has_placeholders && !below.takes_placeholders() => self.flattened(&below)?,
                     _ => below,
                 };
-                // A layer escapes what is in a plain directory as it is.
-                if self.has_marks(&below)? {
-                    return self.plain_copy(&below, MARKS);
-                }
                 let mut work = self.empty(base)?;
                 work.put_on(&below)?;
                 Ok(work)
@@ -117,8 +96,8 @@ impl Transaction {
         let stat = rustix::fs::stat(&directory).map_err(StoreError::io("read", &directory))?;
         let created = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ };
         let instance = uuid::Uuid::new_v4().simple().to_string();
-        let upper =
-            Upper { dir: directory.join(OBJECT).join(layout::content(&instance)), work: directory.join(OVERLAY) };
+        let (dir, overlay) = (directory.join(OBJECT).join(layout::content(&instance)), directory.join(OVERLAY));
+        let upper = Upper { dir, work: overlay, metacopy: false };
         let stack = TreeStack { lower: Vec::new(), upper: Some(upper) };
         let work = Work {
             transaction: self,
@@ -126,19 +105,12 @@ impl Transaction {
             instance,
             base,
             lowers: Vec::new(),
+            below: None,
             copy_of: None,
             stack,
-            why_plain: None,
             created,
         };
         self.store().make_directory(&work.object())?;
-        Ok(work)
-    }
-
-    /// The same as a copy, which the store keeps for this reason.
-    fn plain_copy(&self, below: &ObjectMeta, reason: &'static str) -> Result<Work<'_>, StoreError> {
-        let mut work = self.copy(below, Sharing::IfPossible)?;
-        work.why_plain = Some(reason);
         Ok(work)
     }
 
@@ -187,16 +159,6 @@ impl Work<'_> {
         Ok(path)
     }
 
-    /// Returns whether the tree is a plain directory, and not a layer on others.
-    pub fn is_plain(&self) -> bool {
-        self.stack.lower.is_empty()
-    }
-
-    /// Returns why the tree is a plain directory where the store keeps others as layers; `None` if it is as all others.
-    pub fn why_plain(&self) -> Option<&'static str> {
-        self.why_plain
-    }
-
     /// What has been written so far, in bytes on disk.
     pub fn written(&self) -> u64 {
         let tree = &self.upper().dir;
@@ -220,7 +182,7 @@ impl Work<'_> {
     }
 
     /// Makes an empty layer on an object, its root with the attributes of the root below.
-    fn put_on(&mut self, below: &ObjectMeta) -> Result<(), StoreError> {
+    fn put_on(&mut self, below: &Arc<ObjectMeta>) -> Result<(), StoreError> {
         let store = self.transaction.store();
         let (layer, overlay) = (&self.upper().dir, &self.upper().work);
         store.make_directory(layer)?;
@@ -234,6 +196,10 @@ impl Work<'_> {
         })?;
         self.lowers = below.lowers.iter().cloned().chain([below.reference()]).collect();
         self.stack.lower = stack.lower;
+        if let Some(upper) = &mut self.stack.upper {
+            upper.metacopy = below.takes_placeholders();
+        }
+        self.below = Some(Arc::clone(below));
         store.change("bring hard links to", &self.upper().dir, || links::bring_along(&self.stack))
     }
 

@@ -153,7 +153,6 @@ fn as_object(graph: &Graph, node: NodeIndex, id: StageId, checkpoint: &Checkpoin
         .collect();
     steps.reverse();
     ObjectMeta {
-        marks: None,
         format: FORMAT,
         id,
         boot: None,
@@ -164,6 +163,8 @@ fn as_object(graph: &Graph, node: NodeIndex, id: StageId, checkpoint: &Checkpoin
         digest: None,
         stamp: None,
         bytes: 0,
+        longest_path: None,
+        has_placeholders: false,
         shared: None,
         source_epoch: None,
         steps,

@@ -5,6 +5,7 @@ use std::fs::{DirEntry, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use osbc_ir::{ItemKey, StageId};
@@ -12,7 +13,7 @@ use rayon::prelude::*;
 
 use crate::check::stamps;
 use crate::error::StoreError;
-use crate::fs::lock;
+use crate::fs::{lock, walk};
 use crate::lease::{item_line, listed, object_line};
 use crate::objects::layout::{ALIAS, DIGEST, Layout, META, STAMP};
 use crate::objects::object;
@@ -48,13 +49,6 @@ pub struct Kept {
     /// What it takes on disk, with all that is noted of it. What it shares with another one that is there is that
     /// one's.
     pub bytes: u64,
-}
-
-impl Kept {
-    /// Returns whether it is a whole tree that continues another one.
-    pub fn is_whole_copy(&self) -> bool {
-        self.meta.base.is_some() && self.meta.lowers.is_empty()
-    }
 }
 
 /// A fetched item.
@@ -302,12 +296,17 @@ pub(crate) fn notes(directory: &Path) -> u64 {
 /// What a file, or a directory with all that is in it, takes on disk.
 pub(crate) fn bytes_of(path: &Path, metadata: &Metadata) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
-    let own = metadata.blocks() * 512;
     if !metadata.is_dir() {
-        return own;
+        return metadata.blocks() * 512;
     }
-    let below = entries(path).unwrap_or_default();
-    own + below.iter().filter_map(|entry| Some(bytes_of(&entry.path(), &entry.metadata().ok()?))).sum::<u64>()
+    let total = AtomicU64::new(0);
+    let walked = walk::entries(path, |entry| {
+        total.fetch_add(entry.stat.st_blocks as u64 * 512, Ordering::Relaxed);
+        Ok(())
+    });
+    // What cannot be read, or has just gone, does not count.
+    drop(walked);
+    total.into_inner()
 }
 
 /// What is in a directory; nothing where there is none.

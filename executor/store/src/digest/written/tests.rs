@@ -13,7 +13,7 @@ const LARGE: u64 = 16 << 20;
 const BLOCK: usize = 256 << 10;
 
 fn content(root: &Path) -> io::Result<Written> {
-    written(root, false)
+    written(root, false, Naming::Bounded)
 }
 
 /// A small tree with an entry of each kind that needs no root.
@@ -28,7 +28,7 @@ fn tree(root: &Path) {
 }
 
 fn layer(root: &Path) -> TreeDigest {
-    written(root, true).expect("reads").digest
+    written(root, true, Naming::Bounded).expect("reads").digest
 }
 
 fn digest(root: &Path) -> TreeDigest {
