@@ -1,9 +1,11 @@
 //! Measures the store.
 //!
 //! Keeping a large tree after each of ten small stages, and in twenty variants, is compared with `cp -a` and, if
-//! `OSBUILD=` names a checkout, with osbuild's checkpoints. Another part finds 10,000 cached stages among 100,000
-//! results. Each table comes from one run. Needs root; `OSBC_BENCH_MB` sets the size of the tree (default 1024),
-//! `OSBC_BENCH_DIR` where everything is made (default: a directory in `target/`).
+//! `OSBUILD=` names a checkout, with osbuild's checkpoints. Another part changes what all files of the tree are labelled
+//! and owned by, and single blocks of a disk image, compared with copies. A third one finds 10,000 cached stages among
+//! 100,000 results. Each table comes from one run. Needs root; `OSBC_BENCH_MB` sets the size of the tree (default 1024),
+//! `OSBC_BENCH_IMAGE_MB` that of the image (default 4096), `OSBC_BENCH_DIR` where everything is made (default: a
+//! directory in `target/`).
 
 #![expect(clippy::print_stdout, reason = "it prints its tables")]
 
@@ -38,14 +40,97 @@ fn main() {
     if "checkpoints".contains(&wanted) {
         checkpoints(place.path());
     }
+    if "changes".contains(&wanted) {
+        changes(place.path());
+    }
     if "many".contains(&wanted) {
         many(place.path());
     }
 }
 
+/// Times changes of attributes of all files of a tree, and of single blocks of an image, and measures what they take.
+fn changes(place: &Path) {
+    let tree = place.join("labelled");
+    make_tree(&tree, megabytes("OSBC_BENCH_MB", 1024));
+    let store = Store::open(&place.join("changes"), StoreSettings { layers: Layers::Auto, limit: Limit::Unlimited });
+    let store = store.expect("opens");
+    let transaction = Transaction::begin(store.lease_nothing().expect("a lease")).expect("begins");
+    let stage = |base: Option<usize>, number: usize, change: &dyn Fn(&Path)| {
+        let (start, before) = (Instant::now(), takes(&store));
+        let work = transaction.work(base.map(id)).expect("begins");
+        with_tree(&work, change);
+        work.commit(info(number)).expect("is committed");
+        (start.elapsed(), takes(&store) - before)
+    };
+    stage(None, 0, &|root| run(Command::new("cp").arg("-a").arg(tree.join(".")).arg(root)));
+    transaction.settle().expect("settles");
+    let copied = (time(FEW, |number| copy_of(&tree, place, number)), takes_of(&tree));
+    println!("\nattributes of all files of the tree, against cp -a: time, bytes");
+    let relabel = |root: &Path| {
+        let mut command = Command::new("find");
+        command.arg(root.join(".")).args([
+            "-exec",
+            "setfattr",
+            "-h",
+            "-n",
+            "security.selinux",
+            "-v",
+            "a:b:c:s0",
+            "{}",
+            "+",
+        ]);
+        run(&mut command);
+    };
+    compare("labels (setfattr)", stage(Some(0), 1, &relabel), copied);
+    let own = |root: &Path| run(Command::new("chown").args(["-R", "5:6"]).arg(root.join(".")));
+    compare("chown -R", stage(Some(0), 2, &own), copied);
+
+    let image = place.join("image");
+    std::fs::create_dir(&image).expect("makes");
+    let size = megabytes("OSBC_BENCH_IMAGE_MB", 4096);
+    let mut random = std::fs::File::open("/dev/urandom").expect("opens");
+    let mut to = std::fs::File::create(image.join("disk.img")).expect("makes");
+    std::io::copy(&mut std::io::Read::take(&mut random, (size as u64) << 20), &mut to).expect("writes");
+    stage(None, 3, &|root| run(Command::new("cp").arg("-a").arg(image.join(".")).arg(root)));
+    transaction.settle().expect("settles");
+    let copied = (time(1, |number| copy_of(&image, place, number)), takes_of(&image));
+    let start = Instant::now();
+    let mut bytes = 0;
+    for number in 4..4 + STAGES {
+        bytes += stage(Some(number - 1), number, &|root| {
+            let disk = std::fs::File::options().write(true).open(root.join("disk.img")).expect("opens");
+            std::os::unix::fs::FileExt::write_all_at(&disk, &[number as u8; 4096], (number as u64) << 20)
+                .expect("writes");
+        })
+        .1;
+        if let Some(before) = number.checked_sub(2).filter(|before| *before >= 3) {
+            transaction.release(id(before)).expect("releases");
+        }
+    }
+    println!("\nan image of {size} MB through {STAGES} stages that change a block, against one cp -a: time, bytes");
+    compare("all stages", (start.elapsed(), bytes), copied);
+}
+
+fn megabytes(variable: &str, usual: usize) -> usize {
+    std::env::var(variable).map_or(usual, |text| text.parse().expect("a number"))
+}
+
+/// Copies a directory, syncs the copy to the disk, and removes it.
+fn copy_of(from: &Path, place: &Path, number: usize) {
+    let to = place.join(format!("copy-{number}"));
+    run(Command::new("cp").arg("-a").arg(from).arg(&to));
+    run(Command::new("sync").arg("-f").arg(place));
+    std::fs::remove_dir_all(&to).expect("removes");
+}
+
+fn compare(name: &str, (time, bytes): (Duration, u64), (copy, all): (Duration, u64)) {
+    let seconds = time.as_secs_f64();
+    println!("  {name:20} {seconds:9.3} s  x{:.3}  x{:.4}", seconds / copy.as_secs_f64(), ratio(bytes, all));
+}
+
 /// Times ten checkpoints of a tree and its peers, and measures what twenty variants take.
 fn checkpoints(place: &Path) {
-    let megabytes: usize = std::env::var("OSBC_BENCH_MB").map_or(1024, |text| text.parse().expect("a number"));
+    let megabytes = megabytes("OSBC_BENCH_MB", 1024);
     let tree = place.join("tree");
     make_tree(&tree, megabytes);
     let settings = StoreSettings { layers: Layers::Auto, limit: Limit::Unlimited };
@@ -141,10 +226,14 @@ fn info_of(id: StageId) -> CommitInfo {
     CommitInfo { source_epoch: None, steps: vec![step] }
 }
 
-/// What the files of a store take.
+/// What the objects of a store take.
 fn takes(store: &Store) -> u64 {
+    takes_of(&store.path().join("objects"))
+}
+
+fn takes_of(directory: &Path) -> u64 {
     let mut bytes = 0;
-    let mut directories = vec![store.path().to_owned()];
+    let mut directories = vec![directory.to_owned()];
     while let Some(directory) = directories.pop() {
         for entry in std::fs::read_dir(directory).expect("reads").flatten() {
             let metadata = entry.metadata().expect("is there");

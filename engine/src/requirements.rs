@@ -145,6 +145,7 @@ impl Needs<'_> {
                 | Requirement::File(_)
                 | Requirement::Named(_)
                 | Requirement::TreePrograms
+                | Requirement::PlainTree(_)
                 | Requirement::OwnId => continue,
             };
             if requirement.is_of_kernel() && place == Place::Machine {

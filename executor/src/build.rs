@@ -19,6 +19,7 @@ use crate::cutoff::Cutoff;
 use crate::event::{Monitor, Wait};
 use crate::log::BuildLogs;
 use crate::machine::Machine;
+use crate::needs::Needs;
 use crate::prepared::Preparations;
 use crate::record::About;
 use crate::scheduler::Scheduler;
@@ -84,6 +85,7 @@ pub(crate) struct Context<'a> {
     pub(crate) preparations: Preparations<'a>,
     pub(crate) history: History,
     pub(crate) cutoff: Cutoff<'a>,
+    pub(crate) needs: Needs,
 }
 
 impl<'a> Context<'a> {
@@ -95,6 +97,14 @@ impl<'a> Context<'a> {
     /// What the result of a stage takes in the store, by what it took before.
     pub(crate) fn known_bytes(&self, node: NodeIndex) -> Option<u64> {
         self.history.bytes(self.stage_node(node).id, &self.stage(node).1.module.name)
+    }
+
+    /// Gives up the results that nothing needs once this segment is over.
+    pub(crate) fn release(&self, segment: usize) {
+        for id in self.needs.over(segment) {
+            // What is not given up only stays until the end of the build.
+            self.transaction.release(id).ok();
+        }
     }
 
     /// Whether the kernel has killed a process because memory ran out since this was last asked.

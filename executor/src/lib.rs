@@ -14,6 +14,7 @@ mod fetch;
 pub mod fuzz;
 mod log;
 pub mod machine;
+mod needs;
 mod prepared;
 pub mod record;
 mod run;

@@ -23,6 +23,7 @@ use crate::cutoff::Cutoff;
 use crate::event::{Event, Monitor, Tee, Wait};
 use crate::log::BuildLogs;
 use crate::machine::ResourceNeed;
+use crate::needs::Needs;
 use crate::prepared::Preparations;
 use crate::record::Recording;
 use crate::scheduler::{Pool, Scheduler, Task, Ticket};
@@ -98,6 +99,7 @@ pub fn run(plan: &Plan, transaction: &Transaction, parts: Parts<'_>) -> Result<O
         preparations,
         history,
         cutoff,
+        needs: Needs::new(plan),
     };
     // Closed until all threads are there: without one of them nothing is to begin.
     let gate = RwLock::new(false);
@@ -171,12 +173,15 @@ impl Worker<'_> {
                 waited_for = Wait::Admission;
             }
             self.send_wait(segment.steps[0], &ticket, waited_for);
-            if segment::take_equal(self, segment) {
-                ticket.succeed();
-            } else if segment::run(self, segment, number) {
-                self.context.cutoff.committed(index);
-                ticket.succeed();
+            let is_equal = segment::take_equal(self, segment);
+            if !is_equal && !segment::run(self, segment, number) {
+                continue;
             }
+            if !is_equal {
+                self.context.cutoff.committed(index);
+            }
+            self.context.release(index);
+            ticket.succeed();
         }
     }
 }

@@ -31,12 +31,25 @@ pub(crate) fn take_equal(worker: &Worker<'_>, segment: &Segment) -> bool {
 /// When nothing more is to begin, what its steps did so far is committed as the result of the last one that ran, which
 /// it is as much as that of any other stage.
 ///
+/// A step that makes what no layer can hold has the segment run once more, from its base, on a plain directory.
+///
 /// A step that found no room on the disk, by what is free and not by what it says, is given some, if anything can be
 /// evicted, and the segment is run once more from its base: what the step left of the tree is nothing to go on from.
 pub(crate) fn run(worker: &Worker<'_>, segment: &Segment, number: usize) -> bool {
-    match attempt(worker, segment, number, None) {
-        Attempt::NoRoom { at } => matches!(attempt(worker, segment, number, Some(at)), Attempt::Done { success: true }),
-        Attempt::Done { success } => success,
+    let is_plain = segment.steps.iter().any(|step| step::needs_plain_tree(worker.context, *step));
+    let mut conditions = Conditions { is_plain, ..Conditions::default() };
+    loop {
+        match attempt(worker, segment, number, &conditions) {
+            Attempt::Done { success } => return success,
+            Attempt::NoRoom { at } => {
+                conditions.made_room = true;
+                conditions.reported = Some(at);
+            }
+            Attempt::NeedsPlainTree { at } => {
+                conditions.is_plain = true;
+                conditions.reported = Some(at);
+            }
+        }
     }
 }
 
@@ -44,11 +57,23 @@ pub(crate) fn run(worker: &Worker<'_>, segment: &Segment, number: usize) -> bool
 enum Attempt {
     Done { success: bool },
     NoRoom { at: usize },
+    NeedsPlainTree { at: usize },
 }
 
-/// Runs it once; `again` is the step at which it lacked room before, up to which everything was reported.
-fn attempt(worker: &Worker<'_>, segment: &Segment, number: usize, again: Option<usize>) -> Attempt {
-    let context = worker.context;
+/// How a segment is run.
+#[derive(Default)]
+struct Conditions {
+    /// Whether its tree is a plain directory whatever the store's way of layering is.
+    is_plain: bool,
+    /// Whether room was made for it, which is done once.
+    made_room: bool,
+    /// The step at which it began anew, up to which everything was reported.
+    reported: Option<usize>,
+}
+
+/// Runs it once.
+fn attempt(worker: &Worker<'_>, segment: &Segment, number: usize, conditions: &Conditions) -> Attempt {
+    let (context, again) = (worker.context, conditions.reported);
     let mut work = None;
     let mut records = Vec::with_capacity(segment.steps.len());
     for (index, &node) in segment.steps.iter().enumerate() {
@@ -64,11 +89,14 @@ fn attempt(worker: &Worker<'_>, segment: &Segment, number: usize, again: Option<
         if again.is_none_or(|at| index > at) {
             worker.send(WorkerEvent::StageStarted { node, worker: number });
         }
-        let mut result = match begin(context, segment, &mut work) {
-            Ok(work) => step::run(worker, node, work),
+        let mut result = match begin(context, segment, &mut work, conditions) {
+            Ok(work) => match step::run(worker, node, work) {
+                Some(result) => result,
+                None => return Attempt::NeedsPlainTree { at: index },
+            },
             Err(error) => failed(error, context, node),
         };
-        if !result.success && again.is_none() && result.cause == Some(Cause::Exhausted(Resource::Disk)) {
+        if !result.success && !conditions.made_room && result.cause == Some(Cause::Exhausted(Resource::Disk)) {
             drop(work.take());
             if context.transaction.store().make_some_room() {
                 return Attempt::NoRoom { at: index };
@@ -112,12 +140,14 @@ fn begin<'w, 'a>(
     context: &Context<'a>,
     segment: &Segment,
     work: &'w mut Option<Work<'a>>,
+    conditions: &Conditions,
 ) -> Result<&'w Work<'a>, StoreError> {
     Ok(match work {
         Some(work) => work,
         None => {
             let base = segment.base.and_then(|node| context.plan.graph.stage_node(node)).map(|stage| stage.id);
-            work.insert(context.transaction.work(base)?)
+            let transaction = context.transaction;
+            work.insert(if conditions.is_plain { transaction.plain_work(base) } else { transaction.work(base) }?)
         }
     })
 }

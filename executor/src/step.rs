@@ -23,6 +23,9 @@ use osbc_store::{StoreError, Work};
 
 use crate::build::{Context, Worker, WorkerEvent};
 
+/// What programs say of a disk that is full (`ENOSPC`).
+const NO_SPACE: &str = "No space left on device";
+
 /// Why a stage could not be prepared.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PrepareError {
@@ -59,8 +62,9 @@ pub(crate) enum PrepareError {
     },
 }
 
-/// Runs a stage on the tree of its segment. The caller adds its duration.
-pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex, work: &Work<'_>) -> StageResult {
+/// Runs a stage on the tree of its segment. The caller adds its duration. `None` if the stage has to run again, on a tree
+/// that is a plain directory.
+pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex, work: &Work<'_>) -> Option<StageResult> {
     let context = worker.context;
     let (pipeline, stage) = context.stage(node);
     let request = match request(context, node, work) {
@@ -73,10 +77,13 @@ pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex, work: &Work<'_>) -> Stag
                 }
                 error => StageFailure::Environment(error.to_string()),
             };
-            return result(StageReply::failed(classify(failure, node, work, context)));
+            return Some(result(StageReply::failed(classify(failure, "", node, work, context))));
         }
     };
     let log = RefCell::new(context.logs.stage(&pipeline.name, &stage.module.name));
+    if let Some(reason) = work.why_plain() {
+        log.borrow_mut().write(&format!("osbc: the tree is a plain directory, and not a layer: {reason}\n"));
+    }
     let transcript = RefCell::new(Transcript::default());
     let service_output = |text: &str| {
         log.borrow_mut().write(text);
@@ -88,13 +95,18 @@ pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex, work: &Work<'_>) -> Stag
     };
     let io = StageIo { output: &output, service_output: &service_output, interrupt: context.interrupt };
     let mut reply = context.runner.run(&request, &io);
+    if reply.failure == Some(StageFailure::NeedsPlainTree) && !work.is_plain() {
+        service_output("osbc: the stage makes a device that overlayfs refuses; it runs again on a plain directory\n");
+        return None;
+    }
     let exit_status = match reply.failure {
         Some(StageFailure::Exited(status)) => Some(status),
         _ => None,
     };
     let hint = reply.hint.take();
     if hint.is_none() {
-        reply.failure = reply.failure.map(|failure| classify(failure, node, work, context));
+        let said = transcript.borrow().text();
+        reply.failure = reply.failure.map(|failure| classify(failure, &said, node, work, context));
     }
     // What cannot be removed now goes with the segment's work.
     remove_tree(&request.scratch).ok();
@@ -108,12 +120,26 @@ pub(crate) fn run(worker: &Worker<'_>, node: NodeIndex, work: &Work<'_>) -> Stag
     if let (Some(error), Some(hint)) = (&mut result.error, &hint) {
         error.push_str(hint);
     }
-    StageResult { output, ..result }
+    Some(StageResult { output, ..result })
+}
+
+/// Returns whether the module of a stage needs a tree that is a plain directory.
+pub(crate) fn needs_plain_tree(context: &Context<'_>, node: NodeIndex) -> bool {
+    let (_, stage) = context.stage(node);
+    let found = context.catalog.module(stage.module.kind, &stage.module.name);
+    // Without one the stage fails anyway.
+    matches!(found, Ok(Some(module)) if module.plain_tree(&stage.options))
 }
 
 /// Returns the failure of a stage as that of an exhausted machine if what the machine has left says so: what a stage
-/// says itself is mostly that it was killed, or an input/output error.
-fn classify(failure: StageFailure, node: NodeIndex, work: &Work<'_>, context: &Context<'_>) -> StageFailure {
+/// says itself is mostly that it was killed, or an input/output error. `said` is its output.
+fn classify(
+    failure: StageFailure,
+    said: &str,
+    node: NodeIndex,
+    work: &Work<'_>,
+    context: &Context<'_>,
+) -> StageFailure {
     match failure.cause() {
         Cause::Module | Cause::Environment | Cause::Exhausted(Resource::Disk) => {}
         Cause::Exhausted(_) | Cause::TimedOut | Cause::Interrupted => return failure,
@@ -123,6 +149,10 @@ fn classify(failure: StageFailure, node: NodeIndex, work: &Work<'_>, context: &C
         exhausted(Resource::Disk, &fact)
     } else if failure.cause() == Cause::Exhausted(Resource::Disk) {
         failure
+    } else if said.contains(NO_SPACE)
+        && let Some(fact) = context.transaction.store().perhaps_full()
+    {
+        exhausted(Resource::Disk, &fact)
     } else if context.memory_ran_out() {
         exhausted(Resource::Memory, "; the kernel ran out of memory meanwhile")
     } else if !context.settings.in_vm.contains(&node)

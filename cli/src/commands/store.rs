@@ -82,6 +82,8 @@ fn info(store: &Store, limit: Limit, json: bool) -> Result<ExitCode, Failure> {
     let (way, why) = store.keeping()?;
     let inventory = store.inventory()?;
     let results: u64 = inventory.objects.values().map(|kept| kept.bytes).sum();
+    let whole = || inventory.objects.values().filter(|kept| way == Way::Overlay && kept.is_whole_copy());
+    let whole_bytes: u64 = whole().map(|kept| kept.bytes).sum();
     let items: u64 = inventory.items.iter().map(|item| item.bytes).sum();
     let parts: u64 = inventory.parts.iter().map(|part| part.bytes).sum();
     let (size, free) = store.file_system();
@@ -94,6 +96,7 @@ fn info(store: &Store, limit: Limit, json: bool) -> Result<ExitCode, Failure> {
             "why": why,
             "limit": store.limit(),
             "results": {"count": inventory.objects.len(), "bytes": results},
+            "whole": {"count": whole().count(), "bytes": whole_bytes},
             "items": {"count": inventory.items.len(), "bytes": items},
             "parts": {"count": inventory.parts.len(), "bytes": parts},
             "useless": inventory.useless.len(),
@@ -125,6 +128,14 @@ fn info(store: &Store, limit: Limit, json: bool) -> Result<ExitCode, Failure> {
         vec!["limit".to_owned(), limit],
         vec!["free".to_owned(), format!("{} of {}", render::bytes(free), render::bytes(size))],
     ];
+    if whole_bytes > 0 {
+        let count = render::count(whole().count(), "result");
+        let size = render::bytes(whole_bytes);
+        rows.push(vec![
+            "whole".to_owned(),
+            format!("{count} ({size}): plain directories, since no layer can hold them"),
+        ]);
+    }
     if !inventory.useless.is_empty() {
         let count = render::count(inventory.useless.len(), "left-over");
         rows.push(vec!["unusable".to_owned(), format!("{count}: `osbc store gc` removes them")]);

@@ -177,6 +177,8 @@ pub struct MountRequest {
 pub(crate) enum StageMessage {
     /// A line that a service wrote.
     ServiceOutput(String),
+    /// That the descriptor that comes with it is a listener: any call at it makes what no layer can hold.
+    Watch,
     /// That all is over.
     Reply(Box<StageReply>),
 }
@@ -216,6 +218,9 @@ pub enum StageFailure {
     Exhausted(Resource, String),
     /// The build was ended.
     Interrupted,
+    /// It makes what a tree in layers cannot hold (a character device with the number 0), and has to run again on a plain
+    /// directory.
+    NeedsPlainTree,
 }
 
 impl StageFailure {
@@ -236,7 +241,7 @@ impl StageFailure {
             Self::Died(reason) => Self::Died(change(reason)),
             Self::Exhausted(resource, reason) => Self::Exhausted(resource, change(reason)),
             Self::Exited(_) => Self::Module(change(self.to_string())),
-            Self::TimedOut(_) | Self::Interrupted => self,
+            Self::TimedOut(_) | Self::Interrupted | Self::NeedsPlainTree => self,
         }
     }
 
@@ -244,7 +249,7 @@ impl StageFailure {
     pub fn cause(&self) -> Cause {
         match self {
             Self::Module(_) | Self::Exited(_) | Self::Died(_) => Cause::Module,
-            Self::Environment(_) => Cause::Environment,
+            Self::Environment(_) | Self::NeedsPlainTree => Cause::Environment,
             Self::Exhausted(resource, _) => Cause::Exhausted(*resource),
             Self::TimedOut(_) => Cause::TimedOut,
             Self::Interrupted => Cause::Interrupted,
@@ -277,6 +282,7 @@ impl fmt::Display for StageFailure {
             | StageFailure::Exhausted(_, reason) => f.write_str(reason),
             StageFailure::TimedOut(limit) => write!(f, "it took longer than the {limit:?} that a stage may take"),
             StageFailure::Interrupted => f.write_str("interrupted"),
+            StageFailure::NeedsPlainTree => f.write_str("it makes a device that overlayfs refuses"),
         }
     }
 }

@@ -41,7 +41,7 @@ pub(crate) use isolation::Isolation;
 pub(crate) use mounts::leave_mounts;
 pub(crate) use network::Network;
 pub(crate) use spec::{environment, epoch_variable};
-pub(crate) use supervise::Supervisor;
+pub(crate) use supervise::{Answered, Supervisor};
 pub(crate) use sys::close_descriptors;
 
 use std::os::unix::net::UnixStream;

@@ -268,6 +268,8 @@ fn made_with(ids: &str) -> String {
 
 /// With less room than this, in bytes, a failed stage counts as failed by a full disk.
 pub(crate) const NEARLY_FULL: u64 = 1 << 20;
+/// With more room than that, a stage that found none did not mean the store.
+pub(crate) const PERHAPS_FULL: u64 = 2 << 30;
 
 /// The bytes that may still be written at a path, or at the nearest directory above it that is there.
 pub(crate) fn free_space(path: &Path) -> u64 {

@@ -22,8 +22,9 @@ use crate::store::Store;
 use crate::tree_stack::TreeStack;
 
 /// The file in a lease's directory with the names of what it uses, a line each: `object <id>` or
-/// `item <content type>/<checksum>`.
+/// `item <content type>/<checksum>`. A line behind [`RELEASED`] takes back what the line before said.
 const LIST: &str = "lease";
+const RELEASED: &str = "released ";
 
 /// What somebody uses of a store.
 ///
@@ -39,6 +40,8 @@ pub struct Lease {
     objects: Mutex<HashMap<StageId, Arc<ObjectMeta>>>,
     /// Those of the objects that were made under it.
     made: Mutex<HashSet<StageId>>,
+    /// Those of the objects that are not used any more.
+    released: Mutex<HashSet<StageId>>,
     /// Those of the objects that do not lie in the store's own place, and where they do.
     elsewhere: Mutex<HashMap<StageId, PathBuf>>,
     list: Mutex<std::fs::File>,
@@ -159,6 +162,7 @@ impl Lease {
             present: CachedSet::default(),
             objects: Mutex::default(),
             made: Mutex::default(),
+            released: Mutex::default(),
             elsewhere: Mutex::default(),
             list: Mutex::new(list),
             next: AtomicU64::new(0),
@@ -181,6 +185,26 @@ impl Lease {
         }
         self.hold(id, Arc::clone(&meta));
         Ok(Some(meta))
+    }
+
+    /// Gives up a result, which may be evicted from now on; its description stays known.
+    ///
+    /// # Errors
+    /// The store cannot be written to.
+    pub fn release(&self, id: StageId) -> Result<(), StoreError> {
+        let Some(meta) = self.object(id) else { return Ok(()) };
+        let mut released = self.released.lock().unwrap_or_else(PoisonError::into_inner);
+        if !released.insert(id) {
+            return Ok(());
+        }
+        // Others may stand for the same object.
+        let objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_used = objects.iter().any(|(id, other)| other.id == meta.id && !released.contains(id));
+        drop((objects, released));
+        let gone: HashSet<StageId> = [id, meta.id].into_iter().filter(|id| !is_used || *id != meta.id).collect();
+        self.note(&gone.into_iter().map(|id| format!("{RELEASED}{}", object_line(id))).collect::<String>())?;
+        self.store.keep_within_limit();
+        Ok(())
     }
 
     /// The store that it is on.
@@ -300,9 +324,16 @@ pub(crate) fn own_new_directory(store: &Store) -> Result<(PathBuf, OwnedFd), Sto
 }
 
 /// What a list names: objects, and items by content type and checksum.
-pub(crate) fn listed(directory: &Path) -> Vec<String> {
+pub(crate) fn listed(directory: &Path) -> HashSet<String> {
     let text = regular::read_to_string(&directory.join(LIST)).unwrap_or_default();
-    text.lines().map(ToOwned::to_owned).collect()
+    let mut listed = HashSet::new();
+    for line in text.lines() {
+        match line.strip_prefix(RELEASED) {
+            Some(released) => drop(listed.remove(released)),
+            None => drop(listed.insert(line.to_owned())),
+        }
+    }
+    listed
 }
 
 /// Whether somebody works in a directory of a store's `work/`.

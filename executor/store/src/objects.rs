@@ -8,6 +8,7 @@ pub(crate) mod digests;
 pub(crate) mod layering;
 pub(crate) mod layout;
 pub(crate) mod links;
+pub(crate) mod marks;
 pub(crate) mod mtime_clamp;
 pub(crate) mod object;
 pub(crate) mod placeholders;

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use osbc_ir::size;
 
 use crate::disk::Disk;
-use crate::error::{NEARLY_FULL, StoreError, free_space, inodes_in_use};
+use crate::error::{NEARLY_FULL, PERHAPS_FULL, StoreError, free_space, inodes_in_use};
 use crate::fs::lock;
 use crate::history::{self, History, HistoryLine};
 use crate::objects::abilities::Abilities;
@@ -134,6 +134,23 @@ impl Store {
             None => format!("it needs more than the {} that it has", size(have)),
         };
         Some(format!("; no space left for the stage in the store {store}: {needs}"))
+    }
+
+    /// What to say behind the failure of a stage that says itself that there was no space, when the store's file system
+    /// may be what it meant: a copy that found no room is gone by then. None while there is plenty.
+    pub fn perhaps_full(&self) -> Option<String> {
+        let (total, free) = self.file_system();
+        if free >= PERHAPS_FULL {
+            return None;
+        }
+        let limit = self.limit().map(|limit| format!(", and the store's limit is {}", size(limit))).unwrap_or_default();
+        Some(format!(
+            "; perhaps there was no space left in the store {}: {} of {} are free{limit}; a file that a stage changes is \
+             copied before, whatever its size",
+            self.path().display(),
+            size(free),
+            size(total)
+        ))
     }
 
     pub(crate) fn at(layout: Layout, settings: StoreSettings, disk: Arc<dyn Disk>, keeps: bool) -> Self {

@@ -19,6 +19,7 @@ mod eviction;
 mod faults;
 mod file_systems;
 mod layering;
+mod marks;
 mod placeholders;
 mod power;
 mod verification;

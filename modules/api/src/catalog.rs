@@ -82,6 +82,11 @@ impl Module {
         self.requires.iter().map(|requirement| requirement.loop_devices(options)).sum()
     }
 
+    /// Returns whether the module needs a tree that is a plain directory with these options.
+    pub fn plain_tree(&self, options: &Value) -> bool {
+        self.requires.iter().any(|requirement| requirement.plain_tree(options))
+    }
+
     /// For a source: the size of an item in bytes, if its description states it.
     pub fn item_size(&self, description: &Value) -> Option<u64> {
         match &self.provider {

@@ -29,6 +29,9 @@ pub enum Requirement {
     DeviceMapper,
     /// A file system that the kernel must know, e.g. `ext4`.
     FileSystem(&'static str),
+    /// A tree that is a plain directory for these options: the module makes overlayfs layers of its own in it, or what no
+    /// layer can hold.
+    PlainTree(fn(&Value) -> bool),
     /// The stage's own id, which becomes part of its result: so the result of an equal stage with another id is no
     /// substitute for it.
     OwnId,
@@ -48,13 +51,20 @@ impl Requirement {
             | Requirement::LoopDevices(_)
             | Requirement::DeviceMapper
             | Requirement::FileSystem(_)
+            | Requirement::PlainTree(_)
             | Requirement::OwnId => None,
         }
     }
 
     /// Returns whether it is about the kernel, and so the same for every program that does what the module does.
     pub fn is_of_kernel(&self) -> bool {
-        matches!(self, Requirement::LoopDevices(_) | Requirement::DeviceMapper | Requirement::FileSystem(_))
+        matches!(
+            self,
+            Requirement::LoopDevices(_)
+                | Requirement::DeviceMapper
+                | Requirement::FileSystem(_)
+                | Requirement::PlainTree(_)
+        )
     }
 
     /// Returns how many loop devices a module with these options opens.
@@ -63,6 +73,11 @@ impl Requirement {
             Requirement::LoopDevices(count) => count(options),
             _ => 0,
         }
+    }
+
+    /// Returns whether a module with these options needs a tree that is a plain directory.
+    pub fn plain_tree(&self, options: &Value) -> bool {
+        matches!(self, Requirement::PlainTree(needs) if needs(options))
     }
 
     /// Returns what a module with these options takes from the tree that it runs in: names of tools, and absolute
@@ -78,6 +93,7 @@ impl Requirement {
             | Requirement::LoopDevices(_)
             | Requirement::DeviceMapper
             | Requirement::FileSystem(_)
+            | Requirement::PlainTree(_)
             | Requirement::OwnId => Vec::new(),
         }
     }

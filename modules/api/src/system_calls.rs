@@ -31,6 +31,8 @@ pub enum When {
     Always,
     /// When all of these arguments have these values.
     All(&'static [(u8, u32)]),
+    /// When all of these arguments, as far as their masks let them through, have these values.
+    AllMasked(&'static [(u8, u32, u32)]),
     /// When this argument has none of these values.
     NoneOf(u8, &'static [u32]),
     /// When this argument, as far as this mask lets it through, has one of these values.
@@ -109,6 +111,13 @@ impl Filter {
     }
 }
 
+/// Returns whether a call that a listener got is this one.
+pub fn is_call(call: &libc::seccomp_data, name: &str) -> bool {
+    let column = TABLES.iter().find(|(_, architecture)| *architecture == call.arch).map(|(column, _)| *column);
+    let number = numbers(name).zip(column).map(|(numbers, column)| numbers[column]);
+    number.is_some_and(|number| number != NONE && i32::try_from(number) == Ok(call.nr))
+}
+
 /// Whether rules may name a call.
 pub fn is_known(call: &str) -> bool {
     numbers(call).is_some()
@@ -127,7 +136,7 @@ const TABLES: &[(usize, u32)] = if cfg!(target_arch = "x86_64") {
 const NONE: u32 = u32::MAX;
 
 /// The numbers of calls on x86_64, i386, aarch64 and arm.
-const NUMBERS: [(&str, [u32; 4]); 74] = [
+const NUMBERS: [(&str, [u32; 4]); 77] = [
     ("_sysctl", [156, 149, NONE, 149]),
     ("acct", [163, 51, 89, 51]),
     ("add_key", [248, 286, 217, 309]),
@@ -163,6 +172,8 @@ const NUMBERS: [(&str, [u32; 4]); 74] = [
     ("keyctl", [250, 288, 219, 311]),
     ("lookup_dcookie", [212, 253, 18, 249]),
     ("migrate_pages", [256, 294, 238, 400]),
+    ("mknod", [133, 14, NONE, 14]),
+    ("mknodat", [259, 297, 33, 324]),
     ("mount", [165, 21, 40, 21]),
     ("mount_setattr", [442, 442, 442, 442]),
     ("move_mount", [429, 429, 429, 429]),
@@ -177,6 +188,7 @@ const NUMBERS: [(&str, [u32; 4]); 74] = [
     ("quotactl", [179, 131, 60, 131]),
     ("quotactl_fd", [443, 443, 443, 443]),
     ("reboot", [169, 88, 142, 88]),
+    ("renameat2", [316, 353, 276, 382]),
     ("request_key", [249, 287, 218, 310]),
     ("sched_setattr", [314, 351, 274, 380]),
     ("sched_setscheduler", [144, 156, 119, 156]),
@@ -288,6 +300,13 @@ fn body(rule: &Rule) -> Vec<sock_filter> {
             }
             body.push(verdict);
         }
+        When::AllMasked(arguments) => {
+            for (left, (index, mask, value)) in (0..arguments.len()).rev().zip(arguments) {
+                let past = u8::try_from(3 * left + 1).expect("a call has six arguments");
+                body.extend([argument(*index), masked(*mask), equal(*value, 0, past)]);
+            }
+            body.push(verdict);
+        }
         When::NoneOf(index, values) => {
             body.push(argument(index));
             for (left, value) in (0..values.len()).rev().zip(values) {
@@ -297,7 +316,7 @@ fn body(rule: &Rule) -> Vec<sock_filter> {
             body.push(verdict);
         }
         When::Masked(index, mask, values) => {
-            body.extend([argument(index), instruction(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, mask, 0, 0)]);
+            body.extend([argument(index), masked(mask)]);
             for (left, value) in (0..values.len()).rev().zip(values) {
                 let past = u8::try_from(left + 1).expect("the list is short");
                 body.push(equal(*value, past, 0));
@@ -314,6 +333,10 @@ fn length(body: &[sock_filter]) -> u8 {
 
 fn load(offset: u32) -> sock_filter {
     instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset, 0, 0)
+}
+
+fn masked(mask: u32) -> sock_filter {
+    instruction(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, mask, 0, 0)
 }
 
 fn give(result: u32) -> sock_filter {
@@ -395,6 +418,23 @@ mod tests {
                 );
             }
             assert_eq!(run(&filter, *architecture, SECOND_RANGE + 1, [0; 6]) == ALLOW, *column == ARM);
+        }
+    }
+
+    #[test]
+    fn several_arguments_are_masked_each_by_its_own() {
+        let when = When::AllMasked(&[(2, 0o170_000, 0o020_000), (3, u32::MAX, 0)]);
+        let filter = Filter::new(&[Rule { call: "mknodat", when, verdict: Verdict::Ask }], None);
+        for (column, architecture) in TABLES {
+            let number = numbers("mknodat").unwrap()[*column];
+            let cases = [(0o020_666, 0, ASK), (0o020_000, 0, ASK), (0o020_666, 0x103, ALLOW), (0o010_666, 0, ALLOW)];
+            for (mode, device, expected) in cases {
+                let arguments = [7, 8, mode, device, 9, 9];
+                assert_eq!(run(&filter, *architecture, number, arguments), expected, "{mode:o} {device:x}");
+                let nr = i32::try_from(number).unwrap();
+                let call = libc::seccomp_data { nr, arch: *architecture, instruction_pointer: 0, args: [0; 6] };
+                assert!(is_call(&call, "mknodat") && !is_call(&call, "mount"));
+            }
         }
     }
 

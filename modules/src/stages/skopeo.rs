@@ -45,7 +45,7 @@ pub(crate) static MODULE: ModuleDef = ModuleDef {
     name: "org.osbuild.skopeo",
     revision: 1,
     capabilities: &[],
-    requires: &[Requirement::MayCall("skopeo")],
+    requires: &[Requirement::MayCall("skopeo"), Requirement::PlainTree(lays_layers)],
     schema: || {
         let any = json!({"type": "object", "additionalProperties": true});
         let inputs = json!({
@@ -106,6 +106,11 @@ enum Destination {
         /// The directory
         path: String,
     },
+}
+
+/// Whether a container storage is made, whose usual driver refuses to work on an overlay.
+fn lays_layers(options: &Value) -> bool {
+    options["destination"]["type"] == "containers-storage"
 }
 
 fn usual_storage() -> String {

@@ -34,6 +34,8 @@ pub(crate) struct RunningStage {
     reply: Option<StageReply>,
     output: Option<File>,
     text: Utf8Stream,
+    /// Where a call shows that the stage makes what no layer can hold; `None` if that is not watched here.
+    listener: Option<OwnedFd>,
 }
 
 /// The first process of the stage's pid namespace, whose end is the end of everything in there.
@@ -61,6 +63,7 @@ impl RunningStage {
             reply: None,
             output: Some(File::from(output)),
             text: Utf8Stream::default(),
+            listener: None,
         }
     }
 
@@ -89,6 +92,8 @@ impl RunningStage {
             }
             if ready.interrupt {
                 ending = Some(StageFailure::Interrupted);
+            } else if going_on && ready.listener {
+                ending = Some(StageFailure::NeedsPlainTree);
             } else if going_on && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 ending = timeout.map(StageFailure::TimedOut);
             }
@@ -100,6 +105,9 @@ impl RunningStage {
         while self.talk(&mut chunk, io)? {}
         while self.read_output(&mut chunk, io)? {}
         self.text.finish(io.output);
+        if ending == Some(StageFailure::NeedsPlainTree) {
+            return Ok(ending.map(StageReply::failed));
+        }
         let failure = ending.or_else(|| {
             let reason = "the stage's process ended before it was done; was it killed?";
             taken.then(|| StageFailure::Died(reason.into()))
@@ -122,25 +130,30 @@ impl RunningStage {
     /// Waits until something happens, or until `deadline`.
     fn wait(&self, interrupt: Option<&Interrupt>, deadline: Option<Instant>) -> io::Result<Ready> {
         let mut ready = Ready::default();
-        let mut flags: Vec<&mut bool> = Vec::with_capacity(4);
-        let mut polled = Vec::with_capacity(4);
+        let mut flags: Vec<(&mut bool, PollFlags)> = Vec::with_capacity(5);
+        let mut polled = Vec::with_capacity(5);
         if let Some(output) = &self.output {
             polled.push(PollFd::new(output, PollFlags::IN));
-            flags.push(&mut ready.output);
+            flags.push((&mut ready.output, PollFlags::all()));
         }
         if let Some(socket) = &self.socket {
             let writes = if self.sent < self.unsent.len() { PollFlags::OUT } else { PollFlags::empty() };
             polled.push(PollFd::new(socket, PollFlags::IN | writes));
-            flags.push(&mut ready.socket);
+            flags.push((&mut ready.socket, PollFlags::all()));
         }
         if let PidState::Known(worker) = &self.worker {
             polled.push(PollFd::new(worker, PollFlags::IN));
-            flags.push(&mut ready.worker);
+            flags.push((&mut ready.worker, PollFlags::all()));
+        }
+        if let Some(listener) = &self.listener {
+            polled.push(PollFd::new(listener, PollFlags::IN));
+            // Its end, which is that of the stage, is no call.
+            flags.push((&mut ready.listener, PollFlags::IN));
         }
         let interrupt = interrupt.map(Interrupt::descriptor);
         if let Some(descriptor) = &interrupt {
             polled.push(PollFd::new(descriptor, PollFlags::IN));
-            flags.push(&mut ready.interrupt);
+            flags.push((&mut ready.interrupt, PollFlags::all()));
         }
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let left = left.map(|left| Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 }));
@@ -148,8 +161,8 @@ impl RunningStage {
             Err(Errno::INTR) => {}
             result => {
                 result?;
-                for (flag, polled) in flags.into_iter().zip(&polled) {
-                    *flag = !polled.revents().is_empty();
+                for ((flag, events), polled) in flags.into_iter().zip(&polled) {
+                    *flag = polled.revents().intersects(events);
                 }
             }
         }
@@ -199,7 +212,10 @@ impl RunningStage {
                     self.worker = worker.map_or(PidState::Refused, PidState::Known);
                     None
                 }),
-                _ => socket.read(chunk).map(Some),
+                _ => message::receive_some(&*socket, chunk).map(|(length, descriptors)| {
+                    self.listener = descriptors.into_iter().next().or(self.listener.take());
+                    Some(length)
+                }),
             };
             match received {
                 Ok(Some(0)) => self.socket = None,
@@ -228,6 +244,7 @@ impl RunningStage {
             self.received.drain(..length);
             match said {
                 StageMessage::ServiceOutput(text) => (io.service_output)(&text),
+                StageMessage::Watch => {}
                 StageMessage::Reply(reply) => self.reply = Some(*reply),
             }
         }
@@ -251,4 +268,5 @@ struct Ready {
     socket: bool,
     worker: bool,
     interrupt: bool,
+    listener: bool,
 }

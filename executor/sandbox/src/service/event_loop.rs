@@ -15,7 +15,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept
 
 use super::lines::Lines;
 use super::protocol::{self, ServiceMessage};
-use crate::stage::Supervisor;
+use crate::stage::{Answered, Supervisor};
 
 /// How many connections there may be at a time; who wants one more waits.
 const CONNECTIONS: usize = 64;
@@ -32,6 +32,7 @@ pub struct ServiceLoop<'a> {
     outputs: Vec<Output>,
     endpoints: Vec<Endpoint<'a>>,
     supervisor: Option<Supervisor>,
+    needs_plain_tree: bool,
 }
 
 /// What a service writes.
@@ -51,7 +52,14 @@ struct Endpoint<'a> {
 impl<'a> ServiceLoop<'a> {
     /// One that passes on what services write, line by line.
     pub fn new(say: impl FnMut(&str) + 'a) -> Self {
-        Self { say: Box::new(say), interrupt: None, outputs: Vec::new(), endpoints: Vec::new(), supervisor: None }
+        Self {
+            say: Box::new(say),
+            interrupt: None,
+            outputs: Vec::new(),
+            endpoints: Vec::new(),
+            supervisor: None,
+            needs_plain_tree: false,
+        }
     }
 
     /// The same, which gives up waiting once there is something to read from `interrupt`.
@@ -90,6 +98,11 @@ impl<'a> ServiceLoop<'a> {
     /// Answers for a stage's mounts too.
     pub(crate) fn watch(&mut self, supervisor: Supervisor) {
         self.supervisor = Some(supervisor);
+    }
+
+    /// Returns whether the supervised stage was ended because it makes what no layer can hold.
+    pub(crate) fn needs_plain_tree(&self) -> bool {
+        self.needs_plain_tree
     }
 
     /// Serves until there is something to read from `awaited`, or its end; false when `until` came before.
@@ -161,7 +174,11 @@ impl<'a> ServiceLoop<'a> {
         let asked = self.supervisor.is_some() && next();
         self.outputs.retain(|output| output.pipe.is_some());
         if asked {
-            self.supervisor = self.supervisor.take().filter(Supervisor::answer);
+            match self.supervisor.as_ref().map(Supervisor::answer) {
+                Some(Answered::Over) => self.supervisor = None,
+                Some(Answered::NeedsPlainTree) => self.needs_plain_tree = true,
+                Some(Answered::Done) | None => {}
+            }
         }
         Ok(())
     }

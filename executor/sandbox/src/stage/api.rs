@@ -13,7 +13,7 @@ use std::rc::Rc;
 use osbc_module_api::Value;
 use osbc_module_api::loopdev::{Config, LoopDevice};
 use osbc_store::TreeStack;
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2, symlinkat};
 use rustix::mount::{MountAttrFlags, MoveMountFlags, move_mount};
 use serde::Deserialize;
 use serde_json::json;
@@ -102,12 +102,17 @@ fn loop_device(message: ServiceMessage, nodes: &Path, stage: Option<&OwnedFd>) -
 }
 
 /// Lets a device's node appear in a directory of the stage's, where nodes that it makes itself do not work.
+///
+/// The node is a mount, which cannot be removed as a file; so what has its name is a link to it, which whoever asked for
+/// the device removes in the end.
 fn show_node(node: &Path, directory: &OwnedFd, name: &str, stage: &OwnedFd) -> io::Result<()> {
     let mount = sys::copy_mount(root::open(node).map_err(io::Error::other)?)?;
     sys::set_attributes(&mount, MountAttrFlags::MOUNT_ATTR_NOSUID)?;
     let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    drop(openat(directory, name, create, Mode::from_raw_mode(0o600))?);
-    let target = openat(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let shown_as = format!(".{name}");
+    drop(openat(directory, &shown_as, create, Mode::from_raw_mode(0o600))?);
+    symlinkat(&shown_as, directory, name)?;
+    let target = openat(directory, &shown_as, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     let shown = supervise::in_child(|| {
         supervise::enter_mounts(stage)?;

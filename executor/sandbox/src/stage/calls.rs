@@ -14,18 +14,19 @@ use osbc_module_api::container;
 use osbc_module_api::system_calls::{Rule, Verdict, When};
 use rustix::io::Errno;
 
-use super::confine::Syncs;
+use super::confine::{Syncs, TreeKind};
 
 /// Returns the rules of a stage that is a function of ours.
-pub(crate) fn of_built_in(syncs: Syncs) -> Vec<Rule> {
+pub(crate) fn of_built_in(syncs: Syncs, tree: TreeKind) -> Vec<Rule> {
     let skipped = if syncs == Syncs::Pass { SYNCS } else { &[] };
-    [ALL, skipped].concat()
+    let whiteouts = if tree == TreeKind::Layers { WHITEOUTS } else { &[] };
+    [ALL, skipped, whiteouts].concat()
 }
 
 /// Returns the rules of a stage that is a program.
-pub(crate) fn of_on_disk(syncs: Syncs) -> Vec<Rule> {
+pub(crate) fn of_on_disk(syncs: Syncs, tree: TreeKind) -> Vec<Rule> {
     let of_containers = container::REFUSED.iter().filter(|rule| !OF_THE_CONTRACT.contains(&rule.call));
-    of_built_in(syncs).into_iter().chain(ON_DISK.iter().copied()).chain(of_containers.copied()).collect()
+    of_built_in(syncs, tree).into_iter().chain(ON_DISK.iter().copied()).chain(of_containers.copied()).collect()
 }
 
 const fn refused(call: &'static str) -> Rule {
@@ -69,6 +70,20 @@ const ALL: &[Rule] = &[
 /// Those that wait for the disk. `msync` is none of them, since it says whether memory is mapped, too.
 const SYNCS: &[Rule] =
     &[skipped("fdatasync"), skipped("fsync"), skipped("sync"), skipped("sync_file_range"), skipped("syncfs")];
+
+const CHARACTER_DEVICE: (u32, u32) = (libc::S_IFMT, libc::S_IFCHR);
+
+/// Those that make a character device with the number 0, which overlayfs refuses: it marks what is gone by one. Whoever
+/// answers has the stage run again, on a plain directory.
+const WHITEOUTS: &[Rule] = &[
+    asked("mknod", &[(1, CHARACTER_DEVICE.0, CHARACTER_DEVICE.1), (2, u32::MAX, 0)]),
+    asked("mknodat", &[(2, CHARACTER_DEVICE.0, CHARACTER_DEVICE.1), (3, u32::MAX, 0)]),
+    asked("renameat2", &[(4, libc::RENAME_WHITEOUT, libc::RENAME_WHITEOUT)]),
+];
+
+const fn asked(call: &'static str, arguments: &'static [(u8, u32, u32)]) -> Rule {
+    Rule { call, when: When::AllMasked(arguments), verdict: Verdict::Ask }
+}
 
 /// What a container has to do without, and osbuild's contract gives: keys for LUKS, a host name of the stage's own.
 const OF_THE_CONTRACT: [&str; 4] = ["add_key", "request_key", "setdomainname", "sethostname"];
@@ -140,17 +155,18 @@ mod tests {
 
     #[test]
     fn every_call_is_known() {
-        assert!(of_on_disk(Syncs::Pass).iter().all(|rule| is_known(rule.call)));
-        assert_eq!(of_built_in(Syncs::Pass).len(), of_built_in(Syncs::Wait).len() + SYNCS.len());
+        assert!(of_on_disk(Syncs::Pass, TreeKind::Layers).iter().all(|rule| is_known(rule.call)));
+        let all = of_built_in(Syncs::Pass, TreeKind::Layers).len();
+        assert_eq!(all, of_built_in(Syncs::Wait, TreeKind::Plain).len() + SYNCS.len() + WHITEOUTS.len());
     }
 
     #[test]
     fn what_stages_need_is_allowed() {
-        let refused = of_on_disk(Syncs::Wait);
+        let refused = of_on_disk(Syncs::Wait, TreeKind::Layers);
         let refused: Vec<&Rule> = refused.iter().filter(|rule| rule.when == When::Always).collect();
         for needed in ["umount2", "chroot", "mknodat", "unshare", "keyctl", "add_key", "fsync", "clone", "ioctl"] {
             assert!(refused.iter().all(|rule| rule.call != needed), "{needed}");
         }
-        assert!(of_built_in(Syncs::Pass).iter().all(|rule| rule.call != "mount"));
+        assert!(of_built_in(Syncs::Pass, TreeKind::Layers).iter().all(|rule| rule.call != "mount"));
     }
 }

@@ -27,6 +27,15 @@ pub(crate) enum Syncs {
     Pass,
 }
 
+/// What a stage's tree is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TreeKind {
+    /// A directory.
+    Plain,
+    /// Layers of overlayfs, which cannot hold everything.
+    Layers,
+}
+
 /// Who is confined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Who {
@@ -36,22 +45,30 @@ pub(crate) enum Who {
     OnDisk,
 }
 
-/// Confines the calling process, for good: it has a single thread. Returns the listener that answers for the mounts of a
-/// program.
+/// Confines the calling process, for good: it has a single thread. Returns the listener at which the mounts of a program
+/// are answered, and what no layer can hold is noticed; `None` if there is neither.
 ///
 /// # Errors
 /// A capability is unknown, or the kernel refuses.
-pub(crate) fn confine(more_capabilities: &[String], syncs: Syncs, who: Who) -> io::Result<Option<OwnedFd>> {
+pub(crate) fn confine(
+    more_capabilities: &[String],
+    syncs: Syncs,
+    tree: TreeKind,
+    who: Who,
+) -> io::Result<Option<OwnedFd>> {
     let wanted = spec::capabilities(more_capabilities)
         .map_err(|name| io::Error::new(io::ErrorKind::InvalidInput, format!("there is no capability {name}")))?;
     leave_keys()?;
     rustix::thread::set_no_new_privs(true)?;
     let listener = match who {
         Who::BuiltIn => {
-            Filter::new(&calls::of_built_in(syncs), None).apply()?;
-            None
+            let filter = Filter::new(&calls::of_built_in(syncs, tree), None);
+            match tree {
+                TreeKind::Plain => filter.apply().map(|()| None)?,
+                TreeKind::Layers => Some(filter.apply_with_listener()?),
+            }
         }
-        Who::OnDisk => Some(Filter::new(&calls::of_on_disk(syncs), Some(LAST_CALL)).apply_with_listener()?),
+        Who::OnDisk => Some(Filter::new(&calls::of_on_disk(syncs, tree), Some(LAST_CALL)).apply_with_listener()?),
     };
     keep_capabilities(&wanted).map_err(io::Error::other)?;
     Ok(listener)

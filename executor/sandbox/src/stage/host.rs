@@ -65,6 +65,11 @@ impl<'a> HostSide<'a> {
         self.service_loop.watch(supervisor);
     }
 
+    /// Returns whether the stage was ended because it makes what no layer can hold.
+    pub(crate) fn needs_plain_tree(&self) -> bool {
+        self.service_loop.needs_plain_tree()
+    }
+
     /// Serves until there is something to read from `awaited`.
     pub(crate) fn wait(&mut self, awaited: impl AsFd) -> io::Result<()> {
         self.service_loop.wait(awaited, None).map(drop)

@@ -27,11 +27,11 @@ use rustix::fs::{MemfdFlags, Mode, memfd_create};
 use rustix::mount::UnmountFlags;
 use rustix::process::{DumpableBehavior, PidfdFlags, pidfd_open};
 
-use super::confine::{Syncs, Who};
+use super::confine::{Syncs, TreeKind, Who};
 use super::mounts::StageMounts;
 use super::supervise::Supervisor;
 use super::{Isolation, Job, arguments, confine, full, lock, message, on_disk, root, shell, spec, sys};
-use crate::request::{ShellMoment, StageFailure, StageReply, StageRequest, lacked_task};
+use crate::request::{ShellMoment, StageFailure, StageMessage, StageReply, StageRequest, lacked_task};
 
 /// A directory on the file system in memory that a stage has for its temporary files.
 const MEMORY: &str = "/tmp";
@@ -83,7 +83,8 @@ fn start_and_wait(
     if let Job::Execute(module) = job {
         on_disk::prepare(request, module, around)?;
     }
-    let served = matches!(job, Job::Execute(_)) || around.host.has_services();
+    let watched = tree_kind(request) == TreeKind::Layers;
+    let served = matches!(job, Job::Execute(_)) || around.host.has_services() || watched;
     if served {
         unshare(CloneFlags::CLONE_NEWPID)?;
     }
@@ -114,7 +115,8 @@ fn start_and_wait(
             // The end of the stage's process shall be the end of the connection.
             drop((shell, supervised));
             if let Some(listener) = message::receive_descriptor(&supervisor)? {
-                around.host.supervise(handle_on(child)?, Supervisor::new(listener)?);
+                let supervisor = Supervisor::new(listener, handle_on(child)?)?;
+                around.host.supervise(handle_on(child)?, supervisor);
             }
             let status = if served { wait_and_serve(child, around)? } else { wait_for_all(child)? };
             let mut answer = answer;
@@ -123,6 +125,9 @@ fn start_and_wait(
             let mut reply = reply.unwrap_or_else(|_| StageReply::failed(StageFailure::Died(describe_end(status))));
             if let Job::Execute(_) = job {
                 on_disk::complete(&mut reply, around);
+            }
+            if around.host.needs_plain_tree() {
+                reply.failure = Some(StageFailure::NeedsPlainTree);
             }
             (reply.written, reply.memory) = used(UsageWho::RUSAGE_CHILDREN);
             Ok(reply)
@@ -211,7 +216,7 @@ fn inside(
         .map(|()| devices(request, around))
         // What else is open is the helper's; this process ends before the owners of that notice.
         .and_then(|devices| sys::close_descriptors(&kept).map(|()| devices))
-        .and_then(|devices| enter(&around.root, request, job, ends.supervisor).map(|()| devices))
+        .and_then(|devices| enter(&around.root, request, job, ends).map(|()| devices))
         .and_then(|devices| context(request, job, around, devices));
     let context = match prepared {
         Ok(context) => context,
@@ -290,8 +295,14 @@ fn failed(error: &Error, context: &StageContext) -> StageFailure {
     }
 }
 
+/// What the stage's tree is, as far as it is to be watched: who works in a shell sees what overlayfs refuses.
+fn tree_kind(request: &StageRequest) -> TreeKind {
+    let is_layered = request.tree.upper.is_some() && !request.tree.lower.is_empty();
+    if is_layered && request.shell.is_none() { TreeKind::Layers } else { TreeKind::Plain }
+}
+
 /// Enters the sandbox of a stage, whose root is at `root`, and reports to the supervisor that it has.
-fn enter(root: &Path, request: &StageRequest, job: &Job<'_>, supervisor: Option<&UnixStream>) -> io::Result<()> {
+fn enter(root: &Path, request: &StageRequest, job: &Job<'_>, ends: &Ends<'_>) -> io::Result<()> {
     root::mount_views(root).map_err(io::Error::other)?;
     let who = match job {
         Job::Call(..) => Who::BuiltIn,
@@ -313,10 +324,11 @@ fn enter(root: &Path, request: &StageRequest, job: &Job<'_>, supervisor: Option<
     let is_stage = request.module.kind == Kind::Stage;
     let tree_alone = is_stage && request.devices.is_empty() && request.mounts.is_empty();
     let syncs = if tree_alone { Syncs::Pass } else { Syncs::Wait };
-    let listener = confine::confine(&request.capabilities, syncs, who)?;
-    match supervisor {
-        Some(supervisor) => message::send_descriptor(supervisor, listener.as_ref().map(AsFd::as_fd)),
-        None => Ok(()),
+    let listener = confine::confine(&request.capabilities, syncs, tree_kind(request), who)?;
+    match (ends.supervisor, listener) {
+        (Some(supervisor), listener) => message::send_descriptor(supervisor, listener.as_ref().map(AsFd::as_fd)),
+        (None, Some(listener)) => message::send_with(ends.answer, &StageMessage::Watch, listener.as_fd()),
+        (None, None) => Ok(()),
     }
 }
 

@@ -50,6 +50,20 @@ pub(crate) fn send(mut to: impl Write, message: &impl Serialize) -> io::Result<(
     to.write_all(&encode(message)?)
 }
 
+/// Writes a message with a descriptor to a socket.
+///
+/// # Errors
+/// The other side is gone.
+pub(crate) fn send_with(to: impl AsFd, message: &impl Serialize, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    let bytes = encode(message)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [descriptor];
+    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+    let sent = sendmsg(to, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+}
+
 /// Reads a message.
 ///
 /// # Errors
@@ -140,10 +154,19 @@ pub(crate) fn send_byte(socket: impl AsFd, descriptors: &[BorrowedFd<'_>]) -> io
 /// # Errors
 /// There is nothing to read yet, on a socket that does not block.
 pub(crate) fn receive_byte(socket: impl AsFd) -> io::Result<(usize, Vec<OwnedFd>)> {
+    receive_some(socket, &mut [0])
+}
+
+/// Receives as many bytes as there are and `piece` has room for, none at the end, and the descriptors that came with
+/// them.
+///
+/// # Errors
+/// There is nothing to read yet, on a socket that does not block.
+pub(crate) fn receive_some(socket: impl AsFd, piece: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let received = loop {
-        let received = recvmsg(&socket, &mut [IoSliceMut::new(&mut [0])], &mut ancillary, RecvFlags::CMSG_CLOEXEC);
+        let received = recvmsg(&socket, &mut [IoSliceMut::new(piece)], &mut ancillary, RecvFlags::CMSG_CLOEXEC);
         match received {
             Err(Errno::INTR) => {}
             other => break other?,
@@ -190,6 +213,7 @@ mod tests {
             Some(StageFailure::Died("no".into())),
             Some(StageFailure::Exhausted(Resource::Memory, "no".into())),
             Some(StageFailure::Interrupted),
+            Some(StageFailure::NeedsPlainTree),
         ];
         for failure in failures {
             let metadata = serde_json::from_str(r#"{"a": 123456789012345678901234567890, "b": [1.50]}"#);

@@ -1,7 +1,8 @@
 //! The mounts of a stage that is an on-disk module.
 //!
 //! Its calls of `mount(2)` are answered here, in the process that prepared it: what is allowed is done for it, in its
-//! own mount namespace, root and directory, from arguments that it cannot change any more.
+//! own mount namespace, root and directory, from arguments that it cannot change any more. Calls that make what no layer
+//! can hold ([`calls`](super::calls)) end the stage.
 //!
 //! - File systems of images and in memory are mounted, and device nodes do not work in them.
 //! - Whoever mounts `proc`, `sysfs` or `devtmpfs`, mostly to run programs of its tree, gets what the sandbox has at
@@ -19,10 +20,11 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
+use osbc_module_api::system_calls::is_call;
 use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, openat, statvfs};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, move_mount};
-use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open, pidfd_send_signal};
 
 use super::{confine, spec, sys};
 
@@ -43,6 +45,8 @@ const SYS_ADMIN: u64 = 1 << 21;
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     listener: OwnedFd,
+    /// The stage's process, with which all that it started ends.
+    stage: OwnedFd,
     /// `/proc` of the calling process's pid namespace, which the stage's processes are in too.
     processes: OwnedFd,
 }
@@ -53,23 +57,34 @@ impl AsFd for Supervisor {
     }
 }
 
+/// What became of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answered {
+    /// It was answered, or nobody called.
+    Done,
+    /// It makes what no layer can hold: the stage was ended, to run again on a plain directory.
+    NeedsPlainTree,
+    /// Nobody is left who could make one.
+    Over,
+}
+
 impl Supervisor {
-    /// Takes the stage's listener. The calling process, which has a single thread, makes its children in the stage's
+    /// Takes the stage's listener, and a handle on its process. The calling process, which has a single thread, makes its children in the stage's
     /// pid namespace.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub(crate) fn new(listener: OwnedFd) -> io::Result<Self> {
-        Ok(Self { listener, processes: sys::new_mount("proc", &[], sys::PLAIN)? })
+    pub(crate) fn new(listener: OwnedFd, stage: OwnedFd) -> io::Result<Self> {
+        Ok(Self { listener, stage, processes: sys::new_mount("proc", &[], sys::PLAIN)? })
     }
 
-    /// Answers one call, for which the listener is readable. Returns `false` once nobody is left who could make one.
-    pub(crate) fn answer(&self) -> bool {
+    /// Answers one call, for which the listener is readable.
+    pub(crate) fn answer(&self) -> Answered {
         // Before Linux 6.11 the kernel waits for a call also where nobody is left to make one.
         match self.state() {
             State::Called => {}
-            State::Waiting => return true,
-            State::Over => return false,
+            State::Waiting => return Answered::Done,
+            State::Over => return Answered::Over,
         }
         let mut call = libc::seccomp_notif {
             id: 0,
@@ -79,9 +94,14 @@ impl Supervisor {
         };
         match self.request(libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut call) {
             // Whoever called was ended meanwhile, or all have ended.
-            Err(Errno::NOENT | Errno::INTR) => return self.state() != State::Over,
-            Err(_) => return false,
+            Err(Errno::NOENT | Errno::INTR) if self.state() != State::Over => return Answered::Done,
+            Err(_) => return Answered::Over,
             Ok(()) => {}
+        }
+        if !is_call(&call.data, "mount") {
+            // It may have ended by itself.
+            pidfd_send_signal(&self.stage, Signal::KILL).ok();
+            return Answered::NeedsPlainTree;
         }
         let error = match self.mount(&call) {
             Ok(()) => 0,
@@ -90,7 +110,7 @@ impl Supervisor {
         let mut answer = libc::seccomp_notif_resp { id: call.id, val: 0, error, flags: 0 };
         // It may have been ended meanwhile.
         self.request(libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut answer).ok();
-        true
+        Answered::Done
     }
 
     fn state(&self) -> State {

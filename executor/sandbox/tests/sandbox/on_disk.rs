@@ -78,6 +78,8 @@ with open(inner, "r+b") as file:
     file.write(b"through the device")
     file.flush()
     os.fsync(file.fileno())
+# As osbuild's client does.
+os.unlink(inner)
 try:
     with open(device(read_only=True), "r+b", buffering=0) as file:
         file.write(b"x" * 512)

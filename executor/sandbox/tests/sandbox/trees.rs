@@ -17,6 +17,7 @@ tests![
     root_a_plain_tree_is_changed_in_place,
     root_layers_show_as_one_tree_and_changes_go_on_top,
     root_a_stack_can_be_mounted_again_at_once,
+    root_a_stage_ends_where_it_makes_what_no_layer_holds,
     root_referenced_trees_and_items_are_visible_and_read_only,
     root_inputs_that_point_elsewhere_are_refused,
     root_links_in_a_tree_lead_nowhere_else,
@@ -90,6 +91,24 @@ fn root_a_stack_can_be_mounted_again_at_once() {
         overlay::settle(&place.path("work")).expect("the rest of the mount can be removed");
     }
     assert_eq!(fs::read_dir(place.tree()).expect("the upper directory").count(), 10);
+}
+
+fn root_a_stage_ends_where_it_makes_what_no_layer_holds() {
+    // In the background, so that the stage itself would succeed.
+    let whiteout = format!("(mknod {TREE}/whiteout c 0 0); true");
+    let renamed = format!(
+        "touch {TREE}/one; python3 -c 'import ctypes; ctypes.CDLL(None).renameat2(-100, b\"{TREE}/one\", -100, b\"{TREE}/two\", 4)'"
+    );
+    for script in [whiteout, renamed] {
+        let mut place = Place::new("shell", json!({"script": script}));
+        place.request.tree.lower = layers(&place);
+        assert_eq!(place.fail(), StageFailure::NeedsPlainTree, "{script}");
+        // On a plain directory it runs to its end.
+        Place::new("shell", json!({"script": script})).succeed();
+    }
+    let mut place = Place::new("shell", json!({"script": format!("mknod {TREE}/null c 1 3; mkfifo {TREE}/pipe")}));
+    place.request.tree.lower = layers(&place);
+    place.succeed();
 }
 
 fn input(name: &str, module_name: &str, references: Vec<ReferenceFrom>) -> InputRequest {

@@ -173,6 +173,14 @@ pub(crate) fn attributes_of(directory: BorrowedFd<'_>, name: &CStr) -> io::Resul
     attributes::read(directory, name)
 }
 
+/// Returns whether the entry `name` of a directory has an extended attribute whose name begins so.
+///
+/// # Errors
+/// They cannot be read.
+pub(crate) fn has_attribute(directory: BorrowedFd<'_>, name: &CStr, beginning: &[u8]) -> io::Result<bool> {
+    attributes::has(directory, name, beginning)
+}
+
 /// A directory and its copy.
 struct Pair {
     from: OwnedFd,

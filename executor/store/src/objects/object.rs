@@ -50,6 +50,10 @@ pub struct ObjectMeta {
     /// beside, that one counts.
     #[serde(default)]
     pub stamp: Option<String>,
+    /// Whether its tree, if it is a whole one, holds what overlayfs takes for its own notes ([`crate::objects::marks`]);
+    /// then nothing is laid on it. `None` if nobody has looked.
+    #[serde(default)]
+    pub marks: Option<bool>,
     /// What its own directory takes on disk, but for what it shares.
     pub bytes: u64,
     /// What it has in common with the tree that it is a copy of, by reflinks.

@@ -24,6 +24,11 @@ use crate::tree_stack::{TreeStack, Upper};
 /// How many layers a tree may have: look-ups through a hundred cost seventeen times those through one.
 pub(crate) const MAX_LAYERS: usize = 32;
 
+/// Why a tree is a plain directory: a stage asked for one.
+const NEEDED: &str = "the stage makes what no overlayfs layer can hold";
+/// The same: of what it continues.
+const MARKS: &str = "it holds devices or attributes that overlayfs marks its layers with";
+
 /// The future object in the directory of a work.
 const OBJECT: &str = "object";
 /// The directory for overlayfs's own use.
@@ -46,6 +51,8 @@ pub struct Work<'a> {
     /// The object that the tree is a copy of.
     pub(crate) copy_of: Option<ObjectRef>,
     pub(crate) stack: TreeStack,
+    /// Why the tree is a plain directory where the store has layers.
+    why_plain: Option<&'static str>,
     /// When the tree was created, by the clock that stamps its files.
     pub(crate) created: Timespec,
 }
@@ -59,10 +66,21 @@ impl Transaction {
     /// # Panics
     /// The base is not under this lease.
     pub fn work(&self, base: Option<StageId>) -> Result<Work<'_>, StoreError> {
-        self.store().with_room(|| self.begin_tree(base))
+        self.store().with_room(|| self.begin_tree(base, false))
     }
 
-    fn begin_tree(&self, base: Option<StageId>) -> Result<Work<'_>, StoreError> {
+    /// Begins a tree likewise, which is a plain directory whatever the store's way of layering is.
+    ///
+    /// # Errors
+    /// As for [`Transaction::work`].
+    ///
+    /// # Panics
+    /// The base is not under this lease.
+    pub fn plain_work(&self, base: Option<StageId>) -> Result<Work<'_>, StoreError> {
+        self.store().with_room(|| self.begin_tree(base, true))
+    }
+
+    fn begin_tree(&self, base: Option<StageId>, is_plain: bool) -> Result<Work<'_>, StoreError> {
         let Some(id) = base else {
             let work = self.empty(None)?;
             work.make_tree()?;
@@ -72,6 +90,8 @@ impl Transaction {
         match self.store().way(self.directory())? {
             // What is kept must not lie on what is not.
             _ if self.store().keeps() && self.is_elsewhere(id) => self.copy(&below, Sharing::IfPossible),
+            Way::Overlay if is_plain => self.plain_copy(&below, NEEDED),
+            Way::Overlay if self.has_marks(&below)? => self.plain_copy(&below, MARKS),
             Way::Overlay => {
                 let below = match below.lowers.len() + 2 {
                     _ if self.store().shuffles() => self.shuffled(&below)?,
@@ -79,6 +99,10 @@ impl Transaction {
                     _ if below.has_placeholders && !below.takes_placeholders() => self.flattened(&below)?,
                     _ => below,
                 };
+                // A layer escapes what is in a plain directory as it is.
+                if self.has_marks(&below)? {
+                    return self.plain_copy(&below, MARKS);
+                }
                 let mut work = self.empty(base)?;
                 work.put_on(&below)?;
                 Ok(work)
@@ -108,9 +132,17 @@ impl Transaction {
             below: None,
             copy_of: None,
             stack,
+            why_plain: None,
             created,
         };
         self.store().make_directory(&work.object())?;
+        Ok(work)
+    }
+
+    /// The same as a copy, which the store keeps for this reason.
+    fn plain_copy(&self, below: &ObjectMeta, reason: &'static str) -> Result<Work<'_>, StoreError> {
+        let mut work = self.copy(below, Sharing::IfPossible)?;
+        work.why_plain = Some(reason);
         Ok(work)
     }
 
@@ -157,6 +189,16 @@ impl Work<'_> {
         remove_tree(&path).map_err(StoreError::io("remove", &path))?;
         self.transaction.store().make_directory(&path)?;
         Ok(path)
+    }
+
+    /// Returns whether the tree is a plain directory, and not a layer on others.
+    pub fn is_plain(&self) -> bool {
+        self.stack.lower.is_empty()
+    }
+
+    /// Returns why the tree is a plain directory where the store keeps others as layers; `None` if it is as all others.
+    pub fn why_plain(&self) -> Option<&'static str> {
+        self.why_plain
     }
 
     /// What has been written so far, in bytes on disk.

@@ -153,6 +153,7 @@ fn as_object(graph: &Graph, node: NodeIndex, id: StageId, checkpoint: &Checkpoin
         .collect();
     steps.reverse();
     ObjectMeta {
+        marks: None,
         format: FORMAT,
         id,
         boot: None,

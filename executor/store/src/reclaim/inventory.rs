@@ -51,6 +51,13 @@ pub struct Kept {
     pub bytes: u64,
 }
 
+impl Kept {
+    /// Returns whether it is a whole tree that continues another one.
+    pub fn is_whole_copy(&self) -> bool {
+        self.meta.base.is_some() && self.meta.lowers.is_empty()
+    }
+}
+
 /// A fetched item.
 #[derive(Debug, Clone)]
 pub struct Item {

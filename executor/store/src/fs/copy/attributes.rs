@@ -98,6 +98,16 @@ pub(crate) fn read(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<(CS
     Ok(found)
 }
 
+/// Whether the entry `name` of a directory has an extended attribute whose name begins so.
+pub(crate) fn has(directory: BorrowedFd<'_>, name: &CStr, beginning: &[u8]) -> io::Result<bool> {
+    let path = by_descriptor(directory, name);
+    match sized(|list| rustix::fs::llistxattr(&path, list)) {
+        Ok(names) => Ok(names.split(|&byte| byte == 0).any(|name| name.starts_with(beginning))),
+        Err(Errno::OPNOTSUPP) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Takes from a new directory what it inherited from the one it lies in.
 pub(crate) fn remove_inherited(directory: BorrowedFd<'_>) {
     for name in [c"system.posix_acl_default", c"system.posix_acl_access"] {
