@@ -166,6 +166,32 @@ fn a_tree_may_be_deeper_than_a_path_is_long() {
     assert_eq!(fs::read_dir(place).expect("reads").count(), 0);
 }
 
+/// More levels than are finished by their paths.
+#[test]
+fn directories_in_the_deep_keep_their_attributes() {
+    let case = Case::new();
+    let mut directory = rustix::fs::openat(CWD, case.from("."), DIRECTORY, Mode::empty()).expect("opens");
+    for level in 0..1000_u32 {
+        for name in ["beside", "d"] {
+            rustix::fs::mkdirat(&directory, name, Mode::from(0o700 + level % 8)).expect("makes");
+        }
+        let time = rustix::fs::Timespec { tv_sec: level.into(), tv_nsec: 0 };
+        rustix::fs::futimens(&directory, &rustix::fs::Timestamps { last_access: time, last_modification: time })
+            .expect("sets");
+        directory = rustix::fs::openat(&directory, "d", DIRECTORY, Mode::empty()).expect("opens");
+    }
+    assert_eq!(case.copy(Ownership::Keep).expect("copies").entries, 2001);
+    let digest = |root: PathBuf| {
+        // Every time counts.
+        let created = rustix::fs::Timespec { tv_sec: i64::MAX, tv_nsec: 0 };
+        crate::digest::record(&root, created, crate::digest::Kind::Whole(None)).expect("reads").digest()
+    };
+    assert_eq!(digest(case.from(".")), digest(case.to(".")));
+    for root in [case.from("."), case.to(".")] {
+        crate::fs::delete::remove_tree(&root.join("d")).expect("deletes");
+    }
+}
+
 #[test]
 fn root_owners_devices_and_privileged_attributes_are_kept() {
     if !osbc_fixtures::has_root() {
