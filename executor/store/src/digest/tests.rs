@@ -354,12 +354,13 @@ fn root_the_data_below_a_placeholder_is_not_read_and_must_be_in_a_record() {
 /// A record as it was written before entries had the content of files.
 #[test]
 fn a_record_of_an_older_format_is_none() {
+    type OlderEntry = (Vec<u8>, Hash, Option<Hash>, Option<(i64, i64)>);
     #[derive(Serialize)]
     struct Older {
         format: u32,
-        root: (Vec<u8>, Hash, Option<Hash>, Option<(i64, i64)>),
+        root: OlderEntry,
         links: Vec<Vec<Vec<u8>>>,
-        listings: Vec<Vec<(Vec<u8>, Hash, Option<Hash>, Option<(i64, i64)>)>>,
+        listings: Vec<Vec<OlderEntry>>,
     }
     let entry = |name: &[u8]| (name.to_vec(), [1; 32], None, Some((7, 8)));
     let older =
