@@ -20,6 +20,7 @@ mod faults;
 mod file_systems;
 mod layering;
 mod marks;
+mod operations;
 mod placeholders;
 mod power;
 mod verification;

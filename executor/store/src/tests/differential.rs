@@ -159,13 +159,15 @@ fn run_seed(place: &Path, name: &str, layers: Layers, seed: u64, length: Length)
     let (plain_path, store) = (around.path().join("plain"), open(&around.path().join("store"), layers));
     fs::create_dir(&plain_path).expect("makes");
     fs::set_permissions(&plain_path, fs::Permissions::from_mode(0o755)).expect("sets");
+    // What a layer would take for marks of its own.
+    let is_copied = matches!(layers, Layers::Copy | Layers::Reflink);
     let mut run = Run {
         title: format!("seed {seed}: {layers:?} on {name}"),
         layers,
         plain_path: &plain_path,
         random: Random::new(seed),
         model: Model::new(),
-        class: Class { marks: matches!(layers, Layers::Copy | Layers::Reflink) },
+        class: Class { marks: is_copied, whiteouts: is_copied },
         epoch: seed.is_multiple_of(2).then_some(1_600_000_000),
         log: String::new(),
         record: None,

@@ -95,8 +95,10 @@ impl Model {
 /// What operations a tree gets.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Class {
-    /// Nodes and attributes that mean something to overlayfs.
+    /// Attributes that mean something to overlayfs.
     pub(super) marks: bool,
+    /// Character devices 0:0, which it takes for a mark.
+    pub(super) whiteouts: bool,
 }
 
 /// The next operation.
@@ -237,7 +239,7 @@ fn make_node(random: &Random, path: PathBuf, class: Class) -> Operation {
         (FileType::BlockDevice, (7, 200)),
         (FileType::CharacterDevice, (0, 0)),
     ];
-    let (kind, device) = *random.of(if class.marks { &kinds } else { &kinds[..4] });
+    let (kind, device) = *random.of(if class.whiteouts { &kinds[..] } else { &kinds[..4] });
     Operation::MakeNode { path, kind, mode: 0o640, device }
 }
 
