@@ -3,7 +3,7 @@
 //!
 //! In which order a file system lists a directory is its own business; an overlay, though, lists what is in its lowest
 //! layer first. So below a whole copy of a tree goes a layer with every second file of each directory: the tree is the
-//! same, and its directories list those files before the others.
+//! same, and its directories list those files before the others. A tree that overlayfs would misread stays as it is.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -17,6 +17,7 @@ use crate::error::StoreError;
 use crate::fs::copy::Sharing;
 use crate::fs::walk;
 use crate::objects::abilities::Way;
+use crate::objects::marks;
 use crate::objects::object::ObjectMeta;
 use crate::store::{Layers, Store};
 use crate::transaction::Transaction;
@@ -44,17 +45,20 @@ impl Transaction {
     /// The same tree in another order: an object of its own, made once for all that go on from there or read it.
     pub(crate) fn shuffled(&self, whole: &ObjectMeta) -> Result<Arc<ObjectMeta>, StoreError> {
         let _alone = self.flattening.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = whole.derived_id("osbc scattered tree 1");
+        let id = whole.derived_id("osbc scattered tree 2");
         if let Some(known) = self.add(id)? {
             return Ok(known);
         }
         let start = Instant::now();
-        let half = self.copy(whole, Sharing::IfPossible)?;
-        let tree = &half.upper().dir;
-        self.store().change("thin out", tree, || thin_out(tree))?;
-        let half = half.commit_derived(whole.derived_id("osbc thinned out tree 1"), whole, start)?;
         let mut work = self.copy(whole, Sharing::IfPossible)?;
-        work.lowers = vec![half.reference()];
+        let tree = &work.upper().dir;
+        if !marks::are_below(tree).map_err(StoreError::io("read", tree))? {
+            let half = self.copy(whole, Sharing::IfPossible)?;
+            let tree = &half.upper().dir;
+            self.store().change("thin out", tree, || thin_out(tree))?;
+            let half = half.commit_derived(whole.derived_id("osbc thinned out tree 1"), whole, start)?;
+            work.lowers = vec![half.reference()];
+        }
         work.commit_derived(id, whole, start)
     }
 }

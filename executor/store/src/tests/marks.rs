@@ -23,7 +23,8 @@ fn root_what_continues_a_tree_with_marks_is_a_plain_directory() {
         return;
     }
     type Make = fn(&Path);
-    let kinds: [(&str, Make, fn(&Path) -> bool); 2] = [
+    type IsThere = fn(&Path) -> bool;
+    let kinds: [(&str, Make, IsThere); 2] = [
         (
             "device",
             |root| device_zero(&root.join("d/x")),
