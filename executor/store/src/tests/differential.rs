@@ -146,7 +146,8 @@ struct Run<'a> {
     plain_path: &'a Path,
     random: Random,
     model: Model,
-    class: Class,
+    /// Whether there is what overlayfs marks its layers with.
+    with_marks: bool,
     /// The time that what a stage wrote gets.
     epoch: Option<i64>,
     log: String,
@@ -159,15 +160,13 @@ fn run_seed(place: &Path, name: &str, layers: Layers, seed: u64, length: Length)
     let (plain_path, store) = (around.path().join("plain"), open(&around.path().join("store"), layers));
     fs::create_dir(&plain_path).expect("makes");
     fs::set_permissions(&plain_path, fs::Permissions::from_mode(0o755)).expect("sets");
-    // What a layer would take for marks of its own.
-    let is_copied = matches!(layers, Layers::Copy | Layers::Reflink);
     let mut run = Run {
         title: format!("seed {seed}: {layers:?} on {name}"),
         layers,
         plain_path: &plain_path,
         random: Random::new(seed),
         model: Model::new(),
-        class: Class { marks: is_copied, whiteouts: is_copied },
+        with_marks: seed.is_multiple_of(3),
         epoch: seed.is_multiple_of(2).then_some(1_600_000_000),
         log: String::new(),
         record: None,
@@ -191,7 +190,15 @@ fn run_seed(place: &Path, name: &str, layers: Layers, seed: u64, length: Length)
 
 impl Run<'_> {
     fn stage(&mut self, transaction: &Transaction, base: Option<StageId>, id: StageId, (least, more): (u64, u64)) {
-        let work = transaction.work(base).expect("a tree begins");
+        // As a stage that makes a device 0:0 gets it. Then layers begin anew when nothing of it is left.
+        let is_plain = self.with_marks && self.random.percent(10);
+        let work = if is_plain { transaction.plain_work(base) } else { transaction.work(base) };
+        let work = work.expect("a tree begins");
+        let is_copied = matches!(self.layers, Layers::Copy | Layers::Reflink);
+        let class = Class {
+            marks: self.with_marks && (is_copied || is_plain || !work.is_plain()),
+            whiteouts: self.with_marks && (is_copied || is_plain),
+        };
         let created = self.now();
         writeln!(self.log, "stage {}", id.short()).expect("writes");
         let mut left = least + self.random.below(more);
@@ -201,7 +208,7 @@ impl Run<'_> {
             let mut store = World::open(overlay::open(&work.stack().expect("a tree")).expect("opens"));
             let mut plain = World::open(directory_at(self.plain_path));
             for _ in 0..part {
-                self.operation(&mut plain, &mut store);
+                self.operation(&mut plain, &mut store, class);
             }
             if self.random.percent(20) {
                 self.compare(&store.root(), BEFORE_COMMIT);
@@ -213,8 +220,11 @@ impl Run<'_> {
         if let Some(epoch) = self.epoch {
             mtime_clamp::clamp(self.plain_path, created, epoch).expect("sets");
         }
-        for stack in [transaction.tree(id), transaction.tree_for_stages(id).expect("is made")] {
-            with_tree(&stack.expect("is there"), |root| self.compare(root, "the committed tree"));
+        let tree = transaction.tree(id).expect("is there");
+        with_tree(&tree, |root| self.compare(root, "the committed tree"));
+        let for_stages = transaction.tree_for_stages(id).expect("is made").expect("is there");
+        if for_stages != tree {
+            with_tree(&for_stages, |root| self.compare(root, "the committed tree, for stages"));
         }
         // Without an epoch the times of renamed files are those at which the stages ran.
         if self.epoch.is_some() {
@@ -226,8 +236,8 @@ impl Run<'_> {
     }
 
     /// Does the same to both.
-    fn operation(&mut self, plain: &mut World, store: &mut World) {
-        let operation = generate::next(&self.random, &self.model, self.class);
+    fn operation(&mut self, plain: &mut World, store: &mut World, class: Class) {
+        let operation = generate::next(&self.random, &self.model, class);
         let stored = store.apply(&operation);
         writeln!(self.log, "{operation:?} -> {stored:?}").expect("writes");
         if self.is_documented(&operation, &stored) {
@@ -276,8 +286,9 @@ impl Run<'_> {
     }
 
     fn compare(&self, store: &Path, what: &str) {
-        let (mut plain, mut store) =
-            (look::at_tree(self.plain_path).expect("reads"), look::at_tree(store).expect("reads"));
+        let [mut plain, mut store] = [self.plain_path, store].map(|root| {
+            look::at_tree(root).unwrap_or_else(|error| panic!("{}: {what}: {error} after:\n{}", self.title, self.log))
+        });
         // Until then a user's overlay, which has no index, has two numbers for a file that has got more names.
         if what == BEFORE_COMMIT && user_namespace::in_namespace() {
             for (_, name) in plain.values_mut().chain(store.values_mut()) {

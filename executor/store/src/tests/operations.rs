@@ -2,6 +2,7 @@
 //!
 //! The table in `docs/store.md` has the same rows.
 
+mod page;
 mod rows;
 
 use super::file_systems::{self, Place};

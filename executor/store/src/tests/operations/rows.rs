@@ -9,13 +9,13 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::fs::{
     AtFlags, CWD, Dir, FallocateFlags, FileType, FlockOperation, IFlags, Mode, OFlags, RenameFlags, XattrFlags, inotify,
 };
 
 use super::As::{Directory, Otherwise};
 use super::Row;
+use super::page::{BOTH, Page, READ};
 
 pub(super) const ROWS: &[Row] = &[
     ("`st_nlink` of a file", Directory, names_of_a_file),
@@ -216,50 +216,6 @@ fn allocated(root: &Path) -> String {
     });
     outcomes.join(", ")
 }
-
-/// A page of a file, shared.
-struct Page(std::ptr::NonNull<u8>);
-
-impl Page {
-    const SIZE: usize = 4096;
-
-    fn of(file: &File, protection: ProtFlags) -> Self {
-        let size = std::num::NonZeroUsize::new(Self::SIZE).expect("is not 0");
-        #[expect(unsafe_code, reason = "the mapping is used here only")]
-        // SAFETY: the file has the page, and it is unmapped once.
-        let page = unsafe { mmap(None, size, protection, MapFlags::MAP_SHARED, file, 0) };
-        Self(page.expect("maps").cast())
-    }
-
-    fn set(&self, byte: u8) {
-        #[expect(unsafe_code, reason = "another mapping may change it")]
-        // SAFETY: it is mapped for writing, and has more than one byte.
-        unsafe {
-            self.0.write_volatile(byte);
-        }
-    }
-
-    fn get(&self) -> u8 {
-        #[expect(unsafe_code, reason = "another mapping may change it")]
-        // SAFETY: it is mapped for reading, and has more than one byte.
-        unsafe {
-            self.0.read_volatile()
-        }
-    }
-}
-
-impl Drop for Page {
-    fn drop(&mut self) {
-        #[expect(unsafe_code, reason = "it was mapped here")]
-        // SAFETY: nobody else unmaps it.
-        unsafe {
-            munmap(self.0.cast(), Self::SIZE).ok();
-        }
-    }
-}
-
-const READ: ProtFlags = ProtFlags::PROT_READ;
-const BOTH: ProtFlags = READ.union(ProtFlags::PROT_WRITE);
 
 fn mapped(root: &Path) -> String {
     let file = OpenOptions::new().read(true).write(true).open(root.join("file")).expect("opens");
