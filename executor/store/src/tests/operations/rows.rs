@@ -36,6 +36,7 @@ pub(super) const ROWS: &[Row] = &[
     ("a shared mapping and `read`", Directory, mapped),
     ("a shared mapping from before the first write", Otherwise("old"), mapped_before),
     ("reading through a descriptor from before the first write", Directory, opened_before),
+    ("opening a file for writing, after a change of its attributes only", Otherwise("modified"), opened_after_a_change),
     ("`flock` by descriptors from before and after the first write", Directory, flocked),
     ("record locks, of processes and of descriptions", Directory, locked_records),
     ("sizes by `statfs`", Directory, sizes_of_the_file_system),
@@ -240,6 +241,13 @@ fn opened_before(root: &Path) -> String {
     if byte[0] == b'w' { "new" } else { "old" }.to_owned()
 }
 
+fn opened_after_a_change(root: &Path) -> String {
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1000);
+    File::open(root.join("file")).and_then(|file| file.set_modified(time)).expect("sets");
+    drop(OpenOptions::new().write(true).open(root.join("file")).expect("opens"));
+    if root.join("file").metadata().expect("is there").mtime() == 1000 { "as it was" } else { "modified" }.to_owned()
+}
+
 /// Descriptors from before and after the first write.
 fn before_and_after(root: &Path) -> [File; 2] {
     let before = File::open(root.join("file")).expect("opens");
@@ -404,7 +412,7 @@ fn overlay_within(root: &Path) -> String {
     for name in ["upper", "work"] {
         fs::create_dir(path(name)).expect("makes");
     }
-    let upper = crate::tree_stack::Upper { dir: path("upper"), work: path("work") };
+    let upper = crate::tree_stack::Upper { dir: path("upper"), work: path("work"), metacopy: true };
     let stack = crate::tree_stack::TreeStack { lower: vec![path("d")], upper: Some(upper) };
     word(crate::fs::overlay::open(&stack))
 }
