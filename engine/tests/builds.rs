@@ -97,7 +97,8 @@ fn what_was_damaged_is_a_warning_and_made_anew() {
     let request = results(&session);
     let (built, _) = build(&session, &store, &request, &BuildOptions::default());
     let last = built.plan().exports[0].node.expect("it has stages");
-    let tree = built.lease().tree(built.plan().graph.stage_node(last).expect("a stage").id).expect("its tree");
+    let tree =
+        built.lease().tree(built.plan().graph.stage_node(last).expect("a stage").id).expect("reads").expect("its tree");
     let layer = tree.lower.last().expect("a layer").clone();
     drop(built);
     std::fs::write(layer.join("more"), "").expect("a file");

@@ -228,9 +228,11 @@ fn culprits(first: &Build, second: &Build) -> Result<Vec<Stage>, Failure> {
 
 /// Returns what differs in a result; `None` if it was not kept because the next stage continued in its tree.
 fn compare(first: &Build, second: &Build, id: StageId) -> Result<Option<Vec<Differing>>, Failure> {
-    let open = |build: &Build| build.built.lease().tree(id).map(|stack| overlay::open(&stack)).transpose();
-    let trees = open(first).and_then(|one| Ok((one, open(second)?)));
-    let (Some(one), Some(other)) = trees.map_err(Failure::environment)? else { return Ok(None) };
+    let open = |build: &Build| {
+        let stack = build.built.lease().tree(id).map_err(Failure::environment)?;
+        stack.map(|stack| overlay::open(&stack)).transpose().map_err(Failure::environment)
+    };
+    let (Some(one), Some(other)) = (open(first)?, open(second)?) else { return Ok(None) };
     let one = Tree { root: one.as_fd(), began: first.began() };
     let other = Tree { root: other.as_fd(), began: second.began() };
     differ(one, other).map(Some).map_err(Failure::environment)

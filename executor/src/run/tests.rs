@@ -325,7 +325,7 @@ fn the_steps_of_a_segment_change_one_tree_and_only_the_last_is_sealed() {
     let object = lease.object(sketch.id("c")).expect("is committed");
     let metadata: Vec<_> = object.steps.iter().map(|step| step.metadata.clone()).collect();
     assert_eq!(metadata, [json!("a"), json!("b"), json!("c")]);
-    let tree = lease.tree(sketch.id("c")).expect("is there");
+    let tree = lease.tree(sketch.id("c")).expect("reads").expect("is there");
     assert_eq!(std::fs::read_to_string(tree.lower[0].join("log")).expect("reads"), "abc");
 }
 

@@ -18,7 +18,7 @@
 //! layer ([`crate::fs::overlay::METACOPY`]); then its content is that of an entry of the record below, and is not read.
 //! Hard links, which cross directories, are a list of their own.
 
-mod bytes;
+pub(crate) mod bytes;
 mod merge;
 mod scan;
 mod stamp;

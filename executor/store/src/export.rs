@@ -134,7 +134,7 @@ pub fn check_destination<'a>(output: &Path, names: impl IntoIterator<Item = &'a 
 /// there.
 pub fn export(lease: &Lease, id: Option<StageId>, to: &Path, ownership: Ownership) -> Result<Copied, ExportError> {
     let tree = id.map(|id| {
-        let stack = lease.tree(id).ok_or(ExportError::Missing(id))?;
+        let stack = lease.tree(id)?.ok_or(ExportError::Missing(id))?;
         lease.check(id)?;
         overlay::open(&stack).map_err(ExportError::io("open the tree for", to))
     });

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use osbc_ir::{CachedSet, Graph, ItemKey, NodeId, StageId};
 use rustix::fs::{Timespec, UTIME_NOW};
@@ -16,7 +16,8 @@ use crate::check::stamps;
 use crate::error::StoreError;
 use crate::fs::delete::remove_tree;
 use crate::fs::{lock, regular};
-use crate::objects::object::ObjectMeta;
+use crate::objects::layout;
+use crate::objects::object::{ObjectMeta, ObjectRef};
 use crate::reclaim::last_used;
 use crate::store::Store;
 use crate::tree_stack::TreeStack;
@@ -42,6 +43,8 @@ pub struct Lease {
     made: Mutex<HashSet<StageId>>,
     /// Those of the objects that are not used any more.
     released: Mutex<HashSet<StageId>>,
+    /// Where the whole files are of layers that have deltas.
+    restored: Mutex<HashMap<ObjectRef, PathBuf>>,
     /// Those of the objects that do not lie in the store's own place, and where they do.
     elsewhere: Mutex<HashMap<StageId, PathBuf>>,
     list: Mutex<std::fs::File>,
@@ -163,6 +166,7 @@ impl Lease {
             objects: Mutex::default(),
             made: Mutex::default(),
             released: Mutex::default(),
+            restored: Mutex::default(),
             elsewhere: Mutex::default(),
             list: Mutex::new(list),
             next: AtomicU64::new(0),
@@ -200,7 +204,10 @@ impl Lease {
         // Others may stand for the same object.
         let objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
         let is_used = objects.iter().any(|(id, other)| other.id == meta.id && !released.contains(id));
+        let left = objects.iter().filter(|(id, _)| !released.contains(id)).map(|(_, other)| Arc::clone(other));
+        let left: Vec<Arc<ObjectMeta>> = left.collect();
         drop((objects, released));
+        self.forget_restored(&left);
         let gone: HashSet<StageId> = [id, meta.id].into_iter().filter(|id| !is_used || *id != meta.id).collect();
         self.note(&gone.into_iter().map(|id| format!("{RELEASED}{}", object_line(id))).collect::<String>())?;
         self.store.keep_within_limit();
@@ -224,9 +231,11 @@ impl Lease {
     }
 
     /// The tree of such a result, to be read.
-    pub fn tree(&self, id: StageId) -> Option<TreeStack> {
-        let object = self.object(id)?;
-        Some(self.stack(&object))
+    ///
+    /// # Errors
+    /// A large file of it cannot be put together.
+    pub fn tree(&self, id: StageId) -> Result<Option<TreeStack>, StoreError> {
+        self.object(id).map(|object| self.stack(&object)).transpose()
     }
 
     /// The tree of a result that was made under this lease and ends with it, if it is one directory and nothing lies on
@@ -237,13 +246,36 @@ impl Lease {
         let objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
         let is_below = objects.values().any(|other| other.lowers.iter().any(|lower| lower.id == object.id));
         drop(objects);
-        (is_own && !is_below).then(|| self.stack(&object).lower.pop())?
+        (is_own && !is_below).then(|| self.place(&object.reference()))
     }
 
     /// The directories of an object under this lease, as a tree to read.
-    pub(crate) fn stack(&self, object: &ObjectMeta) -> TreeStack {
+    ///
+    /// # Errors
+    /// A large file of it cannot be put together.
+    pub(crate) fn stack(&self, object: &ObjectMeta) -> Result<TreeStack, StoreError> {
+        let mut lower = Vec::with_capacity(object.lowers.len() + 1);
+        for layer in object.layers() {
+            lower.push(self.place(&layer));
+            if object.deltas.iter().any(|delta| delta.layer == layer) {
+                lower.push(self.restore(&layer, &object.deltas)?);
+            }
+        }
+        Ok(TreeStack { lower, upper: None })
+    }
+
+    /// The directory with the tree or layer of an object under this lease.
+    pub(crate) fn place(&self, object: &ObjectRef) -> PathBuf {
         let elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
-        object.stack(|id| elsewhere.get(&id).cloned().unwrap_or_else(|| self.store.layout().object(id)))
+        match elsewhere.get(&object.id) {
+            Some(place) => place.join(layout::content(&object.instance)),
+            None => object.content(self.store.layout()),
+        }
+    }
+
+    /// The directories with the whole files of layers that have deltas.
+    pub(crate) fn restored(&self) -> MutexGuard<'_, HashMap<ObjectRef, PathBuf>> {
+        self.restored.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether what lies on this object must not outlive the lease.

@@ -4,6 +4,7 @@ pub(crate) mod abilities;
 pub(crate) mod alias;
 pub(crate) mod checkpoint;
 pub(crate) mod commit;
+pub(crate) mod deltas;
 pub(crate) mod digests;
 pub(crate) mod layering;
 pub(crate) mod layout;

@@ -14,6 +14,7 @@ use osbc_fixtures::mounted::{Mounted, fill_up, run};
 use osbc_ir::{CachedSet, ItemKey, NodeId, StageId, Value};
 use serde_json::json;
 
+mod deltas;
 mod differential;
 mod eviction;
 mod faults;
@@ -59,7 +60,7 @@ fn with_tree<T>(stack: &crate::tree_stack::TreeStack, look: impl FnOnce(&Path) -
 }
 
 fn read(transaction: &Transaction, id: StageId, name: &str) -> String {
-    with_tree(&transaction.tree(id).expect("is under the lease"), |root| {
+    with_tree(&transaction.tree(id).expect("reads").expect("is under the lease"), |root| {
         fs::read_to_string(root.join(name)).expect("reads")
     })
 }
@@ -371,7 +372,7 @@ fn the_times_of_what_was_written_are_clamped() {
     work.commit(CommitInfo { source_epoch: Some(77), steps: vec![record(sketch.id("a"), Value::Null)] })
         .expect("commits");
     let time = |name: &str| {
-        with_tree(&transaction.tree(sketch.id("a")).expect("is there"), |root| {
+        with_tree(&transaction.tree(sketch.id("a")).expect("reads").expect("is there"), |root| {
             let metadata = root.join(name).symlink_metadata().expect("is there");
             (metadata.mtime(), metadata.mtime_nsec())
         })
@@ -487,7 +488,7 @@ fn root_a_layer_holds_only_what_its_stage_wrote() {
     drop(transaction);
     let transaction = sketch.begin(&store);
     assert_eq!(read(&transaction, ids[1], "renamed/file"), "new");
-    with_tree(&transaction.tree(ids[1]).expect("is there"), |root| {
+    with_tree(&transaction.tree(ids[1]).expect("reads").expect("is there"), |root| {
         let mut names: Vec<_> =
             fs::read_dir(root).expect("reads").map(|entry| entry.expect("reads").file_name()).collect();
         names.sort();
@@ -545,7 +546,7 @@ fn root_a_stack_never_grows_beyond_its_limit() {
     assert_eq!(deepest, work::MAX_LAYERS);
     let flattened = entries(&directory.path().join("objects")) - ids.len();
     assert_eq!(flattened, 2, "once for each time that the limit was reached");
-    let names = with_tree(&transaction.tree(ids[69]).expect("is there"), entries);
+    let names = with_tree(&transaction.tree(ids[69]).expect("reads").expect("is there"), entries);
     assert_eq!(names, 2);
     assert_eq!(read(&transaction, ids[69], "f69"), "69");
 }
@@ -577,7 +578,7 @@ fn root_a_tall_stack_is_flattened_once_for_all_that_go_on_from_it() {
     drop(transaction);
     let transaction = sketch.begin(&store);
     for id in &ids[height..] {
-        let names = with_tree(&transaction.tree(*id).expect("is there"), entries);
+        let names = with_tree(&transaction.tree(*id).expect("reads").expect("is there"), entries);
         assert_eq!(names, height);
     }
 }
@@ -606,7 +607,7 @@ fn root_a_hard_link_stays_one_across_layers() {
         file.write_all(b" and new").expect("writes");
     });
     let look = |id: StageId| {
-        with_tree(&transaction.tree(id).expect("is there"), |root| {
+        with_tree(&transaction.tree(id).expect("reads").expect("is there"), |root| {
             for name in ["one", "two", "d/three"] {
                 assert_eq!(fs::read_to_string(root.join(name)).expect("reads"), "old and new", "{name}");
             }
@@ -643,7 +644,7 @@ fn root_what_is_left_of_a_hard_linked_file_has_as_many_names_as_there_are() {
         fs::write(root.join("two"), "new").expect("writes");
         fs::remove_file(root.join("two")).expect("removes");
     });
-    with_tree(&transaction.tree(ids[1]).expect("is there"), |root| {
+    with_tree(&transaction.tree(ids[1]).expect("reads").expect("is there"), |root| {
         let [one, three] = ["one", "three"].map(|name| root.join(name).metadata().expect("is there"));
         assert_eq!((one.nlink(), one.ino()), (2, three.ino()));
         assert_eq!(fs::read_to_string(root.join("three")).expect("reads"), "new");

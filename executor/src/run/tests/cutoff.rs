@@ -66,7 +66,8 @@ fn what_depends_on_equal_content_does_not_run() {
         }
         let lease = sketch.lease(&bench.store);
         let tree =
-            osbc_store::fs::overlay::open(&lease.tree(sketch.id("in place")).expect("is in the store")).expect("opens");
+            osbc_store::fs::overlay::open(&lease.tree(sketch.id("in place")).expect("reads").expect("is in the store"))
+                .expect("opens");
         let root = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&tree));
         assert_eq!(std::fs::read_to_string(Path::new(&root).join("image")).expect("reads"), "image");
         drop((tree, lease));

@@ -43,6 +43,7 @@ pub(crate) fn merge(scanned: &Scanned, created: Timespec, kind: Kind<'_>) -> io:
                     let content = content.ok_or_else(|| missing(&scanned.path(place).join(OsStr::from_bytes(name))))?;
                     Some(Entry { content: Some(content), ..made(&placeholder.with(&content)) })
                 }
+                What::Delta(_, whole) => Some(Entry { content: Some(whole.1), ..made(&whole.0) }),
                 What::Other(own, content, _) => Some(Entry { content: *content, ..made(own) }),
             };
             match entry {

@@ -73,6 +73,8 @@ pub(crate) enum What {
     Directory(usize),
     /// A file whose data lies in the layers below.
     Placeholder(Placeholder, Option<Inode>),
+    /// A file of which the layer has the changed blocks alone: what there is of it, and what all of it is.
+    Delta(Own, Box<(Own, Hash)>),
     /// Anything else; for a file with the hash of its content.
     Other(Own, Option<Hash>, Option<Inode>),
 }
@@ -209,6 +211,8 @@ struct Notes {
     opaque: bool,
     metacopy: bool,
     redirect: Option<PathBuf>,
+    /// The hash of the content of a file of which the layer has the changed blocks alone.
+    delta: Option<Hash>,
 }
 
 impl Job {
@@ -266,6 +270,10 @@ impl Job {
             FileType::BlockDevice | FileType::CharacterDevice => (None, stat.st_rdev.to_le_bytes().to_vec()),
             _ => (None, Vec::new()),
         };
+        if let (Some(own), Some(whole)) = (hash, notes.delta) {
+            let there = Own::new(&attributes, &[own, whole].concat(), &stat);
+            return Ok(What::Delta(there, Box::new((Own::new(&attributes, &whole, &stat), whole))));
+        }
         let content = hash.as_ref().map_or(content.as_slice(), |hash| hash);
         Ok(What::Other(Own::new(&attributes, content, &stat), hash, inode))
     }
@@ -304,6 +312,7 @@ impl Job {
                 Some(rest) if self.is_layer && rest == overlay::REDIRECT.as_bytes() => {
                     found.redirect = Some(PathBuf::from(OsStr::from_bytes(&value)));
                 }
+                Some(rest) if self.is_layer && rest == overlay::DELTA.as_bytes() => found.delta = value.try_into().ok(),
                 Some(_) if self.is_layer => {}
                 _ => attributes.push((attribute, value)),
             }

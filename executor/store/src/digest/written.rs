@@ -90,6 +90,11 @@ pub(crate) fn written(root: &Path, is_layer: bool, naming: Naming) -> io::Result
                     encoder.raw(&own.hash(true));
                     (own.bytes, inode)
                 }
+                What::Delta(own, _) => {
+                    encoder.raw(&[4]);
+                    encoder.raw(&own.hash(true));
+                    (own.bytes, &None)
+                }
                 What::Placeholder(placeholder, inode) => {
                     let own = placeholder.alone();
                     encoder.raw(&[3]);

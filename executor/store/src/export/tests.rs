@@ -81,7 +81,8 @@ fn what_nobody_else_needs_is_moved() {
             fs::write(to.join("disk.raw"), "old").expect("writes");
             fs::write(to.join("other"), "stays").expect("writes");
         }
-        let tree = transaction.tree(sketch.id("b")).expect("is there").lower.pop().expect("a directory");
+        let tree =
+            transaction.tree(sketch.id("b")).expect("reads").expect("is there").lower.pop().expect("a directory");
         let inode = fs::metadata(tree.join("disk.raw")).expect("is there").ino();
         assert!(move_out(&transaction, sketch.id("b"), &to).expect("moves"), "{name}");
         assert_eq!(fs::metadata(to.join("disk.raw")).expect("is there").ino(), inode, "{name}");

@@ -165,6 +165,14 @@ pub(crate) fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &S
     refused
 }
 
+/// Copies the first `size` bytes of a file within a store to an empty one, as reflinks where there are.
+///
+/// # Errors
+/// One cannot be read or written.
+pub(crate) fn copy_data(from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64) -> io::Result<()> {
+    data::copy(from, to, size, Sharing::IfPossible, Destination::Store, &AtomicBool::new(true))
+}
+
 /// The extended attributes of the entry `name` of a directory, ACLs included.
 ///
 /// # Errors

@@ -29,6 +29,9 @@ pub(crate) const REDIRECT: &str = "redirect";
 /// What marks what was copied from a lower layer, and a directory that hides the one below.
 pub(crate) const ORIGIN: &str = "origin";
 pub(crate) const OPAQUE: &str = "opaque";
+/// What osbc notes of a file of which a layer has the changed blocks alone: the hash of the whole content. To overlayfs
+/// it is one of its own notes, which it neither shows nor copies.
+pub(crate) const DELTA: &str = "delta";
 
 /// The longest path of a file that overlayfs notes as [`REDIRECT`] (the default of the kernel's `redirect_max`, less the
 /// first `/`). Renaming or linking a placeholder of a file with a longer one gives `EXDEV`.

@@ -23,7 +23,7 @@ impl Transaction {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
         for node in checkpoints.wanted() {
             if let Some(stage) = graph.stage_node(node)
-                && let Some(tree) = self.tree(stage.id)
+                && let Some(tree) = self.tree(stage.id)?
                 && !checkpoints.has(stage.compat)
             {
                 checkpoints.store(graph, node, now, &self.metadata_with(graph, node, &[]), &tree)?;

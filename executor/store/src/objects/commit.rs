@@ -14,7 +14,7 @@ use crate::fs::delete::remove_tree;
 use crate::fs::extents;
 use crate::objects::layout::META;
 use crate::objects::object;
-use crate::objects::object::{FORMAT, InCommon, ObjectMeta, StepRecord};
+use crate::objects::object::{FORMAT, InCommon, ObjectMeta, ObjectRef, StepRecord};
 use crate::objects::sync::New;
 use crate::objects::work::Work;
 use crate::objects::{links, marks, mtime_clamp, placeholders};
@@ -74,6 +74,7 @@ impl Work<'_> {
         let overlay = &self.upper().work;
         remove_tree(overlay).map_err(StoreError::io("remove", overlay))?;
         let tree = &self.upper().dir;
+        let deltas = self.make_deltas(&ObjectRef { id, instance: self.instance.clone() })?;
         // What ends with the lease is never looked at again.
         let seen = store.keeps().then(|| {
             let written = digest::written(tree, !self.lowers.is_empty(), Naming::Bounded)?;
@@ -103,6 +104,7 @@ impl Work<'_> {
             longest_path: written.as_ref().and_then(|written| self.longest_path(written)),
             has_placeholders: written.as_ref().map_or(makes_placeholders, |written| written.has_placeholders)
                 || self.below.as_ref().is_some_and(|below| below.has_placeholders),
+            deltas,
             source_epoch: info.source_epoch,
             steps: info.steps.clone(),
         };

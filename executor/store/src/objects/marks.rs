@@ -35,10 +35,13 @@ pub(crate) fn are_below(root: &Path) -> io::Result<bool> {
 impl Transaction {
     /// Returns whether nothing can be laid on an object's tree; looks, where its commit did not.
     pub(crate) fn has_marks(&self, object: &ObjectMeta) -> Result<bool, StoreError> {
-        match (object.marks, self.stack(object).lower.as_slice()) {
-            (Some(known), _) => Ok(known),
-            (None, [tree]) => are_below(tree).map_err(StoreError::io("read", tree)),
-            (None, _) => Ok(false),
+        match object.marks {
+            Some(known) => Ok(known),
+            None if object.lowers.is_empty() => {
+                let tree = self.place(&object.reference());
+                are_below(&tree).map_err(StoreError::io("read", tree))
+            }
+            None => Ok(false),
         }
     }
 }

@@ -12,9 +12,9 @@ use serde_json::value::RawValue;
 use crate::digest::Naming;
 use crate::fs::overlay::LONGEST_REDIRECT;
 use crate::fs::regular;
+use crate::objects::deltas::Delta;
 use crate::objects::layout;
 use crate::objects::layout::{ALIAS, DURABLE, Layout, META};
-use crate::tree_stack::TreeStack;
 
 /// The format of [`ObjectMeta`]; an object of another one but [`WITHOUT_PLACEHOLDERS`] counts as absent.
 pub(crate) const FORMAT: u32 = 3;
@@ -65,6 +65,9 @@ pub struct ObjectMeta {
     /// Whether its layer, or one below, has files whose data lies in the layers below them.
     #[serde(default)]
     pub has_placeholders: bool,
+    /// The large files of its tree of which a layer has the changed blocks alone.
+    #[serde(default)]
+    pub deltas: Vec<Delta>,
     /// The epoch that its times are clamped to.
     pub source_epoch: Option<i64>,
     /// The stages that made it from its base, the last one being its own.
@@ -143,11 +146,9 @@ impl ObjectMeta {
         layout.object(self.id).join(layout::content(&self.instance))
     }
 
-    /// The object's directories as a tree to read; `place` returns where an object lies.
-    pub(crate) fn stack(&self, place: impl Fn(StageId) -> PathBuf) -> TreeStack {
-        let below = self.lowers.iter().map(|lower| place(lower.id).join(layout::content(&lower.instance)));
-        let own = place(self.id).join(layout::content(&self.instance));
-        TreeStack { lower: below.chain([own]).collect(), upper: None }
+    /// The object's layers, lowest first.
+    pub(crate) fn layers(&self) -> impl Iterator<Item = ObjectRef> {
+        self.lowers.iter().cloned().chain([self.reference()])
     }
 }
 

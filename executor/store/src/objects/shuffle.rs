@@ -39,7 +39,7 @@ impl Transaction {
         let Some(object) = self.object(id) else { return Ok(None) };
         let shuffles = self.store().shuffles() && self.store().way(self.directory())? == Way::Overlay;
         let object = if shuffles { self.shuffled(&object)? } else { object };
-        Ok(Some(self.stack(&object)))
+        self.stack(&object).map(Some)
     }
 
     /// The same tree in another order: an object of its own, made once for all that go on from there or read it.

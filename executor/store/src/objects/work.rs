@@ -229,7 +229,7 @@ impl Work<'_> {
         let (layer, overlay) = (&self.upper().dir, &self.upper().work);
         store.make_directory(layer)?;
         store.make_directory(overlay)?;
-        let stack = self.transaction.stack(below);
+        let stack = self.transaction.stack(below)?;
         let top = stack.lower.last().expect("an object has a directory of its own");
         store.change("make", layer, || {
             let top = open_directory(top)?;
@@ -249,7 +249,7 @@ impl Work<'_> {
     fn copy_from(&self, below: &ObjectMeta, sharing: Sharing) -> Result<(), StoreError> {
         let (store, tree) = (self.transaction.store(), &self.upper().dir);
         let from =
-            overlay::open(&self.transaction.stack(below)).map_err(StoreError::io("open the layers below", tree))?;
+            overlay::open(&self.transaction.stack(below)?).map_err(StoreError::io("open the layers below", tree))?;
         let to = open_directory(tree).map_err(StoreError::io("open", tree))?;
         let mut copied = Ok(Default::default());
         let started = store.change("copy to", tree, || {

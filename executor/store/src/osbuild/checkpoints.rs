@@ -154,6 +154,7 @@ fn as_object(graph: &Graph, node: NodeIndex, id: StageId, checkpoint: &Checkpoin
     steps.reverse();
     ObjectMeta {
         marks: None,
+        deltas: Vec::new(),
         format: FORMAT,
         id,
         boot: None,

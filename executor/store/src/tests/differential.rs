@@ -220,7 +220,7 @@ impl Run<'_> {
         if let Some(epoch) = self.epoch {
             mtime_clamp::clamp(self.plain_path, created, epoch).expect("sets");
         }
-        let tree = transaction.tree(id).expect("is there");
+        let tree = transaction.tree(id).expect("reads").expect("is there");
         with_tree(&tree, |root| self.compare(root, "the committed tree"));
         let for_stages = transaction.tree_for_stages(id).expect("is made").expect("is there");
         if for_stages != tree {

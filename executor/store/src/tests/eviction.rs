@@ -202,7 +202,7 @@ fn root_layers_stay_as_long_as_something_lies_on_them() {
     assert_eq!(left(&sketch, &store), ["base", "middle", "new"]);
     let transaction = sketch.begin(&store);
     assert_eq!(down_to(0).objects, 0, "the held one needs them all");
-    assert_eq!(with_tree(&transaction.tree(sketch.id("new")).expect("is there"), entries), 3);
+    assert_eq!(with_tree(&transaction.tree(sketch.id("new")).expect("reads").expect("is there"), entries), 3);
     drop(transaction);
     let evicted = down_to(5 * MB as u64);
     assert_eq!(left(&sketch, &store), ["base"], "{evicted:?}");

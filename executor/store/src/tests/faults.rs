@@ -42,6 +42,13 @@ impl Disk for FaultyDisk {
     }
 }
 
+/// What is in a large file, of which the second result changes a byte.
+fn large(changed: bool) -> Vec<u8> {
+    let mut bytes: Vec<u8> = (0..400_000_u32).map(|index| (index * 7 % 251) as u8 + 1).collect();
+    bytes[70_000] = u8::from(!changed);
+    bytes
+}
+
 /// Makes two results and an item, the second result on the first; says how far it came.
 fn build_all(store: &Store, sketch: &FinalizedSketch) -> Result<(), StoreError> {
     let transaction = Transaction::begin(store.lease(&sketch.graph, sketch.ids())?)?;
@@ -55,7 +62,12 @@ fn build_all(store: &Store, sketch: &FinalizedSketch) -> Result<(), StoreError> 
         if transaction.object(id).is_none() {
             let work = transaction.work(base)?;
             work.scratch()?;
-            with_tree(&work.stack()?, |root| fs::write(root.join(label), label).expect("the disk itself is fine"));
+            with_tree(&work.stack()?, |root| {
+                fs::write(root.join(label), label).expect("the disk itself is fine");
+                let file = fs::File::options().create(true).truncate(false).write(true).open(root.join("large"));
+                std::os::unix::fs::FileExt::write_all_at(&file.expect("opens"), &large(label == "b"), 0)
+                    .expect("writes");
+            });
             work.commit(CommitInfo { source_epoch: Some(7), ..info(id) })?;
         }
         base = Some(id);
@@ -112,6 +124,9 @@ fn survives_every_fault(layers: Layers, place: &Path) {
                 (read(&transaction, sketch.id("b"), "a"), read(&transaction, sketch.id("b"), "b")),
                 ("a".into(), "b".into())
             );
+            with_tree(&transaction.tree(sketch.id("b")).expect("is put together").expect("is there"), |root| {
+                assert!(fs::read(root.join("large")).expect("reads") == large(true), "{}", case());
+            });
             drop(transaction);
             let counted = store.gc().expect("counts").left;
             assert_eq!(store.usage(), Some(counted), "{}", case());

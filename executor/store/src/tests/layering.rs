@@ -25,7 +25,7 @@ fn ten_stages(store: &Store) -> u64 {
         });
     }
     let after = used(store.path());
-    with_tree(&transaction.tree(ids[10]).expect("is there"), |root| {
+    with_tree(&transaction.tree(ids[10]).expect("reads").expect("is there"), |root| {
         assert_eq!(entries(root), 11);
         assert_eq!(fs::read(root.join("large")).expect("reads"), bytes);
     });

@@ -67,7 +67,7 @@ fn kept(directory: &TempDir, sketch: &FinalizedSketch, label: &str) -> Option<(V
 
 /// The files in a leased tree.
 fn tree(transaction: &Transaction, sketch: &FinalizedSketch, label: &str) -> Vec<String> {
-    let root = overlay::open(&transaction.tree(sketch.id(label)).expect("is leased")).expect("opens");
+    let root = overlay::open(&transaction.tree(sketch.id(label)).expect("reads").expect("is leased")).expect("opens");
     let entries = fs::read_dir(format!("/proc/self/fd/{}", root.as_raw_fd())).expect("reads");
     let mut names: Vec<String> =
         entries.map(|entry| entry.expect("reads").file_name().into_string().expect("text")).collect();

@@ -1,0 +1,288 @@
+//! Large files of which a layer keeps only the blocks that differ from a file below it.
+//!
+//! overlayfs copies a file whole when a byte of it changes. At the commit such a copy is compared with the file that
+//! lies below, and the layer keeps a file of the same size with the changed blocks alone; the rest of it is a hole. Such
+//! a tree is read with one more directory above that layer, which has the whole file: the one that the stage wrote, as
+//! long as a build goes on from there, else one that is put together when it is first needed. It ends with the lease.
+//!
+//! A delta always goes back to a file that is there as a whole, so none needs another one.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use osbc_module_api::data_extents::data_blocks;
+use rayon::prelude::*;
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::bytes;
+use crate::error::StoreError;
+use crate::fs::copy::{copy_attributes, copy_data};
+use crate::fs::delete::remove_tree;
+use crate::fs::{overlay, walk};
+use crate::lease::Lease;
+use crate::objects::object::{ObjectMeta, ObjectRef};
+use crate::objects::work::Work;
+
+/// Smaller files are kept whole. Tests have many.
+const LARGE: u64 = if cfg!(test) { 256 << 10 } else { 16 << 20 };
+/// What is compared, and kept or not, at once.
+const BLOCK: u64 = 64 << 10;
+
+/// A large file of a layer, of which that has only what differs from another file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delta {
+    /// The object in whose layer it is.
+    pub layer: ObjectRef,
+    /// Its path below the root of that layer.
+    #[serde(with = "crate::fs::paths")]
+    pub path: PathBuf,
+    /// The object below which has all of the file, in its layer under the same path, as it was before.
+    pub on: ObjectRef,
+    /// What differs: first bytes and lengths, ascending.
+    pub changed: Vec<(u64, u64)>,
+}
+
+impl Work<'_> {
+    /// Leaves out of the layer what its large files have in common with those below, and returns the deltas that its
+    /// tree then has, with those of the layers below. `own` is the object that the layer becomes.
+    ///
+    /// # Errors
+    /// A file cannot be read or written; the layer then has all that it had.
+    pub(crate) fn make_deltas(&self, own: &ObjectRef) -> Result<Vec<Delta>, StoreError> {
+        let (Some(below), true) = (&self.below, self.transaction.store().keeps()) else { return Ok(Vec::new()) };
+        let layer = &self.upper().dir;
+        let failed = |act| move |error| StoreError::io(act, layer)(error);
+        let mut made = Vec::new();
+        for path in large_files(layer).map_err(failed("read"))? {
+            let Some(on) = self.original(&below.deltas, &path) else { continue };
+            let (Some(new), Some(old)) = (open_within(layer, &path), open_within(&self.place_of(&on), &path)) else {
+                continue;
+            };
+            if let Some(changed) = changed_blocks(&new, &old).map_err(failed("read"))? {
+                made.push(Delta { layer: own.clone(), path, on, changed });
+            }
+        }
+        if !made.is_empty() {
+            let whole = self.transaction.new_path();
+            let store = self.transaction.store();
+            let thinned = store.change("leave unchanged blocks out of", layer, || {
+                made.iter().try_for_each(|delta| thin_out(layer, delta, &whole, &self.directory))
+            });
+            if let Err(error) = thinned {
+                remove_tree(&whole).ok();
+                return Err(error);
+            }
+            self.transaction.restored().insert(own.clone(), whole);
+        }
+        // A placeholder above may have its data in any of those below.
+        let is_hidden = |delta: &&Delta| !below.has_placeholders && made.iter().any(|new| new.path == delta.path);
+        let kept = below.deltas.iter().filter(|delta| !is_hidden(delta)).cloned();
+        Ok(kept.chain(made.iter().cloned()).collect())
+    }
+
+    /// The object below that has all of the file which the layer has a changed copy of; `None` if it is not known.
+    fn original(&self, deltas: &[Delta], path: &Path) -> Option<ObjectRef> {
+        for lower in self.lowers.iter().rev() {
+            if let Some(delta) = deltas.iter().find(|delta| delta.layer == *lower && delta.path == *path) {
+                return Some(delta.on.clone());
+            }
+            let Some(file) = open_within(&self.place_of(lower), path) else { continue };
+            if !has_note(&file, overlay::METACOPY) {
+                let is_whole = file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() >= LARGE);
+                return (is_whole && !has_note(&file, overlay::DELTA)).then(|| lower.clone());
+            }
+        }
+        None
+    }
+
+    fn place_of(&self, object: &ObjectRef) -> PathBuf {
+        object.content(self.transaction.store().layout())
+    }
+}
+
+impl Lease {
+    /// The directory with the whole files of a layer that has deltas; put together when it is first needed.
+    ///
+    /// # Errors
+    /// There is no room for it, or the files cannot be read.
+    pub(crate) fn restore(&self, layer: &ObjectRef, deltas: &[Delta]) -> Result<PathBuf, StoreError> {
+        let mut restored = self.restored();
+        if let Some(known) = restored.get(layer) {
+            return Ok(known.clone());
+        }
+        let (store, whole) = (self.store(), self.new_path());
+        let place = layer.content(store.layout());
+        let own = deltas.iter().filter(|delta| delta.layer == *layer);
+        let made = store.change("put together the files of", &place, || {
+            own.clone().try_for_each(|delta| put_together(&place, delta, &delta.on.content(store.layout()), &whole))
+        });
+        if let Err(error) = made {
+            remove_tree(&whole).ok();
+            return Err(error);
+        }
+        restored.insert(layer.clone(), whole.clone());
+        Ok(whole)
+    }
+
+    /// Removes the whole files that no result needs which is still used.
+    pub(crate) fn forget_restored(&self, used: &[std::sync::Arc<ObjectMeta>]) {
+        let is_used = |layer: &ObjectRef| used.iter().flat_map(|meta| &meta.deltas).any(|delta| delta.layer == *layer);
+        self.restored().retain(|layer, whole| {
+            let used = is_used(layer);
+            if !used {
+                // What cannot be removed now goes with the lease.
+                remove_tree(whole).ok();
+            }
+            used
+        });
+    }
+}
+
+/// The large files of a layer that have a single name and their own data.
+fn large_files(layer: &Path) -> io::Result<Vec<PathBuf>> {
+    let met = Mutex::new(Vec::new());
+    let directories = walk::entries(layer, |entry| {
+        let is_file = FileType::from_raw_mode(entry.stat.st_mode) == FileType::RegularFile;
+        if is_file && entry.stat.st_nlink == 1 && entry.stat.st_size as u64 >= LARGE {
+            let one = (entry.within, entry.name.to_owned());
+            met.lock().unwrap_or_else(PoisonError::into_inner).push(one);
+        }
+        Ok(())
+    })?;
+    let met = met.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let path = |(within, name): &(usize, std::ffi::CString)| {
+        directories.path(*within).join(std::ffi::OsStr::from_bytes(name.to_bytes()))
+    };
+    let has_data = |path: &PathBuf| open_within(layer, path).is_some_and(|file| !has_note(&file, overlay::METACOPY));
+    Ok(met.iter().map(path).filter(has_data).collect())
+}
+
+/// Opens a file below a directory to read it; `None` if it is not there, or a link leads there.
+fn open_within(directory: &Path, path: &Path) -> Option<File> {
+    let directory = open_directory(directory).ok()?;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    rustix::fs::openat2(directory, path, flags, Mode::empty(), resolve).ok().map(File::from)
+}
+
+fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
+}
+
+fn has_note(file: &File, name: &str) -> bool {
+    let name = format!("{}{name}", overlay::notes());
+    !matches!(rustix::fs::fgetxattr(file, name, &mut [0; 0][..]), Err(Errno::NODATA | Errno::OPNOTSUPP))
+}
+
+/// The blocks of a file that differ from those of another; `None` if keeping them alone is not worth it.
+fn changed_blocks(new: &File, old: &File) -> io::Result<Option<Vec<(u64, u64)>>> {
+    let (size, old_size) = (new.metadata()?.len(), old.metadata()?.len());
+    let own = data_blocks(new, size, BLOCK)?;
+    let worth = own.len() as u64 / 2;
+    let mut blocks = own;
+    blocks.extend(data_blocks(old, size.min(old_size), BLOCK)?);
+    blocks.sort_unstable();
+    blocks.dedup();
+    let differs = |block: &u64| -> io::Result<Option<u64>> {
+        let start = block * BLOCK;
+        let length = usize::try_from(BLOCK.min(size - start)).expect("a block fits");
+        let (mut one, mut other) = (vec![0; length], vec![0; length]);
+        new.read_exact_at(&mut one, start)?;
+        let there = usize::try_from(old_size.saturating_sub(start)).unwrap_or(usize::MAX).min(length);
+        old.read_exact_at(&mut other[..there], start)?;
+        Ok((one != other).then_some(*block))
+    };
+    let changed: io::Result<Vec<Option<u64>>> = blocks.par_iter().map(differs).collect();
+    let changed: Vec<u64> = changed?.into_iter().flatten().collect();
+    if changed.len() as u64 > worth {
+        return Ok(None);
+    }
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for start in changed.into_iter().map(|block| block * BLOCK) {
+        let length = BLOCK.min(size - start);
+        match ranges.last_mut() {
+            Some((first, before)) if *first + *before == start => *before += length,
+            _ => ranges.push((start, length)),
+        }
+    }
+    Ok(Some(ranges))
+}
+
+/// Copies what differs from one file to the same place of another.
+fn copy_changed(from: &File, to: &File, changed: &[(u64, u64)]) -> io::Result<()> {
+    let mut buffer = vec![0; BLOCK as usize];
+    for (start, length) in changed {
+        let mut done = 0;
+        while done < *length {
+            let piece = usize::try_from(BLOCK.min(length - done)).expect("a block fits");
+            from.read_exact_at(&mut buffer[..piece], start + done)?;
+            to.write_all_at(&buffer[..piece], start + done)?;
+            done += piece as u64;
+        }
+    }
+    Ok(())
+}
+
+/// Puts a file with the changed blocks alone in the place of the whole one, which goes to the directory `whole`.
+fn thin_out(layer: &Path, delta: &Delta, whole: &Path, scratch: &Path) -> io::Result<()> {
+    let path = layer.join(&delta.path);
+    let from = open_within(layer, &delta.path).ok_or(io::ErrorKind::NotFound)?;
+    let stat = rustix::fs::fstat(&from)?;
+    let thin = scratch.join("delta");
+    let to = File::create(&thin)?;
+    to.set_len(stat.st_size as u64)?;
+    copy_changed(&from, &to, &delta.changed)?;
+    let hash = bytes::hash(from.as_fd(), stat.st_size as u64)?;
+    copy_attributes(from.as_fd(), to.as_fd(), &stat)?;
+    rustix::fs::fsetxattr(&to, format!("{}{}", overlay::notes(), overlay::DELTA), &hash, XattrFlags::empty())?;
+    let around = open_directory(path.parent().unwrap_or(layer))?;
+    let before = rustix::fs::fstat(&around)?;
+    make_directories(layer, &delta.path, whole)?;
+    // Both names, so that nothing is lost whatever fails.
+    std::fs::hard_link(&path, whole.join(&delta.path))?;
+    std::fs::rename(&thin, &path)?;
+    let modified = Timespec { tv_sec: before.st_mtime, tv_nsec: before.st_mtime_nsec as _ };
+    let omit = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+    rustix::fs::futimens(&around, &Timestamps { last_access: omit, last_modification: modified })?;
+    finish_directories(layer, &delta.path, whole)
+}
+
+/// Makes the whole file of a delta in the directory `whole`.
+fn put_together(layer: &Path, delta: &Delta, on: &Path, whole: &Path) -> io::Result<()> {
+    let missing = || io::Error::new(io::ErrorKind::NotFound, format!("{} is missing", delta.path.display()));
+    let (thin, old) = (open_within(layer, &delta.path), open_within(on, &delta.path));
+    let (thin, old) = (thin.ok_or_else(missing)?, old.ok_or_else(missing)?);
+    let stat = rustix::fs::fstat(&thin)?;
+    let size = stat.st_size as u64;
+    make_directories(layer, &delta.path, whole)?;
+    let to = File::options().read(true).write(true).create_new(true).open(whole.join(&delta.path))?;
+    copy_data(old.as_fd(), to.as_fd(), old.metadata()?.len().min(size))?;
+    to.set_len(size)?;
+    copy_changed(&thin, &to, &delta.changed)?;
+    copy_attributes(thin.as_fd(), to.as_fd(), &stat)?;
+    finish_directories(layer, &delta.path, whole)
+}
+
+/// Makes the directories that a file is in.
+fn make_directories(layer: &Path, path: &Path, whole: &Path) -> io::Result<()> {
+    debug_assert!(layer.join(path).exists());
+    std::fs::create_dir_all(whole.join(path.parent().unwrap_or(Path::new(""))))
+}
+
+/// Gives the directories that a file is in, the deepest first, the attributes that they have in the layer.
+fn finish_directories(layer: &Path, path: &Path, whole: &Path) -> io::Result<()> {
+    for directory in path.ancestors().skip(1) {
+        let from = open_directory(&layer.join(directory))?;
+        let stat = rustix::fs::fstat(&from)?;
+        copy_attributes(from.as_fd(), open_directory(&whole.join(directory))?.as_fd(), &stat)?;
+    }
+    Ok(())
+}
