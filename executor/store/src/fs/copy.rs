@@ -160,7 +160,11 @@ fn copy(
 pub(crate) fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> io::Result<()> {
     let mut refused = Ok(());
     attributes::remove_inherited(to);
-    let keep = |name: &CStr| !name.to_bytes().starts_with(overlay::notes().as_bytes());
+    let keep = |name: &CStr| match name.to_bytes().strip_prefix(overlay::notes().as_bytes()) {
+        // An attribute of the tree's own, as a layer has it.
+        Some(rest) => rest.starts_with(b"overlay."),
+        None => true,
+    };
     attributes::copy_those(from, to, stat, Ownership::Keep, keep, &mut |_, reason| refused = Err(reason.into()))?;
     refused
 }

@@ -30,10 +30,10 @@ use crate::lease::Lease;
 use crate::objects::object::{ObjectMeta, ObjectRef};
 use crate::objects::work::Work;
 
-/// Smaller files are kept whole. Tests have many.
-const LARGE: u64 = if cfg!(test) { 256 << 10 } else { 16 << 20 };
+/// Smaller files are kept whole. Tests make many, which are small.
+const LARGE: u64 = if cfg!(test) { 16 << 10 } else { 16 << 20 };
 /// What is compared, and kept or not, at once.
-const BLOCK: u64 = 64 << 10;
+const BLOCK: u64 = if cfg!(test) { 4 << 10 } else { 64 << 10 };
 
 /// A large file of a layer, of which that has only what differs from another file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -128,7 +128,7 @@ fn root_only_what_was_not_changed_is_left_out() {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o4755)).expect("sets");
         });
         assert_eq!(object.has_placeholders, is_same, "{name}");
-        assert_eq!(object.bytes < 64 << 10, is_same, "{name}: {}", object.bytes);
+        assert!(!is_same || object.bytes < 64 << 10, "{name}: {}", object.bytes);
         with_tree(&transaction.tree(ids[1]).expect("reads").expect("is there"), |root| {
             assert!(fs::read(root.join("d/large")).expect("reads") == expected, "{name}");
             assert_eq!(fs::metadata(root.join("d/large")).expect("looks").mode() & 0o7777, 0o4755, "{name}");
@@ -207,7 +207,7 @@ fn root_an_object_of_the_format_before_placeholders_is_read() {
     let transaction = sketch.begin(&store);
     // How long its paths are is not known.
     let next = build(&transaction, Some(ids[0]), ids[1], CHANGES[0].1);
-    assert!(!next.has_placeholders && next.bytes > 4 * MB as u64, "{next:?}");
+    assert!(!next.has_placeholders && next.deltas.len() == 1, "{next:?}");
     assert_eq!(next.longest_path, None);
     let deep = digest::written(&content(&object_path(&store, ids[1])), true, next.naming()).expect("reads");
     assert_eq!(Some(deep.digest), next.digest);
