@@ -71,7 +71,7 @@ fn osbuild_distinguishes_an_empty_build_from_none() {
 }
 
 #[test]
-fn repeated_references_are_kept_once() {
+fn references_that_name_no_pipeline_are_dropped_and_repeated_ones_kept_once() {
     let input = |references: Value| {
         let input = json!({"type": "org.osbuild.files", "origin": "org.osbuild.pipeline", "references": references});
         let stage = json!({"type": "org.osbuild.noop", "inputs": {"files": input}});
@@ -84,6 +84,7 @@ fn repeated_references_are_kept_once() {
     let to = |index| Target::Pipeline(PipelineIndex(index));
     let list = json!([
         {"id": "name:b", "options": {"file": "x"}},
+        {"id": "other"},
         {"id": "name:a", "options": {"file": "a"}},
         {"id": "name:b", "options": {"file": "b"}},
     ]);

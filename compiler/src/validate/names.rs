@@ -9,7 +9,7 @@ use osbc_module_api::runner::choose;
 
 use super::devices::{self, Fault};
 use super::modules::Modules;
-use super::suggest::{Suggestions, alternatives, closest, did_you_mean};
+use super::suggest::{Suggestions, alternatives, did_you_mean};
 use crate::description::{Description, Input, Mount, Pipeline, Stage};
 use crate::format::v1::source_module;
 use crate::place::{Key, Place};
@@ -202,17 +202,14 @@ impl<'a> Check<'a> {
         None
     }
 
-    /// What is meant to name a pipeline and does not; osbuild drops it, so that the input has nothing.
-    fn no_reference(&mut self, from: usize, written: &str, place: Place) {
-        let message = format!("`{written}` does not name a pipeline");
-        let earlier = self.description.pipelines[..from].iter().filter_map(|pipeline| pipeline.name.as_deref());
-        let write = |name: &str| format!("write \"name:{name}\"");
-        let help = match self.pipelines.contains_key(written) {
-            true => Some(write(written)),
-            false => self.suggestions.look(|| closest(written, earlier).map(write)),
-        };
-        let help = help.unwrap_or_else(|| "write \"name:\" and the name of an earlier pipeline".to_owned());
-        self.load(Code::UnknownPipeline, place, message, "has no `name:` in front", Some(help));
+    /// What names a pipeline but for the `name:` in front; osbuild drops it, so that the input has nothing. Anything else
+    /// without `name:` is dropped here too.
+    fn no_reference(&mut self, written: &str, place: Place) {
+        if self.pipelines.contains_key(written) {
+            let message = format!("`{written}` does not name a pipeline");
+            let help = Some(format!("write \"name:{written}\""));
+            self.load(Code::UnknownPipeline, place, message, "has no `name:` in front", help);
+        }
     }
 
     fn input(&mut self, from: usize, input: &Input) {
@@ -221,7 +218,7 @@ impl<'a> Check<'a> {
             match input.origin {
                 InputOrigin::Pipeline => {
                     let Some(name) = reference.id.strip_prefix("name:") else {
-                        self.no_reference(from, &reference.id, place());
+                        self.no_reference(&reference.id, place());
                         continue;
                     };
                     let target = self.reference(from, &reference.id, place());

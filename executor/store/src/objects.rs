@@ -6,6 +6,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod commit;
 pub(crate) mod deltas;
 pub(crate) mod digests;
+pub(crate) mod large;
 pub(crate) mod layering;
 pub(crate) mod layout;
 pub(crate) mod links;

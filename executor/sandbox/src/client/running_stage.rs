@@ -79,23 +79,27 @@ impl RunningStage {
         while !matches!(self.worker, PidState::Gone) {
             let going_on = ending.is_none();
             let ready = self.wait(going_on.then_some(io.interrupt), deadline.filter(|_| going_on))?;
-            if ready.output {
+            if !ready.output.is_empty() {
                 self.gather()?;
                 self.read_output(&mut chunk, io)?;
             }
-            if ready.socket {
+            if !ready.socket.is_empty() {
                 self.talk(&mut chunk, io)?;
             }
             taken |= matches!(self.worker, PidState::Known(_));
-            if ready.worker {
+            if !ready.worker.is_empty() {
                 self.worker = PidState::Gone;
             }
-            if ready.interrupt {
+            if !ready.interrupt.is_empty() {
                 ending = Some(StageFailure::Interrupted);
-            } else if going_on && ready.listener {
+            } else if going_on && ready.listener.contains(PollFlags::IN) {
                 ending = Some(StageFailure::NeedsPlainTree);
             } else if going_on && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 ending = timeout.map(StageFailure::TimedOut);
+            }
+            if !ready.listener.is_empty() && !ready.listener.contains(PollFlags::IN) {
+                // Nobody is left who could call; it would be ready until the end.
+                self.listener = None;
             }
             if ending.is_some() {
                 self.end();
@@ -129,31 +133,31 @@ impl RunningStage {
 
     /// Waits until something happens, or until `deadline`.
     fn wait(&self, interrupt: Option<&Interrupt>, deadline: Option<Instant>) -> io::Result<Ready> {
-        let mut ready = Ready::default();
-        let mut flags: Vec<(&mut bool, PollFlags)> = Vec::with_capacity(5);
+        let none = PollFlags::empty();
+        let mut ready = Ready { output: none, socket: none, worker: none, interrupt: none, listener: none };
+        let mut flags: Vec<&mut PollFlags> = Vec::with_capacity(5);
         let mut polled = Vec::with_capacity(5);
         if let Some(output) = &self.output {
             polled.push(PollFd::new(output, PollFlags::IN));
-            flags.push((&mut ready.output, PollFlags::all()));
+            flags.push(&mut ready.output);
         }
         if let Some(socket) = &self.socket {
             let writes = if self.sent < self.unsent.len() { PollFlags::OUT } else { PollFlags::empty() };
             polled.push(PollFd::new(socket, PollFlags::IN | writes));
-            flags.push((&mut ready.socket, PollFlags::all()));
+            flags.push(&mut ready.socket);
         }
         if let PidState::Known(worker) = &self.worker {
             polled.push(PollFd::new(worker, PollFlags::IN));
-            flags.push((&mut ready.worker, PollFlags::all()));
+            flags.push(&mut ready.worker);
         }
         if let Some(listener) = &self.listener {
             polled.push(PollFd::new(listener, PollFlags::IN));
-            // Its end, which is that of the stage, is no call.
-            flags.push((&mut ready.listener, PollFlags::IN));
+            flags.push(&mut ready.listener);
         }
         let interrupt = interrupt.map(Interrupt::descriptor);
         if let Some(descriptor) = &interrupt {
             polled.push(PollFd::new(descriptor, PollFlags::IN));
-            flags.push((&mut ready.interrupt, PollFlags::all()));
+            flags.push(&mut ready.interrupt);
         }
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let left = left.map(|left| Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 }));
@@ -161,8 +165,8 @@ impl RunningStage {
             Err(Errno::INTR) => {}
             result => {
                 result?;
-                for ((flag, events), polled) in flags.into_iter().zip(&polled) {
-                    *flag = polled.revents().intersects(events);
+                for (flag, polled) in flags.into_iter().zip(&polled) {
+                    *flag = polled.revents();
                 }
             }
         }
@@ -262,11 +266,10 @@ impl Drop for RunningStage {
 }
 
 /// What became possible on the descriptors of a stage.
-#[derive(Default)]
 struct Ready {
-    output: bool,
-    socket: bool,
-    worker: bool,
-    interrupt: bool,
-    listener: bool,
+    output: PollFlags,
+    socket: PollFlags,
+    worker: PollFlags,
+    interrupt: PollFlags,
+    listener: PollFlags,
 }

@@ -12,6 +12,7 @@ use crate::digest::{self, Naming, Written};
 use crate::error::StoreError;
 use crate::fs::delete::remove_tree;
 use crate::fs::extents;
+use crate::objects::large::{LargeFile, large_files};
 use crate::objects::layout::META;
 use crate::objects::object;
 use crate::objects::object::{FORMAT, InCommon, ObjectMeta, ObjectRef, StepRecord};
@@ -49,11 +50,16 @@ impl Work<'_> {
         store.with_room(|| {
             store.change("complete the hard links of", self.object(), || links::complete(&self))?;
             let root = &self.upper().dir;
-            store.change("take what is the same below out of", root, || placeholders::make(&self))?;
+            let large = if self.below.is_some() {
+                large_files(root).map_err(StoreError::io("read", root))?
+            } else {
+                Vec::new()
+            };
+            store.change("take what is the same below out of", root, || placeholders::make(&self, &large))?;
             if let Some(epoch) = info.source_epoch {
                 store.change("set the times of", root, || mtime_clamp::clamp(root, self.created, epoch))?;
             }
-            self.finish(id, &info)
+            self.finish(id, &info, &large)
         })
     }
 
@@ -65,16 +71,16 @@ impl Work<'_> {
         start: Instant,
     ) -> Result<Arc<ObjectMeta>, StoreError> {
         let step = StepRecord { id, module: DERIVED.to_owned(), metadata: Value::Null, duration: start.elapsed() };
-        self.finish(id, &CommitInfo { source_epoch: of.source_epoch, steps: vec![step] })
+        self.finish(id, &CommitInfo { source_epoch: of.source_epoch, steps: vec![step] }, &[])
     }
 
-    fn finish(&self, id: StageId, info: &CommitInfo) -> Result<Arc<ObjectMeta>, StoreError> {
+    fn finish(&self, id: StageId, info: &CommitInfo, large: &[LargeFile]) -> Result<Arc<ObjectMeta>, StoreError> {
         let (transaction, store) = (self.transaction, self.transaction.store());
         // Its links to the layer's files would change those when they go.
         let overlay = &self.upper().work;
         remove_tree(overlay).map_err(StoreError::io("remove", overlay))?;
         let tree = &self.upper().dir;
-        let deltas = self.make_deltas(&ObjectRef { id, instance: self.instance.clone() })?;
+        let deltas = self.make_deltas(&ObjectRef { id, instance: self.instance.clone() }, large)?;
         // What ends with the lease is never looked at again.
         let seen = store.keeps().then(|| {
             let written = digest::written(tree, !self.lowers.is_empty(), Naming::Bounded)?;

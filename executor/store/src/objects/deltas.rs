@@ -10,14 +10,12 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use osbc_module_api::data_extents::data_blocks;
 use rayon::prelude::*;
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -25,8 +23,9 @@ use crate::digest::bytes;
 use crate::error::StoreError;
 use crate::fs::copy::{copy_attributes, copy_data};
 use crate::fs::delete::remove_tree;
-use crate::fs::{overlay, walk};
+use crate::fs::overlay;
 use crate::lease::Lease;
+use crate::objects::large::LargeFile;
 use crate::objects::object::{ObjectMeta, ObjectRef};
 use crate::objects::work::Work;
 
@@ -51,20 +50,23 @@ pub struct Delta {
 
 impl Work<'_> {
     /// Leaves out of the layer what its large files have in common with those below, and returns the deltas that its
-    /// tree then has, with those of the layers below. `own` is the object that the layer becomes.
+    /// tree then has, with those of the layers below. `own` is the object that the layer becomes, `files` are its large
+    /// files.
     ///
     /// # Errors
     /// A file cannot be read or written; the layer then has all that it had.
-    pub(crate) fn make_deltas(&self, own: &ObjectRef) -> Result<Vec<Delta>, StoreError> {
+    pub(crate) fn make_deltas(&self, own: &ObjectRef, files: &[LargeFile]) -> Result<Vec<Delta>, StoreError> {
         let (Some(below), true) = (&self.below, self.transaction.store().keeps()) else { return Ok(Vec::new()) };
         let layer = &self.upper().dir;
         let failed = |act| move |error| StoreError::io(act, layer)(error);
         let mut made = Vec::new();
-        for path in large_files(layer).map_err(failed("read"))? {
-            let Some(on) = self.original(&below.deltas, &path) else { continue };
-            let (Some(new), Some(old)) = (open_within(layer, &path), open_within(&self.place_of(&on), &path)) else {
+        for path in files.iter().filter(|file| file.size >= LARGE).map(|file| &file.path) {
+            let Some(new) = open_within(layer, path).filter(|file| !has_note(file, overlay::METACOPY)) else {
                 continue;
             };
+            let Some(on) = self.original(&below.deltas, path) else { continue };
+            let Some(old) = open_within(&self.place_of(&on), path) else { continue };
+            let path = path.clone();
             if let Some(changed) = changed_blocks(&new, &old).map_err(failed("read"))? {
                 made.push(Delta { layer: own.clone(), path, on, changed });
             }
@@ -143,25 +145,6 @@ impl Lease {
             used
         });
     }
-}
-
-/// The large files of a layer that have a single name and their own data.
-fn large_files(layer: &Path) -> io::Result<Vec<PathBuf>> {
-    let met = Mutex::new(Vec::new());
-    let directories = walk::entries(layer, |entry| {
-        let is_file = FileType::from_raw_mode(entry.stat.st_mode) == FileType::RegularFile;
-        if is_file && entry.stat.st_nlink == 1 && entry.stat.st_size as u64 >= LARGE {
-            let one = (entry.within, entry.name.to_owned());
-            met.lock().unwrap_or_else(PoisonError::into_inner).push(one);
-        }
-        Ok(())
-    })?;
-    let met = met.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let path = |(within, name): &(usize, std::ffi::CString)| {
-        directories.path(*within).join(std::ffi::OsStr::from_bytes(name.to_bytes()))
-    };
-    let has_data = |path: &PathBuf| open_within(layer, path).is_some_and(|file| !has_note(&file, overlay::METACOPY));
-    Ok(met.iter().map(path).filter(has_data).collect())
 }
 
 /// Opens a file below a directory to read it; `None` if it is not there, or a link leads there.

@@ -7,35 +7,34 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
 
 use osbc_module_api::data_extents::data_blocks;
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
 use rustix::io::Errno;
 
-use crate::fs::{overlay, walk};
+use crate::fs::overlay;
+use crate::objects::large::LargeFile;
 use crate::objects::work::Work;
 use crate::tree_stack::TreeStack;
 
 /// What takes less on disk is not worth a look.
-const WORTH: i64 = 64 << 10;
+const WORTH: u64 = 64 << 10;
 const BLOCK: u64 = 256 << 10;
 
 /// Makes placeholders of the large files of a layer that were copied from below and hold the same as there.
-pub(crate) fn make(work: &Work<'_>) -> io::Result<()> {
+pub(crate) fn make(work: &Work<'_>, files: &[LargeFile]) -> io::Result<()> {
     let upper = work.upper();
     if !upper.metacopy {
         return Ok(());
     }
-    let copied = copied(&upper.dir)?;
+    let copied = copied(&upper.dir, files)?;
     if copied.is_empty() {
         return Ok(());
     }
     let below = overlay::open(&TreeStack { lower: work.stack.lower.clone(), upper: None })?;
-    for path in copied.iter().filter(|path| merges(&upper.dir, path)) {
+    for path in copied.into_iter().filter(|path| merges(&upper.dir, path)) {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         let Ok(other) = rustix::fs::openat2(&below, path, flags, Mode::empty(), resolve) else { continue };
@@ -50,28 +49,22 @@ pub(crate) fn make(work: &Work<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// The paths of large files that overlayfs has copied.
-fn copied(layer: &Path) -> io::Result<Vec<PathBuf>> {
-    let met = Mutex::new(Vec::new());
-    let directories = walk::entries(layer, |entry| {
-        let is_file = FileType::from_raw_mode(entry.stat.st_mode) == FileType::RegularFile;
-        if is_file && entry.stat.st_nlink == 1 && entry.stat.st_blocks * 512 >= WORTH {
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
-            let file = rustix::fs::openat(entry.directory, entry.name, flags, Mode::empty())?;
-            // Capabilities go when a file is cut off.
-            let plain = !has_attribute(&file, "security.capability")? && !has(&file, overlay::METACOPY)?;
-            if plain && has(&file, overlay::ORIGIN)? {
-                let one = (entry.within, entry.name.to_owned());
-                met.lock().unwrap_or_else(PoisonError::into_inner).push(one);
-            }
+/// The paths of the files that overlayfs has copied.
+fn copied<'a>(layer: &Path, files: &'a [LargeFile]) -> io::Result<Vec<&'a Path>> {
+    let mut copied = Vec::new();
+    for LargeFile { path, on_disk, .. } in files {
+        if *on_disk < WORTH || path.as_os_str().len() as u64 > overlay::LONGEST_REDIRECT {
+            continue;
         }
-        Ok(())
-    })?;
-    let met = met.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let paths = met
-        .into_iter()
-        .map(|(within, name)| directories.path(within).join(std::ffi::OsStr::from_bytes(name.to_bytes())));
-    Ok(paths.filter(|path| path.as_os_str().len() as u64 <= overlay::LONGEST_REDIRECT).collect())
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let file = rustix::fs::open(layer.join(path), flags, Mode::empty())?;
+        // Capabilities go when a file is cut off.
+        let plain = !has_attribute(&file, "security.capability")? && !has(&file, overlay::METACOPY)?;
+        if plain && has(&file, overlay::ORIGIN)? {
+            copied.push(path.as_path());
+        }
+    }
+    Ok(copied)
 }
 
 /// Whether the directories that a file is in are the same ones below.
