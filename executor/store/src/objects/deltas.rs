@@ -51,11 +51,14 @@ pub struct Delta {
 impl Work<'_> {
     /// Leaves out of the layer what its large files have in common with those below, and returns the deltas that its
     /// tree then has, with those of the layers below. `own` is the object that the layer becomes, `files` are its large
-    /// files.
+    /// files. It is done once, also where a commit is tried again.
     ///
     /// # Errors
     /// A file cannot be read or written; the layer then has all that it had.
     pub(crate) fn make_deltas(&self, own: &ObjectRef, files: &[LargeFile]) -> Result<Vec<Delta>, StoreError> {
+        if let Some(made) = self.deltas.get() {
+            return Ok(made.clone());
+        }
         let (Some(below), true) = (&self.below, self.transaction.store().keeps()) else { return Ok(Vec::new()) };
         let layer = &self.upper().dir;
         let failed = |act| move |error| StoreError::io(act, layer)(error);
@@ -78,6 +81,9 @@ impl Work<'_> {
                 made.iter().try_for_each(|delta| thin_out(layer, delta, &whole, &self.directory))
             });
             if let Err(error) = thinned {
+                made.iter()
+                    .try_for_each(|delta| put_back(layer, delta, &whole))
+                    .map_err(failed("put back files of"))?;
                 remove_tree(&whole).ok();
                 return Err(error);
             }
@@ -86,7 +92,8 @@ impl Work<'_> {
         // A placeholder above may have its data in any of those below.
         let is_hidden = |delta: &&Delta| !below.has_placeholders && made.iter().any(|new| new.path == delta.path);
         let kept = below.deltas.iter().filter(|delta| !is_hidden(delta)).cloned();
-        Ok(kept.chain(made.iter().cloned()).collect())
+        let all = kept.chain(made.iter().cloned()).collect();
+        Ok(self.deltas.get_or_init(|| all).clone())
     }
 
     /// The object below that has all of the file which the layer has a changed copy of; `None` if it is not known.
@@ -226,16 +233,29 @@ fn thin_out(layer: &Path, delta: &Delta, whole: &Path, scratch: &Path) -> io::Re
     let hash = bytes::hash(from.as_fd(), stat.st_size as u64)?;
     copy_attributes(from.as_fd(), to.as_fd(), &stat)?;
     rustix::fs::fsetxattr(&to, format!("{}{}", overlay::notes(), overlay::DELTA), &hash, XattrFlags::empty())?;
-    let around = open_directory(path.parent().unwrap_or(layer))?;
-    let before = rustix::fs::fstat(&around)?;
     make_directories(layer, &delta.path, whole)?;
     // Both names, so that nothing is lost whatever fails.
     std::fs::hard_link(&path, whole.join(&delta.path))?;
-    std::fs::rename(&thin, &path)?;
+    replace(&path, &thin)?;
+    finish_directories(layer, &delta.path, whole)
+}
+
+/// Puts the whole file in its place in the layer again, if it was taken out.
+fn put_back(layer: &Path, delta: &Delta, whole: &Path) -> io::Result<()> {
+    match replace(&layer.join(&delta.path), &whole.join(&delta.path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Puts a file in the place of another one; the directory that it is in keeps its time.
+fn replace(path: &Path, by: &Path) -> io::Result<()> {
+    let around = open_directory(path.parent().unwrap_or(Path::new("/")))?;
+    let before = rustix::fs::fstat(&around)?;
+    std::fs::rename(by, path)?;
     let modified = Timespec { tv_sec: before.st_mtime, tv_nsec: before.st_mtime_nsec as _ };
     let omit = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-    rustix::fs::futimens(&around, &Timestamps { last_access: omit, last_modification: modified })?;
-    finish_directories(layer, &delta.path, whole)
+    Ok(rustix::fs::futimens(&around, &Timestamps { last_access: omit, last_modification: modified })?)
 }
 
 /// Makes the whole file of a delta in the directory `whole`.

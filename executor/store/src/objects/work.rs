@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Instant;
 
 use osbc_ir::StageId;
@@ -14,6 +14,7 @@ use crate::fs::copy::{Ownership, Sharing, copy_attributes, copy_tree_sharing};
 use crate::fs::delete::remove_tree;
 use crate::fs::overlay;
 use crate::objects::abilities::Way;
+use crate::objects::deltas::Delta;
 use crate::objects::layout;
 use crate::objects::links;
 use crate::objects::object::{ObjectMeta, ObjectRef};
@@ -53,6 +54,8 @@ pub struct Work<'a> {
     pub(crate) stack: TreeStack,
     /// Why the tree is a plain directory where the store has layers.
     why_plain: Option<&'static str>,
+    /// The deltas of its tree, once they are made.
+    pub(crate) deltas: OnceLock<Vec<Delta>>,
     /// When the tree was created, by the clock that stamps its files.
     pub(crate) created: Timespec,
 }
@@ -133,6 +136,7 @@ impl Transaction {
             copy_of: None,
             stack,
             why_plain: None,
+            deltas: OnceLock::new(),
             created,
         };
         self.store().make_directory(&work.object())?;

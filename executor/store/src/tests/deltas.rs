@@ -3,6 +3,7 @@
 use std::os::unix::fs::FileExt;
 
 use super::*;
+use crate::objects::large::large_files;
 
 const SIZE: usize = 4 << 20;
 
@@ -179,6 +180,61 @@ fn root_what_changes_much_or_is_made_anew_is_kept_whole() {
         assert_eq!(expected.len(), size, "{name}");
         assert!(file_of(&sketch.begin(&store), ids[1], "disk.img") == expected, "{name}");
     }
+}
+
+#[test]
+fn root_what_fails_in_between_leaves_all_files_whole() {
+    if !osbc_fixtures::has_root() {
+        return;
+    }
+    let directory = directory();
+    let store = open(&directory.path().join("store"), Layers::Overlay);
+    let (sketch, ids) = long_chain(2);
+    let transaction = sketch.begin(&store);
+    let names = ["d/disk.img", "second.img"];
+    build(&transaction, None, ids[0], |root| {
+        fs::create_dir(root.join("d")).expect("makes");
+        for name in names {
+            fs::write(root.join(name), content(1)).expect("writes");
+        }
+    });
+    let work = transaction.work(Some(ids[0])).expect("begins");
+    let time = std::time::UNIX_EPOCH + Duration::from_secs(9);
+    with_tree(&work.stack().expect("a tree"), |root| {
+        for name in names {
+            change_byte(&root.join(name), 200_000);
+        }
+        fs::File::open(root.join("d")).and_then(|file| file.set_modified(time)).expect("sets");
+    });
+    let layer = work.upper().dir.clone();
+    let own = crate::ObjectRef { id: ids[1], instance: work.instance.clone() };
+    let files = large_files(&layer).expect("reads");
+    assert_eq!(files.len(), 2);
+    // Of the second file not even a hard link can be made there.
+    let in_the_way = transaction.directory().join(next_path(&transaction));
+    fs::create_dir_all(in_the_way.join(&files[1].path)).expect("makes");
+    work.make_deltas(&own, &files).expect_err("something is in the way");
+    assert!(transaction.restored().is_empty());
+    for name in names {
+        assert!(fs::read(layer.join(name)).expect("reads") == content(2), "{name}");
+        assert_eq!(layer.join(name).metadata().expect("is there").nlink(), 1, "{name}");
+    }
+    assert_eq!(layer.join("d").metadata().and_then(|metadata| metadata.modified()).expect("has a time"), time);
+    // Tried again, it is done once.
+    assert_eq!(work.make_deltas(&own, &files).expect("makes").len(), 2);
+    assert_eq!(work.make_deltas(&own, &files).expect("knows").len(), 2);
+    work.commit(info(ids[1])).expect("commits");
+    for name in names {
+        assert!(file_of(&transaction, ids[1], name) == content(2), "{name}");
+    }
+}
+
+/// The name of the directory that the transaction makes next.
+fn next_path(transaction: &Transaction) -> String {
+    let last = transaction.new_path();
+    let number: u64 =
+        last.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok()).expect("a number");
+    (number + 1).to_string()
 }
 
 #[test]
