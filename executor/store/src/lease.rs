@@ -178,7 +178,7 @@ impl Lease {
     /// # Errors
     /// The store cannot be written to.
     pub fn add(&self, id: StageId) -> Result<Option<Arc<ObjectMeta>>, StoreError> {
-        if let Some(known) = self.object(id) {
+        if let Some(known) = self.object(id).filter(|_| !self.is_released(id)) {
             return Ok(Some(known));
         }
         let _nobody_evicts = self.store.share()?;
@@ -188,6 +188,7 @@ impl Lease {
             last_used::object(self.store.layout(), id, Timespec { tv_sec: 0, tv_nsec: UTIME_NOW });
         }
         self.hold(id, Arc::clone(&meta));
+        self.released.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         Ok(Some(meta))
     }
 
@@ -214,6 +215,10 @@ impl Lease {
         Ok(())
     }
 
+    fn is_released(&self, id: StageId) -> bool {
+        self.released.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+    }
+
     /// The store that it is on.
     pub fn store(&self) -> &Store {
         &self.store
@@ -230,12 +235,16 @@ impl Lease {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
-    /// The tree of such a result, to be read.
+    /// The tree of such a result, to be read; `None` also if it was given up and is gone.
     ///
     /// # Errors
     /// A large file of it cannot be put together.
     pub fn tree(&self, id: StageId) -> Result<Option<TreeStack>, StoreError> {
-        self.object(id).map(|object| self.stack(&object)).transpose()
+        match self.object(id) {
+            // It may have been evicted.
+            Some(object) if self.is_released(id) && self.store.reader().read(object.id).is_none() => Ok(None),
+            object => object.map(|object| self.stack(&object)).transpose(),
+        }
     }
 
     /// The tree of a result that was made under this lease and ends with it, if it is one directory and nothing lies on

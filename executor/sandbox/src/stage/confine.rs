@@ -61,17 +61,24 @@ pub(crate) fn confine(
     leave_keys()?;
     rustix::thread::set_no_new_privs(true)?;
     let listener = match who {
-        Who::BuiltIn => {
-            let filter = Filter::new(&calls::of_built_in(syncs, tree), None);
-            match tree {
-                TreeKind::Plain => filter.apply().map(|()| None)?,
-                TreeKind::Layers => Some(filter.apply_with_listener()?),
-            }
-        }
+        Who::BuiltIn => filter_built_in(syncs, tree)?,
         Who::OnDisk => Some(Filter::new(&calls::of_on_disk(syncs, tree), Some(LAST_CALL)).apply_with_listener()?),
     };
     keep_capabilities(&wanted).map_err(io::Error::other)?;
     Ok(listener)
+}
+
+/// Filters the calls of a function of ours; returns the listener, where one is wanted and can be had.
+fn filter_built_in(syncs: Syncs, tree: TreeKind) -> io::Result<Option<OwnedFd>> {
+    let filter = |tree| Filter::new(&calls::of_built_in(syncs, tree), None);
+    if tree == TreeKind::Layers {
+        match filter(tree).apply_with_listener() {
+            // A container whose own filter has a listener: overlayfs refuses what it cannot hold, and nobody notices.
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
+            listener => return listener.map(Some),
+        }
+    }
+    filter(TreeKind::Plain).apply().map(|()| None)
 }
 
 /// Leaves the keys of the host's session for none.
@@ -105,4 +112,48 @@ pub(crate) fn keep_capabilities(wanted: &HashSet<Capability>) -> Result<(), caps
     caps::set(None, CapSet::Effective, &kept)?;
     caps::set(None, CapSet::Permitted, &kept)?;
     caps::set(None, CapSet::Inheritable, &kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::{ForkResult, fork};
+    use osbc_module_api::system_calls::{Rule, Verdict, When};
+
+    use super::*;
+
+    /// Filters a child as a container with a listener may be, then as a stage; returns whether that has a listener.
+    fn has_listener(within_container: bool) -> io::Result<bool> {
+        let ask = Rule { call: "acct", when: When::Always, verdict: Verdict::Ask };
+        let (outer, number) = (Filter::new(&[ask], None), |listener: bool| if listener { 1 } else { 2 });
+        #[expect(unsafe_code, reason = "a filter cannot be taken off again")]
+        // SAFETY: the child makes system calls and allocates; another test's thread that holds the allocator's lock
+        // would make it hang, which the allocator's own handlers around fork prevent.
+        let forked = unsafe { fork() }?;
+        match forked {
+            ForkResult::Child => {
+                let filtered = || {
+                    rustix::thread::set_no_new_privs(true)?;
+                    let _listener = within_container.then(|| outer.apply_with_listener()).transpose()?;
+                    filter_built_in(Syncs::Pass, TreeKind::Layers)
+                };
+                let code = filtered().map_or(3, |listener| number(listener.is_some()));
+                #[expect(unsafe_code, reason = "what the test's process has open is not the child's")]
+                // SAFETY: it ends here.
+                unsafe {
+                    libc::_exit(code)
+                }
+            }
+            ForkResult::Parent { child } => match waitpid(child, None)? {
+                WaitStatus::Exited(_, code @ (1 | 2)) => Ok(code == 1),
+                other => Err(io::Error::other(format!("{other:?}"))),
+            },
+        }
+    }
+
+    #[test]
+    fn a_stage_in_a_container_that_has_a_listener_does_without_one() {
+        assert!(has_listener(false).expect("is filtered"));
+        assert!(!has_listener(true).expect("is filtered"));
+    }
 }

@@ -318,3 +318,31 @@ fn parts_of_items_count_and_go_first_of_all() {
     assert_eq!(left(&sketch, &tight), ["old"]);
     assert_eq!(tight.usage(), Some(before));
 }
+
+#[test]
+fn what_a_build_gives_up_may_go_before_it_is_over() {
+    let directory = directory();
+    let results = [("done", 1, 1, 5), ("needed", 1, 1, 500)];
+    let (sketch, store) = store_with(directory.path(), Limit::Bytes(0), &results);
+    let lease = sketch.lease(&store);
+    assert_eq!(store.gc().expect("evicts").objects, 0);
+    lease.release(sketch.id("done")).expect("releases");
+    assert_eq!(left(&sketch, &store), ["needed"], "giving up made the room that was lacking");
+    assert!(lease.tree(sketch.id("done")).expect("reads").is_none() && lease.object(sketch.id("done")).is_some());
+    assert!(lease.tree(sketch.id("needed")).expect("reads").is_some());
+    assert!(lease.add(sketch.id("done")).expect("looks").is_none(), "it is gone");
+}
+
+#[test]
+fn what_was_given_up_can_be_taken_again() {
+    let directory = directory();
+    let (sketch, store) = store_with(directory.path(), Limit::Unlimited, &[("result", 1, 1, 5)]);
+    let lease = sketch.lease(&store);
+    let id = sketch.id("result");
+    for _ in 0..2 {
+        lease.release(id).expect("releases");
+        assert!(lease.add(id).expect("looks").is_some() && lease.tree(id).expect("reads").is_some());
+    }
+    let store = Store::open(directory.path(), StoreSettings { layers: Layers::Copy, limit: Limit::Bytes(0) });
+    assert_eq!(store.expect("opens").gc().expect("evicts").objects, 0);
+}
