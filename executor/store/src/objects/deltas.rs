@@ -17,7 +17,6 @@ use osbc_module_api::data_extents::data_blocks;
 use rayon::prelude::*;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 
 use crate::digest::bytes;
 use crate::error::StoreError;
@@ -26,27 +25,13 @@ use crate::fs::delete::remove_tree;
 use crate::fs::overlay;
 use crate::lease::Lease;
 use crate::objects::large::LargeFile;
-use crate::objects::object::{ObjectMeta, ObjectRef};
+use crate::objects::object::{Delta, ObjectMeta, ObjectRef};
 use crate::objects::work::Work;
 
 /// Smaller files are kept whole. Tests make many, which are small.
 const LARGE: u64 = if cfg!(test) { 16 << 10 } else { 16 << 20 };
 /// What is compared, and kept or not, at once.
 const BLOCK: u64 = if cfg!(test) { 4 << 10 } else { 64 << 10 };
-
-/// A large file of a layer, of which that has only what differs from another file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Delta {
-    /// The object in whose layer it is.
-    pub layer: ObjectRef,
-    /// Its path below the root of that layer.
-    #[serde(with = "crate::fs::paths")]
-    pub path: PathBuf,
-    /// The object below which has all of the file, in its layer under the same path, as it was before.
-    pub on: ObjectRef,
-    /// What differs: first bytes and lengths, ascending.
-    pub changed: Vec<(u64, u64)>,
-}
 
 impl Work<'_> {
     /// Leaves out of the layer what its large files have in common with those below, and returns the deltas that its

@@ -12,7 +12,6 @@ use serde_json::value::RawValue;
 use crate::digest::Naming;
 use crate::fs::overlay::LONGEST_REDIRECT;
 use crate::fs::regular;
-use crate::objects::deltas::Delta;
 use crate::objects::layout;
 use crate::objects::layout::{ALIAS, DURABLE, Layout, META};
 
@@ -93,6 +92,20 @@ pub struct InCommon {
     pub with: ObjectRef,
     /// How much.
     pub bytes: u64,
+}
+
+/// A large file of a layer, of which that has only what differs from another file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delta {
+    /// The object in whose layer it is.
+    pub layer: ObjectRef,
+    /// Its path below the root of that layer.
+    #[serde(with = "crate::fs::paths")]
+    pub path: PathBuf,
+    /// The object below which has all of the file, in its layer under the same path, as it was before.
+    pub on: ObjectRef,
+    /// What differs: first bytes and lengths, ascending.
+    pub changed: Vec<(u64, u64)>,
 }
 
 /// What is kept of a stage that ran.
