@@ -41,6 +41,8 @@ pub struct Lease {
     objects: Mutex<HashMap<StageId, Arc<ObjectMeta>>>,
     /// Those of the objects that were made under it.
     made: Mutex<HashSet<StageId>>,
+    /// The results that stand for an object, by that.
+    aliases: Mutex<HashMap<StageId, Vec<StageId>>>,
     /// Those of the objects that are not used any more.
     released: Mutex<HashSet<StageId>>,
     /// Where the whole files are of layers that have deltas.
@@ -165,6 +167,7 @@ impl Lease {
             present: CachedSet::default(),
             objects: Mutex::default(),
             made: Mutex::default(),
+            aliases: Mutex::default(),
             released: Mutex::default(),
             restored: Mutex::default(),
             elsewhere: Mutex::default(),
@@ -204,11 +207,17 @@ impl Lease {
         }
         // Others may stand for the same object.
         let objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_used = objects.iter().any(|(id, other)| other.id == meta.id && !released.contains(id));
-        let left = objects.iter().filter(|(id, _)| !released.contains(id)).map(|(_, other)| Arc::clone(other));
-        let left: Vec<Arc<ObjectMeta>> = left.collect();
+        let is_used = {
+            let aliases = self.aliases.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut others = aliases.get(&meta.id).into_iter().flatten().chain([&meta.id]);
+            others.any(|id| objects.contains_key(id) && !released.contains(id))
+        };
+        // Few builds have large files.
+        if !self.restored().is_empty() {
+            let left = objects.iter().filter(|(id, _)| !released.contains(id)).map(|(_, other)| Arc::clone(other));
+            self.forget_restored(&left.collect::<Vec<_>>());
+        }
         drop((objects, released));
-        self.forget_restored(&left);
         let gone: HashSet<StageId> = [id, meta.id].into_iter().filter(|id| !is_used || *id != meta.id).collect();
         self.note(&gone.into_iter().map(|id| format!("{RELEASED}{}", object_line(id))).collect::<String>())?;
         self.store.keep_within_limit();
@@ -324,6 +333,9 @@ impl Lease {
 
     /// Makes a result known under this lease: the object `id`, or what that stands for.
     pub(crate) fn hold(&self, id: StageId, meta: Arc<ObjectMeta>) {
+        if id != meta.id {
+            self.aliases.lock().unwrap_or_else(PoisonError::into_inner).entry(meta.id).or_default().push(id);
+        }
         self.objects.lock().unwrap_or_else(PoisonError::into_inner).insert(id, meta);
     }
 
