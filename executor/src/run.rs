@@ -173,11 +173,10 @@ impl Worker<'_> {
                 waited_for = Wait::Admission;
             }
             self.send_wait(segment.steps[0], &ticket, waited_for);
-            let is_equal = segment::take_equal(self, segment);
-            if !is_equal && !segment::run(self, segment, number) {
-                continue;
-            }
-            if !is_equal {
+            if !segment::take_equal(self, segment) {
+                if !segment::run(self, segment, number) {
+                    continue;
+                }
                 self.context.cutoff.committed(index);
             }
             self.context.release(index);

@@ -12,4 +12,5 @@ pub mod paths;
 pub mod regular;
 pub mod rotating_file;
 pub mod temporary;
+pub(crate) mod times;
 pub mod walk;

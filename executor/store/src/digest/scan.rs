@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
@@ -15,6 +16,7 @@ use super::{Encoder, Hash, bytes};
 use crate::fs::copy::attributes_of;
 use crate::fs::directories::{Directories, ROOT};
 use crate::fs::overlay;
+use crate::fs::overlay::is_whiteout;
 use crate::fs::walk::walk;
 
 const CONTEXT: &str = "osbc tree entry 1";
@@ -23,21 +25,25 @@ const CONTEXT: &str = "osbc tree entry 1";
 const BYTES_PER_ENTRY: u64 = 16 << 10;
 
 /// All directories of a tree or layer: the root first, each before those that are in it, and these by name.
-pub(crate) struct Scanned(Vec<Directory>);
+pub(crate) struct Scanned {
+    directories: Vec<Directory>,
+    /// Whether a whole tree has devices or attributes of the kind that overlayfs marks its layers with.
+    pub(crate) has_marks: bool,
+}
 
 impl Scanned {
     /// Returns the directories.
     pub(crate) fn directories(&self) -> &[Directory] {
-        &self.0
+        &self.directories
     }
 
     /// Returns the path of a directory below the root; that of the root is empty.
     pub(crate) fn path(&self, place: usize) -> PathBuf {
-        let mut names = Vec::with_capacity(self.0[place].depth);
+        let mut names = Vec::with_capacity(self.directories[place].depth);
         let mut next = place;
         while next != ROOT {
-            names.push(OsStr::from_bytes(&self.0[next].name));
-            next = self.0[next].parent;
+            names.push(OsStr::from_bytes(&self.directories[next].name));
+            next = self.directories[next].parent;
         }
         names.into_iter().rev().collect()
     }
@@ -145,6 +151,7 @@ pub(crate) fn scan(root: &Path, is_layer: bool) -> io::Result<Scanned> {
         known: Mutex::default(),
         read: Mutex::default(),
         contents: Mutex::default(),
+        has_marks: AtomicBool::new(false),
         failure: Mutex::default(),
     };
     walk((Arc::new(open_directory(CWD, root)?), ROOT), |(parent, number), waiting| {
@@ -156,12 +163,15 @@ pub(crate) fn scan(root: &Path, is_layer: bool) -> io::Result<Scanned> {
     });
     match into_inner(job.failure) {
         Some(error) => Err(error),
-        None => Ok(in_order(&into_inner(job.known), into_inner(job.read))),
+        None => {
+            let directories = in_order(&into_inner(job.known), into_inner(job.read));
+            Ok(Scanned { directories, has_marks: job.has_marks.into_inner() })
+        }
     }
 }
 
 /// Puts all directories, which were read in any order, into theirs.
-fn in_order(known: &Directories, read: Vec<Read>) -> Scanned {
+fn in_order(known: &Directories, read: Vec<Read>) -> Vec<Directory> {
     let order = known.in_order();
     let mut place_of = vec![0; known.len()];
     for (place, number) in order.iter().enumerate() {
@@ -184,7 +194,7 @@ fn in_order(known: &Directories, read: Vec<Read>) -> Scanned {
         }
         directory
     });
-    Scanned(directories.collect())
+    directories.collect()
 }
 
 /// A directory that is not opened yet, since descriptors are few: the one that it is in, and its number.
@@ -202,6 +212,7 @@ struct Job {
     read: Mutex<Vec<Read>>,
     /// The content of files with several names, so that each is read once.
     contents: Mutex<HashMap<Inode, Hash>>,
+    has_marks: AtomicBool,
     failure: Mutex<Option<io::Error>>,
 }
 
@@ -237,7 +248,7 @@ impl Job {
                     waiting.push((Arc::clone(&opened), number));
                     What::Directory(number)
                 }
-                FileType::CharacterDevice if self.is_layer && stat.st_rdev == 0 => What::Gone,
+                kind if self.is_layer && is_whiteout(kind, &stat) => What::Gone,
                 kind => self.other(opened.as_fd(), name, kind, stat, &mut work)?,
             };
             entries.push(Found { name: name.to_bytes().to_vec(), what });
@@ -264,6 +275,9 @@ impl Job {
             return Ok(What::Placeholder(Placeholder { attributes, stat, redirect: notes.redirect }, inode));
         }
         *work += usize::try_from(stat.st_size as u64 / BYTES_PER_ENTRY).unwrap_or(usize::MAX / 2);
+        if !self.is_layer && is_whiteout(kind, &stat) {
+            self.has_marks.store(true, Ordering::Relaxed);
+        }
         let (hash, content) = match kind {
             FileType::RegularFile => (Some(self.content(directory, name, &stat)?), Vec::new()),
             FileType::Symlink => (None, rustix::fs::readlinkat(directory, name, Vec::new())?.into_bytes()),
@@ -314,7 +328,12 @@ impl Job {
                 }
                 Some(rest) if self.is_layer && rest == overlay::DELTA.as_bytes() => found.delta = value.try_into().ok(),
                 Some(_) if self.is_layer => {}
-                _ => attributes.push((attribute, value)),
+                note => {
+                    if note.is_some() {
+                        self.has_marks.store(true, Ordering::Relaxed);
+                    }
+                    attributes.push((attribute, value));
+                }
             }
         }
         attributes.sort_unstable();

@@ -38,6 +38,8 @@ pub(crate) struct Written {
     pub(crate) longer_by: u64,
     /// Whether there are files in it whose data lies in the layers below.
     pub(crate) has_placeholders: bool,
+    /// Whether a whole tree has devices or attributes of the kind that overlayfs marks its layers with.
+    pub(crate) has_marks: bool,
 }
 
 /// Reads all that is in the directory `root`, a layer or a whole tree; much of it with all of rayon's threads.
@@ -112,7 +114,14 @@ pub(crate) fn written(root: &Path, is_layer: bool, naming: Naming) -> io::Result
         }
     }
     let digest = TreeDigest::from_bytes(encoder.finish());
-    Ok(Written { digest, bytes, longest, longer_by: longer_by.unsigned_abs(), has_placeholders })
+    Ok(Written {
+        digest,
+        bytes,
+        longest,
+        longer_by: longer_by.unsigned_abs(),
+        has_placeholders,
+        has_marks: scanned.has_marks,
+    })
 }
 
 /// Files with several names, which count where the first of them is met.

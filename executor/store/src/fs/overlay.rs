@@ -8,11 +8,12 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use crate::tree_stack::TreeStack;
@@ -41,6 +42,35 @@ pub(crate) const LONGEST_REDIRECT: u64 = 255;
 /// ones.
 pub(crate) fn notes() -> &'static str {
     if user_namespace::in_namespace() { "user.overlay." } else { "trusted.overlay." }
+}
+
+/// Returns whether an entry is what overlayfs marks a missing one with.
+pub(crate) fn is_whiteout(kind: FileType, stat: &Stat) -> bool {
+    kind == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+/// Returns the name of the attribute that a note is kept in, e.g. of [`METACOPY`].
+pub(crate) fn note(name: &str) -> String {
+    format!("{}{name}", notes())
+}
+
+/// Returns whether a file of a layer has a note.
+///
+/// # Errors
+/// Its attributes cannot be read.
+pub(crate) fn has_note(file: impl AsFd, name: &str) -> io::Result<bool> {
+    has_attribute(file, &note(name))
+}
+
+/// Returns whether a file has an extended attribute.
+///
+/// # Errors
+/// They cannot be read.
+pub(crate) fn has_attribute(file: impl AsFd, name: &str) -> io::Result<bool> {
+    match rustix::fs::fgetxattr(file, name, &mut [0; 0][..]) {
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
+        other => other.map(|_| true).map_err(io::Error::from),
+    }
 }
 
 /// Opens the root of a stack: of a plain directory for a single one, of a detached overlay mount otherwise.

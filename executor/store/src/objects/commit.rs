@@ -18,7 +18,7 @@ use crate::objects::object;
 use crate::objects::object::{FORMAT, InCommon, ObjectMeta, ObjectRef, StepRecord};
 use crate::objects::sync::New;
 use crate::objects::work::Work;
-use crate::objects::{links, marks, mtime_clamp, placeholders};
+use crate::objects::{links, mtime_clamp, placeholders};
 use crate::reclaim::inventory::notes;
 use crate::reclaim::size::Placed;
 use crate::transaction::Transaction;
@@ -84,13 +84,12 @@ impl Work<'_> {
         // What ends with the lease is never looked at again.
         let seen = store.keeps().then(|| {
             let written = digest::written(tree, !self.lowers.is_empty(), Naming::Bounded)?;
-            let marks = self.lowers.is_empty().then(|| marks::are_below(tree)).transpose()?;
-            Ok((written, digest::stamp(tree)?, self.shared()?, marks))
+            Ok((written, digest::stamp(tree)?, self.shared()?))
         });
         let seen = seen.transpose().map_err(StoreError::io::<io::Error>("read", tree))?;
-        let (written, stamp, shared, marks) = match seen {
-            Some((written, stamp, shared, marks)) => (Some(written), Some(stamp), shared, marks),
-            None => (None, None, None, None),
+        let (written, stamp, shared) = match seen {
+            Some((written, stamp, shared)) => (Some(written), Some(stamp), shared),
+            None => (None, None, None),
         };
         let bytes = written.as_ref().map_or(0, |written| written.bytes);
         let makes_placeholders = self.upper().metacopy;
@@ -104,7 +103,7 @@ impl Work<'_> {
             created: Some((self.created.tv_sec, self.created.tv_nsec)),
             digest: written.as_ref().map(|written| written.digest),
             stamp,
-            marks,
+            marks: written.as_ref().filter(|_| self.lowers.is_empty()).map(|written| written.has_marks),
             bytes: bytes.saturating_sub(shared.as_ref().map_or(0, |shared| shared.bytes)),
             shared,
             longest_path: written.as_ref().and_then(|written| self.longest_path(written)),

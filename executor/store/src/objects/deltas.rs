@@ -12,26 +12,23 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use osbc_module_api::data_extents::data_blocks;
 use rayon::prelude::*;
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
-use rustix::io::Errno;
+use rustix::fs::{CWD, Mode, OFlags, XattrFlags};
 
 use crate::digest::bytes;
 use crate::error::StoreError;
 use crate::fs::copy::{copy_attributes, copy_data};
 use crate::fs::delete::remove_tree;
-use crate::fs::overlay;
+use crate::fs::{overlay, times};
 use crate::lease::Lease;
-use crate::objects::large::LargeFile;
+use crate::objects::large::{BLOCK, Comparison, LargeFile, open_within};
 use crate::objects::object::{Delta, ObjectMeta, ObjectRef};
 use crate::objects::work::Work;
 
 /// Smaller files are kept whole. Tests make many, which are small.
 const LARGE: u64 = if cfg!(test) { 16 << 10 } else { 16 << 20 };
-/// What is compared, and kept or not, at once.
-const BLOCK: u64 = if cfg!(test) { 4 << 10 } else { 64 << 10 };
 
 impl Work<'_> {
     /// Leaves out of the layer what its large files have in common with those below, and returns the deltas that its
@@ -49,11 +46,9 @@ impl Work<'_> {
         let failed = |act| move |error| StoreError::io(act, layer)(error);
         let mut made = Vec::new();
         for path in files.iter().filter(|file| file.size >= LARGE).map(|file| &file.path) {
-            let Some(new) = open_within(layer, path).filter(|file| !has_note(file, overlay::METACOPY)) else {
-                continue;
-            };
+            let Some(new) = open_in(layer, path).filter(|file| !is_noted(file, overlay::METACOPY)) else { continue };
             let Some(on) = self.original(&below.deltas, path) else { continue };
-            let Some(old) = open_within(&self.place_of(&on), path) else { continue };
+            let Some(old) = open_in(&self.place_of(&on), path) else { continue };
             let path = path.clone();
             if let Some(changed) = changed_blocks(&new, &old).map_err(failed("read"))? {
                 made.push(Delta { layer: own.clone(), path, on, changed });
@@ -87,10 +82,10 @@ impl Work<'_> {
             if let Some(delta) = deltas.iter().find(|delta| delta.layer == *lower && delta.path == *path) {
                 return Some(delta.on.clone());
             }
-            let Some(file) = open_within(&self.place_of(lower), path) else { continue };
-            if !has_note(&file, overlay::METACOPY) {
+            let Some(file) = open_in(&self.place_of(lower), path) else { continue };
+            if !is_noted(&file, overlay::METACOPY) {
                 let is_whole = file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() >= LARGE);
-                return (is_whole && !has_note(&file, overlay::DELTA)).then(|| lower.clone());
+                return (is_whole && !is_noted(&file, overlay::DELTA)).then(|| lower.clone());
             }
         }
         None
@@ -126,7 +121,7 @@ impl Lease {
     }
 
     /// Removes the whole files that no result needs which is still used.
-    pub(crate) fn forget_restored(&self, used: &[std::sync::Arc<ObjectMeta>]) {
+    pub(crate) fn forget_restored(&self, used: &[Arc<ObjectMeta>]) {
         let is_used = |layer: &ObjectRef| used.iter().flat_map(|meta| &meta.deltas).any(|delta| delta.layer == *layer);
         self.restored().retain(|layer, whole| {
             let used = is_used(layer);
@@ -139,12 +134,9 @@ impl Lease {
     }
 }
 
-/// Opens a file below a directory to read it; `None` if it is not there, or a link leads there.
-fn open_within(directory: &Path, path: &Path) -> Option<File> {
-    let directory = open_directory(directory).ok()?;
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    rustix::fs::openat2(directory, path, flags, Mode::empty(), resolve).ok().map(File::from)
+/// Opens a file of a layer.
+fn open_in(layer: &Path, path: &Path) -> Option<File> {
+    open_within(open_directory(layer).ok()?, path)
 }
 
 fn open_directory(path: &Path) -> io::Result<OwnedFd> {
@@ -152,37 +144,24 @@ fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
 }
 
-fn has_note(file: &File, name: &str) -> bool {
-    let name = format!("{}{name}", overlay::notes());
-    !matches!(rustix::fs::fgetxattr(file, name, &mut [0; 0][..]), Err(Errno::NODATA | Errno::OPNOTSUPP))
+/// Whether a file has a note, or may have one.
+fn is_noted(file: &File, name: &str) -> bool {
+    overlay::has_note(file, name).unwrap_or(true)
 }
 
 /// The blocks of a file that differ from those of another; `None` if keeping them alone is not worth it.
 fn changed_blocks(new: &File, old: &File) -> io::Result<Option<Vec<(u64, u64)>>> {
-    let (size, old_size) = (new.metadata()?.len(), old.metadata()?.len());
-    let own = data_blocks(new, size, BLOCK)?;
-    let worth = own.len() as u64 / 2;
-    let mut blocks = own;
-    blocks.extend(data_blocks(old, size.min(old_size), BLOCK)?);
-    blocks.sort_unstable();
-    blocks.dedup();
-    let differs = |block: &u64| -> io::Result<Option<u64>> {
-        let start = block * BLOCK;
-        let length = usize::try_from(BLOCK.min(size - start)).expect("a block fits");
-        let (mut one, mut other) = (vec![0; length], vec![0; length]);
-        new.read_exact_at(&mut one, start)?;
-        let there = usize::try_from(old_size.saturating_sub(start)).unwrap_or(usize::MAX).min(length);
-        old.read_exact_at(&mut other[..there], start)?;
-        Ok((one != other).then_some(*block))
-    };
+    let files = Comparison::new(new, old)?;
+    let (own, blocks) = files.blocks()?;
+    let differs = |block: &u64| Ok(files.differs(*block)?.then_some(*block));
     let changed: io::Result<Vec<Option<u64>>> = blocks.par_iter().map(differs).collect();
     let changed: Vec<u64> = changed?.into_iter().flatten().collect();
-    if changed.len() as u64 > worth {
+    if changed.len() > own / 2 {
         return Ok(None);
     }
     let mut ranges: Vec<(u64, u64)> = Vec::new();
     for start in changed.into_iter().map(|block| block * BLOCK) {
-        let length = BLOCK.min(size - start);
+        let length = BLOCK.min(files.size - start);
         match ranges.last_mut() {
             Some((first, before)) if *first + *before == start => *before += length,
             _ => ranges.push((start, length)),
@@ -209,7 +188,7 @@ fn copy_changed(from: &File, to: &File, changed: &[(u64, u64)]) -> io::Result<()
 /// Puts a file with the changed blocks alone in the place of the whole one, which goes to the directory `whole`.
 fn thin_out(layer: &Path, delta: &Delta, whole: &Path, scratch: &Path) -> io::Result<()> {
     let path = layer.join(&delta.path);
-    let from = open_within(layer, &delta.path).ok_or(io::ErrorKind::NotFound)?;
+    let from = open_in(layer, &delta.path).ok_or(io::ErrorKind::NotFound)?;
     let stat = rustix::fs::fstat(&from)?;
     let thin = scratch.join("delta");
     let to = File::create(&thin)?;
@@ -217,8 +196,8 @@ fn thin_out(layer: &Path, delta: &Delta, whole: &Path, scratch: &Path) -> io::Re
     copy_changed(&from, &to, &delta.changed)?;
     let hash = bytes::hash(from.as_fd(), stat.st_size as u64)?;
     copy_attributes(from.as_fd(), to.as_fd(), &stat)?;
-    rustix::fs::fsetxattr(&to, format!("{}{}", overlay::notes(), overlay::DELTA), &hash, XattrFlags::empty())?;
-    make_directories(layer, &delta.path, whole)?;
+    rustix::fs::fsetxattr(&to, overlay::note(overlay::DELTA), &hash, XattrFlags::empty())?;
+    make_directories(&delta.path, whole)?;
     // Both names, so that nothing is lost whatever fails.
     std::fs::hard_link(&path, whole.join(&delta.path))?;
     replace(&path, &thin)?;
@@ -238,19 +217,17 @@ fn replace(path: &Path, by: &Path) -> io::Result<()> {
     let around = open_directory(path.parent().unwrap_or(Path::new("/")))?;
     let before = rustix::fs::fstat(&around)?;
     std::fs::rename(by, path)?;
-    let modified = Timespec { tv_sec: before.st_mtime, tv_nsec: before.st_mtime_nsec as _ };
-    let omit = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-    Ok(rustix::fs::futimens(&around, &Timestamps { last_access: omit, last_modification: modified })?)
+    Ok(rustix::fs::futimens(&around, &times::modified(&before))?)
 }
 
 /// Makes the whole file of a delta in the directory `whole`.
 fn put_together(layer: &Path, delta: &Delta, on: &Path, whole: &Path) -> io::Result<()> {
     let missing = || io::Error::new(io::ErrorKind::NotFound, format!("{} is missing", delta.path.display()));
-    let (thin, old) = (open_within(layer, &delta.path), open_within(on, &delta.path));
+    let (thin, old) = (open_in(layer, &delta.path), open_in(on, &delta.path));
     let (thin, old) = (thin.ok_or_else(missing)?, old.ok_or_else(missing)?);
     let stat = rustix::fs::fstat(&thin)?;
     let size = stat.st_size as u64;
-    make_directories(layer, &delta.path, whole)?;
+    make_directories(&delta.path, whole)?;
     let to = File::options().read(true).write(true).create_new(true).open(whole.join(&delta.path))?;
     copy_data(old.as_fd(), to.as_fd(), old.metadata()?.len().min(size))?;
     to.set_len(size)?;
@@ -260,8 +237,7 @@ fn put_together(layer: &Path, delta: &Delta, on: &Path, whole: &Path) -> io::Res
 }
 
 /// Makes the directories that a file is in.
-fn make_directories(layer: &Path, path: &Path, whole: &Path) -> io::Result<()> {
-    debug_assert!(layer.join(path).exists());
+fn make_directories(path: &Path, whole: &Path) -> io::Result<()> {
     std::fs::create_dir_all(whole.join(path.parent().unwrap_or(Path::new(""))))
 }
 

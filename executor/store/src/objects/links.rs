@@ -16,9 +16,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat};
 
-use crate::fs::{long_path, overlay, walk};
+use crate::fs::{long_path, overlay, times, walk};
 use crate::objects::work::Work;
 use crate::tree_stack::{TreeStack, Upper};
 use crate::user_namespace;
@@ -124,8 +124,6 @@ fn is_there(layer: BorrowedFd<'_>, name: &Path) -> bool {
 /// Has overlayfs copy a name up, or rather link it to the copy that the index knows: any change does, so the time is
 /// set to what it is.
 fn bring_up(merged: BorrowedFd<'_>, name: &Path, stat: &Stat) -> io::Result<()> {
-    let modified = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ };
-    let times = Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: modified };
     let place = long_path::place(merged, name)?;
-    Ok(rustix::fs::utimensat(place.directory(), &*place.path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+    Ok(rustix::fs::utimensat(place.directory(), &*place.path, &times::modified(stat), AtFlags::SYMLINK_NOFOLLOW)?)
 }

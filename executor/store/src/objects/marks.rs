@@ -16,15 +16,14 @@ use crate::fs::{overlay, walk};
 use crate::objects::object::ObjectMeta;
 use crate::transaction::Transaction;
 
-/// Returns whether the whole tree at `root` holds something that a layer cannot.
+/// Returns whether the whole tree at `root`, whose digest was not made, holds something that a layer cannot.
 ///
 /// # Errors
 /// An entry cannot be read.
 pub(crate) fn are_below(root: &Path) -> io::Result<bool> {
     let found = AtomicBool::new(false);
     walk::entries(root, |entry| {
-        let is_device = FileType::from_raw_mode(entry.stat.st_mode) == FileType::CharacterDevice;
-        let marked = (is_device && entry.stat.st_rdev == 0)
+        let marked = overlay::is_whiteout(FileType::from_raw_mode(entry.stat.st_mode), &entry.stat)
             || has_attribute(entry.directory, entry.name, overlay::notes().as_bytes())?;
         found.fetch_or(marked, Ordering::Relaxed);
         Ok(())
